@@ -1,0 +1,143 @@
+"""From a row to a Keras model: every check of a builder's arguments, the input, the trunk, the head, the weights."""
+
+import dataclasses
+
+import keras
+
+from kresnets import resnet, weights as weights_package
+from kresnets.layers import BatchNormalization
+from kresnets.preprocess import Preprocessing
+from kresnets.specs import ResNetSpec, Spec
+
+_TRUNKS = {ResNetSpec: resnet.trunk}
+
+
+def build(
+    spec,
+    include_top=True,
+    weights=None,
+    input_tensor=None,
+    input_shape=None,
+    pooling=None,
+    classes=None,
+    classifier_activation="softmax",
+    name=None,
+):
+    """Build the network of any row, a user's own too.
+
+    Args:
+        spec: a row of `kresnets.SPECS`, or one made from it by `dataclasses.replace`.
+        include_top: whether the head (global average pool and dense layer) is there.
+        weights: None for a random start, `"imagenet"`, or a path: `.safetensors` in timm's layout, `.h5`/`.weights.h5` of
+            keras.applications, `.weights.h5` of kresnets.
+        input_tensor: symbolic tensor (or `keras.Input`) to build upon, `(batch, height, width, channels)`.
+        input_shape: `(height, width, channels)`, or `(channels, height, width)` under channels first. None takes the row's
+            size with the head and leaves height and width free without it.
+        pooling: without the head: `"avg"` or `"max"` for a global pool, None for the feature map.
+        classes: outputs of the head. Defaults to the row's.
+        classifier_activation: activation of the head; None gives logits. Defaults to `"softmax"`.
+        name: the model's name. Defaults to the row's in lower case.
+
+    Returns:
+        A flat Functional `keras.Model` from preprocessed images to class scores, features or a feature map.
+
+    Raises:
+        ValueError: for arguments that do not fit the row or each other; the sentence says what is allowed.
+
+    Example:
+        >>> import dataclasses, kresnets
+        >>> slim = dataclasses.replace(kresnets.SPECS["ResNet18D"], widths=(16, 32, 64, 128), params=None)
+        >>> kresnets.build(slim, classes=5, input_shape=(64, 64, 3)).output_shape
+        (None, 5)
+    """
+    if not isinstance(spec, Spec):
+        raise ValueError(f'`spec` must be a row such as kresnets.SPECS["ResNet50D"]. Received: {spec!r}')
+    classes = spec.classes if classes is None else classes
+    _check_arguments(spec, include_top, pooling, classes, classifier_activation)
+    input_shape = _input_shape(spec, include_top, input_tensor, input_shape)
+    # Before any layer is made: an unknown file or tag should cost no time and leave nothing behind.
+    source = weights_package.resolve(spec, weights)
+    image = _image(input_tensor, input_shape)
+    x = _TRUNKS[type(spec)](image, spec)
+    x = _head(x, spec, include_top, pooling, classes, classifier_activation)
+    inputs = image if input_tensor is None else keras.utils.get_source_inputs(image)
+    model = keras.Model(inputs, x, name=name or spec.name.lower())
+    preprocessing = Preprocessing()
+    if source is not None:
+        preprocessing = weights_package.load(model, spec, source, include_top=include_top, classes=classes)
+    _carry(model, preprocessing)
+    return model
+
+
+def _check_arguments(spec, include_top, pooling, classes, classifier_activation):
+    if not isinstance(include_top, bool):
+        raise ValueError(f"{spec.name}: `include_top` must be True or False. Received: include_top={include_top!r}")
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(f"{spec.name}: `pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
+    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+        raise ValueError(f"{spec.name}: `classes` must be a whole number from 1. Received: classes={classes!r}")
+    try:
+        keras.activations.get(classifier_activation)
+    except ValueError:
+        raise ValueError(
+            f"{spec.name}: `classifier_activation` must be None or the name of a Keras activation such as 'softmax'. "
+            f"Received: {classifier_activation!r}"
+        ) from None
+
+
+def _input_shape(spec, include_top, input_tensor, input_shape):
+    """Return the checked image shape, None where a side is free."""
+    first = keras.config.image_data_format() == "channels_first"
+    if input_tensor is not None:
+        if not isinstance(input_tensor, keras.KerasTensor):
+            raise ValueError(
+                f"{spec.name}: `input_tensor` must be a symbolic Keras tensor such as keras.Input((224, 224, 3)); to run the "
+                f"network on an array, call the model. Received: {type(input_tensor).__name__}"
+            )
+        given = tuple(input_tensor.shape[1:])
+        if input_shape is not None and tuple(input_shape) != given:
+            raise ValueError(
+                f"{spec.name}: `input_shape` and `input_tensor` disagree; leave `input_shape` out. Received: "
+                f"input_shape={tuple(input_shape)}, input_tensor of shape {given}"
+            )
+        input_shape = given
+    if input_shape is None:
+        side = spec.input_size if include_top else None
+        return (3, side, side) if first else (side, side, 3)
+    input_shape = tuple(input_shape)
+    sides, channels = (input_shape[1:], input_shape[0]) if first else (input_shape[:-1], input_shape[-1])
+    whole = all(side is None or isinstance(side, int) and side >= spec.min_size for side in sides)
+    if len(input_shape) != 3 or not whole or not isinstance(channels, int) or channels < 1:
+        layout = "(channels, height, width)" if first else "(height, width, channels)"
+        raise ValueError(
+            f"{spec.name}: `input_shape` must be {layout} with at least {spec.min_size} pixels a side (None: free) and at least "
+            f"1 channel. Received: input_shape={input_shape}"
+        )
+    return input_shape
+
+
+def _image(input_tensor, input_shape):
+    # Named, so that names are the same however many models a process builds.
+    return keras.Input(input_shape, name="stem_input") if input_tensor is None else input_tensor
+
+
+def _head(x, spec, include_top, pooling, classes, classifier_activation):
+    pools = {"avg": keras.layers.GlobalAveragePooling2D, "max": keras.layers.GlobalMaxPooling2D}
+    pooling = "avg" if include_top else pooling
+    if pooling is None:
+        return x
+    x = pools[pooling](name="head_pool")(x)
+    if not include_top:
+        return x
+    if spec.dropout:
+        x = keras.layers.Dropout(spec.dropout, name="head_dropout")(x)
+    # Scores stay float32 under a mixed policy: a softmax in bfloat16 has three digits.
+    policy = keras.mixed_precision.dtype_policy()
+    dtype = policy.variable_dtype if policy.compute_dtype != policy.variable_dtype else None
+    return keras.layers.Dense(classes, activation=classifier_activation, dtype=dtype, name="head_dense")(x)
+
+
+def _carry(model, preprocessing):
+    first = next((layer for layer in model.layers if isinstance(layer, BatchNormalization)), None)
+    if first is not None:
+        first.preprocessing = dataclasses.replace(preprocessing)

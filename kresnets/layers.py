@@ -1,0 +1,118 @@
+"""The pieces that every trunk is made of: convolution, norm and ReLU, explicit padding, pooling.
+
+Each function takes a tensor and a name and returns a tensor, under the data format of the moment.
+"""
+
+import keras
+
+from kresnets.preprocess import Preprocessing
+
+_FUSED_DTYPES = ("float32", "bfloat16")
+
+
+@keras.saving.register_keras_serializable(package="kresnets")
+class BatchNormalization(keras.layers.BatchNormalization):
+    """Keras's batch normalization, computed by one fused kernel where TensorFlow has one.
+
+    The same arguments, weights and numbers as `keras.layers.BatchNormalization` (arXiv 1502.03167). The kernel serves inputs
+    `(batch, height, width, channels)` in float32 or bfloat16 on the TensorFlow backend; masked, renormalized, synchronized or
+    channels-first inputs, other dtypes, ranks and backends run Keras's own code.
+
+    Args:
+        preprocessing: a `kresnets.Preprocessing` (or its dict) that the weights of the model want; it travels here because a
+            layer's config survives saving, cloning and a new head. Set on the first norm of a trunk only.
+        **kwargs: those of `keras.layers.BatchNormalization`.
+
+    Example:
+        >>> import kresnets, numpy as np
+        >>> kresnets.layers.BatchNormalization()(np.ones((2, 4, 4, 3), "float32")).shape
+        TensorShape([2, 4, 4, 3])
+    """
+
+    def __init__(self, *, preprocessing=None, **kwargs):
+        super().__init__(**kwargs)
+        self.preprocessing = Preprocessing(**preprocessing) if isinstance(preprocessing, dict) else preprocessing
+
+    def call(self, inputs, training=None, mask=None):
+        if mask is None and self._has_kernel(inputs):
+            return self._fused(inputs, bool(training) and self.trainable)
+        return super().call(inputs, training=training, mask=mask)
+
+    def _has_kernel(self, inputs):
+        return (
+            keras.config.backend() == "tensorflow"
+            and len(inputs.shape) == 4
+            and self.axis in (-1, 3)
+            and keras.backend.standardize_dtype(inputs.dtype) in _FUSED_DTYPES
+            and keras.backend.standardize_dtype(self.moving_mean.dtype) == "float32"
+            and not self.synchronized
+            and not self.renorm
+        )
+
+    def _fused(self, inputs, training):
+        import tensorflow as tf
+
+        ones, zeros = tf.ones_like(self.moving_variance), tf.zeros_like(self.moving_mean)
+        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
+            x=inputs,
+            scale=tf.convert_to_tensor(self.gamma) if self.scale else ones,
+            offset=tf.convert_to_tensor(self.beta) if self.center else zeros,
+            # In training the kernel computes the statistics itself and wants these only as placeholders.
+            mean=zeros if training else tf.convert_to_tensor(self.moving_mean),
+            variance=ones if training else tf.convert_to_tensor(self.moving_variance),
+            epsilon=self.epsilon,
+            is_training=training,
+        )
+        if training:
+            # The kernel divides by n - 1, as torch does for its moving variance; Keras divides by n.
+            n = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], tf.float32)
+            self._move(self.moving_mean, mean)
+            self._move(self.moving_variance, variance * ((n - 1.0) / n))
+        return outputs
+
+    def _move(self, variable, value):
+        variable.assign(variable * self.momentum + value * (1.0 - self.momentum))
+
+    def get_config(self):
+        config = super().get_config()
+        if self.preprocessing is not None:
+            config["preprocessing"] = {"mode": self.preprocessing.mode, "crop": self.preprocessing.crop}
+        return config
+
+
+def channel_axis():
+    """Axis of the channels under the data format of the moment."""
+    return -1 if keras.config.image_data_format() == "channels_last" else 1
+
+
+def conv(x, filters, kernel, name, strides=1, use_bias=False):
+    """Convolve; `"same"` padding is symmetric only without a stride, so a strided kernel is padded by hand as the papers do."""
+    padding = "same"
+    if strides > 1:
+        padding = "valid"
+        if kernel > 1:
+            x = keras.layers.ZeroPadding2D(kernel // 2, name=name.replace("conv", "pad"))(x)
+    return keras.layers.Conv2D(
+        filters, kernel, strides=strides, padding=padding, use_bias=use_bias, kernel_initializer="he_normal", name=name
+    )(x)
+
+
+def norm(x, spec, name, zero=False):
+    """Batch-normalize with the row's constants; `zero` starts gamma at 0."""
+    return BatchNormalization(
+        axis=channel_axis(), epsilon=spec.epsilon, momentum=spec.momentum, gamma_initializer="zeros" if zero else "ones", name=name
+    )(x)
+
+
+def relu(x, name):
+    """Rectify."""
+    return keras.layers.Activation("relu", name=name)(x)
+
+
+def pad_channels(x, extra, name):
+    """Append `extra` channels of zeros."""
+    # ZeroPadding2D pads the two axes that its data format calls height and width. Told the other format, its second (or first)
+    # axis is the channels: so Keras's own layer, which every Keras can load, does what no Keras layer offers by name.
+    if keras.config.image_data_format() == "channels_last":
+        return keras.layers.ZeroPadding2D(((0, 0), (0, extra)), data_format="channels_first", name=name)(x)
+    return keras.layers.ZeroPadding2D(((0, extra), (0, 0)), data_format="channels_last", name=name)(x)
