@@ -1,0 +1,192 @@
+"""Optimizer surgery: another set of variables, or another rate for each, inside one running `fit`.
+
+A Keras optimizer is built once, on a fixed list of variables, and knows one learning rate. Two things are done to it here, on the very
+object that the model and the user hold: `rebuild` gives it another list and keeps the state of all that stays; `scale_updates`
+multiplies each variable's update. Keras has no public door for either, so its private names appear in this file and no other;
+tests/test_optimizer.py fails when Keras changes them.
+"""
+
+import contextlib
+
+import keras
+
+_OWN_LISTS = ("_variables", "_trainable_variables")  # not slots
+_AVERAGES = "_model_variables_moving_average"
+
+
+def core(optimizer):
+    """Return the optimizer that makes the updates: what a LossScaleOptimizer wraps, else the optimizer itself."""
+    return core(optimizer.inner_optimizer) if isinstance(optimizer, keras.optimizers.LossScaleOptimizer) else optimizer
+
+
+def check_supported(optimizer):
+    """Raise a ValueError for an optimizer that cannot be rebuilt or scaled."""
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise ValueError(f"Compile the model with a Keras optimizer first. Received: optimizer={optimizer!r}")
+    if isinstance(core(optimizer), keras.optimizers.MultiOptimizer):
+        raise ValueError(
+            "keras.optimizers.MultiOptimizer fixes its variables and rates when it is built: compile with one optimizer and let "
+            "StagedUnfreezing and LayerwiseLearningRate give each group its own rate."
+        )
+
+
+def steps(optimizer):
+    """Return the number of steps taken, those that only accumulated gradients included."""
+    return int(keras.ops.convert_to_numpy(core(optimizer)._iterations))
+
+
+def has_schedule(optimizer):
+    """Whether the learning rate is a schedule of the steps."""
+    return isinstance(core(optimizer)._learning_rate, keras.optimizers.schedules.LearningRateSchedule)
+
+
+def learning_rate(optimizer, step=None):
+    """Return the learning rate of the moment, or that of a step where it is a schedule."""
+    rate = optimizer.learning_rate if step is None else core(optimizer)._learning_rate(step)
+    return float(keras.ops.convert_to_numpy(rate))
+
+
+def rebuild(model):
+    """Build the model's optimizer on exactly `model.trainable_variables`, in place, keeping the state of those that it knew.
+
+    Iterations, learning rate, slots, accumulated gradients, moving averages and loss scale stay; a variable that joins starts with
+    empty slots (its moving average at its own value).
+
+    Returns:
+        Whether anything had to change.
+    """
+    optimizer, variables = model.optimizer, model.trainable_variables
+    if optimizer.built and [id(v) for v in core(optimizer)._trainable_variables] == [id(v) for v in variables]:
+        return False
+    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's trainer: new variables belong to its devices
+    with strategy.scope() if strategy else contextlib.nullcontext():
+        fresh = _unbuilt_copy(optimizer)
+        fresh.build(variables)
+        if optimizer.built:
+            _carry(optimizer, fresh)
+        else:
+            _carry_scalars(optimizer, fresh)
+    # The object stays the one that compile() got; attributes that only it has (weight-decay exclusions, scaling) stay too.
+    inner = core(fresh)
+    if inner is not fresh:
+        core(optimizer).__dict__.update(inner.__dict__)
+        fresh.inner_optimizer = core(optimizer)
+    optimizer.__dict__.update(fresh.__dict__)
+    return True
+
+
+def _unbuilt_copy(optimizer):
+    config = optimizer.get_config()
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        config["inner_optimizer"] = _unbuilt_copy(optimizer.inner_optimizer)
+        return type(optimizer)(**config)
+    rate = optimizer._learning_rate
+    constant = isinstance(rate, keras.Variable)
+    if not constant:
+        config["learning_rate"] = 1.0  # a schedule or callable is handed over as it is, not through its config
+    fresh = type(optimizer).from_config(config)
+    if not constant:
+        fresh.learning_rate = rate
+    return fresh
+
+
+def _carry(old, new):
+    known = {old._var_key(v): index for index, v in enumerate(old._trainable_variables)}
+    position = [known.get(new._var_key(v)) for v in new._trainable_variables]
+    carried = _carry_scalars(old, new)
+    for name, slots in _slots(new):
+        before = getattr(old, name)
+        for slot, index, variable in zip(slots, position, new._trainable_variables, strict=True):
+            if slot is None:
+                continue
+            carried.add(id(slot))
+            if index is not None:
+                _copy(before[index], slot)
+            elif name == _AVERAGES:
+                _copy(variable, slot)
+    left = [v.path for v in new.variables if id(v) not in carried]
+    if left:
+        raise TypeError(
+            f"{type(new).__name__} keeps state that cannot be carried over when a group thaws ({', '.join(left[:3])}, ...): "
+            "keep one list entry a trainable variable, as Keras's own optimizers do."
+        )
+
+
+def _carry_scalars(old, new):
+    carried = set()
+    for name, value in vars(new).items():
+        if isinstance(value, keras.Variable):
+            carried.add(id(value))
+            if isinstance(getattr(old, name, None), keras.Variable):
+                _copy(getattr(old, name), value)
+        elif isinstance(value, keras.optimizers.Optimizer):
+            (_carry if getattr(old, name).built else _carry_scalars)(getattr(old, name), value)
+            carried.update(id(v) for v in value.variables)
+    return carried
+
+
+def _slots(optimizer):
+    count = len(optimizer._trainable_variables)
+    for name, value in vars(optimizer).items():
+        if name not in _OWN_LISTS and isinstance(value, list) and len(value) == count:
+            if all(slot is None or isinstance(slot, keras.Variable) for slot in value):
+                yield name, value
+
+
+def _copy(source, target):
+    # Through numpy: on JAX two variables must not share a buffer that the step is about to give away.
+    target.assign(keras.ops.convert_to_numpy(source.value))
+
+
+def scale_updates(optimizer, variables):
+    """Multiply the update of each variable, and its decoupled weight decay, by a ratio.
+
+    Args:
+        optimizer: a Keras optimizer, built or not.
+        variables: list of `(keras.Variable, ratio)`; a variable not listed has ratio 1. At ratio 0 nothing changes the variable.
+    """
+    optimizer = core(optimizer)
+    cls = type(optimizer)
+    ratios = {optimizer._var_key(variable): ratio for variable, ratio in variables}
+
+    def ratio_of(variable):
+        return ratios.get(optimizer._var_key(variable), 1.0)
+
+    def update_step(gradient, variable, learning_rate):
+        # The rate, not the gradient: Adam and its kin divide a gradient's scale away.
+        if ratio := ratio_of(variable):
+            cls.update_step(optimizer, gradient, variable, learning_rate * ratio)
+
+    def apply_weight_decay(variables):
+        # Keras decays by the one learning rate, which is therefore another one while each group decays.
+        for ratio in sorted({ratio_of(variable) for variable in variables} - {0.0}):
+            optimizer._get_current_learning_rate = lambda ratio=ratio: cls._get_current_learning_rate(optimizer) * ratio
+            cls._apply_weight_decay(optimizer, [variable for variable in variables if ratio_of(variable) == ratio])
+        optimizer._get_current_learning_rate = lambda: cls._get_current_learning_rate(optimizer)
+
+    def update_averages(variables):
+        cls._update_model_variables_moving_average(optimizer, variables)
+        for variable, average in zip(optimizer._trainable_variables, getattr(optimizer, _AVERAGES), strict=True):
+            if ratio_of(variable) == 0 and average is not None:
+                average.assign(variable)  # exactly: the average of a constant is rounded otherwise
+
+    _set(optimizer, update_step=update_step, _apply_weight_decay=apply_weight_decay, _update_model_variables_moving_average=update_averages)
+    _set(optimizer, kresnets_ratio_of=ratio_of)
+
+
+def unscale_updates(optimizer):
+    """Take `scale_updates` back."""
+    names = ("update_step", "_apply_weight_decay", "_update_model_variables_moving_average", "_get_current_learning_rate", "kresnets_ratio_of")
+    for name in names:
+        vars(core(optimizer)).pop(name, None)
+
+
+def ratio_of(optimizer, variable):
+    """Return the ratio that `scale_updates` gave a variable, 1 where it gave none."""
+    scaled = vars(core(optimizer)).get("kresnets_ratio_of")
+    return scaled(variable) if scaled else 1.0
+
+
+def _set(optimizer, **attributes):
+    # Past TensorFlow's attribute tracking: functions are no state.
+    vars(optimizer).update(attributes)
