@@ -1,0 +1,253 @@
+"""`fine_tune`: the recipe, run."""
+
+import dataclasses
+import logging
+
+import keras
+import numpy as np
+
+from kresnets.callbacks import LayerwiseLearningRate, StagedUnfreezing
+from kresnets.groups import layout
+from kresnets.preprocess import preprocessing_of
+from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, count_batches, is_dataset
+from kresnets.transfer.recipe import Recipe
+from kresnets.transfer.schedule import StagedCosine
+from kresnets.transfer.state import BestWeights, RunState, check_same_run
+
+_LOG = logging.getLogger("kresnets")
+
+
+def fine_tune(
+    model,
+    train,
+    validation=None,
+    recipe=Recipe(),
+    cache="auto",
+    callbacks=(),
+    loss=None,
+    metrics=None,
+    *,
+    preprocess=None,
+    groups=None,
+    class_weight=None,
+    epoch=None,
+    state_dir=None,
+    verbose="auto",
+):
+    """Fine-tune a model by a recipe: the head alone, then the trunk stage by stage, each earlier group at a smaller rate.
+
+    Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing` and
+    `LayerwiseLearningRate`. Afterwards the model has the weights of the epoch with the best validation loss (of the last one without
+    validation).
+
+    Args:
+        model: a Keras model with its head on, from preprocessed images to class scores (softmax, or logits).
+        train: batches `(images, labels)` as a `tf.data.Dataset` or `keras.utils.PyDataset`, or a pair of arrays (32 a batch, shuffled).
+            Images are RGB 0..255 `(batch, height, width, 3)` of the model's size, labels integers `(batch,)`.
+        validation: the same, or None. Defaults to None.
+        recipe: a `kresnets.Recipe`. Defaults to `Recipe()`.
+        cache: `"auto"` or False; the cache of frozen features is not in this version. Defaults to `"auto"`.
+        callbacks: further Keras callbacks; they see the logs of the stages. Defaults to ().
+        loss: a Keras loss in place of sparse cross-entropy (from logits where the last activation is not softmax). Defaults to None.
+        metrics: list of Keras metrics. Defaults to None for `["accuracy"]`.
+        preprocess: preprocessing mode, for a model that carries none; see `kresnets.preprocess_input`. Defaults to None.
+        groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults to None.
+        class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
+        epoch: the `kresnets.data.epoch_variable()` that `train` reads, if it does. Defaults to None.
+        state_dir: folder in which the run's state is kept after each epoch, so that the same call, after an interruption at any moment,
+            goes on where it was. Defaults to None.
+        verbose: as in `model.fit`. Defaults to `"auto"`.
+
+    Returns:
+        A Keras `History` over all epochs, those before an interruption included.
+
+    Raises:
+        ValueError: for data, a model or a recipe that do not fit each other; the sentence says what is allowed.
+
+    Example:
+        >>> import kresnets, numpy as np
+        >>> model = kresnets.CifarResNet20(classes=2)
+        >>> images, labels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)), np.arange(8) % 2
+        >>> recipe = kresnets.Recipe(head_epochs=1, epochs_per_stage=1, augment="none")
+        >>> history = kresnets.fine_tune(model, (images, labels), recipe=recipe, verbose=0)
+        >>> history.history["trainable_parameters"]
+        [130, 205058, 256386]
+    """
+    if cache not in ("auto", False):
+        raise ValueError(f"`cache` must be 'auto' or False: this version has no feature cache. Received: cache={cache!r}")
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
+    names = layout(model, groups).names
+    plan = recipe.plan(names)
+    unfreezing = StagedUnfreezing(plan, recipe.batchnorm, groups)
+    classes = _check_model(model, loss)
+    mode = _mode(model, preprocess)
+    train = check_source(train, "train")
+    validation = None if validation is None else check_source(validation, "validation")
+    _check_batch(model, train, "train", classes)
+    steps = count_batches(train, "train")
+    _compile(model, recipe, names, steps, classes, loss, metrics)
+
+    state = None
+    if state_dir is not None:
+        check_same_run(state_dir, {"recipe": dataclasses.asdict(recipe), "steps": steps, "weights": [v.path for v in model.weights]})
+        state = RunState(state_dir, unfreezing.stage_of)
+    averages = None if recipe.ema is None else keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    batches, judged, clocks = _batches(train, validation, recipe, mode, classes if _one_hot(recipe) and loss is None else None)
+    run = [
+        EpochSeeds(recipe.seed, [*clocks, *([] if epoch is None else [epoch])]),
+        LayerwiseLearningRate(recipe.ratio, groups),  # first of those that log, so that the state's history has its columns
+        state,
+        averages,  # after the state, which keeps the weights that learn; before the unfreezing, which rebuilds their averages
+        unfreezing,
+        _ConstantRates(recipe.peak_rates(names)) if recipe.schedule == "constant" else None,
+        BestWeights(state, averages),
+        *callbacks,
+    ]
+    _say_plan(plan, recipe.epochs(names), state)
+    history = model.fit(
+        batches,
+        epochs=recipe.epochs(names),
+        initial_epoch=state.initial_epoch if state else 0,
+        validation_data=judged,
+        callbacks=[callback for callback in run if callback is not None],
+        class_weight=class_weight,
+        shuffle=False,
+        verbose=verbose,
+    )
+    return _whole_history(history, state)
+
+
+class _ConstantRates(keras.callbacks.Callback):
+    """Set the learning rate where a stage begins; between, it belongs to whoever else sets it."""
+
+    def __init__(self, rates):
+        super().__init__()
+        self._rates = rates
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch in self._rates:
+            self.model.optimizer.learning_rate = self._rates[epoch]
+
+
+def _check_model(model, loss):
+    shape = model.output_shape
+    if len(model.inputs) != 1 or not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
+        raise ValueError(
+            "The model must take one batch of images and give one score a class (batch, classes): build it with include_top=True, or "
+            f"add a pool and a Dense layer. Received: {model.name!r} with output shape {shape}"
+        )
+    if shape[-1] < 2 and loss is None:
+        raise ValueError(f"{model.name!r} has {shape[-1]} output: use 2 or more with integer labels, or pass your own `loss`.")
+    return shape[-1]
+
+
+def _mode(model, preprocess):
+    carried = preprocessing_of(model)
+    if preprocess is None and carried is None:
+        raise ValueError(
+            f"{model.name!r} does not say how its weights want their images: pass preprocess='torch', 'tf' or 'caffe' (the one that the "
+            "weights were trained with; keras.applications' ResNets: 'caffe')."
+        )
+    if preprocess is not None and carried is not None and preprocess != carried.mode:
+        _LOG.warning("preprocess=%r was asked for, but the weights of %r want %r.", preprocess, model.name, carried.mode)
+    return carried.mode if preprocess is None else preprocess
+
+
+def _check_batch(model, source, argument, classes):
+    """Hold the shapes of a batch, and of arrays the labels' range too, against the model."""
+    if is_dataset(source):
+        spec = source.element_spec
+        if not isinstance(spec, tuple) or len(spec) not in (2, 3) or not all(hasattr(part, "shape") for part in spec):
+            raise ValueError(f"`{argument}` must give batches (images, labels). Received elements: {spec}")
+        shapes = [tuple(part.shape) if part.shape.rank is not None else None for part in spec[:2]]
+    elif isinstance(source, tuple):
+        shapes = [tuple(part.shape) for part in source[:2]]
+        labels = np.asarray(source[1])
+        if not np.issubdtype(labels.dtype, np.integer) and not np.all(labels == np.round(labels)):
+            raise ValueError(f"`{argument}`: labels must be integers, one a image. Received: {labels.dtype} such as {labels.ravel()[0]}")
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(
+                f"`{argument}`: labels must be 0 to {classes - 1} for a model of {classes} classes. Received: {labels.min()} to {labels.max()}"
+            )
+    else:
+        shapes = [tuple(np.shape(part)) for part in source[0][:2]]
+    images, labels = shapes
+    wanted = model.input_shape
+    fits = images is None or len(images) == 4 and all(a is None or b is None or a == b for a, b in zip(images[1:], wanted[1:]))
+    if not fits:
+        raise ValueError(
+            f"`{argument}`: {model.name!r} takes images of shape {wanted[1:]}. Received batches of shape {images}; resize them, or build the "
+            "model with that input_shape."
+        )
+    if labels is not None and len(labels) == 2 and labels[1] not in (1, None):
+        raise ValueError(f"`{argument}`: labels must be integers (batch,), not one-hot. Received shape: {labels}")
+
+
+def _one_hot(recipe):
+    return bool(recipe.label_smoothing or recipe.mixup)
+
+
+def _compile(model, recipe, names, steps, classes, loss, metrics):
+    if loss is None:
+        activation = getattr(model.layers[-1], "activation", None)
+        from_logits = activation is not keras.activations.softmax
+        if _one_hot(recipe):
+            loss = keras.losses.CategoricalCrossentropy(from_logits=from_logits, label_smoothing=recipe.label_smoothing)
+        else:
+            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    peaks = recipe.peak_rates(names)
+    rate = next(iter(peaks.values()))
+    if recipe.schedule == "cosine":
+        rate = StagedCosine([e * steps for e in peaks], list(peaks.values()), recipe.epochs(names) * steps, recipe.warmup)
+    config = {"learning_rate": rate}
+    if recipe.weight_decay is not None:
+        config["weight_decay"] = recipe.weight_decay
+    if recipe.ema is not None:
+        config |= {"use_ema": True, "ema_momentum": recipe.ema}
+    strategy = getattr(model, "distribute_strategy", None)
+    if strategy is None:
+        optimizer = _optimizer(recipe.optimizer, config)
+    else:
+        with strategy.scope():
+            optimizer = _optimizer(recipe.optimizer, config)
+    model.compile(optimizer, loss=loss, metrics=["accuracy"] if metrics is None else metrics)
+
+
+def _optimizer(name, config):
+    try:
+        found = type(keras.optimizers.get(name))
+    except ValueError:
+        raise ValueError(f"Recipe: `optimizer` must be the name of a Keras optimizer such as 'adamw' or 'sgd'. Received: {name!r}") from None
+    optimizer = found(**config)
+    # Decay pulls kernels towards 0; norms and biases have no reason to go there (arXiv 1812.01187 section 3.1).
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return optimizer
+
+
+def _batches(train, validation, recipe, mode, classes):
+    learning = Preparation(mode, classes, recipe.augment, recipe.mixup, recipe.seed)
+    judging = Preparation(mode, classes)
+    if is_dataset(train):
+        from kresnets.data.part import epoch_variable
+
+        clock = epoch_variable()
+        batches = learning.dataset(train, clock)
+    else:
+        clock = batches = Batches(train, learning, recipe.seed)
+    if validation is not None:
+        validation = judging.dataset(validation) if is_dataset(validation) else Batches(validation, judging)
+    return batches, validation, [clock]
+
+
+def _say_plan(plan, epochs, state):
+    stages = ", ".join(f"{name} from epoch {epoch}" for epoch, name in plan.items())
+    _LOG.info("Fine-tuning for %d epochs: %s%s.", epochs, stages, f"; going on at epoch {state.initial_epoch}" if state and state.initial_epoch else "")
+
+
+def _whole_history(history, state):
+    if state is not None:
+        history.epoch = [row["epoch"] for row in state.rows]
+        columns = dict.fromkeys(key for row in state.rows for key in row if key not in ("epoch", "stage"))
+        history.history = {key: [row[key] for row in state.rows if key in row] for key in columns}
+    return history

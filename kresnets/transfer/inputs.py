@@ -1,0 +1,154 @@
+"""What a user passes as images and labels, turned into the batches that `fit` takes: augmented, preprocessed, of known length."""
+
+import keras
+import numpy as np
+
+from kresnets.preprocess import preprocess_input
+
+BATCH_SIZE = 32  # of arrays, as in model.fit
+_DRAWS_PER_EPOCH = 1 << 31  # above any number of batches: the draws of two epochs never meet
+
+
+class EpochSeeds(keras.callbacks.Callback):
+    """Make each epoch's randomness a function of the seed and the epoch alone, so that a resumed run equals an uninterrupted one.
+
+    Args:
+        seed: whole number from 0.
+        clocks: what must know the epoch, by `assign(epoch)`: the `kresnets.data.epoch_variable()` of a pipeline, or `Batches`.
+    """
+
+    def __init__(self, seed, clocks=()):
+        super().__init__()
+        self.seed, self.clocks = seed, clocks
+
+    def on_epoch_begin(self, epoch, logs=None):
+        for clock in self.clocks:
+            clock.assign(epoch)
+        states = [v for v in self.model.variables if v.name == "seed_generator_state"]  # of dropout and its like
+        for index, state in enumerate(states):
+            state.assign(np.random.SeedSequence((self.seed, epoch, index)).generate_state(2))
+
+
+class Batches(keras.utils.PyDataset):
+    """Serve the batches of a PyDataset, or of arrays, in an order that is a function of the seed and the epoch.
+
+    Args:
+        source: a PyDataset, or a tuple of arrays `(images, labels)` or `(images, labels, weights)`.
+        prepare: function of such a tuple for one batch, and of an int that numbers the batches of all epochs.
+        seed: of the order; None keeps it. Rows are shuffled in arrays, whole batches of a PyDataset. Defaults to None.
+    """
+
+    def __init__(self, source, prepare, seed=None):
+        super().__init__()
+        self._source, self._prepare, self._seed = source, prepare, seed
+        self._arrays = isinstance(source, tuple)
+        self.assign(0)
+
+    def assign(self, epoch):
+        """Take the order of this epoch."""
+        count = len(self._source[0]) if self._arrays else len(self)
+        rng = np.random.default_rng((self._seed or 0, epoch))
+        self._epoch, self._order = epoch, np.arange(count) if self._seed is None else rng.permutation(count)
+
+    def __len__(self):
+        return -(-len(self._source[0]) // BATCH_SIZE) if self._arrays else self._source.num_batches
+
+    def __getitem__(self, index):
+        if self._arrays:
+            rows = np.sort(self._order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE])  # sorted: h5py takes nothing else
+            batch = tuple(array[rows] for array in self._source)
+        else:
+            batch = self._source[int(self._order[index])]
+        return self._prepare(batch, self._epoch * _DRAWS_PER_EPOCH + index)
+
+
+class Preparation:
+    """Turn a batch of RGB images 0..255 and integer labels into what a model is trained on.
+
+    Args:
+        mode: preprocessing mode, see `kresnets.preprocess_input`.
+        classes: number of classes, for one-hot labels; None leaves the labels as they are. Defaults to None.
+        augment: kind of augmentation, see `kresnets.data.augmentation`. Defaults to `"none"`.
+        mixup: alpha of mixup. Defaults to 0.
+        seed: of both. Defaults to 0.
+    """
+
+    def __init__(self, mode, classes=None, augment="none", mixup=0.0, seed=0):
+        self._mode, self._classes = mode, classes
+        self._augment = self._mixup = None
+        if augment != "none" or mixup:
+            from kresnets.data.augment import Mixup, augmentation
+
+            self._augment = augmentation(augment, seed) if augment != "none" else None
+            self._mixup = Mixup(mixup, seed) if mixup else None
+
+    def __call__(self, batch, draw=None):
+        images, labels, *weights = batch
+        on_tensors = not isinstance(images, np.ndarray)
+        if self._classes is not None:
+            labels = _one_hot(labels, self._classes, on_tensors)
+        if self._augment:
+            images = self._augment(images, draw)
+        if self._mixup:
+            images, labels = self._mixup(images, labels, draw)
+        if not on_tensors:
+            images, labels = np.asarray(images), np.asarray(labels)
+        return (preprocess_input(images, "channels_last", self._mode), labels, *weights)
+
+    def dataset(self, dataset, epoch=None):
+        """Return the `tf.data.Dataset` of prepared batches."""
+
+        def change(number, batch):
+            return self(batch, None if epoch is None else epoch.read_value() * _DRAWS_PER_EPOCH + number)
+
+        # -1 is tf.data.AUTOTUNE. Parallel batches draw the same numbers in any order, since each draw has its own.
+        return dataset.enumerate().map(lambda number, *batch: change(number, batch[0]), -1, deterministic=True).prefetch(-1)
+
+
+def _one_hot(labels, classes, on_tensors):
+    if not on_tensors:
+        return np.eye(classes, dtype="float32")[np.asarray(labels, "int64").reshape(-1)]
+    import tensorflow as tf
+
+    return tf.one_hot(tf.reshape(labels, (-1,)), classes)
+
+
+def is_dataset(source):
+    """Whether this is a `tf.data.Dataset`, told without importing TensorFlow."""
+    return hasattr(source, "element_spec") and hasattr(source, "cardinality")
+
+
+def check_source(source, argument):
+    """Return `source` as a tf.data.Dataset, a PyDataset or a tuple of arrays; raise a ValueError for anything else."""
+    if is_dataset(source) or isinstance(source, keras.utils.PyDataset):
+        return source
+    if isinstance(source, (tuple, list)) and len(source) in (2, 3) and all(hasattr(part, "shape") for part in source):
+        lengths = [len(part) for part in source]
+        if len(set(lengths)) != 1 or not lengths[0]:
+            raise ValueError(f"`{argument}`: the arrays must be of one length, above 0. Received lengths: {lengths}")
+        images, labels = source[:2]
+        if len(images.shape) != 4 or np.ndim(labels) > 2 or np.ndim(labels) == 2 and labels.shape[1] != 1:
+            raise ValueError(
+                f"`{argument}` must be images (n, height, width, 3) and one integer label each (n,). Received shapes: "
+                f"{tuple(images.shape)}, {tuple(labels.shape)}"
+            )
+        return tuple(np.asarray(part) for part in source)
+    raise ValueError(
+        f"`{argument}` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of arrays. "
+        f"Received: {type(source).__name__}"
+    )
+
+
+def count_batches(source, argument):
+    """Return the number of batches an epoch."""
+    if isinstance(source, tuple):
+        return -(-len(source[0]) // BATCH_SIZE)
+    count = int(source.cardinality()) if is_dataset(source) else source.num_batches
+    if count == -2:  # tf.data.UNKNOWN_CARDINALITY: a filter, a generator
+        count = sum(1 for _ in source)
+    if count is None or count < 1:
+        raise ValueError(
+            f"`{argument}` must have a known, finite number of batches, at least 1, since the schedule needs it: leave `repeat()` out, "
+            f"or end it with `take(n)`. Received: {'endless' if count in (None, -1) else count} batches"
+        )
+    return count
