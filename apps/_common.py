@@ -1,0 +1,109 @@
+"""What the apps share: quiet logs, reading a run, and an error as one sentence with exit code 2, not a traceback."""
+
+import argparse
+import contextlib
+import json
+import os
+import pathlib
+import sys
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read by TensorFlow's C++ when it is loaded
+
+
+def import_tensorflow():
+    """Import TensorFlow without the lines its C++ prints before any log level applies, and return it."""
+    with _stderr_closed():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+    tf.get_logger().setLevel("ERROR")
+    return tf
+
+
+def load_run(folder):
+    """Load a run of apps/finetune.py, to ask it: the model, its class names and its `kresnets.Preprocessing`."""
+    folder = pathlib.Path(folder)
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} is no run: it has no config.json, which apps/finetune.py writes there.")
+    try:
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{folder / 'config.json'} is damaged ({error}).") from error
+    if not (folder / "model.keras").is_file():
+        raise ValueError(
+            f"The run {folder} is not finished (no model.keras yet): go on with it by {config.get('command')}"
+        )
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the run was trained with
+    import_tensorflow()
+    import keras
+
+    import kresnets  # its layers too: without them the file does not load
+    from kresnets.preprocess import Preprocessing
+
+    model = keras.saving.load_model(folder / "model.keras", compile=False)
+    preprocess = config.get("preprocess")
+    return model, config.get("class_names"), Preprocessing(**preprocess) if preprocess else None
+
+
+def positive_int(text):
+    """Read an argument that counts something; for `type=` of argparse."""
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number of at least 1, not {text!r}")
+    return int(text)
+
+
+@contextlib.contextmanager
+def _stderr_closed():
+    # On the descriptor, not on sys.stderr: C++ writes past Python.
+    sys.stderr.flush()
+    kept = os.dup(2)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+def run(main):
+    """Call an app's `main` and end the process with what it returns (None: 0).
+
+    Args:
+        main: function without arguments that returns an exit code. What bad input raises in the library (ValueError,
+            OSError, RuntimeError, ImportError) is told in one line on stderr, with exit code 2; any other exception is
+            a defect and keeps its traceback.
+
+    Example:
+        >>> run(lambda: 0)
+        Traceback (most recent call last):
+        SystemExit: 0
+    """
+    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+    try:
+        code = main() or 0
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:  # the reader of our output has gone: `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 1
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        print(f"{os.path.basename(sys.argv[0])}: {_sentence(error)}", file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def _sentence(error):
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def write_text(path, text):
+    """Write a text beside its place and rename it, so that nobody reads half of it."""
+    path = pathlib.Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".tmp-{path.name}")
+    beside.write_text(text, encoding="utf-8")
+    os.replace(beside, path)

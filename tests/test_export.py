@@ -1,0 +1,540 @@
+"""The served model against the Keras model, through decoders and a resize that are not the ones under test."""
+
+import io
+import os
+import pathlib
+import re
+import resource
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import layers
+from PIL import Image
+from tensorflow.core.protobuf import saved_model_pb2
+
+from kresnets.export import export_saved_model
+from kresnets.preprocess import Preprocessing
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+SIZE = 32
+LABELS = ["sloth", "größe", "crane", "crane", "e", "f", "g"]
+
+
+def small_net(activation="softmax", classes=len(LABELS), size=SIZE, sharpness=10):
+    """A small classifier whose answers are neither all even, as fresh weights give them, nor all sure."""
+    keras.utils.set_random_seed(0)
+    inputs = keras.Input((size, size, 3))
+    x = layers.Conv2D(8, 3, strides=2, use_bias=False)(inputs)
+    x = layers.BatchNormalization()(x)
+    x = layers.Conv2D(16, 3, activation="relu")(x)
+    x = layers.GlobalAveragePooling2D(name="pool")(x)
+    model = keras.Model(inputs, layers.Dense(classes, activation=activation)(x))
+    _, _, mean, variance = model.layers[2].get_weights()
+    model.layers[2].set_weights([variance * 0.7, mean + 0.1, mean + 0.2, variance * 0.3])
+    model.layers[-1].set_weights([sharpness * weight for weight in model.layers[-1].get_weights()])
+    return model
+
+
+def export(model, path, preprocess="torch", **arguments):
+    return export_saved_model(model, path, preprocess=preprocess, **arguments)
+
+
+def signature(folder, name="serving_default"):
+    model = tf.saved_model.load(str(folder))
+    return lambda **inputs: {key: value.numpy() for key, value in model.signatures[name](**inputs).items()}
+
+
+def serve(folder, files):
+    return signature(folder)(image_bytes=tf.constant(files, tf.string))
+
+
+def left_in(path):
+    return sorted(child.name for child in path.iterdir()) if path.exists() else None
+
+
+@pytest.fixture(scope="module")
+def model():
+    return small_net()
+
+
+@pytest.fixture(scope="module")
+def folder(model, tmp_path_factory):
+    return export(model, tmp_path_factory.mktemp("served") / "net", labels=LABELS)
+
+
+# --- files, and what they hold ---
+
+
+def picture(height, width, channels=3):
+    """Smooth colours with some noise, as photographs have them."""
+    random = np.random.default_rng(height * width)
+    coarse = random.integers(0, 256, (4, 5, channels)).astype("float32")
+    smooth = tf.image.resize(coarse, (height, width), "bicubic").numpy()
+    return np.clip(smooth + random.normal(0, 4, smooth.shape), 0, 255).astype("uint8")
+
+
+def encoded(pixels, format, mode=None, **options):
+    file = io.BytesIO()
+    image = Image.fromarray(pixels.squeeze())
+    (image.convert(mode) if mode else image).save(file, format, **options)
+    return file.getvalue()
+
+
+def sixteen_bit_png():
+    values = (picture(40, 50, 1)[..., 0].astype("uint16") << 8) | 0xC3
+    return encoded(values, "PNG"), np.repeat((values >> 8).astype("uint8")[..., np.newaxis], 3, axis=-1)
+
+
+def two_frame_gif():
+    first, second = (Image.fromarray(picture(side, 40)).convert("P") for side in (50, 50))
+    second = Image.eval(second, lambda value: 255 - value)
+    file = io.BytesIO()
+    first.save(file, "GIF", save_all=True, append_images=[second])
+    return file.getvalue()
+
+
+def by_pillow(data):
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def by_jpeg(data):
+    return tf.io.decode_jpeg(data, channels=3).numpy()
+
+
+def rotated_by_exif():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return encoded(picture(60, 80), "JPEG", exif=exif)
+
+
+PNG16, PIXELS16 = sixteen_bit_png()
+FILES = {  # name -> bytes, pixels (decoders of JPEG differ by a grey level, so there TensorFlow's own is the witness)
+    "png": (data := encoded(picture(40, 64), "PNG"), by_pillow(data)),
+    "png of the model's size": (data := encoded(picture(SIZE, SIZE), "PNG"), by_pillow(data)),
+    "grey png": (data := encoded(picture(40, 30, 1), "PNG"), by_pillow(data)),
+    "16-bit png": (PNG16, PIXELS16),
+    "palette png": (data := encoded(picture(40, 30), "PNG", mode="P"), by_pillow(data)),
+    "png with alpha": (data := encoded(picture(40, 30, 4), "PNG"), np.asarray(Image.open(io.BytesIO(data)))[..., :3]),
+    "bmp": (data := encoded(picture(64, 40), "BMP"), by_pillow(data)),
+    "gif": (data := encoded(picture(64, 40), "GIF"), by_pillow(data)),
+    "animated gif": (data := two_frame_gif(), by_pillow(data)),
+    "jpeg": (data := encoded(picture(300, 200), "JPEG"), by_jpeg(data)),
+    "grey jpeg": (data := encoded(picture(90, 100, 1), "JPEG"), by_jpeg(data)),
+    "progressive jpeg": (data := encoded(picture(90, 100), "JPEG", progressive=True), by_jpeg(data)),
+    "jpeg with a rotation, which is ignored": (data := rotated_by_exif(), by_jpeg(data)),
+    "1x1": (data := encoded(picture(1, 1), "PNG"), by_pillow(data)),
+    "one line": (data := encoded(picture(3, 500), "PNG"), by_pillow(data)),
+    "6000x4000": (data := encoded(picture(4000, 6000), "JPEG"), by_jpeg(data)),
+}
+
+
+def keras_answer(model, pixels, mode, crop=1.0):
+    """Resize, crop and preprocess by tf.image and keras.applications, then ask the model."""
+    sides = np.array(pixels.shape[:2])
+    height, width = np.round(sides * round(SIZE / crop) / sides.min()).astype(int)
+    top, left = (height - SIZE) // 2, (width - SIZE) // 2
+    resized = tf.image.resize(pixels, (height, width), antialias=True)[top : top + SIZE, left : left + SIZE]
+    inputs = keras.applications.imagenet_utils.preprocess_input(resized.numpy()[np.newaxis], mode=mode)
+    return model.predict(inputs, verbose=0)[0]
+
+
+@pytest.mark.parametrize(("mode", "crop", "sharpness"), [("torch", 1.0, 10), ("caffe", 1.0, 0.2), ("tf", 0.875, 10)])
+def test_served_files_get_the_answer_of_the_keras_model(tmp_path, mode, crop, sharpness):
+    model = small_net(sharpness=sharpness)
+    folder = export(model, tmp_path, preprocess=Preprocessing(mode, crop), top=7)
+    served = serve(folder, [data for data, _ in FILES.values()])
+    assert served["valid"].all()
+    for row, (name, (_, pixels)) in enumerate(FILES.items()):
+        expected = keras_answer(model, pixels, mode, crop)
+        by_label = dict(zip(served["labels"][row], served["scores"][row]))
+        scores = [by_label[str(index).encode()] for index in range(7)]
+        np.testing.assert_allclose(scores, expected, atol=1e-4, err_msg=name)
+    assert np.ptp(served["scores"][:, 0]) > 0.1  # the files do get different answers
+
+
+def test_a_cmyk_jpeg_is_shown_by_the_plain_formula(model, folder):
+    data = encoded(picture(90, 100), "JPEG", mode="CMYK")
+    assert np.abs(by_jpeg(data).astype(int) - by_pillow(data)).mean() < 2  # Pillow's formula, (255 - C) (255 - K) / 255
+    served = serve(folder, [data])
+    expected = np.sort(keras_answer(model, by_jpeg(data), "torch"))[::-1][:5]
+    np.testing.assert_allclose(served["scores"][0], expected, atol=1e-4)
+
+
+def test_signatures(model, folder):
+    loaded = tf.saved_model.load(str(folder)).signatures
+    assert set(loaded) == {"serving_default", "predict_tensor", "features"}
+    for each in loaded.values():
+        specs = [*each.structured_input_signature[1].values(), *each.structured_outputs.values()]
+        assert all(spec.shape[0] is None for spec in specs)  # else a server cannot batch
+        assert all(spec.shape[1:].is_fully_defined() for spec in specs)
+    pixels = np.stack([picture(SIZE, SIZE), picture(SIZE, SIZE)[::-1]]).astype("float32")
+    inputs = keras.applications.imagenet_utils.preprocess_input(pixels.copy(), mode="torch")
+    probabilities = signature(folder, "predict_tensor")(images=pixels)["probabilities"]
+    np.testing.assert_allclose(probabilities, model.predict(inputs, verbose=0), atol=1e-5)
+    features = signature(folder, "features")(images=pixels)["features"]
+    trunk = keras.Model(model.input, model.get_layer("pool").output)
+    np.testing.assert_allclose(features, trunk.predict(inputs, verbose=0), atol=1e-5)
+
+
+def test_labels_and_order(folder):
+    files = [data for data, _ in FILES.values()]
+    served = serve(folder, files)
+    assert served["labels"].shape == (len(files), 5)
+    assert {label.decode() for label in served["labels"].ravel()} <= set(LABELS)
+    assert (np.diff(served["scores"]) <= 0).all()
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 33])
+def test_any_batch_size(folder, count):
+    files = [FILES["jpeg"][0]] * count
+    served = serve(folder, files)
+    assert {name: value.shape for name, value in served.items()} == {
+        "labels": (count, 5),
+        "scores": (count, 5),
+        "valid": (count,),
+    }
+    np.testing.assert_allclose(served["scores"], served["scores"][:1].repeat(count, axis=0), atol=1e-5)
+    images = np.zeros((count, SIZE, SIZE, 3), "float32")
+    assert signature(folder, "predict_tensor")(images=images)["probabilities"].shape == (count, 7)
+    assert signature(folder, "features")(images=images)["features"].shape == (count, 16)
+
+
+def damaged_files():
+    yield from (b"", b"\0", b"no image", b"\xff\xd8\xff", b"<html></html>", b"\x89PNG\r\n\x1a\n", b"GIF89a", b"BM")
+    for name in ("png", "16-bit png", "jpeg", "progressive jpeg", "grey jpeg", "bmp", "gif"):
+        data = FILES[name][0]
+        yield from (data[: int(len(data) * share)] for share in (0.02, 0.1, 0.5, 0.9, 0.97))
+
+
+def test_damaged_files_leave_their_neighbours_alone(folder):
+    good = [FILES[name][0] for name in ("png", "jpeg", "gif", "bmp")]
+    alone = serve(folder, good)
+    damaged = list(damaged_files())
+    files = [file for index, each in enumerate(damaged) for file in (each, good[index % 4])]
+    served = serve(folder, files)
+    assert served["valid"].tolist() == [False, True] * len(damaged)
+    assert (served["labels"][::2] == b"").all() and (served["scores"][::2] == 0).all()
+    rows = np.arange(len(damaged)) % 4
+    assert (served["labels"][1::2] == alone["labels"][rows]).all()
+    np.testing.assert_allclose(served["scores"][1::2], alone["scores"][rows], atol=1e-5)
+    assert not serve(folder, damaged)["valid"].any()
+
+
+# --- what the file on disk needs ---
+
+
+def operations(folder):
+    graph = saved_model_pb2.SavedModel.FromString((folder / "saved_model.pb").read_bytes()).meta_graphs[0].graph_def
+    functions = {function.signature.name for function in graph.library.function}
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return {node.op for node in nodes} - functions
+
+
+def test_the_graph_holds_only_operations_of_tensorflow_itself(folder):
+    found = operations(folder)
+    assert "Conv2D" in found and "DecodeImage" in found
+    assert not [name for name in found if "PyFunc" in name]
+    assert [name for name in found if not hasattr(tf.raw_ops, name)] == []
+
+
+LOADER = """
+import sys
+sys.modules["keras"] = sys.modules["kresnets"] = None
+import numpy as np, tensorflow as tf
+with tf.compat.v1.Session(graph=tf.Graph()) as session:
+    meta_graph = tf.compat.v1.saved_model.loader.load(session, ["serve"], sys.argv[1])
+    signature = meta_graph.signature_def["serving_default"]
+    assert signature.method_name == "tensorflow/serving/predict"
+    for files in ([], [b"no image"], [open(path, "rb").read() for path in sys.argv[3:]]):
+        answer = session.run(
+            {name: output.name for name, output in signature.outputs.items()},
+            {signature.inputs["image_bytes"].name: np.array(files, object)},
+        )
+answer["labels"] = np.char.decode(answer["labels"].astype(bytes))
+np.savez(sys.argv[2], **answer)
+"""
+
+
+def python(*arguments, **options):
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
+    return subprocess.Popen([sys.executable, *map(str, arguments)], env=environment, **options)
+
+
+@pytest.mark.slow
+def test_the_loader_of_servers_runs_it_where_keras_and_kresnets_are_missing(folder, tmp_path):
+    files = [FILES["jpeg"][0], b"no image", FILES["png"][0]]
+    paths = [tmp_path / str(index) for index in range(len(files))]
+    for path, data in zip(paths, files):
+        path.write_bytes(data)
+    process = python("-c", LOADER, folder, tmp_path / "answer.npz", *paths)
+    assert process.wait(120) == 0
+    answer, expected = np.load(tmp_path / "answer.npz"), serve(folder, files)
+    assert (answer["labels"] == [[label.decode() for label in row] for row in expected["labels"]]).all()
+    assert answer["valid"].tolist() == [True, False, True]
+    np.testing.assert_allclose(answer["scores"], expected["scores"], atol=1e-5)
+
+
+@pytest.mark.slow
+def test_saved_model_cli_lists_the_signatures(folder):
+    tool = ("-m", "tensorflow.python.tools.saved_model_cli")
+    process = python(*tool, "show", "--dir", folder, "--all", stdout=subprocess.PIPE)
+    shown = process.communicate(timeout=120)[0].decode()
+    for name in ("serving_default", "predict_tensor", "features"):
+        assert f"signature_def['{name}']" in shown
+    assert "inputs['image_bytes'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1)" in shown
+    assert "outputs['labels'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1, 5)" in shown
+
+
+# --- models ---
+
+
+def test_logits_get_their_softmax(tmp_path):
+    # Same seed, same weights: softmax inside and softmax added must serve the same.
+    files = [FILES["jpeg"][0], FILES["png"][0]]
+    inside = serve(export(small_net("softmax"), tmp_path), files)
+    added = serve(export(small_net(None), tmp_path), files)
+    assert (inside["labels"] == added["labels"]).all()
+    np.testing.assert_allclose(inside["scores"], added["scores"], atol=1e-5)
+
+
+def test_one_sigmoid_unit_serves_two_classes(tmp_path):
+    model = small_net("sigmoid", classes=1)
+    pixels = picture(SIZE, SIZE)
+    served = serve(export(model, tmp_path, labels=["whole", "broken"]), [encoded(pixels, "PNG")])
+    broken = keras_answer(model, pixels, "torch")[0]
+    scores = dict(zip(served["labels"][0], served["scores"][0]))
+    assert scores == {b"broken": pytest.approx(broken, abs=1e-5), b"whole": pytest.approx(1 - broken, abs=1e-5)}
+
+
+def test_a_nested_model_is_served_with_its_features(model, tmp_path):
+    nested = keras.Sequential([keras.Input((SIZE, SIZE, 3)), layers.RandomFlip(), model])
+    pixels = picture(SIZE, SIZE)[np.newaxis].astype("float32")
+    served = signature(export(nested, tmp_path, preprocess="tf"), "features")(images=pixels)["features"]
+    trunk = keras.Model(model.input, model.get_layer("pool").output)
+    np.testing.assert_allclose(served, trunk.predict(pixels / 127.5 - 1, verbose=0), atol=1e-5)
+    assert "call" not in vars(model.layers[-1])  # the layer was watched for a moment only
+
+
+def test_features_without_a_dense_layer_are_the_pooled_ones(tmp_path):
+    inputs = keras.Input((SIZE, SIZE, 3))
+    pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
+    model = keras.Model(inputs, layers.Softmax()(pooled))
+    pixels = picture(SIZE, SIZE)[np.newaxis].astype("float32")
+    served = signature(export(model, tmp_path, preprocess="tf"), "features")(images=pixels)["features"]
+    np.testing.assert_allclose(served, keras.Model(inputs, pooled).predict(pixels / 127.5 - 1, verbose=0), atol=1e-5)
+
+
+def test_half_precision_serves_float32(tmp_path):
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = small_net()
+    finally:
+        keras.config.set_dtype_policy(before)
+    pixels = picture(SIZE, SIZE)
+    served = serve(export(model, tmp_path, top=7), [encoded(pixels, "PNG")])
+    assert served["scores"].dtype == np.float32
+    expected = np.sort(keras_answer(model, pixels, "torch").astype("float32"))[::-1]
+    np.testing.assert_allclose(served["scores"][0], expected, atol=2e-2)
+
+
+@pytest.mark.slow
+def test_a_network_of_keras_applications(tmp_path):
+    keras.utils.set_random_seed(0)
+    model = keras.applications.MobileNetV2(weights=None, input_shape=(SIZE, SIZE, 3), classes=3, alpha=0.35)
+    served = serve(export(model, tmp_path, preprocess="tf"), [FILES["png"][0]])
+    assert served["scores"].shape == (1, 3)  # `top` is cut to the classes there are
+    expected = np.sort(keras_answer(model, FILES["png"][1], "tf"))[::-1]
+    np.testing.assert_allclose(served["scores"][0], expected, atol=1e-4)
+
+
+def test_a_network_of_kresnets_brings_its_preprocessing(tmp_path):
+    applications = pytest.importorskip("kresnets.applications")
+    model = applications.CifarResNet20(weights=None, input_shape=(SIZE, SIZE, 3))
+    served = serve(export_saved_model(model, tmp_path), [FILES["png"][0]])
+    expected = np.sort(keras_answer(model, FILES["png"][1], "torch"))[::-1][:5]
+    np.testing.assert_allclose(served["scores"][0], expected, atol=1e-4)
+
+
+# --- what is refused, and leaves nothing ---
+
+
+@keras.saving.register_keras_serializable("test_export")
+class Noise(layers.Layer):
+    def call(self, inputs):
+        return inputs + tf.random.normal(tf.shape(inputs))
+
+
+@keras.saving.register_keras_serializable("test_export")
+class InPython(layers.Layer):
+    def call(self, inputs):
+        return tf.ensure_shape(tf.numpy_function(np.copy, [inputs], tf.float32), inputs.shape)
+
+
+def headed(*head, input_shape=(SIZE, SIZE, 3)):
+    return keras.Sequential([keras.Input(input_shape), *head])
+
+
+def flat(*input_shape):
+    return headed(layers.Flatten(), layers.Dense(2), input_shape=input_shape)
+
+
+def classifier(*between):
+    return headed(layers.GlobalAveragePooling2D(), *between, layers.Dense(2, activation="softmax"))
+
+
+def with_nan():
+    model = small_net()
+    model.layers[-1].bias.assign(np.full(len(LABELS), np.nan))
+    return model
+
+
+REFUSED = {
+    "no model": (lambda: "a model", {}, ValueError, "Functional and Sequential"),
+    "subclassed": (lambda: keras.Model(), {}, ValueError, "Functional and Sequential"),
+    "not built": (lambda: keras.Sequential([layers.Dense(3)]), {}, ValueError, "input_shape"),
+    "any size": (lambda: small_net(size=None), {}, ValueError, "input_shape"),
+    "not square": (lambda: flat(8, 9, 3), {}, ValueError, "square"),
+    "grey": (lambda: flat(8, 8, 1), {}, ValueError, "RGB"),
+    "channels first": (lambda: flat(3, 8, 8), {}, ValueError, "channels last"),
+    "a map": (lambda: headed(layers.Conv2D(2, 3)), {}, ValueError, "one vector"),
+    "one linear unit": (lambda: small_net(None, 1), {}, ValueError, "one output"),
+    "relu": (lambda: small_net("relu"), {}, ValueError, "ends in 'dense"),
+    "no activation": (lambda: headed(layers.GlobalAveragePooling2D()), {}, ValueError, "ends in 'global_average"),
+    "no features": (lambda: headed(layers.Flatten(), layers.Softmax()), {}, ValueError, "features"),
+    "softmax, then linear": (lambda: headed(classifier(), layers.Activation("linear")), {}, ValueError, "already"),
+    "NaN": (with_nan, {}, ValueError, "bias.*NaN"),
+    "Python": (lambda: classifier(InPython()), {}, ValueError, "calls Python"),
+    "answers that change": (lambda: classifier(Noise()), {}, RuntimeError, "answers differently"),
+    "no preprocessing": (small_net, {"preprocess": None}, ValueError, "'caffe', 'tf', 'torch'"),
+    "wrong preprocessing": (small_net, {"preprocess": "keras"}, ValueError, "'keras'"),
+    "too few labels": (small_net, {"labels": LABELS[:-1]}, ValueError, "7 classes and `labels` names 6"),
+    "a string of labels": (small_net, {"labels": "abcdefg"}, ValueError, "sequence"),
+    "an empty label": (small_net, {"labels": [*LABELS[:-1], ""]}, ValueError, "non-empty"),
+    "top 0": (small_net, {"top": 0}, ValueError, "top=0"),
+    "top 1.5": (small_net, {"top": 1.5}, ValueError, "top=1.5"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_refusals_say_why_in_a_sentence_and_leave_nothing(case, tmp_path):
+    build, arguments, error, message = REFUSED[case]
+    with pytest.raises(error, match=message) as raised:
+        export(build(), tmp_path / "new" / "net", **arguments)
+    assert "\n" not in str(raised.value)
+    assert left_in(tmp_path) == []
+
+
+def test_a_failed_export_leaves_the_versions_there_were(tmp_path):
+    export(classifier(), tmp_path)
+    with pytest.raises(RuntimeError):
+        export(classifier(Noise()), tmp_path)
+    assert left_in(tmp_path) == ["1"]
+
+
+def test_a_path_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="could not be written"):
+        export(classifier(), tmp_path / "file" / "net")
+
+
+def test_a_full_disk(tmp_path):
+    model = classifier(layers.Dense(5000))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # as near to a full disk as it gets without a mount
+    try:
+        with pytest.raises(OSError, match="could not be written") as raised:
+            export(model, tmp_path / "net")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "\n" not in str(raised.value)
+    assert left_in(tmp_path) == []
+
+
+# --- versions ---
+
+
+def test_versions_count_up_past_what_is_there(tmp_path):
+    (tmp_path / "7").mkdir()  # another's, even if it holds nothing
+    (tmp_path / "notes").mkdir()
+    first, second = export(classifier(), tmp_path), export(classifier(), str(tmp_path))
+    assert (first, second) == (tmp_path / "8", tmp_path / "9")
+    assert first.stat().st_mode & 0o777 == (tmp_path / "notes").stat().st_mode & 0o777  # a server may read it
+    assert left_in(tmp_path) == ["7", "8", "9", "notes"]
+
+
+def test_litter_of_the_dead_is_cleared_and_work_of_the_living_is_not(tmp_path):
+    host = os.uname().nodename
+    dead = subprocess.Popen(["true"])
+    dead.wait()
+    alive = [f".tmp-{host}-{os.getpid()}-ab", f".tmp-elsewhere-{dead.pid}-ab"]
+    litter = [f".tmp-{host}-{dead.pid}-ab", ".tmp-elsewhere-1-ab"]
+    for name in alive + litter:
+        (tmp_path / name / "variables").mkdir(parents=True)
+    os.utime(tmp_path / litter[1], (time.time() - 2 * 86400,) * 2)
+    export(classifier(), tmp_path)
+    assert left_in(tmp_path) == sorted([*alive, "1"])
+
+
+EXPORTER = """
+import sys
+import numpy as np, keras
+from kresnets.export import export_saved_model
+model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(),
+                          keras.layers.Dense(2, activation="softmax")])
+for _ in range(int(sys.argv[2])):
+    print(export_saved_model(model, sys.argv[1], preprocess="tf").name, flush=True)
+"""
+
+
+def versions_in(path):
+    return [child for child in path.iterdir() if re.fullmatch("[0-9]+", child.name)] if path.exists() else []
+
+
+@pytest.mark.slow
+def test_two_exporters_and_a_poller(tmp_path):
+    path = tmp_path / "net"
+    exporters = [python("-c", EXPORTER, path, 6, stdout=subprocess.PIPE) for _ in range(2)]
+    seen = set()
+    while len(seen) < 12:
+        assert any(each.poll() is None for each in exporters) or len(versions_in(path)) == 12
+        for version in set(versions_in(path)) - seen:  # whatever is there by now is whole
+            assert serve(version, [FILES["png"][0]])["valid"].tolist() == [True]
+            seen.add(version)
+        time.sleep(0.005)
+    printed = [each.communicate(timeout=60)[0].decode().split() for each in exporters]
+    assert all(each.returncode == 0 for each in exporters)
+    assert sorted(map(int, printed[0] + printed[1])) == list(range(1, 13))
+    assert left_in(path) == sorted(map(str, range(1, 13)))
+
+
+@pytest.mark.slow
+def test_a_killed_export_leaves_no_version_and_its_litter_goes_with_the_next(tmp_path):
+    path = tmp_path / "net"
+    process = python("-c", EXPORTER, path, 1)
+    while not list(path.glob(".tmp-*/*")):
+        assert process.poll() is None
+        time.sleep(0.001)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert versions_in(path) == []
+    assert len(left_in(path)) == 1
+    assert export(classifier(), path) == path / "1"
+    assert left_in(path) == ["1"]
+
+
+@pytest.mark.jax
+@pytest.mark.slow
+def test_another_backend_is_refused(tmp_path):
+    pytest.importorskip("jax")
+    script = EXPORTER.replace("import sys", "import os, sys\nos.environ['KERAS_BACKEND'] = 'jax'", 1)
+    process = python("-c", script, tmp_path / "net", 1, stderr=subprocess.PIPE)
+    error = process.communicate(timeout=120)[1].decode()
+    assert process.returncode == 1 and "RuntimeError: A SavedModel is written with the TensorFlow backend only" in error
+    assert left_in(tmp_path) == []
