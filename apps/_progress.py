@@ -1,0 +1,53 @@
+"""The progress of a fine-tuning as lines a person reads: stage, epoch, what trains, time left."""
+
+import math
+import sys
+import time
+
+import keras
+
+
+class Progress(keras.callbacks.Callback):
+    """Print one line an epoch, and on a terminal the batch too.
+
+    Args:
+        plan: dict first epoch -> group from which on layers learn.
+        epochs: number of epochs in all.
+    """
+
+    def __init__(self, plan, epochs):
+        super().__init__()
+        self._plan, self._epochs = plan, epochs
+        self._terminal = sys.stdout.isatty()
+        self._shown = 0.0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.perf_counter()
+        self._epoch = epoch
+
+    def on_train_batch_begin(self, batch, logs=None):
+        now = time.perf_counter()
+        if self._terminal and now - self._shown > 1:
+            self._shown = now
+            steps = self.params.get("steps")
+            done = f"batch {batch + 1}" + (f" of {steps}" if steps else "")
+            print(f"\r{self._where()}: {done}, {now - self._began:.0f} s", end="\033[K", flush=True)
+
+    def on_epoch_end(self, epoch, logs=None):
+        took = time.perf_counter() - self._began
+        numbers = " ".join(f"{name} {logs[name]:.3f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in (logs or {}))
+        left = took * (self._epochs - epoch - 1)
+        start = "\r" if self._terminal else ""
+        end = "\033[K\n" if self._terminal else "\n"
+        print(f"{start}{self._where()}: {numbers}; {took:.1f} s, about {_clock(left)} left", end=end, flush=True)
+
+    def _where(self):
+        stage = sum(start <= self._epoch for start in self._plan)
+        name = list(self._plan.values())[stage - 1]
+        count = sum(math.prod(v.shape) for v in self.model.trainable_variables)
+        what = "the head trains" if name == "head" else f"{name} and above train"
+        return f"stage {stage}/{len(self._plan)}, epoch {self._epoch + 1}/{self._epochs}, {what} ({count / 1e6:.2f} M)"
+
+
+def _clock(seconds):
+    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"

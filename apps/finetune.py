@@ -1,0 +1,295 @@
+"""Fine-tune a network on photographs: python apps/finetune.py --data FOLDER --model ResNet50D --out runs/mine
+
+Writes into the run's folder: config.json, history.csv, model.keras, metrics.json, bad_images.txt, curves.png, confusion.png,
+mistakes.png and report.html. Interrupted at any moment, the same command goes on where it was; on a finished run it prints its metrics.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+import shlex
+import sys
+
+import _common
+
+PICTURES = {"Training": "curves.png", "Confusion": "confusion.png", "Worst mistakes": "mistakes.png"}
+WRITTEN = (
+    *("config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "run.json", *PICTURES.values()),
+    *("epoch-*.weights.h5", "best-*.npz", ".tmp-*", ".lock"),
+)
+_NOT_OF_THE_RUN = ("out", "overwrite")  # options that do not change what is trained
+
+
+def main(argv=None):
+    argv = sys.argv[1:] if argv is None else argv
+    options = _parser().parse_args(argv)
+    command = shlex.join(["python", "apps/finetune.py", *(argument for argument in argv if argument != "--overwrite")])
+    arguments = {name: value for name, value in vars(options).items() if name not in _NOT_OF_THE_RUN}
+    run = pathlib.Path(options.out)
+    if _is_finished(run, arguments, options.overwrite):
+        print(f"{run} is finished; nothing was changed.")
+        _print_metrics(run)
+        return 0
+    with _only_one(run):
+        _train(run, options, arguments, command)
+    _print_metrics(run)
+    print(f"The page: {run / 'report.html'}")
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
+    add = parser.add_argument
+    add("--data", required=True, help="a folder of class folders, a CSV file of path,label, elpv, elpv/mono, elpv/poly, or a TFDS name")
+    add("--model", default="ResNet50D", help="a network of kresnets.list_models(); default ResNet50D")
+    add("--weights", default="imagenet", help="imagenet, none, a file, or another run's folder; default imagenet")
+    add("--size", type=_common.positive_int, help="pixels a side; default the network's own")
+    add("--limit", type=_common.positive_int, help="most images for training and validation together")
+    add("--batch-size", type=_common.positive_int, default=32)
+    add("--dtype", choices=("auto", "float32", "mixed_bfloat16"), default="auto")
+    add("--class-weight", choices=("none", "balanced"), default="none")
+    add("--bad-images", choices=("skip", "error"), default="error")
+    add("--from-scratch", action="store_true", help="everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage)")
+    add("--out", required=True, help="the run's folder")
+    add("--overwrite", action="store_true", help="replace a run made with other arguments")
+    recipe = parser.add_argument_group("recipe", "defaults are those of kresnets.Recipe")
+    add = recipe.add_argument
+    add("--head-epochs", type=_whole)
+    add("--stages", nargs="*", metavar="GROUP", help="groups or blocks to thaw, one after the other; none: the head alone")
+    add("--epochs-per-stage", type=_common.positive_int)
+    for name in ("--learning-rate", "--trunk-learning-rate", "--ratio", "--weight-decay", "--warmup", "--label-smoothing", "--mixup", "--ema"):
+        add(name, type=float)
+    for name in ("--batchnorm", "--optimizer", "--schedule", "--augment"):
+        add(name)
+    add("--seed", type=_whole, default=0)
+    return parser
+
+
+def _whole(text):
+    if not text.isascii() or not text.isdigit():
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text!r}")
+    return int(text)
+
+
+def _is_finished(run, arguments, overwrite):
+    """Tell a finished run from one to start or go on with; refuse a folder that holds something else."""
+    if not run.exists():
+        return False
+    if not run.is_dir():
+        raise ValueError(f"--out {run} is a file: give a folder.")
+    config = run / "config.json"
+    if not config.exists():
+        strange = [path.name for path in run.iterdir() if not any(path.match(pattern) for pattern in WRITTEN)]
+        if strange:
+            raise ValueError(f"--out {run} holds {strange[0]!r} and is no run: give another folder.")
+        return False
+    earlier = json.loads(config.read_text(encoding="utf-8"))["arguments"]
+    if earlier != arguments:
+        if overwrite:
+            _clear(run, WRITTEN)
+            return False
+        differing = sorted(name for name in {*earlier, *arguments} if earlier.get(name) != arguments.get(name))
+        raise ValueError(
+            f"--out {run} was made with another {', '.join('--' + name.replace('_', '-') for name in differing)}: give another folder, or "
+            "--overwrite to replace it."
+        )
+    return (run / "metrics.json").exists()
+
+
+def _clear(run, patterns):
+    for pattern in patterns:
+        for path in run.glob(pattern):
+            path.unlink()
+
+
+class _only_one:  # noqa: N801
+    """Hold a lock on the run's folder, so that a second process does not write into it."""
+
+    def __init__(self, run):
+        self._path = run / ".lock"
+
+    def __enter__(self):
+        import fcntl
+
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = open(self._path, "w")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ValueError(f"Another process is working on {self._path.parent}: wait for it, or give another --out.") from None
+
+    def __exit__(self, *_):
+        self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def _train(run, options, arguments, command):
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        _common.import_tensorflow()
+    import keras
+
+    import kresnets
+    from kresnets.data import class_weight, epoch_variable, load_data
+    from kresnets.hardware import fast_dtype
+
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("kresnets").setLevel(logging.INFO)
+    recipe = _recipe(options)
+    spec = _spec(options.model)
+    policy = fast_dtype() if options.dtype == "auto" else options.dtype
+    keras.mixed_precision.set_dtype_policy(policy)
+    data = load_data(options.data, options.limit, options.seed, options.bad_images)
+    size = options.size or spec.input_size
+    keras.utils.set_random_seed(options.seed)
+    model = _model(spec, options.weights, size, len(data.class_names))
+    preprocessing = kresnets.preprocessing_of(model)
+    plan = recipe.plan(tuple(kresnets.groups(model)))
+    if options.weights == "none" and not options.from_scratch:
+        print("Warning: with --weights none a random trunk stays frozen where the recipe freezes it; --from-scratch trains all of it.")
+    config = {
+        "kresnets": kresnets.__version__,
+        "arguments": arguments,
+        "class_names": list(data.class_names),
+        "model": options.model,
+        "size": size,
+        "dtype": policy,
+        "preprocess": dataclasses.asdict(preprocessing),
+        "recipe": dataclasses.asdict(recipe),
+        "command": command,
+    }
+    _common.write_text(run / "config.json", json.dumps(config, indent=1) + "\n")
+    _common.write_text(run / "bad_images.txt", "".join(f"{name}\t{reason}\n" for name, reason in data.bad))
+    print(f"{options.model}, {size} pixels, {policy}; {data.name}:\n{data.summary()}")
+    for note in _data_notes(data):
+        print(note)
+
+    epoch = epoch_variable()
+    batches = data.train.batches(options.batch_size, size, preprocessing.crop, shuffle_seed=options.seed, epoch=epoch)
+    judged = data.validation.batches(options.batch_size, size, preprocessing.crop)
+    from _progress import Progress
+
+    history = kresnets.fine_tune(
+        model,
+        batches,
+        judged,
+        recipe,
+        callbacks=[Progress(plan, recipe.epochs(tuple(kresnets.groups(model))))],
+        class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
+        epoch=epoch,
+        state_dir=run,
+        verbose=0,
+    )
+    beside = run / ".tmp-model.keras"
+    model.save(beside)
+    os.replace(beside, run / "model.keras")
+    _judge(run, model, data, size, config, history)
+    # Only now is the state of no more use; a run cut off before goes on from it.
+    _clear(run, ("epoch-*.weights.h5", "best-*.npz", "run.json"))
+
+
+def _recipe(options):
+    from kresnets import Recipe
+
+    given = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(Recipe)
+        if getattr(options, field.name, None) is not None
+    }
+    if not options.from_scratch:
+        return Recipe(**given)
+    refused = sorted({"head_epochs", "stages", "trunk_learning_rate", "ratio", "batchnorm"} & set(given))
+    if refused:
+        raise ValueError(f"--{refused[0].replace('_', '-')} does not go with --from-scratch, where everything trains at one rate; leave one out.")
+    start = {"epochs": given.pop("epochs_per_stage", 20), "learning_rate": given.pop("learning_rate", 3e-3)}
+    return dataclasses.replace(Recipe.from_scratch(**start), **given)
+
+
+def _spec(name):
+    import kresnets
+
+    if name not in kresnets.SPECS:
+        raise ValueError(f"There is no network {name!r}: use one of {', '.join(kresnets.list_models())}.")
+    return kresnets.SPECS[name]
+
+
+def _model(spec, weights, size, classes):
+    """Build the network with its own head on the trunk of the weights: none, imagenet, a file, or another run."""
+    import kresnets
+
+    build = getattr(kresnets, spec.name)
+    shape = (size, size, 3)
+    if not (pathlib.Path(weights) / "config.json").is_file():
+        return build(weights=None if weights == "none" else weights, input_shape=shape, classes=classes)
+    source, _, _ = _common.load_run(weights)
+    model = build(weights=None, input_shape=shape, classes=classes)
+    kresnets.copy_trunk(source, model)
+    return model
+
+
+def _data_notes(data):
+    notes = []
+    if data.bad:
+        notes.append(f"{len(data.bad)} images were left out as damaged; bad_images.txt names them.")
+    if data.rotated:
+        notes.append(f"{data.rotated} images carry an EXIF rotation, which is ignored here and in serving alike.")
+    counts = data.train.counts()
+    most, least = max(counts, key=counts.get), min(counts, key=counts.get)
+    if counts[most] >= 2 * counts[least]:
+        notes.append(f"{most!r} has {counts[most] / counts[least]:.1f} times as many training images as {least!r}; see --class-weight balanced.")
+    return notes
+
+
+def _judge(run, model, data, size, config, history):
+    """Ask the model about the test part, once; write the pictures, the page and, last, metrics.json."""
+    import numpy as np
+
+    import kresnets
+    from kresnets import metrics, report
+    from kresnets.hardware import describe
+
+    mode, crop = config["preprocess"]["mode"], config["preprocess"]["crop"]
+    images = data.test.batches(64, size, crop)
+    probabilities = model.predict(images.map(lambda x, y: kresnets.preprocess_input(x, "channels_last", mode)), verbose=0)
+    labels = data.test.labels
+    numbers = metrics.evaluate(labels, probabilities, list(data.class_names), seed=config["arguments"]["seed"])
+    seconds = sum(history.history["seconds"])
+    numbers |= {"seconds": seconds, "images_per_second": len(data.train) * len(history.epoch) / seconds}
+
+    report.curves(run / "history.csv", run / "curves.png")
+    report.confusion(labels, metrics.predict_classes(probabilities), list(data.class_names), run / "confusion.png")
+    worst = report.worst_mistakes(labels, probabilities)
+    photographs = data.test.pixels(size, worst, crop)
+    heat = report.grad_cam(model, kresnets.preprocess_input(photographs, "channels_last", mode), np.argmax(probabilities[worst], axis=1))
+    report.mistakes(photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
+    rows = [("class", "training", "validation", "test")]
+    counts = [part.counts() for part in (data.train, data.validation, data.test)]
+    rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
+    notes = [*_data_notes(data), f"Trained on: {describe()}, {config['dtype']}."]
+    report.html(
+        run / "report.html",
+        f"{config['model']} on {data.name}",
+        numbers,
+        {**config["recipe"], **{k: v for k, v in config["arguments"].items() if k not in config["recipe"]}},
+        config["command"],
+        {caption: run / name for caption, name in PICTURES.items()},
+        notes,
+        {"Images": rows},
+    )
+    _common.write_text(run / "metrics.json", json.dumps(numbers, indent=1) + "\n")
+
+
+def _print_metrics(run):
+    numbers = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    print(f"On the {numbers['count']} test images:")
+    for name in ("accuracy", "balanced_accuracy", "auc"):
+        if numbers.get(name) is not None:
+            low, high = numbers[f"{name}_interval"]
+            print(f"  {name:18} {numbers[name]:.3f}  (95 %: {low:.3f} to {high:.3f})")
+    print(f"  {'seconds':18} {numbers['seconds']:.0f}  ({numbers['images_per_second']:.0f} training images/s, validation included)")
+
+
+if __name__ == "__main__":
+    _common.run(main)
