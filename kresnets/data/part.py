@@ -1,0 +1,234 @@
+"""Loaded data: three parts of encoded images with labels, and the batches that are drawn from them."""
+
+import dataclasses
+import os
+
+import numpy as np
+import tensorflow as tf
+
+from kresnets.data.images import load_image
+
+MEMORY_BUDGET = 2 * 1024**3  # bytes of float32 pixels that a part may keep decoded
+
+
+def epoch_variable():
+    """Return the variable that tells `Part.batches` and `augment_batches` which epoch they draw for.
+
+    Set it when an epoch begins (`variable.assign(epoch)` in a callback's `on_epoch_begin`). It lives on the CPU, where
+    tf.data reads it, and must be made outside of a `tf.distribute` scope.
+
+    Example:
+        >>> from kresnets.data import epoch_variable
+        >>> int(epoch_variable().assign(3))
+        3
+    """
+    with tf.device("CPU:0"):
+        return tf.Variable(0, dtype=tf.int64, trainable=False, name="data_epoch")
+
+
+class Part:
+    """Hold the images of one part (training, validation or test), still encoded, with their labels.
+
+    Args:
+        ids: sequence of str, stable names of the images (paths relative to the source, for files).
+        labels: sequence of int, class indices.
+        contents: sequence of str (paths of files) or of bytes (encoded images in memory).
+        class_names: sequence of str.
+        progress: bool, show a bar on stderr while images are decoded into memory. Defaults to True.
+    """
+
+    def __init__(self, ids, labels, contents, class_names, progress=True):
+        self.ids = tuple(ids)
+        self.labels = np.asarray(labels, dtype=np.int32).reshape(-1)
+        self.class_names = tuple(class_names)
+        self._progress = progress
+        self._files = bool(contents) and isinstance(contents[0], str)
+        with tf.device("CPU:0"):
+            # File names that are no valid text exist; TensorFlow takes them as bytes.
+            self._contents = tf.constant([os.fsencode(content) for content in contents], dtype=tf.string)
+            self._label_tensor = tf.constant(self.labels)
+        self._decoded = (None, None)
+
+    def __len__(self):
+        return len(self.ids)
+
+    def __repr__(self):
+        return f"Part({len(self)} images, {self.counts()})"
+
+    def counts(self):
+        """Return the number of images of each class as a dict, class name -> count."""
+        return dict(zip(self.class_names, np.bincount(self.labels, minlength=len(self.class_names)).tolist()))
+
+    def batches(self, batch_size, size, crop=1.0, shuffle_seed=None, epoch=None):
+        """Return the part's batches as a tf.data pipeline of known cardinality.
+
+        Decoded once, at the first use, where the float32 pixels take at most `MEMORY_BUDGET` bytes; else in every
+        epoch, in parallel. The last batch may be smaller. Give `shuffle=False` to `model.fit`, which otherwise warns
+        that it cannot shuffle a pipeline itself.
+
+        Args:
+            batch_size: int, images per batch.
+            size: int, side of the images in pixels.
+            crop: float, share of the resized short side that the centre crop keeps. Defaults to 1.0.
+            shuffle_seed: int, or None for the order of `ids`. Defaults to None.
+            epoch: an int64 `tf.Variable` (`epoch_variable()`) or None. With it the order is a function of
+                `(shuffle_seed, epoch)` alone, read when an epoch's iterator is made, so that a resumed run draws the
+                same batches as one that was never interrupted; without it every iteration shuffles anew. Defaults to
+                None.
+
+        Returns:
+            A `tf.data.Dataset` of `(images, labels)`: float32 `(batch, size, size, 3)`, RGB 0..255, and int32
+            `(batch,)`.
+
+        Raises:
+            ValueError: for a batch size below 1, or `epoch` without `shuffle_seed`.
+
+        Example:
+            >>> import tensorflow as tf
+            >>> from kresnets.data import Part
+            >>> png = tf.io.encode_png(tf.zeros((4, 4, 3), "uint8")).numpy()
+            >>> part = Part(["a.png", "b.png", "c.png"], [0, 1, 1], [png] * 3, ["cat", "dog"])
+            >>> [labels.shape[0] for _, labels in part.batches(2, size=8, shuffle_seed=0)]
+            [2, 1]
+        """
+        if batch_size < 1:
+            raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
+        if epoch is not None and shuffle_seed is None:
+            raise ValueError("`epoch` chooses among the orders of a `shuffle_seed`: give one, or leave `epoch` out.")
+        order = self._order(shuffle_seed, epoch)
+        if self._fits(size):
+            pixels, labels = self._pixels(size, crop), self._label_tensor
+
+            def gather(indices):
+                return tf.gather(pixels, indices), tf.gather(labels, indices)
+
+            dataset = order.batch(batch_size).map(gather, tf.data.AUTOTUNE, deterministic=True)
+        else:
+            dataset = self._decode(order, size, crop).batch(batch_size)
+        return dataset.prefetch(tf.data.AUTOTUNE)
+
+    def pixels(self, size, indices=None, crop=1.0):
+        """Decode images into one array.
+
+        Args:
+            size: int, side in pixels.
+            indices: sequence of int, which images, or None for all. Defaults to None.
+            crop: float, share of the resized short side that the centre crop keeps. Defaults to 1.0.
+
+        Returns:
+            float32 array `(images, size, size, 3)`, RGB 0..255.
+        """
+        if indices is None and self._fits(size):
+            return self._pixels(size, crop).numpy()
+        indices = np.arange(len(self)) if indices is None else np.asarray(indices)
+        return self._to_array(tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)), len(indices), size, crop)
+
+    def _fits(self, size):
+        return len(self) * size * size * 3 * 4 <= MEMORY_BUDGET
+
+    def _pixels(self, size, crop):
+        """Return the decoded part, kept for the latest size and crop."""
+        key, pixels = self._decoded
+        if key != (size, crop):
+            array = self._to_array(tf.data.Dataset.range(len(self)), len(self), size, crop)
+            with tf.device("CPU:0"):
+                pixels = tf.constant(array)
+            self._decoded = ((size, crop), pixels)
+        return pixels
+
+    def _to_array(self, order, count, size, crop):
+        from tqdm import tqdm
+
+        array = np.empty((count, size, size, 3), np.float32)
+        images = self._decode(order, size, crop).prefetch(16).as_numpy_iterator()
+        bar = tqdm(images, "decoding images", count, disable=None if self._progress else True, unit=" images", delay=2)
+        for index, (image, _) in enumerate(bar):
+            array[index] = image
+        return array
+
+    def _order(self, seed, epoch):
+        """Return a dataset of the part's indices, int64, in the order in which an epoch draws them."""
+        count = len(self)
+        if seed is None:
+            return tf.data.Dataset.range(count)
+        if epoch is None:
+            return tf.data.Dataset.range(count).shuffle(max(count, 1), seed=seed, reshuffle_each_iteration=True)
+
+        def shuffled(_):
+            seeds = tf.stack([tf.constant(seed, tf.int64), epoch.read_value()])
+            indices = tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), seeds, alg="philox")
+            return tf.data.Dataset.from_tensor_slices(indices)
+
+        return tf.data.Dataset.range(1).flat_map(shuffled).apply(tf.data.experimental.assert_cardinality(count))
+
+    def _decode(self, order, size, crop):
+        contents, labels, files = self._contents, self._label_tensor, self._files
+
+        def load(index):
+            content = contents[index]
+            image_bytes = tf.io.read_file(content) if files else content
+            return load_image(image_bytes, size, crop), labels[index]
+
+        return order.map(load, tf.data.AUTOTUNE, deterministic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Hold what `load_data` found.
+
+    Args:
+        name: str, what was loaded.
+        class_names: tuple of str, the names that the labels index.
+        train: `Part` to learn from.
+        validation: `Part` that chooses among epochs.
+        test: `Part` for the final judgement, to be used once.
+        bad: tuple of `(id, reason)`, images that were left out.
+        rotated: int, how many images carry an EXIF rotation, which is ignored here and in serving alike.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    train: Part
+    validation: Part
+    test: Part
+    bad: tuple[tuple[str, str], ...] = ()
+    rotated: int = 0
+
+    def summary(self):
+        """Return a table of the number of images per class and part, as text."""
+        parts = {"train": self.train, "validation": self.validation, "test": self.test}
+        width = max(map(len, ("class", "all", *self.class_names)))
+        counts = [part.counts() for part in parts.values()]
+        rows = [("class", *parts)] + [(name, *(count[name] for count in counts)) for name in self.class_names]
+        rows.append(("all", *map(len, parts.values())))
+        return "\n".join(f"{first:<{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in rows)
+
+
+def class_weight(labels, how="balanced"):
+    """Return what `model.fit(class_weight=...)` takes to make rare classes count as much as frequent ones.
+
+    Args:
+        labels: int array, the training labels.
+        how: `"balanced"` (a class of n_c among n images and k classes weighs n / (k n_c)) or None for no weights.
+            Defaults to `"balanced"`.
+
+    Returns:
+        Dict class index -> float, or None for `how=None`.
+
+    Raises:
+        ValueError: for another `how`.
+
+    Example:
+        >>> from kresnets.data import class_weight
+        >>> {label: round(weight, 2) for label, weight in class_weight([0, 0, 0, 1]).items()}
+        {0: 0.67, 1: 2.0}
+    """
+    if how is None:
+        return None
+    if how != "balanced":
+        raise ValueError(f"`how` must be 'balanced' or None. Received: how={how!r}")
+    from sklearn.utils.class_weight import compute_class_weight
+
+    classes = np.unique(labels)
+    weights = compute_class_weight("balanced", classes=classes, y=np.asarray(labels))
+    return dict(zip(classes.tolist(), weights.tolist()))

@@ -1,0 +1,171 @@
+"""`load_data`: one entry for folders, CSV files, TFDS datasets and the ELPV photographs."""
+
+import os
+import warnings
+
+from kresnets.data.check import check_images
+from kresnets.data.listing import list_csv, list_folder
+from kresnets.data.part import Data, Part
+from kresnets.data.split import PARTS, cap, order_key, split
+from kresnets.data.tfds_source import list_tfds
+
+
+def load_data(
+    source,
+    limit=None,
+    seed=0,
+    bad_images="error",
+    validation_split=0.15,
+    test_split=0.25,
+    data_dir=None,
+    progress=True,
+):
+    """Load labelled images, look at every one of them, and split them.
+
+    The splits are stratified, disjoint and a function of `seed` and of the images' names alone, the same on every
+    machine. Exact duplicates stay in one part. Parts that the source itself has (folders `train`, `val` or
+    `validation`, `test`; splits of a TFDS dataset) are used as they are, and only a missing one is split off from
+    `train`.
+
+    Every image is decoded once, in parallel, by the function that training and serving use, so that a damaged or half
+    file is found before training. Images of more than 50 million pixels are refused before they are decoded.
+
+    Args:
+        source: str or path. A folder of class folders; a CSV file of `path,label` (see
+            `kresnets.data.listing.list_csv`); `"elpv"`, `"elpv/mono"`, `"elpv/poly"`; or the name of a TFDS dataset,
+            `"name"` or `"name/config"`. For a folder that is called as a dataset write `./name`.
+        limit: int, the most images for training and validation together, or None for all. A smaller limit takes part of
+            what a larger one takes; the test part is never cut. Defaults to None.
+        seed: int, chooses the split. Defaults to 0.
+        bad_images: `"error"` (refuse, naming them) or `"skip"` (leave them out and list them in `Data.bad`).
+            Defaults to `"error"`.
+        validation_split: float, the share of what does not test that validates. Defaults to 0.15.
+        test_split: float, the share that tests. Defaults to 0.25.
+        data_dir: str, where TFDS keeps prepared datasets, or None for its default. Defaults to None.
+        progress: bool, show progress bars on stderr (where it is a terminal). Defaults to True.
+
+    Returns:
+        A `Data`.
+
+    Raises:
+        ValueError: for a source that is not there or not understood, fewer than two classes, a class with too few
+            images, a limit that is too small, or bad images with `bad_images="error"`.
+        OSError: where a TFDS dataset cannot be fetched.
+        ModuleNotFoundError: for `elpv` without the package that holds the photographs.
+
+    Example:
+        >>> from kresnets.data import load_data
+        >>> data = load_data("elpv/mono", limit=75)  # doctest: +SKIP
+        >>> len(data.train), len(data.validation), len(data.test)  # doctest: +SKIP
+        (64, 11, 268)
+    """
+    _check_arguments(limit, seed, bad_images, validation_split, test_split)
+    listing = _list(os.fspath(source), data_dir)
+    if len(listing.class_names) < 2:
+        raise ValueError(f"{source} has one class only ({listing.class_names[0]!r}): there must be two to tell apart.")
+    parts = [(part, item) for part, items in listing.parts.items() for item in items]
+    verdicts = check_images([item.content for _, item in parts], progress)
+    bad = tuple((item.id, verdict.reason) for (_, item), verdict in zip(parts, verdicts) if verdict.reason)
+    if bad and bad_images == "error":
+        raise ValueError(_bad_sentence(bad, len(parts)))
+    good = [(part, item, verdict) for (part, item), verdict in zip(parts, verdicts) if not verdict.reason]
+    items, digests = [item for _, item, _ in good], [verdict.digest for *_, verdict in good]
+    given = {part: [i for i, row in enumerate(good) if row[0] == part] for part in listing.parts}
+    _check_classes(given, items, listing.class_names)
+    _warn_of_duplicates(given, items, digests)
+    chosen = _split(given, items, digests, listing.class_names, seed, validation_split, test_split)
+    labels = [item.label for item in items]
+    chosen["train"], chosen["validation"] = cap(
+        chosen["train"], chosen["validation"], labels, limit, listing.class_names
+    )
+    made = {part: _part([items[i] for i in chosen[part]], listing.class_names, progress) for part in PARTS}
+    rotated = sum(verdict.rotated for *_, verdict in good)
+    return Data(listing.name, listing.class_names, **made, bad=bad, rotated=rotated)
+
+
+def _check_arguments(limit, seed, bad_images, validation_split, test_split):
+    if bad_images not in ("error", "skip"):
+        raise ValueError(f"`bad_images` must be 'error' or 'skip'. Received: {bad_images!r}")
+    if limit is not None and limit < 1:
+        raise ValueError(f"`limit` must be at least 1, or None for all images. Received: limit={limit}")
+    if not isinstance(seed, int):
+        raise ValueError(f"`seed` must be an integer. Received: seed={seed!r}")
+    for name, share in (("validation_split", validation_split), ("test_split", test_split)):
+        if not 0 < share < 1:
+            raise ValueError(f"`{name}` is a share and must lie between 0 and 1. Received: {share}")
+
+
+def _list(source, data_dir):
+    source = os.path.expanduser(source)
+    if source.partition("/")[0] != "elpv":
+        if os.path.isdir(source):
+            return list_folder(source)
+        if os.path.isfile(source):
+            return list_csv(source)
+    return list_tfds(source, data_dir)
+
+
+def _bad_sentence(bad, total):
+    shown = "; ".join(f"{image_id} ({reason})" for image_id, reason in bad[:3])
+    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    return (
+        f"{len(bad)} of {total} images cannot be used: {shown}{more}. Repair or delete them, or leave them out with "
+        'bad_images="skip" (--bad-images=skip).'
+    )
+
+
+def _check_classes(given, items, class_names):
+    for part, indices in given.items():
+        missing = set(range(len(class_names))) - {items[i].label for i in indices}
+        if missing:
+            where = "" if part == "all" else f" in the {part} part"
+            raise ValueError(
+                f"Class {class_names[min(missing)]!r} has no usable image{where}: add some, or leave the class out."
+            )
+
+
+def _warn_of_duplicates(given, items, digests):
+    labels = {}
+    for item, digest in zip(items, digests):
+        labels.setdefault(digest, {}).setdefault(item.label, item.id)
+    twice = [found for found in labels.values() if len(found) > 1]
+    if twice:
+        names = " and ".join(list(twice[0].values())[:2])
+        warnings.warn(f"{len(twice)} images occur under two classes, for example {names}.", stacklevel=3)
+    trained = {digests[i]: items[i].id for i in given.get("train", ())}
+    others = [i for part in given if part != "train" for i in given[part]]
+    shared = [f"{trained[digests[i]]} and {items[i].id}" for i in others if digests[i] in trained]
+    if shared:
+        warnings.warn(
+            f"{len(shared)} images of the given validation and test parts are in the training part too, for example "
+            f"{shared[0]}.",
+            stacklevel=3,
+        )
+
+
+def _split(given, items, digests, class_names, seed, validation_split, test_split):
+    """Return part -> indices of items, in the order in which `cap` draws them."""
+    fractions = {"test": test_split, "validation": validation_split}
+    fractions = {part: share for part, share in fractions.items() if part not in given}
+    chosen = {part: sorted(indices, key=lambda i: order_key(seed, items[i].id)) for part, indices in given.items()}
+    pool = chosen.pop("all" if "all" in chosen else "train")
+    dealt = split(
+        [items[i].id for i in pool],
+        [items[i].label for i in pool],
+        [digests[i] for i in pool],
+        fractions,
+        class_names,
+        seed,
+    )
+    return chosen | {part: [pool[i] for i in indices] for part, indices in dealt.items()}
+
+
+def _part(items, class_names, progress):
+    items = sorted(items, key=lambda item: item.id)
+    return Part(
+        [item.id for item in items],
+        [item.label for item in items],
+        [item.content for item in items],
+        class_names,
+        progress,
+    )

@@ -1,0 +1,140 @@
+"""Stratified splits that are the same on every machine: a function of the seed and of the images' names alone.
+
+Within a class the images are ordered by the SHA-256 of `"{seed}:{id}"`; no random number generator takes part, so that
+neither the order of a directory nor a version of Python or NumPy matters. The first quarter tests, the next share
+validates, the rest trains. Exact duplicates (the same bytes) stay together in one part, whatever their names and
+labels.
+"""
+
+import collections
+import hashlib
+import unicodedata
+
+PARTS = ("train", "validation", "test")
+
+
+def order_key(seed, image_id):
+    """Return the sort key of an image: hexadecimal SHA-256 of the seed and its id (NFC: macOS writes names apart)."""
+    text = f"{seed}:{unicodedata.normalize('NFC', image_id)}"
+    return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
+
+
+def split(ids, labels, digests, fractions, class_names, seed=0):
+    """Deal images out to parts.
+
+    Args:
+        ids: sequence of str, unique names of the images.
+        labels: sequence of int, their classes.
+        digests: sequence of hashable, equal for images that must stay in one part (exact duplicates).
+        fractions: dict part -> share of what the parts before it left, in order; `{"test": 0.25, "validation": 0.15}`.
+            What remains is `"train"`.
+        class_names: sequence of str, for the message.
+        seed: int. Defaults to 0.
+
+    Returns:
+        Dict part -> list of indices, each in the order in which `take` draws them.
+
+    Raises:
+        ValueError: where a class has fewer distinct images than there are parts.
+
+    Example:
+        >>> from kresnets.data.split import split
+        >>> parts = split(list("abcdefgh"), [0] * 8, list("abcdefgh"), {"test": 0.25}, ["x"])
+        >>> {part: len(indices) for part, indices in parts.items()}
+        {'test': 2, 'train': 6}
+    """
+    parts = {part: [] for part in (*fractions, "train")}
+    for label, groups in enumerate(_groups_by_class(ids, labels, digests, len(class_names), seed)):
+        if len(groups) < len(parts):
+            raise ValueError(
+                f"Class {class_names[label]!r} has {_count(groups)}, but each of {', '.join(parts)} needs at least "
+                "one: add images (exact duplicates count once), or leave the class out."
+            )
+        for left, (part, fraction) in zip(range(len(fractions), 0, -1), fractions.items(), strict=True):
+            wanted = max(1, int(fraction * sum(map(len, groups)) + 0.5))
+            taken = 0
+            while taken < wanted and len(groups) > left:
+                taken += len(groups[0])
+                parts[part].extend(groups.pop(0))
+        for group in groups:
+            parts["train"].extend(group)
+    return parts
+
+
+def _groups_by_class(ids, labels, digests, classes, seed):
+    """Return for each class its groups of duplicates in the order of keys; the first image gives a group's class."""
+    groups = collections.defaultdict(list)
+    for index in sorted(range(len(ids)), key=lambda i: order_key(seed, ids[i])):
+        groups[digests[index]].append(index)
+    by_class = [[] for _ in range(classes)]
+    for group in groups.values():
+        by_class[labels[group[0]]].append(group)
+    return by_class
+
+
+def _count(groups):
+    return "no image" if not groups else "only 1 image" if len(groups) == 1 else f"only {len(groups)} images"
+
+
+def take(indices, labels, count):
+    """Keep `count` images with the classes in proportion; a larger count keeps all that a smaller one keeps.
+
+    Adams' method of apportionment: the r-th image of a class of n comes at r / n, so that the counts grow one by one
+    and every class has its first image before any has its second.
+
+    Args:
+        indices: list of int, the images of a part in the order of `split`.
+        labels: sequence of int, the classes of all images.
+        count: int, how many to keep.
+
+    Returns:
+        List of `count` indices (all of them where there are fewer).
+
+    Example:
+        >>> from kresnets.data.split import take
+        >>> take([0, 1, 2, 3, 4, 5], [0, 0, 0, 0, 1, 1], 3)
+        [0, 4, 1]
+    """
+    sizes = collections.Counter(labels[index] for index in indices)
+    seen = collections.Counter()
+    places = []
+    for index in indices:
+        label = labels[index]
+        places.append((seen[label] / sizes[label], -sizes[label], label, index))
+        seen[label] += 1
+    return [index for *_, index in sorted(places)[:count]]
+
+
+def cap(train, validation, labels, limit, class_names):
+    """Cut training and validation to `limit` images together, in the proportion they have.
+
+    Args:
+        train: list of int, indices in the order of `split`.
+        validation: list of int, likewise.
+        labels: sequence of int, the classes of all images.
+        limit: int, or None to keep everything.
+        class_names: sequence of str, for the message.
+
+    Returns:
+        The pair `(train, validation)`; that of a smaller limit is part of that of a larger one.
+
+    Raises:
+        ValueError: where the limit leaves a class without a training image, or nothing to validate on.
+
+    Example:
+        >>> from kresnets.data.split import cap
+        >>> cap([0, 1, 2, 3, 4, 5], [6, 7], [0, 1] * 4, limit=4, class_names=["a", "b"])
+        ([0, 1, 2], [6])
+    """
+    total = len(train) + len(validation)
+    if limit is None or limit >= total:
+        return train, validation
+    validating = int(limit * len(validation) / total + 0.5)
+    classes = len({labels[index] for index in train})
+    if not validating or limit - validating < classes:
+        raise ValueError(
+            f"A limit of {limit} images is too few for {len(class_names)} classes: at a share of "
+            f"{len(validation) / total:.0%} for validation, some class would have no training image or nothing would "
+            "validate. Raise the limit."
+        )
+    return take(train, labels, limit - validating), take(validation, labels, validating)
