@@ -1,0 +1,143 @@
+"""Pretrained weights: where they come from, how files name their tensors, and filling a model strictly."""
+
+import dataclasses
+import logging
+import os
+import pathlib
+
+from kresnets.preprocess import Preprocessing
+from kresnets.specs import SPECS
+from kresnets.weights import assign, layouts, readers, sources
+
+_log = logging.getLogger("kresnets")
+_SUFFIXES = (".safetensors", ".h5")
+_ALLOWED = (
+    'None (a random start), "imagenet", or the path of a file: .safetensors in the layout of timm and torchvision, .h5 '
+    "or .weights.h5 of keras.applications or kresnets"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where the weights of a model come from: one of the two.
+
+    Args:
+        path: a file that is there.
+        published: one to fetch.
+    """
+
+    path: pathlib.Path | None = None
+    published: sources.Published | None = None
+
+
+def resolve(spec, weights):
+    """Check a builder's `weights` as far as that goes without the model.
+
+    Args:
+        spec: a row of `kresnets.SPECS`, or one made from it.
+        weights: None, `"imagenet"` or the path of a file.
+
+    Returns:
+        None where there is nothing to load, else a `Source` for `load`.
+
+    Raises:
+        ValueError: for anything else, for a file that can't be read, and for one whose layout the row can't take.
+
+    Example:
+        >>> import kresnets
+        >>> kresnets.weights.resolve(kresnets.SPECS["ResNet50"], "imagenet").published.file
+        'resnet50_weights_tf_dim_ordering_tf_kernels.h5'
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, str) and weights == "imagenet":
+        return Source(published=_published(spec))
+    path = _file(spec, weights)
+    with readers.opened(path) as file:
+        _layout(spec, file)
+    return Source(path=path)
+
+
+def load(model, spec, source, include_top, classes):
+    """Fill a model from its source, or raise and leave it as it was.
+
+    Args:
+        model: the model that was built from the row.
+        spec: the row.
+        source: what `resolve` returned for it.
+        include_top: whether the model has its head.
+        classes: outputs of the head. Where the file has them for another number, the head keeps its random start.
+
+    Returns:
+        The `kresnets.Preprocessing` that the weights want.
+
+    Raises:
+        ValueError: for a file that does not fit the model tensor by tensor; both sides are listed.
+        RuntimeError: for a published file that can't be fetched.
+
+    Example:
+        >>> import kresnets
+        >>> spec = kresnets.SPECS["ResNet50"]
+        >>> source = kresnets.weights.resolve(spec, "imagenet")
+        >>> kresnets.weights.load(kresnets.ResNet50(weights=None), spec, source, True, 1000).mode  # doctest: +SKIP
+        'caffe'
+    """
+    path = source.path
+    if path is None:
+        path = sources.fetch(source.published, trunk_only=not include_top or classes != spec.classes)
+    with readers.opened(path) as file:
+        layout = _layout(spec, file)
+        preprocessing = _preprocessing(spec, file, layout)
+        assign.fill(model, spec, file, layout, include_top, classes)
+    return preprocessing
+
+
+def _published(spec):
+    if spec.name not in sources.IMAGENET:
+        example = "" if layouts.TORCH.refusal(spec) else ", such as timm's model.safetensors"
+        raise ValueError(
+            f"{spec.name}: no ImageNet weights are wired yet (only for {', '.join(sources.IMAGENET)}): pass "
+            f"weights=None, or weights= the path of a file that you have{example}."
+        )
+    return sources.IMAGENET[spec.name]
+
+
+def _file(spec, weights):
+    if not isinstance(weights, (str, os.PathLike)) or not os.fspath(weights):
+        raise ValueError(f"{spec.name}: `weights` must be {_ALLOWED}. Received: {weights!r}")
+    path = pathlib.Path(weights).expanduser()
+    if path.suffix not in _SUFFIXES:
+        raise ValueError(
+            f"{spec.name}: `weights` must be {_ALLOWED}; nothing is ever unpickled. Received: {os.fspath(weights)!r}"
+        )
+    if not path.is_file():
+        what = "is a directory, and not" if path.is_dir() else "is not there; give the path of"
+        raise ValueError(f"{spec.name}: {path} {what} a file of weights.")
+    return path
+
+
+def _layout(spec, file):
+    layout = layouts.of(file)
+    if refusal := layout.refusal(spec):
+        raise ValueError(f"{spec.name} can't take {file.path}, a file in the layout of {layout.label}: {refusal}.")
+    # Two rows may have the same tensors and compute something else with them. Keras saves the model's name, by default
+    # the row's.
+    saved = {name.lower(): name for name in SPECS}.get(file.model_name, spec.name)
+    if layout is layouts.KRESNETS and spec.name in SPECS and saved != spec.name:
+        raise ValueError(f"{file.path} was saved from a {saved}, and this is a {spec.name}: build {saved} for it.")
+    return layout
+
+
+def _preprocessing(spec, file, layout):
+    if file.preprocessing is None:
+        if layout is layouts.KRESNETS:
+            _log.info(
+                "%s: %s does not say how its images were preprocessed; taken for the torch mode.", spec.name, file.path
+            )
+        return layout.preprocessing
+    try:
+        return Preprocessing(**file.preprocessing)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f"{file.path} says how images are preprocessed, but not in a way that is known: {error}"
+        ) from error

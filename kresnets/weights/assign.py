@@ -1,0 +1,213 @@
+"""From a file's tensors to a model's variables: all or nothing."""
+
+import dataclasses
+import logging
+import math
+
+import keras
+import numpy as np
+
+from kresnets.weights import layouts
+
+_log = logging.getLogger("kresnets")
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+_NAMES_TOLD = 8  # of each kind of misfit
+
+
+@dataclasses.dataclass(frozen=True)
+class Slot:
+    """A variable of the model and the tensors of the file that fill it.
+
+    Args:
+        variable: the Keras variable.
+        tensor: name of the tensor that it takes.
+        minus: name of a tensor to subtract from it: the bias of the convolution under a norm, for the norm's mean.
+        axes: which of the tensor's axes comes where in the variable; None leaves them.
+        image_channels: whether its axis 2 are the channels of the image, which need not be the file's.
+    """
+
+    variable: keras.Variable
+    tensor: str
+    minus: str | None = None
+    axes: tuple[int, ...] | None = None
+    image_channels: bool = False
+
+    @property
+    def tensors(self):
+        """Names of all tensors it takes."""
+        return (self.tensor,) if self.minus is None else (self.tensor, self.minus)
+
+    @property
+    def shape(self):
+        """Shape in the model."""
+        return tuple(self.variable.shape)
+
+    @property
+    def file_shape(self):
+        """Shape in the file."""
+        return tuple(self.shape[axis] for axis in np.argsort(self.axes)) if self.axes else self.shape
+
+    def arranged(self, shape):
+        """Shape that a tensor of the file's shape gets in the model."""
+        if self.axes and len(shape) == len(self.axes):
+            shape = tuple(shape[axis] for axis in self.axes)
+        if self.image_channels and len(shape) == 4 and shape[2] == 3:
+            shape = (*shape[:2], self.shape[2], shape[3])
+        return tuple(shape)
+
+    def value(self, tensors):
+        """Read what the variable takes, as a float32 array."""
+        value = _read(tensors[self.tensor])
+        if self.axes:
+            value = value.transpose(self.axes)
+        if self.image_channels:
+            value = adapt_channels(value, self.shape[2])
+        return value if self.minus is None else value - _read(tensors[self.minus])
+
+
+def _read(tensor):
+    with np.errstate(over="ignore"):  # a float64 out of range becomes the infinity that is refused
+        return tensor.read().astype(np.float32, copy=False)
+
+
+def adapt_channels(kernel, channels):
+    """Make a kernel for RGB images one for images of other channels, as timm does.
+
+    One channel takes the sum over R, G and B: a grey image gives what its RGB copy gave. Others take R, G, B, R, ... in
+    turn, times 3 / channels, so that the outputs keep their size.
+
+    Args:
+        kernel: array `(height, width, 3, filters)`; one that is for other than 3 channels is left as it is.
+        channels: channels of the image.
+
+    Example:
+        >>> import numpy as np
+        >>> adapt_channels(np.ones((1, 1, 3, 1), "float32"), 4).ravel()
+        array([0.75, 0.75, 0.75, 0.75], dtype=float32)
+    """
+    given = kernel.shape[2]
+    if channels == given or given != 3:
+        return kernel
+    if channels == 1:
+        return kernel.sum(axis=2, keepdims=True)
+    return kernel[:, :, np.arange(channels) % 3] * np.float32(3 / channels)
+
+
+def fill(model, spec, file, layout, include_top, classes):
+    """Fill the network's variables from an opened file, or raise and leave every one as it was.
+
+    Args:
+        model: the model that was built from the row.
+        spec: the row.
+        file: an opened `WeightsFile`.
+        layout: its `Layout`.
+        include_top: whether the model has the head.
+        classes: outputs of the head.
+
+    Raises:
+        ValueError: for a file that does not fit; lists what each side has that the other lacks.
+    """
+    slots = _slots(model, spec, file, layout)
+    tensors = _known(file.tensors, layout)
+    trunk_only = not include_top or _is_other_head(slots, tensors, layout, spec, classes)
+    if trunk_only:
+        slots = [slot for slot in slots if not layout.in_head(slot.tensor)]
+        tensors = {name: tensor for name, tensor in tensors.items() if not layout.in_head(name)}
+    # Read twice rather than kept: the first pass only checks, and the memory stays at about the model's own.
+    if misfits := _misfits(slots, tensors):
+        raise ValueError(f"{file.path} does not fit {spec.name}, and nothing of it was loaded: {'; '.join(misfits)}.")
+    for slot in slots:
+        slot.variable.assign(slot.value(tensors))
+    if trunk_only and include_top:
+        _log.info("%s: the trunk is from %s, the head for %d classes starts afresh.", spec.name, file.path, classes)
+    _tell(slots, tensors, spec, file)
+
+
+def _slots(model, spec, file, layout):
+    modules = layouts.modules(layout, model, spec, file.positional)
+    by_name = {layer.name: layer for layer in modules}
+    slots = []
+    for layer, module in modules.items():
+        # The norm stage1_block1_bn2 follows stage1_block1_conv2.
+        conv = by_name.get(layer.name.replace("bn", "conv")) if layout.conv_bias and "bn" in layer.name else None
+        for variable in layer.weights:
+            folds = conv is not None and not conv.use_bias and variable.name == "moving_mean"
+            slots.append(
+                Slot(
+                    variable,
+                    tensor=layout.tensor(module, variable.name),
+                    minus=layout.tensor(modules[conv], "bias") if folds else None,
+                    axes=layout.axes.get(len(variable.shape)),
+                    image_channels=layer.name == "stem_conv1" and variable.name == "kernel",
+                )
+            )
+    return slots
+
+
+def _known(tensors, layout):
+    """Take the tensors under the names that the layout knows them by, unless one is taken; drop what is no weight."""
+    names = {name: layout.known_as(name) for name in tensors}
+    return {name if known in tensors else known: tensors[name] for name, known in names.items() if known is not None}
+
+
+def _is_other_head(slots, tensors, layout, spec, classes):
+    """Whether the file has a whole head, but for other classes; or none, while a number of one's own was asked for."""
+    if not any(layout.in_head(name) for name in tensors):
+        return classes != spec.classes
+    found = set()
+    for slot in slots:
+        if layout.in_head(slot.tensor):
+            shape = slot.arranged(tensors[slot.tensor].shape) if slot.tensor in tensors else ()
+            # Damage is not another number of classes: all but that number must be there and right.
+            if not shape or shape[:-1] != slot.shape[:-1]:
+                return False
+            found.add(shape[-1])
+    return len(found) == 1 and found != {classes}
+
+
+def _misfits(slots, tensors):
+    """Say all that keeps the tensors from filling the slots exactly, each kind with its names."""
+    needed = {name: slot for slot in slots for name in slot.tensors}
+    missing = [name for name in needed if name not in tensors]
+    unused = [name for name in tensors if name not in needed]
+    shapes, dtypes, values = [], [], []
+    for slot in slots:
+        present = [name for name in slot.tensors if name in tensors]
+        no_floats = [f"{name} ({tensors[name].dtype})" for name in present if tensors[name].dtype not in _FLOATS]
+        others = [
+            f"{name} {tensors[name].shape} in place of {slot.file_shape}"
+            for name in present
+            if slot.arranged(tensors[name].shape) != slot.shape
+        ]
+        dtypes += no_floats
+        shapes += others
+        # Read last and only what fits: a tensor that does not may be of any size.
+        if len(present) == len(slot.tensors) and not no_floats and not others and not _is_finite(slot.value(tensors)):
+            values.append(" - ".join(slot.tensors))
+    found = {
+        "the file lacks": missing,
+        "the network has no": unused,
+        "it holds other shapes:": shapes,
+        "it holds no floating-point numbers in": dtypes,
+        "it holds NaN or infinity in": values,
+    }
+    return [f"{what} {_listed(names)}" for what, names in found.items() if names]
+
+
+def _is_finite(array):
+    # One pass and no array of flags: a sum is finite only if all terms are, unless it overflows.
+    return math.isfinite(array.sum(dtype=np.float64))
+
+
+def _listed(names):
+    rest = len(names) - _NAMES_TOLD
+    return ", ".join(names[:_NAMES_TOLD]) + (f" and {rest} more" if rest > 0 else "")
+
+
+def _tell(slots, tensors, spec, file):
+    dtypes = sorted({tensors[name].dtype for slot in slots for name in slot.tensors} - {"float32"})
+    if dtypes:
+        _log.info("%s: %s of %s became float32.", spec.name, " and ".join(dtypes), file.path)
+    for slot in slots:
+        if slot.image_channels and tensors[slot.tensor].shape != slot.file_shape:
+            _log.info("%s: the first convolution was made one for %d channels.", spec.name, slot.shape[2])

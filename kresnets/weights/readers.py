@@ -1,0 +1,221 @@
+"""Weights files as named tensors that are read when asked for: safetensors, and HDF5 as Keras writes it.
+
+Nothing is unpickled, and no link leads out of the file.
+"""
+
+import collections.abc
+import contextlib
+import dataclasses
+import json
+import math
+import re
+
+import numpy as np
+
+_SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
+
+# What h5py raises, by where in a file the damage lies.
+_DAMAGE = (OSError, RuntimeError, KeyError, TypeError, AttributeError, UnicodeError)
+
+# Keras 3 numbers the variables of a layer in the order in which its class makes them.
+_KERAS_VARIABLES = {
+    "conv2d": ("kernel", "bias"),
+    "dense": ("kernel", "bias"),
+    "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """A tensor of a file, not read yet.
+
+    Args:
+        shape: its shape in the file.
+        dtype: numpy's name of its dtype, or the file's own where numpy has none.
+        read: function without arguments that reads it into an array.
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: collections.abc.Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class WeightsFile:
+    """What a weights file holds.
+
+    Args:
+        path: where it lies.
+        kind: `"safetensors"` or `"h5"`.
+        tensors: the tensors by name: `layer1.0.conv1.weight` in safetensors, `conv1_conv/kernel` (layer, variable) in
+            HDF5.
+        positional: whether layers are named by class and place (`conv2d_3`), as early Keras 3 did, not by themselves.
+        model_name: name of the Keras model that was saved, where the file tells.
+        preprocessing: fields of the `kresnets.Preprocessing` that the weights want, where the file tells.
+    """
+
+    path: str
+    kind: str
+    tensors: dict[str, Tensor]
+    positional: bool = False
+    model_name: str | None = None
+    preprocessing: dict | None = None
+
+
+@contextlib.contextmanager
+def opened(path):
+    """Open a weights file and give its `WeightsFile`; tensors can be read until the context ends.
+
+    Args:
+        path: of a `.safetensors` file, else of an HDF5 file.
+
+    Raises:
+        ValueError: for a file that is damaged, half there, of another kind or unsafe to read.
+    """
+    open_file = _open_safetensors if str(path).endswith(".safetensors") else _open_h5
+    with contextlib.ExitStack() as stack:
+        with _telling(path):
+            file = open_file(str(path), stack)
+        yield file
+
+
+@contextlib.contextmanager
+def _telling(path):
+    """Turn what the reading libraries raise for a bad file into one sentence."""
+    import safetensors
+
+    kind = "safetensors" if str(path).endswith(".safetensors") else "HDF5"
+    try:
+        yield
+    except (*_DAMAGE, safetensors.SafetensorError) as error:
+        raise ValueError(
+            f"{path} can't be read as a {kind} file of weights: it is damaged, only half there or something else. "
+            f"The reader says: {' '.join(str(error).split())}"
+        ) from error
+
+
+def _reader(path, function, *args):
+    def read():
+        with _telling(path):
+            return function(*args)
+
+    return read
+
+
+def _open_safetensors(path, stack):
+    import safetensors
+
+    file = stack.enter_context(safetensors.safe_open(path, framework="numpy"))
+    tensors = {}
+    for name in file.keys():
+        view = file.get_slice(name)
+        dtype = view.get_dtype()
+        read = _reader(path, file.get_tensor, name)
+        tensors[name] = Tensor(tuple(view.get_shape()), _SAFETENSORS_DTYPES.get(dtype, dtype), read)
+    return WeightsFile(path, "safetensors", tensors)
+
+
+def _open_h5(path, stack):
+    import h5py
+
+    file = stack.enter_context(h5py.File(path, "r"))
+    datasets = dict(_walk(file, path, seen=set()))
+    if any(name.startswith("layers/") for name in datasets):
+        return _keras_3_file(path, file, datasets)
+    # A model that `model.save` wrote keeps its weights in a group beside its optimizer's; a weights file is that group.
+    prefix = "model_weights/" if "model_weights" in file else ""
+    names = {full: full.removeprefix(prefix).split("/") for full in datasets if full.startswith(prefix)}
+    # conv1_conv/conv1_conv/kernel:0: the layer's group, then the variable's own path.
+    named = {full: f"{'/'.join(parts[-2:-1])}/{parts[-1].removesuffix(':0')}" for full, parts in names.items()}
+    return WeightsFile(path, "h5", _by_name(path, named, datasets))
+
+
+def _keras_3_file(path, file, datasets):
+    labels = {}  # layer group -> the layer's own name, which Keras writes beside its variables
+    named = {}
+    for full in datasets:
+        parts = full.split("/")
+        if parts[0] == "optimizer" or "seed_generator" in parts:
+            continue  # the state of a training, not weights
+        if len(parts) < 4 or parts[-2] != "vars":
+            named[full] = full
+            continue
+        group = "/".join(parts[:-2])
+        if group not in labels:
+            labels[group] = _text(file[group]["vars"].attrs.get("name"))
+        named[full] = f"{labels[group] or parts[-3]}/{_variable(parts[-3], parts[-1])}"
+    model_name = _text(file["vars"].attrs.get("name")) if "vars" in file else None
+    preprocessing = _text(file.attrs.get("preprocessing"))
+    return WeightsFile(
+        path,
+        "h5",
+        _by_name(path, named, datasets),
+        positional=None in labels.values(),
+        model_name=model_name,
+        preprocessing=_fields(path, preprocessing) if preprocessing else None,
+    )
+
+
+def _variable(group, index):
+    """Name the variable that Keras 3 keeps as number `index` of the layer group `conv2d_3`."""
+    names = _KERAS_VARIABLES.get(re.sub(r"_\d+$", "", group), ())
+    return names[int(index)] if index.isdecimal() and int(index) < len(names) else index
+
+
+def _by_name(path, named, datasets):
+    tensors = {}
+    for full, name in named.items():
+        if name in tensors:
+            raise ValueError(f"{path} holds two tensors that are both called {name}.")
+        dataset = datasets[full]
+        is_bfloat16 = (
+            dataset.dtype.kind == "V"
+            and dataset.dtype.itemsize == 2
+            and _text(dataset.attrs.get("dtype")) == "bfloat16"
+        )
+        dtype = "bfloat16" if is_bfloat16 else dataset.dtype.name
+        tensors[name] = Tensor(dataset.shape, dtype, _reader(path, _read_dataset, dataset, is_bfloat16))
+    return tensors
+
+
+def _read_dataset(dataset, is_bfloat16):
+    array = dataset[()]
+    return array.view("bfloat16") if is_bfloat16 else array
+
+
+def _walk(group, path, seen, prefix=""):
+    """Yield (full name, dataset) of all datasets below a group; refuse what leads out of the file or inflates."""
+    import h5py
+
+    for name in group:
+        full = f"{prefix}{name}"
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(
+                f"{path} holds a link ({full}), which is not followed: copy the weights themselves into one file."
+            )
+        item = group[name]
+        if item in seen:
+            raise ValueError(f"{path} holds {full} under two names, which no weights file does.")
+        seen.add(item)
+        if isinstance(item, h5py.Group):
+            yield from _walk(item, path, seen, prefix=f"{full}/")
+        elif isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise ValueError(
+                    f"{path} keeps {full} in another file, which is not read: copy the weights themselves into one."
+                )
+            # A chunk is unpacked whole: one larger than its tensor only costs memory.
+            if item.shape is None or math.prod(item.chunks or ()) > max(item.size, 1):
+                raise ValueError(f"{path} does not keep {full} as an array of its own size.")
+            yield full, item
+
+
+def _text(value):
+    return value.decode() if isinstance(value, bytes) else value if isinstance(value, str) else None
+
+
+def _fields(path, text):
+    try:
+        return dict(json.loads(text))
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path} does not say readably how images are preprocessed: {text!r}") from error
