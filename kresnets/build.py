@@ -61,6 +61,8 @@ def build(
     x = _TRUNKS[type(spec)](image, spec)
     x = _head(x, spec, include_top, pooling, classes, classifier_activation)
     inputs = image if input_tensor is None else keras.utils.get_source_inputs(image)
+    if isinstance(inputs, list) and len(inputs) == 1:
+        inputs = inputs[0]  # a model of one image, not of a list with one image
     model = keras.Model(inputs, x, name=name or spec.name.lower())
     preprocessing = Preprocessing()
     if source is not None:

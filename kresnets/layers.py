@@ -3,6 +3,9 @@
 Each function takes a tensor and a name and returns a tensor, under the data format of the moment.
 """
 
+import dataclasses
+import json
+
 import keras
 
 from kresnets.preprocess import Preprocessing
@@ -76,8 +79,14 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def get_config(self):
         config = super().get_config()
         if self.preprocessing is not None:
-            config["preprocessing"] = {"mode": self.preprocessing.mode, "crop": self.preprocessing.crop}
+            config["preprocessing"] = dataclasses.asdict(self.preprocessing)
         return config
+
+    def save_own_variables(self, store):
+        super().save_own_variables(store)
+        # A `.weights.h5` file has no configs; without this note its weights would be fed as if they wanted the default.
+        if self.preprocessing is not None and hasattr(store, "h5_file"):
+            store.h5_file.attrs["preprocessing"] = json.dumps(dataclasses.asdict(self.preprocessing))
 
 
 def channel_axis():
@@ -92,8 +101,10 @@ def conv(x, filters, kernel, name, strides=1, use_bias=False):
         padding = "valid"
         if kernel > 1:
             x = keras.layers.ZeroPadding2D(kernel // 2, name=name.replace("conv", "pad"))(x)
+    # N(0, 2 / fan in), not truncated, as arXiv 1502.01852 section 2.2 has it.
+    start = keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
     return keras.layers.Conv2D(
-        filters, kernel, strides=strides, padding=padding, use_bias=use_bias, kernel_initializer="he_normal", name=name
+        filters, kernel, strides=strides, padding=padding, use_bias=use_bias, kernel_initializer=start, name=name
     )(x)
 
 

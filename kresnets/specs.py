@@ -99,10 +99,13 @@ class ResNetSpec(Spec):
             )
         for knob in ("depths", "widths", "strides"):
             _in_range(self, knob, all(isinstance(v, int) and v > 0 for v in getattr(self, knob)), "whole numbers from 1")
+        outputs = [self.stem_width or self.widths[0], *(width * self.expansion for width in self.widths)]
+        narrowing = any(later < earlier for earlier, later in zip(outputs, outputs[1:]))
         misfits = (
             ("block", "stride_on", self.block == "basic" and self.stride_on == "1x1", "a basic block has no 1x1 to stride"),
             ("stem", "deep_stem", self.stem == "cifar" and self.deep_stem, "the deep stem replaces the 7x7, which a CIFAR stem lacks"),
             ("shortcut", "avg_shortcut", self.shortcut == "A" and self.avg_shortcut, "the pool belongs before a projection, and A has none"),
+            ("shortcut", "widths", self.residual and self.shortcut == "A" and narrowing, "A can add channels of zeros, not take any away"),
             ("residual", "avg_shortcut", not self.residual and self.avg_shortcut, "a plain net has no shortcut"),
             ("residual", "zero_gamma", not self.residual and self.zero_gamma, "a plain block that starts at 0 lets nothing through"),
             ("residual", "preactivation", not self.residual and self.preactivation, "the plain twins are those of v1"),
