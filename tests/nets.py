@@ -1,0 +1,43 @@
+"""Tiny networks and data for tests of behaviour."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+import kresnets
+
+TINY = dataclasses.replace(kresnets.SPECS["CifarResNet20"], name="Tiny", depths=(1, 2, 1), widths=(4, 6, 8), min_size=4, params=None)
+
+
+def tiny(seed=0, classes=3, size=12, **knobs):
+    """Build a network of 4 blocks; the same seed gives the same weights."""
+    keras.utils.set_random_seed(seed)
+    return kresnets.build(dataclasses.replace(TINY, **knobs), input_shape=(size, size, 3), classes=classes)
+
+
+def data(count=24, classes=3, size=12, seed=0):
+    """Make learnable data: noise with a brightness for each class."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % classes
+    images = rng.normal(size=(count, size, size, 3)) + labels[:, None, None, None]
+    return images.astype("float32"), labels
+
+
+def weights(model):
+    """Return path -> array of every weight, moving statistics included."""
+    return {v.path: np.array(keras.ops.convert_to_numpy(v.value)) for v in model.weights}
+
+
+def unchanged_groups(model, before, trainable_only=False):
+    """Return the groups of which no weight changed by a bit."""
+    after = weights(model)
+    return [
+        name
+        for name, layers in kresnets.groups(model).items()
+        if all(
+            np.array_equal(before[v.path], after[v.path])
+            for layer in layers
+            for v in (layer.trainable_weights if trainable_only else layer.weights)
+        )
+    ]
