@@ -146,7 +146,8 @@ def _train(run, options, arguments, command):
     keras.utils.set_random_seed(options.seed)
     model = _model(spec, options.weights, size, len(data.class_names))
     preprocessing = kresnets.preprocessing_of(model)
-    plan = recipe.plan(tuple(kresnets.groups(model)))
+    names = tuple(kresnets.groups(model))
+    plan, epochs = recipe.plan(names), recipe.epochs(names)
     if options.weights == "none" and not options.from_scratch:
         print("Warning: with --weights none a random trunk stays frozen where the recipe freezes it; --from-scratch trains all of it.")
     config = {
@@ -160,8 +161,12 @@ def _train(run, options, arguments, command):
         "recipe": dataclasses.asdict(recipe),
         "command": command,
     }
-    _common.write_text(run / "config.json", json.dumps(config, indent=1) + "\n")
-    _common.write_text(run / "bad_images.txt", "".join(f"{name}\t{reason}\n" for name, reason in data.bad))
+
+    def note_down(logs=None):
+        # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
+        _common.write_text(run / "bad_images.txt", "".join(f"{name}\t{reason}\n" for name, reason in data.bad))
+        _common.write_text(run / "config.json", json.dumps(config, indent=1) + "\n")
+
     print(f"{options.model}, {size} pixels, {policy}; {data.name}:\n{data.summary()}")
     for note in _data_notes(data):
         print(note)
@@ -176,7 +181,7 @@ def _train(run, options, arguments, command):
         batches,
         judged,
         recipe,
-        callbacks=[Progress(plan, recipe.epochs(tuple(kresnets.groups(model))))],
+        callbacks=[keras.callbacks.LambdaCallback(on_train_begin=note_down), Progress(plan, epochs)],
         class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
         epoch=epoch,
         state_dir=run,

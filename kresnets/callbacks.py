@@ -92,12 +92,15 @@ class StagedUnfreezing(_GroupCallback):
 
     def set_model(self, model):
         super().set_model(model)
-        where = self._layout
-        starts = [where.first(name) for name in self.stages.values()]
-        if any(later >= earlier for earlier, later in zip(starts, starts[1:])):
-            raise ValueError(f"Each stage must go deeper than the one before it ({' > '.join(where.names)}). Received: {self.stages}")
+        self.check(self._layout)
         self._current = None
         self._watch_restore(model)
+
+    def check(self, where):
+        """Raise a ValueError unless the stages are those of a model with this `kresnets.groups.Layout`."""
+        starts = [where.first(name) for name in self.stages.values()]
+        if any(later >= earlier for earlier, later in zip(starts, starts[1:])):
+            raise ValueError(f"Each stage must go deeper than the one before it ({' > '.join(where.names[::-1])}). Received: {self.stages}")
 
     def stage_of(self, epoch):
         """Return the group or block from which on layers train in this epoch."""

@@ -9,7 +9,7 @@ import numpy as np
 from kresnets.callbacks import LayerwiseLearningRate, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import preprocessing_of
-from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, count_batches, is_dataset
+from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, is_dataset, with_length
 from kresnets.transfer.recipe import Recipe
 from kresnets.transfer.schedule import StagedCosine
 from kresnets.transfer.state import BestWeights, RunState, check_same_run
@@ -77,15 +77,16 @@ def fine_tune(
         raise ValueError(f"`cache` must be 'auto' or False: this version has no feature cache. Received: cache={cache!r}")
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
-    names = layout(model, groups).names
-    plan = recipe.plan(names)
+    where = layout(model, groups)
+    names, plan = where.names, recipe.plan(where.names)
     unfreezing = StagedUnfreezing(plan, recipe.batchnorm, groups)
+    unfreezing.check(where)
     classes = _check_model(model, loss)
     mode = _mode(model, preprocess)
     train = check_source(train, "train")
     validation = None if validation is None else check_source(validation, "validation")
     _check_batch(model, train, "train", classes)
-    steps = count_batches(train, "train")
+    train, steps = with_length(train, "train")
     _compile(model, recipe, names, steps, classes, loss, metrics)
 
     state = None

@@ -139,16 +139,20 @@ def check_source(source, argument):
     )
 
 
-def count_batches(source, argument):
-    """Return the number of batches an epoch."""
+def with_length(source, argument):
+    """Return the source and its number of batches an epoch; one of unknown length is counted once."""
     if isinstance(source, tuple):
-        return -(-len(source[0]) // BATCH_SIZE)
+        return source, -(-len(source[0]) // BATCH_SIZE)
     count = int(source.cardinality()) if is_dataset(source) else source.num_batches
     if count == -2:  # tf.data.UNKNOWN_CARDINALITY: a filter, a generator
+        import tensorflow as tf
+
         count = sum(1 for _ in source)
+        # Told to Keras too: where it must find the end by itself, the optimizer counts the step that finds none.
+        source = source.apply(tf.data.experimental.assert_cardinality(count)) if count else source
     if count is None or count < 1:
         raise ValueError(
             f"`{argument}` must have a known, finite number of batches, at least 1, since the schedule needs it: leave `repeat()` out, "
             f"or end it with `take(n)`. Received: {'endless' if count in (None, -1) else count} batches"
         )
-    return count
+    return source, count

@@ -1,0 +1,254 @@
+"""apps/finetune.py as its user runs it: the whole run, the second run, kills, and what bad input gets."""
+
+import csv
+import importlib.metadata
+import json
+import pathlib
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "apps"))
+import _common  # noqa: E402
+import finetune  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of two class folders with 60 real photographs of solar cells."""
+    target = tmp_path_factory.mktemp("photographs")
+    package = [file for file in importlib.metadata.files("elpv-dataset") if file.name == "labels.csv"][0].locate()
+    rows = [line.split() for line in pathlib.Path(package).read_text().splitlines()]
+    for name, wanted in (("defective", 1.0), ("functional", 0.0)):
+        (target / name).mkdir()
+        chosen = [row[0] for row in rows if float(row[1]) == wanted and row[2] == "mono"][:30]
+        for path in chosen:
+            shutil.copy(pathlib.Path(package).parent / path, target / name)
+    return target
+
+
+def command(folder, run, *more):
+    small = "--model CifarResNet20 --weights none --size 32 --batch-size 16 --head-epochs 2 --epochs-per-stage 2 --stages stage3 stage2".split()
+    return [sys.executable, "apps/finetune.py", "--data", str(folder), "--out", str(run), "--dtype", "float32", *small, *more]
+
+
+def start(arguments, **options):
+    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def finish(arguments):
+    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
+    assert "Traceback" not in done.stderr
+    return done
+
+
+def history(run):
+    with open(run / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = finish(command(folder, run))
+    assert done.returncode == 0, done.stderr
+    return run, done.stdout
+
+
+def snapshot(run):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    run, output = finished
+    pictures = {"curves.png", "confusion.png", "mistakes.png"}
+    assert {path.name for path in run.iterdir()} == pictures | {
+        "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html",
+    }  # fmt: skip
+    rows = history(run)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(6)]
+    assert [row["stage"] for row in rows] == ["head"] * 2 + ["stage3"] * 2 + ["stage2"] * 2
+    assert float(rows[0]["learning_rate/stage3"]) == 0 < float(rows[2]["learning_rate/stage3"]) < float(rows[2]["learning_rate/head"])
+    assert float(rows[0]["trainable_parameters"]) == 130
+    numbers = json.loads((run / "metrics.json").read_text())
+    assert {"accuracy", "balanced_accuracy", "auc", "seconds", "images_per_second", "accuracy_interval", "per_class"} <= set(numbers)
+    assert numbers["accuracy_interval"][0] <= numbers["accuracy"] <= numbers["accuracy_interval"][1]
+    assert set(numbers["per_class"]["defective"]) >= {"recall", "precision", "count"}
+    assert "stage 2/3, epoch 3/6, stage3 and above train" in output and "random trunk stays frozen" in output
+    page = (run / "report.html").read_text()
+    assert "http" not in page.split("<body")[1].split("The same again")[0] and page.count("data:image/png") == 3
+
+
+def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, folder):
+    from sklearn.metrics import accuracy_score, roc_auc_score
+
+    from kresnets.data import load_data
+
+    run, _ = finished
+    numbers, test = json.loads((run / "metrics.json").read_text()), load_data(folder, progress=False).test
+    model = keras.saving.load_model(run / "model.keras")
+    prepared = keras.applications.imagenet_utils.preprocess_input(test.pixels(32), mode="torch")
+    scores = model.predict(prepared, verbose=0)
+    assert numbers["accuracy"] == pytest.approx(accuracy_score(test.labels, scores.argmax(1)))
+    assert numbers["auc"] == pytest.approx(roc_auc_score(test.labels, scores[:, 1]), abs=1e-6)
+    assert model.optimizer.iterations > 0
+
+
+def test_the_same_command_again_changes_nothing(finished, folder):
+    run, first = finished
+    before = snapshot(run)
+    done = finish(command(folder, run))
+    assert done.returncode == 0 and "is finished; nothing was changed" in done.stdout
+    assert first.splitlines()[-6] in done.stdout
+    assert snapshot(run) == before
+
+
+def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, tmp_path):
+    run, _ = finished
+    before = snapshot(run)
+    done = finish(command(folder, run, "--seed", "1"))
+    assert done.returncode == 2 and "made with another --seed" in done.stderr and done.stderr.count("\n") == 1
+    assert snapshot(run) == before
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    done = finish(command(folder, copy, "--stages", "--head-epochs", "1", "--overwrite"))
+    assert done.returncode == 0, done.stderr
+    assert len(history(copy)) == 1
+
+
+def kill_and_resume(folder, run, kills, rng):
+    """Kill the command with -9 at random moments, then let it end; return how many kills found it running."""
+    found = 0
+    for _ in range(kills):
+        process = start(command(folder, run))
+        time.sleep(rng.uniform(4, 16))
+        found += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        if (run / "metrics.json").exists():
+            break
+    done = finish(command(folder, run))
+    assert done.returncode == 0, done.stderr
+    return found
+
+
+def same_result(run, whole):
+    ours, theirs = history(run), history(whole)
+    assert [row["epoch"] for row in ours] == [row["epoch"] for row in theirs]
+    for mine, other in zip(ours, theirs):
+        for column in ("loss", "val_loss", "learning_rate/head", "trainable_parameters"):
+            assert float(mine[column]) == pytest.approx(float(other[column]), rel=1e-3), column
+    a, b = (json.loads((path / "metrics.json").read_text())["accuracy"] for path in (run, whole))
+    assert abs(a - b) <= 0.02
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+@pytest.mark.slow
+def test_killed_three_times_it_ends_with_the_same_history_and_result(finished, folder, tmp_path):
+    assert kill_and_resume(folder, tmp_path / "run", 3, random.Random(0)) >= 2
+    same_result(tmp_path / "run", finished[0])
+
+
+@pytest.mark.everything
+def test_killed_twenty_times(finished, folder, tmp_path):
+    rng, found = random.Random(1), 0
+    for number in range(20):
+        found += kill_and_resume(folder, tmp_path / f"run{number}", 1, rng)
+        same_result(tmp_path / f"run{number}", finished[0])
+    assert found >= 15
+
+
+@pytest.mark.slow
+def test_a_second_process_is_told(folder, tmp_path):
+    first = start(command(folder, tmp_path / "run"))
+    while not (tmp_path / "run" / ".lock").exists():
+        time.sleep(0.05)
+    done = finish(command(folder, tmp_path / "run"))
+    first.kill()
+    first.communicate()
+    assert done.returncode == 2 and "Another process is working on" in done.stderr
+
+
+@pytest.mark.slow
+def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
+    source, carried, served = tmp_path / "source", tmp_path / "carried", tmp_path / "served"
+    shared = "--model CifarResNet20 --size 64 --dtype float32 --batch-size 16".split()
+    learn = ["--data", "elpv/poly", "--from-scratch", "--weights", "none", "--epochs-per-stage", "4", "--out", str(source)]
+    assert finish([sys.executable, "apps/finetune.py", *learn, *shared]).returncode == 0
+    assert json.loads((source / "metrics.json").read_text())["auc"] > 0.75
+    carry = "--data elpv/mono --limit 75 --head-epochs 1 --stages stage3 --epochs-per-stage 1 --class-weight balanced".split()
+    done = finish([sys.executable, "apps/finetune.py", *carry, "--weights", str(source), "--out", str(carried), *shared])
+    assert done.returncode == 0, done.stderr
+    trunks = [keras.saving.load_model(run / "model.keras").get_layer("stage2_block1_conv1").get_weights()[0] for run in (source, carried)]
+    np.testing.assert_array_equal(*trunks)
+    assert finish([sys.executable, "apps/export.py", str(carried), str(served)]).returncode == 0
+    photographs = [str(file.locate()) for file in importlib.metadata.files("elpv-dataset") if file.name in ("cell0003.png", "cell0397.png")]
+    answers = [finish([sys.executable, "apps/predict.py", str(model), *photographs]).stdout for model in (carried, served)]
+    assert answers[0].count("defective") == 2
+    scores = [[float(line.split()[-1]) for line in answer.splitlines()[1:]] for answer in answers]
+    np.testing.assert_allclose(*scores, atol=2e-4)
+
+
+def ask(*arguments):
+    with pytest.raises(SystemExit) as end:
+        _common.run(lambda: finetune.main(list(arguments)))
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "{folder}", "--model", "ResNet51"], "There is no network 'ResNet51'"),
+        (["--data", "{folder}", "--ratio", "-1"], "`ratio` must be"),
+        (["--data", "{folder}", "--batchnorm", "off"], "`batchnorm` must be"),
+        (["--data", "{folder}", "--weights", "none", "--size", "4"], "at least 8 pixels"),
+        (["--data", "{folder}", "--weights", "none", "--stages", "stage7"], "no group or block 'stage7'"),
+        (["--data", "{folder}", "--weights", "lost.h5"], "lost.h5"),
+        (["--data", "{folder}", "--weights", "imagenet"], "weights=None"),
+        (["--data", "{folder}", "--weights", "none", "--limit", "2"], "2"),
+        (["--data", "{folder}", "--from-scratch", "--ratio", "0.5"], "--ratio does not go with --from-scratch"),
+        (["--data", "{folder}", "--weights", "none", "--optimizer", "magic"], "name of a Keras optimizer"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_leaves_nothing(folder, tmp_path, capsys, arguments, sentence):
+    arguments = [argument.format(folder=folder) for argument in arguments]
+    if "--model" not in arguments:
+        arguments += ["--model", "CifarResNet20"]
+    assert ask(*arguments, "--out", str(tmp_path / "run")) == 2
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error
+    assert len([line for line in error.splitlines() if line.startswith("pytest") or ":" in line]) >= 1
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+    keras.mixed_precision.set_dtype_policy("float32")
+
+
+def test_a_folder_that_is_no_run_is_not_touched(folder, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert ask("--data", str(folder), "--out", str(tmp_path), "--overwrite") == 2
+    assert "is no run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.slow
+def test_a_damaged_image_is_refused_or_skipped_and_listed(folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    half = next((data / "functional").iterdir())
+    half.write_bytes(half.read_bytes()[:2000])
+    done = finish(command(data, tmp_path / "run"))
+    assert done.returncode == 2 and half.name in done.stderr and "--bad-images" in done.stderr.replace("bad_images=", "--bad-images ")
+    done = finish(command(data, tmp_path / "run", "--bad-images", "skip", "--stages", "--head-epochs", "1"))
+    assert done.returncode == 0, done.stderr
+    assert half.name in (tmp_path / "run" / "bad_images.txt").read_text()
+    assert half.name in done.stdout or "left out as damaged" in done.stdout
+
+
