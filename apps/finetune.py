@@ -44,7 +44,7 @@ def _parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
     add("--data", required=True, help="a folder of class folders, a CSV file of path,label, elpv, elpv/mono, elpv/poly, or a TFDS name")
-    add("--model", default="ResNet50D", help="a network of kresnets.list_models(); default ResNet50D")
+    add("--model", default="ResNet50", help="a network of kresnets.list_models(); default ResNet50")
     add("--weights", default="imagenet", help="imagenet, none, a file, or another run's folder; default imagenet")
     add("--size", type=_common.positive_int, help="pixels a side; default the network's own")
     add("--limit", type=_common.positive_int, help="most images for training and validation together")

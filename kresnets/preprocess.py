@@ -26,6 +26,14 @@ class Preprocessing:
     Args:
         mode: `"caffe"`, `"tf"` or `"torch"`; see `preprocess_input`.
         crop: fraction of the resized short side that the centre crop keeps, 0 < crop <= 1.
+
+    Raises:
+        ValueError: for an unknown mode, or a crop out of its range.
+
+    Example:
+        >>> import kresnets
+        >>> kresnets.Preprocessing("tf", crop=0.875)
+        Preprocessing(mode='tf', crop=0.875)
     """
 
     mode: str = "torch"
@@ -62,8 +70,8 @@ def preprocess_input(x, data_format=None, mode="torch"):
 
     Example:
         >>> import kresnets, numpy as np
-        >>> kresnets.preprocess_input(np.full((1, 8, 8, 3), 127.5), mode="tf").max()
-        np.float32(0.0)
+        >>> float(kresnets.preprocess_input(np.full((1, 8, 8, 3), 127.5), mode="tf").max())
+        0.0
     """
     check_mode(mode)
     data_format = data_format or keras.config.image_data_format()

@@ -71,7 +71,7 @@ def fine_tune(
         >>> recipe = kresnets.Recipe(head_epochs=1, epochs_per_stage=1, augment="none")
         >>> history = kresnets.fine_tune(model, (images, labels), recipe=recipe, verbose=0)
         >>> history.history["trainable_parameters"]
-        [130, 205058, 256386]
+        [130, 202882, 253570]
     """
     if cache not in ("auto", False):
         raise ValueError(f"`cache` must be 'auto' or False: this version has no feature cache. Received: cache={cache!r}")
