@@ -17,15 +17,15 @@ import _common
 
 RUNS, SERVED = pathlib.Path("runs/demo"), pathlib.Path("saved_models/demo")
 NETWORK = "--model CifarResNet20 --size 64 --dtype float32"
-FEW = f"--data elpv/mono --limit 75 {NETWORK} --batch-size 16"
+FEW = f"--data elpv/mono --limit 75 {NETWORK} --batch-size 8"
 STEPS = {
     "taught on 1,162 polycrystalline cells": f"apps/finetune.py --data elpv/poly --from-scratch {NETWORK} --weights none --out {RUNS}/source",
     "carried to 75 monocrystalline cells": (
-        f"apps/finetune.py {FEW} --weights {RUNS}/source --head-epochs 10 --epochs-per-stage 10 --learning-rate 3e-3 "
-        f"--trunk-learning-rate 3e-4 --out {RUNS}/carried"
+        f"apps/finetune.py {FEW} --weights {RUNS}/source --head-epochs 20 --stages stage3 stem --epochs-per-stage 20 "
+        f"--learning-rate 1e-2 --trunk-learning-rate 3e-3 --ratio 1 --out {RUNS}/carried"
     ),
     "from scratch on the same 75": (
-        f"apps/finetune.py {FEW} --weights none --from-scratch --epochs-per-stage 30 --learning-rate 3e-3 --out {RUNS}/scratch"
+        f"apps/finetune.py {FEW} --weights none --from-scratch --epochs-per-stage 60 --learning-rate 3e-3 --out {RUNS}/scratch"
     ),
     "exported": f"apps/export.py {RUNS}/carried {SERVED}",
     "served": f"apps/predict.py {SERVED} {{photographs}}",

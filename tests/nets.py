@@ -26,7 +26,7 @@ def data(count=24, classes=3, size=12, seed=0):
 
 def weights(model):
     """Return path -> array of every weight, moving statistics included."""
-    return {v.path: np.array(keras.ops.convert_to_numpy(v.value)) for v in model.weights}
+    return {v.path: np.array(v.numpy()) for v in model.weights}
 
 
 def unchanged_groups(model, before, trainable_only=False):

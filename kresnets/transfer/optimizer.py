@@ -9,6 +9,7 @@ tests/test_optimizer.py fails when Keras changes them.
 import contextlib
 
 import keras
+import numpy as np
 
 _OWN_LISTS = ("_variables", "_trainable_variables")  # not slots
 _AVERAGES = "_model_variables_moving_average"
@@ -32,7 +33,7 @@ def check_supported(optimizer):
 
 def steps(optimizer):
     """Return the number of steps taken, those that only accumulated gradients included."""
-    return int(keras.ops.convert_to_numpy(core(optimizer)._iterations))
+    return int(core(optimizer)._iterations.numpy())
 
 
 def has_schedule(optimizer):
@@ -43,7 +44,7 @@ def has_schedule(optimizer):
 def learning_rate(optimizer, step=None):
     """Return the learning rate of the moment, or that of a step where it is a schedule."""
     rate = optimizer.learning_rate if step is None else core(optimizer)._learning_rate(step)
-    return float(keras.ops.convert_to_numpy(rate))
+    return float(rate.numpy() if isinstance(rate, keras.Variable) else keras.ops.convert_to_numpy(rate))
 
 
 def rebuild(model):
@@ -135,7 +136,7 @@ def _slots(optimizer):
 
 def _copy(source, target):
     # Through numpy: on JAX two variables must not share a buffer that the step is about to give away.
-    target.assign(keras.ops.convert_to_numpy(source.value))
+    target.assign(np.array(source.numpy()))
 
 
 def scale_updates(optimizer, variables):
