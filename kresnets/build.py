@@ -1,5 +1,6 @@
 """From a row to a Keras model: every check of a builder's arguments, the input, the trunk, the head, the weights."""
 
+import collections.abc
 import dataclasses
 
 import keras
@@ -80,7 +81,7 @@ def _check_arguments(spec, include_top, pooling, classes, classifier_activation)
         raise ValueError(f"{spec.name}: `classes` must be a whole number from 1. Received: classes={classes!r}")
     try:
         keras.activations.get(classifier_activation)
-    except ValueError:
+    except (ValueError, TypeError):
         raise ValueError(
             f"{spec.name}: `classifier_activation` must be None or the name of a Keras activation such as 'softmax'. "
             f"Received: {classifier_activation!r}"
@@ -90,6 +91,8 @@ def _check_arguments(spec, include_top, pooling, classes, classifier_activation)
 def _input_shape(spec, include_top, input_tensor, input_shape):
     """Return the checked image shape, None where a side is free."""
     first = keras.config.image_data_format() == "channels_first"
+    if isinstance(input_shape, collections.abc.Iterable):
+        input_shape = tuple(input_shape)
     if input_tensor is not None:
         if not isinstance(input_tensor, keras.KerasTensor):
             raise ValueError(
@@ -97,25 +100,30 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
                 f"network on an array, call the model. Received: {type(input_tensor).__name__}"
             )
         given = tuple(input_tensor.shape[1:])
-        if input_shape is not None and tuple(input_shape) != given:
+        if input_shape not in (None, given):
             raise ValueError(
                 f"{spec.name}: `input_shape` and `input_tensor` disagree; leave `input_shape` out. Received: "
-                f"input_shape={tuple(input_shape)}, input_tensor of shape {given}"
+                f"input_shape={input_shape}, input_tensor of shape {given}"
             )
         input_shape = given
     if input_shape is None:
         side = spec.input_size if include_top else None
         return (3, side, side) if first else (side, side, 3)
-    input_shape = tuple(input_shape)
-    sides, channels = (input_shape[1:], input_shape[0]) if first else (input_shape[:-1], input_shape[-1])
-    whole = all(side is None or isinstance(side, int) and side >= spec.min_size for side in sides)
-    if len(input_shape) != 3 or not whole or not isinstance(channels, int) or channels < 1:
+    if not _fits(input_shape, spec, first):
         layout = "(channels, height, width)" if first else "(height, width, channels)"
         raise ValueError(
             f"{spec.name}: `input_shape` must be {layout} with at least {spec.min_size} pixels a side (None: free) and at least "
             f"1 channel. Received: input_shape={input_shape}"
         )
     return input_shape
+
+
+def _fits(input_shape, spec, first):
+    if not isinstance(input_shape, tuple) or len(input_shape) != 3:
+        return False
+    sides, channels = (input_shape[1:], input_shape[0]) if first else (input_shape[:-1], input_shape[-1])
+    whole = all(side is None or isinstance(side, int) and side >= spec.min_size for side in sides)
+    return whole and isinstance(channels, int) and channels >= 1
 
 
 def _image(input_tensor, input_shape):

@@ -122,20 +122,23 @@ def _by_name(model):
 
 def _with_origin(model, found):
     """Yield each leaf and whether it precedes the stem in the very graph that holds the stem."""
-    own = [layer for layer in model.layers if not isinstance(layer, keras.Model)]
     # `layers` of a Functional model is in the order of the graph, so what a user put before the stem comes before it.
-    stem = next((i for i, layer in enumerate(own) if found[id(layer)] and found[id(layer)][1] == "stem"), 0)
-    before = {id(layer) for layer in own[:stem]}
-    for layer in model.layers:
-        if isinstance(layer, keras.Model):
-            yield from _with_origin(layer, found)
-        else:
-            yield layer, id(layer) in before
+    stems = (i for i, layer in enumerate(model.layers) if (match := found.get(id(layer))) and match[1] == "stem")
+    stem = next(stems, 0)
+    for i, layer in enumerate(model.layers):
+        inside = _with_origin(layer, found) if isinstance(layer, keras.Model) else ((layer, False),)
+        for leaf, before in inside:
+            yield leaf, before or i < stem
 
 
 def _by_pattern(model, patterns):
     if not isinstance(patterns, dict) or not patterns or not all(isinstance(p, str) for p in patterns.values()):
         raise ValueError(f"`groups` must be an ordered dict {{group: regex}}, the head last. Received: {patterns!r}")
+    for name, pattern in patterns.items():
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"The pattern of group {name!r} is no regular expression: {pattern!r}, {error}.") from None
     names, places = tuple(patterns), []
     for layer in leaves(model):
         matching = [index for index, pattern in enumerate(patterns.values()) if re.fullmatch(pattern, layer.name)]

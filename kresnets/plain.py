@@ -2,8 +2,6 @@
 
 import keras
 
-from kresnets.layers import BatchNormalization
-
 
 def as_plain_keras(model):
     """Copy a model with every layer of kresnets replaced by Keras's own.
@@ -17,22 +15,49 @@ def as_plain_keras(model):
     Returns:
         A new, uncompiled model with the same names, weights and `trainable` flags.
 
+    Raises:
+        ValueError: for anything but a Functional or Sequential model that has been built.
+
     Example:
         >>> import kresnets
         >>> plain = kresnets.as_plain_keras(kresnets.CifarResNet20())
         >>> {type(layer).__module__.split(".")[0] for layer in plain.layers}
         {'keras'}
     """
+    if not isinstance(model, keras.Model) or not isinstance(getattr(model, "inputs", None), list):
+        raise ValueError(f"`as_plain_keras` takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}")
     copy = keras.models.clone_model(model, clone_function=_plain)
     copy.set_weights(model.get_weights())
+    _set_flags(model, copy)
     return copy
 
 
 def _plain(layer):
     if isinstance(layer, keras.Model):
         return as_plain_keras(layer)
-    if not isinstance(layer, BatchNormalization):
-        return layer.__class__.from_config(layer.get_config())
-    config = layer.get_config()
-    config.pop("preprocessing", None)
-    return keras.layers.BatchNormalization.from_config(config)
+    config = _in_keras(keras.saving.serialize_keras_object(layer))
+    config.pop("build_config", None)  # it would be built here, outside of the model that holds it
+    return keras.saving.deserialize_keras_object(config)
+
+
+def _in_keras(config):
+    # All the way down: a layer that wraps others holds their configs in its own.
+    if isinstance(config, list):
+        return [_in_keras(item) for item in config]
+    if not isinstance(config, dict):
+        return config
+    config = {key: _in_keras(value) for key, value in config.items()}
+    if config.get("registered_name") == "kresnets>BatchNormalization":
+        config |= {"module": "keras.layers", "registered_name": None}
+        config["config"].pop("preprocessing", None)
+    return config
+
+
+def _set_flags(model, copy):
+    # The outside first: setting a model sets what it holds.
+    copy.trainable = model.trainable
+    for mine, its in zip(model.layers, copy.layers, strict=True):
+        if isinstance(mine, keras.Model):
+            _set_flags(mine, its)
+        else:
+            its.trainable = mine.trainable

@@ -5,7 +5,7 @@ Weights are trained for one preprocessing; the model built with them carries it 
 """
 
 import dataclasses
-import urllib.error
+import os
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ class Preprocessing:
 
 def check_mode(mode):
     """Raise a ValueError unless `mode` is one of `MODES`."""
-    if mode not in _MODES:
+    if mode not in MODES:
         raise ValueError(f"Unknown preprocessing mode {mode!r}: use one of {', '.join(map(repr, MODES))}.")
 
 
@@ -77,6 +77,8 @@ def preprocess_input(x, data_format=None, mode="torch"):
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(f"`data_format` must be 'channels_last' or 'channels_first'. Received: {data_format!r}")
+    if not hasattr(x, "shape"):
+        raise ValueError(f"`preprocess_input` takes an array or tensor of pixels. Received: {type(x).__name__}")
     axis = -1 if data_format == "channels_last" else -3
     if len(x.shape) < 3 or x.shape[axis] not in (3, None):
         raise ValueError(
@@ -134,10 +136,13 @@ def decode_predictions(preds, top=5):
     """
     try:
         return keras.applications.imagenet_utils.decode_predictions(preds, top=top)
-    except (OSError, urllib.error.URLError) as error:
+    except ValueError:
+        raise
+    except Exception as error:  # get_file raises bare Exceptions when the network or the server fails
+        home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
         raise RuntimeError(
             "The ImageNet class names (imagenet_class_index.json) could not be fetched; put a copy into "
-            f"~/.keras/models/imagenet_class_index.json by hand. The reason was: {error}"
+            f"{os.path.join(home, 'models', 'imagenet_class_index.json')} by hand. The reason was: {error}"
         ) from error
 
 

@@ -38,6 +38,12 @@ class Spec:
     params: int | None = None
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if field.type in _KINDS:
+                kinds, allowed = _KINDS[field.type]
+                _in_range(self, field.name, type(getattr(self, field.name)) in kinds, allowed)
+        _in_range(self, "name", self.name, "text")
+        _in_range(self, "classes", self.classes >= 1, "a whole number from 1")
         _in_range(self, "dropout", 0 <= self.dropout < 1, "0 <= dropout < 1")
         _in_range(self, "epsilon", self.epsilon > 0, "above 0")
         _in_range(self, "momentum", 0 <= self.momentum < 1, "0 <= momentum < 1")
@@ -92,20 +98,28 @@ class ResNetSpec(Spec):
         for field in dataclasses.fields(ResNetSpec):
             if getattr(field.type, "__origin__", None) is Literal:
                 _in_range(self, field.name, getattr(self, field.name) in field.type.__args__, f"one of {field.type.__args__}")
+        for knob in ("depths", "widths", "strides"):
+            values = getattr(self, knob)
+            fits = isinstance(values, tuple) and all(type(value) is int and value > 0 for value in values)
+            _in_range(self, knob, fits, "a tuple of whole numbers from 1")
+        _in_range(
+            self, "stem_width", self.stem_width is None or type(self.stem_width) is int and self.stem_width > 0, "None or a whole number from 1"
+        )
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:
             raise ValueError(
                 f"{self.name}: `depths`, `widths` and `strides` need one entry a stage each. Received: depths={self.depths}, "
                 f"widths={self.widths}, strides={self.strides}"
             )
-        for knob in ("depths", "widths", "strides"):
-            _in_range(self, knob, all(isinstance(v, int) and v > 0 for v in getattr(self, knob)), "whole numbers from 1")
         outputs = [self.stem_width or self.widths[0], *(width * self.expansion for width in self.widths)]
         narrowing = any(later < earlier for earlier, later in zip(outputs, outputs[1:]))
+        stem = "stem_width" if self.stem_width else "widths"
+        narrows = stem if outputs[1] < outputs[0] else "widths"
         misfits = (
             ("block", "stride_on", self.block == "basic" and self.stride_on == "1x1", "a basic block has no 1x1 to stride"),
             ("stem", "deep_stem", self.stem == "cifar" and self.deep_stem, "the deep stem replaces the 7x7, which a CIFAR stem lacks"),
             ("shortcut", "avg_shortcut", self.shortcut == "A" and self.avg_shortcut, "the pool belongs before a projection, and A has none"),
-            ("shortcut", "widths", self.residual and self.shortcut == "A" and narrowing, "A can add channels of zeros, not take any away"),
+            (stem, "deep_stem", self.deep_stem and outputs[0] < 2, "its first two convolutions have half of the channels"),
+            ("shortcut", narrows, self.residual and self.shortcut == "A" and narrowing, "A can add channels of zeros, not take any away"),
             ("residual", "avg_shortcut", not self.residual and self.avg_shortcut, "a plain net has no shortcut"),
             ("residual", "zero_gamma", not self.residual and self.zero_gamma, "a plain block that starts at 0 lets nothing through"),
             ("residual", "preactivation", not self.residual and self.preactivation, "the plain twins are those of v1"),
@@ -113,6 +127,7 @@ class ResNetSpec(Spec):
             ("preactivation", "stem_norm", not self.preactivation and not self.stem_norm, "a v1 stem is normed"),
             ("preactivation", "downsample_in", not self.preactivation and self.downsample_in == "last", "only v2 nets stride in the last block"),
             ("preactivation", "bias_without_norm", not self.preactivation and self.bias_without_norm, "in v1 a norm follows every convolution"),
+            ("downsample_in", "avg_shortcut", self.downsample_in == "last" and self.avg_shortcut and self.shortcut == "B", "the last block's shortcut is an identity there, with no projection to pool for"),
         )
         for one, other, misfit, why in misfits:
             if misfit:
@@ -124,6 +139,10 @@ class ResNetSpec(Spec):
     def expansion(self):
         """Output channels of a block over its width."""
         return 4 if self.block == "bottleneck" else 1
+
+
+# A bool is an int to Python, and not here; a whole number will do for a float.
+_KINDS = {str: ((str,), "text"), bool: ((bool,), "True or False"), int: ((int,), "a whole number"), float: ((float, int), "a number")}
 
 
 def _in_range(spec, knob, fits, allowed):

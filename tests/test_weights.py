@@ -415,7 +415,7 @@ def test_rows_that_compute_otherwise_refuse_a_file(torch_file, keras_file):
         dict(preactivation=True),
     ):
         check(TINY, torch_file, "no such network", **knobs)
-    for knobs in (dict(deep_stem=True), dict(avg_shortcut=True), dict(shortcut="A")):
+    for knobs in (dict(deep_stem=True), dict(avg_shortcut=True), dict(shortcut="A", stem_width=4)):
         check(TINY_A, keras_file, "no such network", **knobs)
     assert len([name for name in kresnets.list_models() if name.startswith(("Cifar", "Plain"))]) == 12
     for name in kresnets.list_models():
