@@ -5,6 +5,7 @@ do not see what these add).
 """
 
 import math
+import numbers
 
 import h5py
 import keras
@@ -25,7 +26,19 @@ class _GroupCallback(keras.callbacks.Callback):
     def set_model(self, model):
         super().set_model(model)
         surgery.check_supported(model.optimizer)
-        self._layout = layout(model, self.groups)
+        self._layout, self._began = layout(model, self.groups), None
+        _watch_start(model, self)
+
+    def on_test_begin(self, logs=None):
+        self._leave_evaluation()
+
+    def on_predict_begin(self, logs=None):
+        self._leave_evaluation()
+
+    def _leave_evaluation(self):
+        # evaluate() and predict() hand over the model too, without a fit that would begin and end.
+        if vars(self.model).get("kresnets_callbacks") is not None:
+            _end_watch(self.model)
 
     def on_train_batch_begin(self, batch, logs=None):
         if self._began is None:
@@ -47,6 +60,32 @@ class _GroupCallback(keras.callbacks.Callback):
 
     def on_train_end(self, logs=None):
         self._layout = self._began = None
+        _end_watch(self.model)
+
+
+def _watch_start(model, callback):
+    """Until a fit starts, note which of our callbacks it has; when it does, refuse two of a kind, and take back what an interrupted
+    fit left on the optimizer (Keras calls `on_train_end` only after a fit that ends well)."""
+    waiting = [*(vars(model).get("kresnets_callbacks") or ()), *([] if callback is None else [callback])]
+    vars(model)["kresnets_callbacks"] = waiting
+
+    def make_train_function(force=False):
+        if not force:  # fit() itself, once, after every callback has its model and before any begins
+            waiting = vars(model).pop("kresnets_callbacks")
+            vars(model).pop("make_train_function")
+            surgery.unscale_updates(model.optimizer)
+            model.train_function = None
+            for kind in (StagedUnfreezing, LayerwiseLearningRate):
+                if sum(isinstance(one, kind) for one in waiting) > 1:
+                    raise ValueError(f"One fit takes one {kind.__name__}: they would undo each other's work. Received: 2 or more; join them.")
+        return type(model).make_train_function(model, force=force)
+
+    vars(model)["make_train_function"] = make_train_function
+
+
+def _end_watch(model):
+    for name in ("make_train_function", "kresnets_callbacks", "load_weights"):
+        vars(model).pop(name, None)
 
 
 class StagedUnfreezing(_GroupCallback):
@@ -80,7 +119,7 @@ class StagedUnfreezing(_GroupCallback):
 
     def __init__(self, stages, batchnorm="frozen", groups=None):
         super().__init__(groups)
-        whole = isinstance(stages, dict) and all(isinstance(e, int) and not isinstance(e, bool) and e >= 0 for e in stages)
+        whole = isinstance(stages, dict) and all(isinstance(e, numbers.Integral) and not isinstance(e, bool) and e >= 0 for e in stages)
         if not whole or not all(isinstance(name, str) for name in stages.values()):
             raise ValueError(f"`stages` must be a dict {{epoch: group}} such as {{0: 'head', 3: 'stage4'}}. Received: {stages!r}")
         if 0 not in stages:
@@ -98,6 +137,9 @@ class StagedUnfreezing(_GroupCallback):
 
     def check(self, where):
         """Raise a ValueError unless the stages are those of a model with this `kresnets.groups.Layout`."""
+        for _, layer in where.places:
+            if isinstance(layer, keras.layers.SpectralNormalization):
+                raise ValueError(f"{layer.name!r} is a SpectralNormalization, which rewrites its weights even when frozen: it cannot be staged.")
         starts = [where.first(name) for name in self.stages.values()]
         if any(later >= earlier for earlier, later in zip(starts, starts[1:])):
             raise ValueError(f"Each stage must go deeper than the one before it ({' > '.join(where.names[::-1])}). Received: {self.stages}")
@@ -107,12 +149,8 @@ class StagedUnfreezing(_GroupCallback):
         return self.stages[max(start for start in self.stages if start <= epoch)]
 
     def on_epoch_begin(self, epoch, logs=None):
-        self._end_watch()
+        vars(self.model).pop("load_weights", None)
         self._enter(self.stage_of(epoch))
-
-    def on_train_end(self, logs=None):
-        super().on_train_end(logs)
-        self._end_watch()
 
     def _enter(self, name):
         if name == self._current:
@@ -128,7 +166,7 @@ class StagedUnfreezing(_GroupCallback):
         # BackupAndRestore reads its file in on_train_begin, before anyone knows the epoch, and Keras skips (with a warning) the state of
         # an optimizer built on other variables than the file's. So until the first epoch begins, whoever loads weights into
         # the model finds it in the stage that the file was written in: the one whose optimizer has as many variables.
-        original = model.load_weights
+        original = type(model).load_weights
 
         def load_weights(filepath, *args, **kwargs):
             count = _saved_optimizer_variables(filepath)
@@ -136,12 +174,9 @@ class StagedUnfreezing(_GroupCallback):
                 self._enter(name)
                 if len(model.optimizer.variables) == count:
                     break
-            return original(filepath, *args, **kwargs)
+            return original(model, filepath, *args, **kwargs)
 
         vars(model)["load_weights"] = load_weights
-
-    def _end_watch(self):
-        vars(self.model).pop("load_weights", None)
 
 
 class LayerwiseLearningRate(_GroupCallback):
@@ -172,7 +207,7 @@ class LayerwiseLearningRate(_GroupCallback):
     def __init__(self, ratios, groups=None):
         super().__init__(groups)
         values = ratios.values() if isinstance(ratios, dict) else (ratios,)
-        if not all(isinstance(r, (int, float)) and not isinstance(r, bool) and math.isfinite(r) and r >= 0 for r in values):
+        if not all(isinstance(r, numbers.Real) and not isinstance(r, bool) and math.isfinite(r) and r >= 0 for r in values):
             raise ValueError(f"`ratios` must be a number from 0 or a dict {{group: number from 0}}. Received: {ratios!r}")
         self.ratios = dict(ratios) if isinstance(ratios, dict) else ratios
 
@@ -200,10 +235,12 @@ class LayerwiseLearningRate(_GroupCallback):
         ]
         surgery.scale_updates(self.model.optimizer, scaled)
         self.model.make_train_function(force=True)
+        _watch_start(self.model, None)  # should this fit be interrupted, the next one takes the scaling back
 
     def on_train_end(self, logs=None):
         super().on_train_end(logs)
         surgery.unscale_updates(self.model.optimizer)
+        _end_watch(self.model)
         # What is traced still scales; the next fit traces anew.
         self.model.train_function = None
 

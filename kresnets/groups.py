@@ -88,7 +88,15 @@ def layout(model, patterns=None):
     """Find the place of every layer; see `groups` for the arguments and errors."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"Groups are those of a Keras model. Received: {type(model).__name__}")
-    return _by_name(model) if patterns is None else _by_pattern(model, patterns)
+    unbuilt = [layer.name for layer in leaves(model) if not layer.built]
+    if patterns is not None and unbuilt:  # who knows which weights it will have
+        raise ValueError(f"Layer {unbuilt[0]!r} of {model.name!r} has no weights yet: build the model first, by an Input or a call on a batch.")
+    found = _by_name(model) if patterns is None else _by_pattern(model, patterns)
+    placed = {id(weight) for _, layer in found.places for weight in layer.weights}
+    loose = [weight.path for weight in model.weights if id(weight) not in placed]
+    if loose:
+        raise ValueError(f"{model.name!r} holds weights of its own, outside of its layers ({loose[0]}): put them into a layer, which has a group.")
+    return found
 
 
 def leaves(layer):
@@ -132,7 +140,7 @@ def _with_origin(model, found):
 
 
 def _by_pattern(model, patterns):
-    if not isinstance(patterns, dict) or not patterns or not all(isinstance(p, str) for p in patterns.values()):
+    if not isinstance(patterns, dict) or not patterns or not all(isinstance(p, str) for pair in patterns.items() for p in pair):
         raise ValueError(f"`groups` must be an ordered dict {{group: regex}}, the head last. Received: {patterns!r}")
     for name, pattern in patterns.items():
         try:

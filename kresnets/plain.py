@@ -26,9 +26,14 @@ def as_plain_keras(model):
     """
     if not isinstance(model, keras.Model) or not isinstance(getattr(model, "inputs", None), list):
         raise ValueError(f"`as_plain_keras` takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}")
-    copy = keras.models.clone_model(model, clone_function=_plain)
+    if model.compiled:  # clone_model would compile the copy too, with what may be known here alone
+        ends = (ends[0] if len(ends) == 1 else ends for ends in (model.inputs, model.outputs))
+        graph = keras.Model(*ends, name=model.name)
+    else:
+        graph = model
+    copy = keras.models.clone_model(graph, clone_function=_plain)
     copy.set_weights(model.get_weights())
-    _set_flags(model, copy)
+    _set_flags(graph, copy)
     return copy
 
 

@@ -364,7 +364,7 @@ def test_copy_trunk_refuses_another_network():
     before = target.get_weights()
     with pytest.raises(
         ValueError,
-        match=r"trunks of 'cifarresnet20' and 'cifarresnet32' differ in \d+ layers, first in stage1_block4_bn1 ",
+        match=r"trunks of 'cifarresnet20' and 'cifarresnet32' differ in \d+ layers, first in stage1_block4_conv1 ",
     ):
         copy_trunk(kresnets.CifarResNet20(), target)
     assert all(np.array_equal(mine, other) for mine, other in zip(before, target.get_weights(), strict=True))

@@ -169,7 +169,7 @@ def test_unscaling_leaves_no_trace():
     assert surgery.ratio_of(optimizer, model.trainable_variables[0]) == 1.0
 
 
-class _Shared(keras.optimizers.SGD):
+class Shared(keras.optimizers.SGD):
     """Keeps state in a dict, which no list of Keras's optimizers does."""
 
     def build(self, variables):
@@ -179,11 +179,11 @@ class _Shared(keras.optimizers.SGD):
 
 def test_state_that_cannot_be_carried_is_refused_in_a_sentence():
     model = kresnets.freeze(tiny(), "stage3", "train")
-    model.compile(_Shared(0.1), "sparse_categorical_crossentropy")
+    model.compile(Shared(0.1), "sparse_categorical_crossentropy")
     x, y = data()
     model.fit(x, y, verbose=0)
     kresnets.freeze(model, "stage2", "train")
-    with pytest.raises(TypeError, match="_Shared keeps state that cannot be carried over"):
+    with pytest.raises(TypeError, match="Shared keeps state that cannot be carried over"):
         surgery.rebuild(model)
 
 

@@ -89,20 +89,31 @@ def copy_trunk(source, target):
         >>> float(abs(kresnets.copy_trunk(ten, two).layers[1].get_weights()[0] - ten.layers[1].get_weights()[0]).max())
         0.0
     """
-    trunks = [
-        {layer.name: layer for name, layers in layout(model).groups().items() if name != "head" for layer in layers if layer.weights}
-        for model in (source, target)
-    ]
-    shapes = [{name: [tuple(w.shape) for w in layer.weights] for name, layer in trunk.items()} for trunk in trunks]
-    differing = sorted(name for name in {*shapes[0], *shapes[1]} if shapes[0].get(name) != shapes[1].get(name))
+    trunks = [[layer for name, layers in layout(model).groups().items() if name != "head" for layer in layers] for model in (source, target)]
+    described = [{layer.name: _computation(layer) for layer in trunk if not isinstance(layer, keras.layers.InputLayer)} for trunk in trunks]
+    differing = [name for name in {**described[0], **described[1]} if described[0].get(name) != described[1].get(name)]
     if differing:
         name = differing[0]
+        one, other = (trunk.get(name) for trunk in described)
+        absent = "absent in one of them"
+        difference = "; ".join(f"{k}: {one[k]} against {other.get(k)}" for k in one if one[k] != other.get(k)) if one and other else absent
         raise ValueError(
-            f"The trunks of {source.name!r} and {target.name!r} differ in {len(differing)} layers, first in {name} "
-            f"({shapes[0].get(name, 'absent')} against {shapes[1].get(name, 'absent')}): build the same network for both."
+            f"The trunks of {source.name!r} and {target.name!r} differ in {len(differing)} layers, first in {name} ({difference}): build the "
+            "same network for both."
         )
-    for name, layer in trunks[1].items():
-        layer.set_weights(trunks[0][name].get_weights())
+    if any(len({layer.name for layer in trunk}) != len(trunk) for trunk in trunks):
+        raise ValueError("A model has several trunks with layers of the same names: copy each from or to its own model.")
+    weights = {layer.name: layer for layer in trunks[0]}
+    for layer in trunks[1]:
+        if layer.weights:
+            layer.set_weights(weights[layer.name].get_weights())
         if hasattr(layer, "preprocessing"):
-            layer.preprocessing = trunks[0][name].preprocessing
+            layer.preprocessing = weights[layer.name].preprocessing
     return target
+
+
+def _computation(layer):
+    """Return what a layer computes: its kind, its settings but for how it starts and whether it learns, and its weights' shapes."""
+    left_out = ("name", "trainable", "dtype", "preprocessing", "build_config")
+    config = {key: value for key, value in layer.get_config().items() if key not in left_out and not key.endswith("_initializer")}
+    return {"layer": type(layer).__name__, **config, "weights": [tuple(weight.shape) for weight in layer.weights]}

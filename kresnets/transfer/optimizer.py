@@ -59,71 +59,80 @@ def rebuild(model):
     optimizer, variables = model.optimizer, model.trainable_variables
     if optimizer.built and [id(v) for v in core(optimizer)._trainable_variables] == [id(v) for v in variables]:
         return False
+    before = _snapshot(optimizer)
     strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's trainer: new variables belong to its devices
-    with strategy.scope() if strategy else contextlib.nullcontext():
-        fresh = _unbuilt_copy(optimizer)
-        fresh.build(variables)
-        if optimizer.built:
-            _carry(optimizer, fresh)
-        else:
-            _carry_scalars(optimizer, fresh)
-    # The object stays the one that compile() got; attributes that only it has (weight-decay exclusions, scaling) stay too.
-    inner = core(fresh)
-    if inner is not fresh:
-        core(optimizer).__dict__.update(inner.__dict__)
-        fresh.inner_optimizer = core(optimizer)
-    optimizer.__dict__.update(fresh.__dict__)
+    try:
+        with strategy.scope() if strategy else contextlib.nullcontext():
+            _forget_build(optimizer)
+            optimizer.build(variables)
+            if before["built"]:
+                _carry(before, optimizer)
+    except BaseException:
+        _restore(optimizer, before)
+        raise
     return True
 
 
-def _unbuilt_copy(optimizer):
-    config = optimizer.get_config()
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        config["inner_optimizer"] = _unbuilt_copy(optimizer.inner_optimizer)
-        return type(optimizer)(**config)
-    rate = optimizer._learning_rate
-    constant = isinstance(rate, keras.Variable)
-    if not constant:
-        config["learning_rate"] = 1.0  # a schedule or callable is handed over as it is, not through its config
-    fresh = type(optimizer).from_config(config)
-    if not constant:
-        fresh.learning_rate = rate
-    return fresh
+def _snapshot(optimizer):
+    """Return the attributes of an optimizer, lists copied, those of an inner optimizer in `inner_optimizer`."""
+    attributes = {name: list(value) if isinstance(value, list) else value for name, value in vars(optimizer).items()}
+    if core(optimizer) is not optimizer:
+        attributes["inner_optimizer"] = _snapshot(optimizer.inner_optimizer)
+    return attributes
 
 
-def _carry(old, new):
-    known = {old._var_key(v): index for index, v in enumerate(old._trainable_variables)}
-    position = [known.get(new._var_key(v)) for v in new._trainable_variables]
-    carried = _carry_scalars(old, new)
-    for name, slots in _slots(new):
-        before = getattr(old, name)
-        for slot, index, variable in zip(slots, position, new._trainable_variables, strict=True):
+def _restore(optimizer, before):
+    _forget_build(optimizer)
+    inner = getattr(optimizer, "inner_optimizer", None)
+    if inner is not None:
+        _restore(inner, before["inner_optimizer"])
+    for variable in before["_variables"]:
+        if not any(variable is known for known in optimizer._variables):
+            optimizer._track_variable(variable)
+    kept = {"inner_optimizer", "_variables"}  # the tracker holds on to the list of variables itself
+    vars(optimizer).update({name: value for name, value in before.items() if name not in kept})
+
+
+def _forget_build(optimizer):
+    """Take back what `build` did: only the step count and the learning rate were there before it."""
+    if core(optimizer) is not optimizer:
+        _forget_build(optimizer.inner_optimizer)
+    for variable in optimizer.variables if core(optimizer) is optimizer else list(optimizer._variables):
+        if variable is not optimizer._iterations and variable is not optimizer._learning_rate:
+            optimizer._untrack_variable(variable)
+    optimizer._trainable_variables = []
+    optimizer._trainable_variables_indices = {}
+    optimizer.built = False
+
+
+def _carry(before, optimizer):
+    """Give the newly built optimizer the state that `before`, its snapshot, had of the same variables."""
+    known = {optimizer._var_key(v): index for index, v in enumerate(before["_trainable_variables"])}
+    position = [known.get(optimizer._var_key(v)) for v in optimizer._trainable_variables]
+    carried = set()
+    for name, value in list(vars(optimizer).items()):
+        if isinstance(value, keras.Variable):
+            carried.add(id(value))
+            if before.get(name) is not value and isinstance(before.get(name), keras.Variable):
+                _copy(before[name], value)
+        elif isinstance(value, keras.optimizers.Optimizer):
+            _carry(before[name], value)
+            carried.update(id(v) for v in value.variables)
+    for name, slots in _slots(optimizer):
+        for slot, index, variable in zip(slots, position, optimizer._trainable_variables, strict=True):
             if slot is None:
                 continue
             carried.add(id(slot))
             if index is not None:
-                _copy(before[index], slot)
+                _copy(before[name][index], slot)
             elif name == _AVERAGES:
                 _copy(variable, slot)
-    left = [v.path for v in new.variables if id(v) not in carried]
+    left = [v.path for v in optimizer.variables if id(v) not in carried]
     if left:
         raise TypeError(
-            f"{type(new).__name__} keeps state that cannot be carried over when a group thaws ({', '.join(left[:3])}, ...): "
+            f"{type(optimizer).__name__} keeps state that cannot be carried over when a group thaws ({', '.join(left[:3])}, ...): "
             "keep one list entry a trainable variable, as Keras's own optimizers do."
         )
-
-
-def _carry_scalars(old, new):
-    carried = set()
-    for name, value in vars(new).items():
-        if isinstance(value, keras.Variable):
-            carried.add(id(value))
-            if isinstance(getattr(old, name, None), keras.Variable):
-                _copy(getattr(old, name), value)
-        elif isinstance(value, keras.optimizers.Optimizer):
-            (_carry if getattr(old, name).built else _carry_scalars)(getattr(old, name), value)
-            carried.update(id(v) for v in value.variables)
-    return carried
 
 
 def _slots(optimizer):
