@@ -38,7 +38,7 @@ oldest: .oldest/$(TEST_EXTRAS).installed
 .oldest/lowest.txt: setup.cfg
 	@test -n "$(PYTHON)" || { echo "kresnets needs Python 3.11, 3.12 or 3.13: install one, or say make PYTHON=/its/path"; exit 1; }
 	@$(PYTHON) -m venv --clear .oldest
-	sed -n 's/^ *\([A-Za-z][A-Za-z0-9_-]*\) *>= *\([0-9][0-9.]*\)$$/\1==\2/p' setup.cfg > $@
+	sed -n 's/^ *\([A-Za-z][A-Za-z0-9_-]*\) *>= *\([0-9][0-9a-z.]*\)$$/\1==\2/p' setup.cfg > $@
 
 clean:
 	rm -rf .venv .oldest build *.egg-info

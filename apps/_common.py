@@ -26,12 +26,13 @@ def load_run(folder):
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no run: it has no config.json, which apps/finetune.py writes there.")
     try:
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{folder / 'config.json'} is damaged ({error}).") from error
+        config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
+        command = config["command"]
+    except (ValueError, TypeError, KeyError) as error:
+        raise ValueError(f"{folder / 'config.json'} is damaged, or none that apps/finetune.py wrote.") from error
     if not (folder / "model.keras").is_file():
         raise ValueError(
-            f"The run {folder} is not finished (no model.keras yet): go on with it by {config.get('command')}"
+            f"The run {folder} is not finished (no model.keras yet): go on with it by {command}"
         )
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the run was trained with
     import_tensorflow()
@@ -88,8 +89,15 @@ def run(main):
     except BrokenPipeError:  # the reader of our output has gone: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except (ValueError, OSError, RuntimeError, ImportError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
         print(f"{os.path.basename(sys.argv[0])}: {_sentence(error)}", file=sys.stderr)
+        code = 2
+    except Exception as error:
+        # TensorFlow's own errors (out of memory, a file gone since it was checked) have no base class in Python's.
+        if not type(error).__module__.startswith("tensorflow."):
+            raise
+        first = _sentence(error).split(" [[")[0][:300]
+        print(f"{os.path.basename(sys.argv[0])}: TensorFlow gave up ({type(error).__name__}): {first}", file=sys.stderr)
         code = 2
     sys.exit(code)
 

@@ -39,9 +39,6 @@ def main():
     for name, command in STEPS.items():
         command = command.format(photographs=shlex.join(map(str, _three_photographs())))
         print(f"\n== {name}\n$ python {command}", flush=True)
-        if name == "exported" and SERVED.is_dir() and any(SERVED.glob("[0-9]*")):
-            print(f"{SERVED} has a version already; it is kept.")
-            continue
         began = time.perf_counter()
         done = subprocess.run([sys.executable, *shlex.split(command)], cwd=root)
         seconds[name] = time.perf_counter() - began

@@ -5,20 +5,24 @@ mistakes.png and report.html. Interrupted at any moment, the same command goes o
 """
 
 import argparse
+import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import os
 import pathlib
 import shlex
 import sys
+import time
+import warnings
 
 import _common
 
 PICTURES = {"Training": "curves.png", "Confusion": "confusion.png", "Worst mistakes": "mistakes.png"}
 WRITTEN = (
     *("config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "run.json", *PICTURES.values()),
-    *("epoch-*.weights.h5", "best-*.npz", ".tmp-*", ".lock"),
+    *("epoch-*.weights.h5", "best-*.npz", "done", ".tmp-*"),
 )
 _NOT_OF_THE_RUN = ("out", "overwrite")  # options that do not change what is trained
 
@@ -29,11 +33,11 @@ def main(argv=None):
     command = shlex.join(["python", "apps/finetune.py", *(argument for argument in argv if argument != "--overwrite")])
     arguments = {name: value for name, value in vars(options).items() if name not in _NOT_OF_THE_RUN}
     run = pathlib.Path(options.out)
-    if _is_finished(run, arguments, options.overwrite):
-        print(f"{run} is finished; nothing was changed.")
-        _print_metrics(run)
-        return 0
-    with _only_one(run):
+    with _alone_in(run):
+        if _is_finished(run, arguments, options.overwrite):
+            print(f"{run} is finished; nothing was changed.")
+            _print_metrics(run)
+            return 0
         _train(run, options, arguments, command)
     _print_metrics(run)
     print(f"The page: {run / 'report.html'}")
@@ -76,20 +80,20 @@ def _whole(text):
 
 def _is_finished(run, arguments, overwrite):
     """Tell a finished run from one to start or go on with; refuse a folder that holds something else."""
-    if not run.exists():
-        return False
-    if not run.is_dir():
-        raise ValueError(f"--out {run} is a file: give a folder.")
     config = run / "config.json"
     if not config.exists():
         strange = [path.name for path in run.iterdir() if not any(path.match(pattern) for pattern in WRITTEN)]
         if strange:
             raise ValueError(f"--out {run} holds {strange[0]!r} and is no run: give another folder.")
         return False
-    earlier = json.loads(config.read_text(encoding="utf-8"))["arguments"]
+    try:
+        earlier = dict(json.loads(config.read_text(encoding="utf-8"))["arguments"])
+    except (ValueError, KeyError, TypeError):
+        if overwrite:
+            return False
+        raise ValueError(f"{config} is damaged or none of finetune's: give another --out, or --overwrite to replace the run.") from None
     if earlier != arguments:
         if overwrite:
-            _clear(run, WRITTEN)
             return False
         differing = sorted(name for name in {*earlier, *arguments} if earlier.get(name) != arguments.get(name))
         raise ValueError(
@@ -105,25 +109,31 @@ def _clear(run, patterns):
             path.unlink()
 
 
-class _only_one:  # noqa: N801
-    """Hold a lock on the run's folder, so that a second process does not write into it."""
+@contextlib.contextmanager
+def _alone_in(run):
+    """Hold a lock on the run's folder, so that no second process writes into it; remove a folder in which nothing came about."""
+    import fcntl
 
-    def __init__(self, run):
-        self._path = run / ".lock"
-
-    def __enter__(self):
-        import fcntl
-
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(self._path, "w")
+    if run.exists() and not run.is_dir():
+        raise ValueError(f"--out {run} is a file: give a folder.")
+    run.mkdir(parents=True, exist_ok=True)
+    lock = os.open(run, os.O_RDONLY)  # the folder itself: there is no file to leave behind or to remove too early
+    try:
+        for _ in range(100):  # a killed process may hold it for seconds while the system takes its memory back
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                break
+            except OSError:
+                time.sleep(0.1)
+        else:
+            raise ValueError(f"Another process is working on {run}: wait for it, or give another --out.")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ValueError(f"Another process is working on {self._path.parent}: wait for it, or give another --out.") from None
-
-    def __exit__(self, *_):
-        self._path.unlink(missing_ok=True)
-        self._file.close()
+            yield
+        finally:
+            if not any(run.iterdir()):
+                run.rmdir()
+    finally:
+        os.close(lock)
 
 
 def _train(run, options, arguments, command):
@@ -136,9 +146,10 @@ def _train(run, options, arguments, command):
     from kresnets.hardware import fast_dtype
 
     logging.basicConfig(format="%(message)s")
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name that matplotlib's font cannot draw: boxes say so
     logging.getLogger("kresnets").setLevel(logging.INFO)
-    recipe = _recipe(options)
-    spec = _spec(options.model)
+    spec, recipe = _spec(options.model), _recipe(options)
+    _check_plan(spec, recipe)
     policy = fast_dtype() if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images)
@@ -150,6 +161,7 @@ def _train(run, options, arguments, command):
     plan, epochs = recipe.plan(names), recipe.epochs(names)
     if options.weights == "none" and not options.from_scratch:
         print("Warning: with --weights none a random trunk stays frozen where the recipe freezes it; --from-scratch trains all of it.")
+    digest = hashlib.sha256("\n".join(repr((part.ids, part.labels.tolist())) for part in (data.train, data.validation, data.test)).encode())
     config = {
         "kresnets": kresnets.__version__,
         "arguments": arguments,
@@ -160,11 +172,14 @@ def _train(run, options, arguments, command):
         "preprocess": dataclasses.asdict(preprocessing),
         "recipe": dataclasses.asdict(recipe),
         "command": command,
+        "data": digest.hexdigest(),
     }
+    _replace_or_resume(run, config)
 
     def note_down(logs=None):
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
-        _common.write_text(run / "bad_images.txt", "".join(f"{name}\t{reason}\n" for name, reason in data.bad))
+        escaped = "".join(f"{name!r}\t{reason}\n" if not name.isprintable() else f"{name}\t{reason}\n" for name, reason in data.bad)
+        _common.write_text(run / "bad_images.txt", escaped)
         _common.write_text(run / "config.json", json.dumps(config, indent=1) + "\n")
 
     print(f"{options.model}, {size} pixels, {policy}; {data.name}:\n{data.summary()}")
@@ -192,7 +207,7 @@ def _train(run, options, arguments, command):
     os.replace(beside, run / "model.keras")
     _judge(run, model, data, size, config, history)
     # Only now is the state of no more use; a run cut off before goes on from it.
-    _clear(run, ("epoch-*.weights.h5", "best-*.npz", "run.json"))
+    _clear(run, ("epoch-*.weights.h5", "best-*.npz", "run.json", "done"))
 
 
 def _recipe(options):
@@ -210,6 +225,31 @@ def _recipe(options):
         raise ValueError(f"--{refused[0].replace('_', '-')} does not go with --from-scratch, where everything trains at one rate; leave one out.")
     start = {"epochs": given.pop("epochs_per_stage", 20), "learning_rate": given.pop("learning_rate", 3e-3)}
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
+
+
+def _check_plan(spec, recipe):
+    """Hold the recipe's stages against the network before any photograph is looked at."""
+    import kresnets
+    from kresnets.groups import Layout
+
+    names = ("stem", *(f"stage{stage}" for stage in range(1, len(spec.depths) + 1)), "head")
+    places = (((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1))
+    kresnets.StagedUnfreezing(recipe.plan(names), recipe.batchnorm).check(Layout(names, tuple(places)))
+
+
+def _replace_or_resume(run, config):
+    """Clear what --overwrite replaces, now that the new run can begin; refuse to go on with other photographs."""
+    path = run / "config.json"
+    if not path.exists():
+        return
+    try:
+        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, TypeError):
+        earlier = {}
+    if earlier.get("arguments") != config["arguments"]:
+        _clear(run, WRITTEN)
+    elif earlier.get("data") != config["data"]:
+        raise ValueError(f"The photographs or their labels have changed since {run} was begun: give another --out, or remove it.")
 
 
 def _spec(name):

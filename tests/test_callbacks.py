@@ -44,6 +44,20 @@ class At(keras.callbacks.Callback):
         self.function(epoch, self.model)
 
 
+class Stop(Exception):
+    pass
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise Stop
+
+
 @pytest.mark.parametrize("batchnorm", ["frozen", "train"])
 def test_a_frozen_group_is_bit_equal_and_a_thawed_one_is_not(batchnorm):
     model = compiled()
@@ -125,6 +139,25 @@ def test_the_scaling_ends_with_the_fit():
     assert unchanged_groups(twice, before) == []
 
 
+def test_an_interrupted_fit_leaves_nothing_that_the_next_does_not_take_back():
+    model = compiled(keras.optimizers.SGD(0.05))
+    with pytest.raises(Stop):
+        fit(model, [LayerwiseLearningRate({"stem": 0, "stage1": 0}), StagedUnfreezing({0: "stem"}), StopAt(1)])
+    before = weights(model)
+    fit(model, [], epochs=1)
+    assert not {"update_step", "kresnets_ratio_of"} & set(vars(model.optimizer))
+    assert not np.array_equal(before["stem_conv1/kernel"], weights(model)["stem_conv1/kernel"])
+    model.evaluate(*data(), verbose=0, callbacks=[StagedUnfreezing(STAGES)])
+    fit(model, [StagedUnfreezing(STAGES)], epochs=1)
+    assert not {"load_weights", "make_train_function", "kresnets_callbacks"} & set(vars(model))
+
+
+@pytest.mark.parametrize("make", [lambda: LayerwiseLearningRate(0.5), lambda: StagedUnfreezing(STAGES)])
+def test_two_of_a_kind_are_refused(make):
+    with pytest.raises(ValueError, match="One fit takes one"):
+        fit(compiled(), [make(), make()])
+
+
 @pytest.mark.parametrize("kind", ["scheduler", "plateau", "schedule"])
 def test_the_base_learning_rate_stays_one_knob(kind):
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([4, 8], [0.1, 0.01, 0.001]) if kind == "schedule" else 0.1
@@ -189,20 +222,6 @@ def test_a_keras_file_saved_in_any_stage_loads_with_its_optimizer_and_trains_on(
     fit(loaded, callbacks, epochs=4, initial_epoch=epochs)
     for path, value in weights(model).items():
         np.testing.assert_allclose(weights(loaded)[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAt(keras.callbacks.Callback):
-    def __init__(self, epoch):
-        super().__init__()
-        self.epoch = epoch
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == self.epoch:
-            raise Stop
 
 
 @pytest.mark.parametrize("first", [True, False])

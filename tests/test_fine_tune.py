@@ -40,7 +40,7 @@ def test_the_default_recipe_is_the_documented_one():
     "wrong",
     [
         dict(head_epochs=-1), dict(head_epochs=1.5), dict(stages="stage4"), dict(stages=(4,)), dict(epochs_per_stage=0), dict(learning_rate=0),
-        dict(trunk_learning_rate=float("nan")), dict(ratio=-1), dict(batchnorm="on"), dict(optimizer=3), dict(weight_decay=-1),
+        dict(trunk_learning_rate=float("nan")), dict(ratio=-1), dict(batchnorm="on"), dict(optimizer=3), dict(optimizer="best"), dict(optimizer="lossscaleoptimizer"), dict(stages=3), dict(weight_decay=-1),
         dict(schedule="step"), dict(warmup=2), dict(augment="heavy"), dict(views=4), dict(label_smoothing=1.0), dict(mixup=2), dict(ema=1.0),
         dict(seed=-1), dict(head_epochs=0, stages=()),
     ],
@@ -181,6 +181,26 @@ def test_killed_between_the_epoch_and_its_best_weights(tmp_path):
     assert not list(tmp_path.glob(".tmp-*"))
 
 
+def test_a_run_that_a_callback_stopped_is_done(tmp_path):
+    stop = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(stop.model, "stop_training", True))
+    first = fine_tune(tiny(), photographs(), recipe=SHORT, state_dir=tmp_path, callbacks=stop, verbose=0)
+    again = fine_tune(tiny(), photographs(), recipe=SHORT, state_dir=tmp_path, verbose=0)
+    assert first.epoch == again.epoch == [0]
+
+
+def test_labels_out_of_range_in_a_dataset_stop_the_training():
+    tf = pytest.importorskip("tensorflow")
+    x, y = photographs()
+    with pytest.raises(Exception, match="Labels must be 0 to 2 for a model of 3 classes"):
+        fine_tune(tiny(), tf.data.Dataset.from_tensor_slices((x, y + 1)).batch(8), recipe=SHORT, verbose=0)
+    with pytest.raises(ValueError, match="put them into batches"):
+        fine_tune(tiny(), tf.data.Dataset.from_tensor_slices((x, y)), recipe=SHORT, verbose=0)
+    endless = tf.data.Dataset.from_tensor_slices((x, y)).batch(8).repeat()
+    for sources in ((endless, None), ((x, y), endless)):
+        with pytest.raises(ValueError, match="Received: endless batches"):
+            fine_tune(tiny(), *sources, SHORT, verbose=0)
+
+
 def test_a_folder_of_another_run_is_refused(tmp_path):
     fine_tune(tiny(), photographs(), recipe=SHORT, state_dir=tmp_path, verbose=0)
     with pytest.raises(ValueError, match="holds the state of another run"):
@@ -230,11 +250,14 @@ X, Y = photographs()
         (tiny, dict(train=(X[:0], Y[:0])), "of one length, above 0"),
         (tiny, dict(train=(X[0], Y[:12])), "must be images"),
         (tiny, dict(train=(X, np.eye(3)[Y])), "one integer label each"),
-        (tiny, dict(train=(X, Y + 1)), "labels must be 0 to 2"),
-        (tiny, dict(train=(X, Y + 0.5)), "labels must be integers"),
+        (tiny, dict(train=(X, Y + 1)), "Labels must be 0 to 2"),
+        (tiny, dict(train=(X, Y), validation=(X, Y + 1)), "Labels must be 0 to 2"),
+        (tiny, dict(train=(X, Y + 0.5)), "labels integers"),
+        (tiny, dict(train=(X, Y.astype(str))), "labels integers"),
+        (tiny, dict(train=(X, Y), validation=(X[:, :8], Y)), "`validation`: 'tiny' takes images of shape"),
+        (tiny, dict(train=(X, Y), callbacks=kresnets.LayerwiseLearningRate(0.5)), "which the recipe brings already"),
         (tiny, dict(train=(X[:, :8], Y)), "takes images of shape"),
         (tiny, dict(train=(X, Y), recipe=Recipe(stages=("stage9",))), "no group or block 'stage9'"),
-        (tiny, dict(train=(X, Y), recipe=Recipe(optimizer="best")), "name of a Keras optimizer"),
         (lambda: kresnets.build(TINY, include_top=False, input_shape=(12, 12, 3)), dict(train=(X, Y)), "one score a class"),
         (lambda: kresnets.build(TINY, classes=1, input_shape=(12, 12, 3)), dict(train=(X, Y * 0)), "has 1 output"),
     ],

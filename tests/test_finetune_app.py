@@ -3,6 +3,7 @@
 import csv
 import importlib.metadata
 import json
+import os
 import pathlib
 import random
 import shutil
@@ -58,9 +59,10 @@ def history(run):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "whole"
+    began = time.perf_counter()
     done = finish(command(folder, run))
     assert done.returncode == 0, done.stderr
-    return run, done.stdout
+    return run, done.stdout, time.perf_counter() - began
 
 
 def snapshot(run):
@@ -68,7 +70,7 @@ def snapshot(run):
 
 
 def test_a_run_leaves_what_it_promises(finished):
-    run, output = finished
+    run, output, _ = finished
     pictures = {"curves.png", "confusion.png", "mistakes.png"}
     assert {path.name for path in run.iterdir()} == pictures | {
         "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html",
@@ -92,7 +94,7 @@ def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, fol
 
     from kresnets.data import load_data
 
-    run, _ = finished
+    run = finished[0]
     numbers, test = json.loads((run / "metrics.json").read_text()), load_data(folder, progress=False).test
     model = keras.saving.load_model(run / "model.keras")
     prepared = keras.applications.imagenet_utils.preprocess_input(test.pixels(32), mode="torch")
@@ -103,7 +105,7 @@ def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, fol
 
 
 def test_the_same_command_again_changes_nothing(finished, folder):
-    run, first = finished
+    run, first, _ = finished
     before = snapshot(run)
     done = finish(command(folder, run))
     assert done.returncode == 0 and "is finished; nothing was changed" in done.stdout
@@ -112,7 +114,7 @@ def test_the_same_command_again_changes_nothing(finished, folder):
 
 
 def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, tmp_path):
-    run, _ = finished
+    run = finished[0]
     before = snapshot(run)
     done = finish(command(folder, run, "--seed", "1"))
     assert done.returncode == 2 and "made with another --seed" in done.stderr and done.stderr.count("\n") == 1
@@ -124,12 +126,12 @@ def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, 
     assert len(history(copy)) == 1
 
 
-def kill_and_resume(folder, run, kills, rng):
-    """Kill the command with -9 at random moments, then let it end; return how many kills found it running."""
+def kill_and_resume(folder, run, kills, rng, whole):
+    """Kill the command with -9 at random moments of the time that a whole run takes, then let it end; return how many kills met it."""
     found = 0
     for _ in range(kills):
         process = start(command(folder, run))
-        time.sleep(rng.uniform(4, 16))
+        time.sleep(rng.uniform(0.3, 0.95) * whole)
         found += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
@@ -153,7 +155,7 @@ def same_result(run, whole):
 
 @pytest.mark.slow
 def test_killed_three_times_it_ends_with_the_same_history_and_result(finished, folder, tmp_path):
-    assert kill_and_resume(folder, tmp_path / "run", 3, random.Random(0)) >= 2
+    assert kill_and_resume(folder, tmp_path / "run", 3, random.Random(0), finished[2]) >= 1
     same_result(tmp_path / "run", finished[0])
 
 
@@ -161,20 +163,48 @@ def test_killed_three_times_it_ends_with_the_same_history_and_result(finished, f
 def test_killed_twenty_times(finished, folder, tmp_path):
     rng, found = random.Random(1), 0
     for number in range(20):
-        found += kill_and_resume(folder, tmp_path / f"run{number}", 1, rng)
+        found += kill_and_resume(folder, tmp_path / f"run{number}", 1, rng, finished[2])
         same_result(tmp_path / f"run{number}", finished[0])
     assert found >= 15
 
 
 @pytest.mark.slow
 def test_a_second_process_is_told(folder, tmp_path):
-    first = start(command(folder, tmp_path / "run"))
-    while not (tmp_path / "run" / ".lock").exists():
-        time.sleep(0.05)
-    done = finish(command(folder, tmp_path / "run"))
-    first.kill()
-    first.communicate()
+    import fcntl
+
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    done = finish(command(folder, tmp_path))
+    os.close(held)
     assert done.returncode == 2 and "Another process is working on" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_photographs_and_damaged_notes_are_refused(finished, folder, tmp_path):
+    copy, data = tmp_path / "copy", tmp_path / "data"
+    shutil.copytree(finished[0], copy)
+    (copy / "metrics.json").unlink()
+    shutil.copytree(folder, data)
+    config = json.loads((copy / "config.json").read_text())
+    config["arguments"]["data"] = str(data)
+    (copy / "config.json").write_text(json.dumps(config))
+    next((data / "functional").iterdir()).unlink()
+    done = finish(command(data, copy))
+    assert done.returncode == 2 and "have changed since" in done.stderr
+    (copy / "config.json").write_text('{"argum')
+    done = finish(command(data, copy))
+    assert done.returncode == 2 and "config.json is damaged" in done.stderr and "--overwrite" in done.stderr
+
+
+def test_overwrite_destroys_nothing_until_the_new_run_can_begin(finished, folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    before = snapshot(copy)
+    for wrong in (["--model", "Nope"], ["--optimizer", "magic"], ["--stages", "stage9"], ["--weights", "lost.h5"], ["--size", "4"]):
+        assert ask("--data", str(folder), "--out", str(copy), "--overwrite", "--model", "CifarResNet20", "--weights", "none", *wrong) == 2
+        assert capsys.readouterr().err
+    keras.mixed_precision.set_dtype_policy("float32")
+    assert snapshot(copy) == before
 
 
 @pytest.mark.slow

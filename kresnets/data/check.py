@@ -5,6 +5,7 @@ import hashlib
 import io
 import multiprocessing.pool
 import os
+import stat
 import struct
 import warnings
 
@@ -121,7 +122,12 @@ def _check(item):
     if isinstance(item, bytes):
         return check_image(item)
     try:
+        mode = os.stat(item).st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            return Verdict("not a regular file")  # a pipe would make us wait for ever
         with open(item, "rb") as file:
             return check_image(file.read())
+    except ValueError as error:  # a NUL in the name
+        return Verdict(f"cannot be read ({error})")
     except OSError as error:
         return Verdict(f"cannot be read ({error.strerror})")

@@ -10,7 +10,7 @@ from kresnets.callbacks import LayerwiseLearningRate, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import preprocessing_of
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, is_dataset, with_length
-from kresnets.transfer.recipe import Recipe
+from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.transfer.schedule import StagedCosine
 from kresnets.transfer.state import BestWeights, RunState, check_same_run
 
@@ -77,24 +77,28 @@ def fine_tune(
         raise ValueError(f"`cache` must be 'auto' or False: this version has no feature cache. Received: cache={cache!r}")
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
+    callbacks = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+    for callback in callbacks:
+        if isinstance(callback, (StagedUnfreezing, LayerwiseLearningRate)):
+            raise ValueError(f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe.")
     where = layout(model, groups)
     names, plan = where.names, recipe.plan(where.names)
     unfreezing = StagedUnfreezing(plan, recipe.batchnorm, groups)
     unfreezing.check(where)
     classes = _check_model(model, loss)
     mode = _mode(model, preprocess)
-    train = check_source(train, "train")
-    validation = None if validation is None else check_source(validation, "validation")
-    _check_batch(model, train, "train", classes)
-    train, steps = with_length(train, "train")
+    train, steps = _checked(train, "train", model)
+    validation = None if validation is None else _checked(validation, "validation", model)[0]
     _compile(model, recipe, names, steps, classes, loss, metrics)
 
     state = None
     if state_dir is not None:
-        check_same_run(state_dir, {"recipe": dataclasses.asdict(recipe), "steps": steps, "weights": [v.path for v in model.weights]})
+        told = {"recipe": dataclasses.asdict(recipe), "network": [v.path for v in model.weights], "batches": steps, "preprocess": mode}
+        told |= {"class_weight": str(class_weight), "loss": str(loss), "metrics": str(metrics)}
+        check_same_run(state_dir, told)
         state = RunState(state_dir, unfreezing.stage_of)
     averages = None if recipe.ema is None else keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    batches, judged, clocks = _batches(train, validation, recipe, mode, classes if _one_hot(recipe) and loss is None else None)
+    batches, judged, clocks = _batches(train, validation, recipe, mode, classes, _one_hot(recipe) and loss is None)
     run = [
         EpochSeeds(recipe.seed, [*clocks, *([] if epoch is None else [epoch])]),
         LayerwiseLearningRate(recipe.ratio, groups),  # first of those that log, so that the state's history has its columns
@@ -105,11 +109,12 @@ def fine_tune(
         BestWeights(state, averages),
         *callbacks,
     ]
-    _say_plan(plan, recipe.epochs(names), state)
+    epochs = recipe.epochs(names)
+    _say_plan(plan, epochs, state)
     history = model.fit(
         batches,
-        epochs=recipe.epochs(names),
-        initial_epoch=state.initial_epoch if state else 0,
+        epochs=epochs,
+        initial_epoch=0 if state is None else epochs if state.done else state.initial_epoch,
         validation_data=judged,
         callbacks=[callback for callback in run if callback is not None],
         class_weight=class_weight,
@@ -132,6 +137,8 @@ class _ConstantRates(keras.callbacks.Callback):
 
 
 def _check_model(model, loss):
+    if not isinstance(getattr(model, "inputs", None), list):
+        raise ValueError(f"fine_tune takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}")
     shape = model.output_shape
     if len(model.inputs) != 1 or not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
         raise ValueError(
@@ -155,8 +162,14 @@ def _mode(model, preprocess):
     return carried.mode if preprocess is None else preprocess
 
 
-def _check_batch(model, source, argument, classes):
-    """Hold the shapes of a batch, and of arrays the labels' range too, against the model."""
+def _checked(source, argument, model):
+    source = check_source(source, argument)
+    _check_batch(model, source, argument)
+    return with_length(source, argument)
+
+
+def _check_batch(model, source, argument):
+    """Hold the kind and shapes of a batch against the model; the labels' range is held against it as they come."""
     if is_dataset(source):
         spec = source.element_spec
         if not isinstance(spec, tuple) or len(spec) not in (2, 3) or not all(hasattr(part, "shape") for part in spec):
@@ -164,16 +177,20 @@ def _check_batch(model, source, argument, classes):
         shapes = [tuple(part.shape) if part.shape.rank is not None else None for part in spec[:2]]
     elif isinstance(source, tuple):
         shapes = [tuple(part.shape) for part in source[:2]]
-        labels = np.asarray(source[1])
-        if not np.issubdtype(labels.dtype, np.integer) and not np.all(labels == np.round(labels)):
-            raise ValueError(f"`{argument}`: labels must be integers, one a image. Received: {labels.dtype} such as {labels.ravel()[0]}")
-        if labels.min() < 0 or labels.max() >= classes:
+        pixels, labels = source[:2]
+        whole = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating) and np.all(labels == np.round(labels))
+        if not whole or not np.issubdtype(pixels.dtype, np.number):
             raise ValueError(
-                f"`{argument}`: labels must be 0 to {classes - 1} for a model of {classes} classes. Received: {labels.min()} to {labels.max()}"
+                f"`{argument}`: images must be numbers, labels integers, one an image. Received: {pixels.dtype}, {labels.dtype} such as {labels.ravel()[0]!r}"
             )
     else:
-        shapes = [tuple(np.shape(part)) for part in source[0][:2]]
+        batch = source[0]
+        if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
+            raise ValueError(f"`{argument}` must give batches (images, labels). Received: {type(batch).__name__}")
+        shapes = [tuple(np.shape(part)) for part in batch[:2]]
     images, labels = shapes
+    if images is not None and len(images) == 3:
+        raise ValueError(f"`{argument}` gives single images of shape {images}: put them into batches (dataset.batch(32)).")
     wanted = model.input_shape
     fits = images is None or len(images) == 4 and all(a is None or b is None or a == b for a, b in zip(images[1:], wanted[1:]))
     if not fits:
@@ -216,19 +233,15 @@ def _compile(model, recipe, names, steps, classes, loss, metrics):
 
 
 def _optimizer(name, config):
-    try:
-        found = type(keras.optimizers.get(name))
-    except ValueError:
-        raise ValueError(f"Recipe: `optimizer` must be the name of a Keras optimizer such as 'adamw' or 'sgd'. Received: {name!r}") from None
-    optimizer = found(**config)
+    optimizer = optimizer_class(name)(**config)
     # Decay pulls kernels towards 0; norms and biases have no reason to go there (arXiv 1812.01187 section 3.1).
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
 
 
-def _batches(train, validation, recipe, mode, classes):
-    learning = Preparation(mode, classes, recipe.augment, recipe.mixup, recipe.seed)
-    judging = Preparation(mode, classes)
+def _batches(train, validation, recipe, mode, classes, one_hot):
+    learning = Preparation(mode, classes, one_hot, recipe.augment, recipe.mixup, recipe.seed)
+    judging = Preparation(mode, classes, one_hot)
     if is_dataset(train):
         from kresnets.data.part import epoch_variable
 

@@ -39,7 +39,8 @@ class Batches(keras.utils.PyDataset):
     """
 
     def __init__(self, source, prepare, seed=None):
-        super().__init__()
+        settings = ("workers", "use_multiprocessing", "max_queue_size")
+        super().__init__(**{name: getattr(source, name) for name in settings if hasattr(source, name)})
         self._source, self._prepare, self._seed = source, prepare, seed
         self._arrays = isinstance(source, tuple)
         self.assign(0)
@@ -52,6 +53,14 @@ class Batches(keras.utils.PyDataset):
 
     def __len__(self):
         return -(-len(self._source[0]) // BATCH_SIZE) if self._arrays else self._source.num_batches
+
+    def on_epoch_begin(self):
+        if not self._arrays:
+            self._source.on_epoch_begin()
+
+    def on_epoch_end(self):
+        if not self._arrays:
+            self._source.on_epoch_end()
 
     def __getitem__(self, index):
         if self._arrays:
@@ -67,14 +76,15 @@ class Preparation:
 
     Args:
         mode: preprocessing mode, see `kresnets.preprocess_input`.
-        classes: number of classes, for one-hot labels; None leaves the labels as they are. Defaults to None.
+        classes: number of classes, which every label must be below.
+        one_hot: whether labels become one-hot. Defaults to False.
         augment: kind of augmentation, see `kresnets.data.augmentation`. Defaults to `"none"`.
         mixup: alpha of mixup. Defaults to 0.
         seed: of both. Defaults to 0.
     """
 
-    def __init__(self, mode, classes=None, augment="none", mixup=0.0, seed=0):
-        self._mode, self._classes = mode, classes
+    def __init__(self, mode, classes, one_hot=False, augment="none", mixup=0.0, seed=0):
+        self._mode, self._classes, self._one_hot = mode, classes, one_hot
         self._augment = self._mixup = None
         if augment != "none" or mixup:
             from kresnets.data.augment import Mixup, augmentation
@@ -85,7 +95,8 @@ class Preparation:
     def __call__(self, batch, draw=None):
         images, labels, *weights = batch
         on_tensors = not isinstance(images, np.ndarray)
-        if self._classes is not None:
+        labels = _in_range(labels, self._classes, on_tensors)
+        if self._one_hot:
             labels = _one_hot(labels, self._classes, on_tensors)
         if self._augment:
             images = self._augment(images, draw)
@@ -103,6 +114,20 @@ class Preparation:
 
         # -1 is tf.data.AUTOTUNE. Parallel batches draw the same numbers in any order, since each draw has its own.
         return dataset.enumerate().map(lambda number, *batch: change(number, batch[0]), -1, deterministic=True).prefetch(-1)
+
+
+def _in_range(labels, classes, on_tensors):
+    """Return the labels; raise where one is no class. (JAX would take it for a loss of 0.)"""
+    sentence = f"Labels must be 0 to {classes - 1} for a model of {classes} classes; mend the labels, or build the model with more classes."
+    if not on_tensors:
+        if np.size(labels) and not 0 <= np.min(labels) <= np.max(labels) < classes:
+            raise ValueError(f"{sentence} Received: {np.min(labels)} to {np.max(labels)}")
+        return labels
+    import tensorflow as tf
+
+    highest = tf.cast(tf.reduce_max(labels), tf.int64)
+    with tf.control_dependencies([tf.debugging.Assert((highest < classes) & (tf.reduce_min(labels) >= 0), [sentence])]):
+        return tf.identity(labels)
 
 
 def _one_hot(labels, classes, on_tensors):

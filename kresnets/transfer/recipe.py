@@ -1,6 +1,9 @@
 """How a network is fine-tuned, as data."""
 
 import dataclasses
+import inspect
+
+import keras
 
 BATCHNORM = ("frozen", "train")
 SCHEDULES = ("cosine", "constant")
@@ -62,7 +65,7 @@ class Recipe:
 
     def __post_init__(self):
         if self.stages is not None:
-            if isinstance(self.stages, str):
+            if isinstance(self.stages, str) or not hasattr(self.stages, "__iter__"):
                 raise ValueError(f"Recipe: `stages` must be a sequence of groups such as ('stage4',). Received: stages={self.stages!r}")
             object.__setattr__(self, "stages", tuple(self.stages))
         number = (int, float)
@@ -74,7 +77,7 @@ class Recipe:
             ("trunk_learning_rate", _number(self.trunk_learning_rate) and self.trunk_learning_rate > 0, "a number above 0"),
             ("ratio", _number(self.ratio) and self.ratio >= 0, "a number from 0"),
             ("batchnorm", self.batchnorm in BATCHNORM, f"one of {BATCHNORM}"),
-            ("optimizer", isinstance(self.optimizer, str), "the name of a Keras optimizer"),
+            ("optimizer", optimizer_class(self.optimizer) is not None, "the name of a Keras optimizer such as 'adamw' or 'sgd'"),
             ("weight_decay", self.weight_decay is None or _number(self.weight_decay) and self.weight_decay >= 0, "a number from 0, or None"),
             ("schedule", self.schedule in SCHEDULES, f"one of {SCHEDULES}"),
             ("warmup", _number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
@@ -83,7 +86,7 @@ class Recipe:
             ("label_smoothing", _number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
             ("mixup", _number(self.mixup) and 0 <= self.mixup <= 1, "from 0 to 1"),
             ("ema", self.ema is None or isinstance(self.ema, number) and 0 < self.ema < 1, "between 0 and 1, or None"),
-            ("seed", _whole(self.seed, 0), "a whole number from 0"),
+            ("seed", _whole(self.seed, 0) and self.seed < 2**32, "a whole number from 0 to 4294967295"),
         )
         for field, fits, allowed in rules:
             if not fits:
@@ -124,6 +127,14 @@ class Recipe:
         return {
             epoch: self.learning_rate if self.head_epochs and epoch == 0 else self.trunk_learning_rate for epoch in self.plan(names)
         }
+
+
+def optimizer_class(name):
+    """Return the Keras optimizer of this name in any case, or None. (`keras.optimizers.get` of 3.15 does not know Lamb.)"""
+    classes = {key.lower(): value for key, value in vars(keras.optimizers).items() if isinstance(value, type)}
+    found = classes.get(name.lower()) if isinstance(name, str) else None
+    usable = found is not None and issubclass(found, keras.optimizers.Optimizer)
+    return found if usable and "learning_rate" in inspect.signature(found).parameters else None
 
 
 def _whole(value, least):

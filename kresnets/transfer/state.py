@@ -34,6 +34,7 @@ class RunState(keras.callbacks.Callback):
             litter.unlink()
         done = self._epochs("epoch-*.weights.h5")
         self.initial_epoch = max(done) + 1 if done else 0
+        self.done = (self.folder / "done").exists()
         self.rows = [row for row in _read_csv(self.folder / "history.csv") if row["epoch"] < self.initial_epoch]
 
     def on_train_begin(self, logs=None):
@@ -52,10 +53,21 @@ class RunState(keras.callbacks.Callback):
         self.write(f"epoch-{epoch:04d}.weights.h5", self.model.save_weights)
         self.remove("epoch-*.weights.h5", keep=epoch)
 
+    def on_train_end(self, logs=None):
+        # Also where another callback stopped it early: the same call must not train on.
+        self.write("done", lambda path: path.write_text(""))
+
     def write(self, name, save):
         """Have `save(path)` write a file beside, then give it its name."""
         beside = self.folder / f".tmp-{name}"
-        save(beside)
+        try:
+            save(beside)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise OSError(
+                f"{self.folder / name} could not be written (is the disk full?); make room and give the same command again. The reason was: "
+                f"{str(error).split('(')[0].strip()}"
+            ) from error
         os.replace(beside, self.folder / name)
 
     def remove(self, pattern, keep):
@@ -164,9 +176,11 @@ def check_same_run(folder, description):
     path = pathlib.Path(folder) / "run.json"
     text = json.dumps(description, sort_keys=True, indent=1)
     if path.exists():
-        if path.read_text() != text:
+        earlier = json.loads(path.read_text())
+        differing = sorted(key for key in {*earlier, *description} if earlier.get(key) != json.loads(text).get(key))
+        if differing:
             raise ValueError(
-                f"{folder} holds the state of another run (recipe, data size or network differ): give another folder, or remove it."
+                f"{folder} holds the state of another run ({', '.join(differing)} differ): give another folder, or remove it."
             )
         return
     path.parent.mkdir(parents=True, exist_ok=True)
