@@ -31,9 +31,7 @@ def load_run(folder):
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.json'} is damaged, or none that apps/finetune.py wrote.") from error
     if not (folder / "model.keras").is_file():
-        raise ValueError(
-            f"The run {folder} is not finished (no model.keras yet): go on with it by {command}"
-        )
+        raise ValueError(f"The run {folder} is not finished (no model.keras yet): go on with it by {command}")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the run was trained with
     import_tensorflow()
     import keras

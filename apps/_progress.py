@@ -35,7 +35,11 @@ class Progress(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         took = time.perf_counter() - self._began
-        numbers = " ".join(f"{name} {logs[name]:.3f}" for name in ("loss", "accuracy", "val_loss", "val_accuracy") if name in (logs or {}))
+        numbers = " ".join(
+            f"{name} {logs[name]:.3f}"
+            for name in ("loss", "accuracy", "val_loss", "val_accuracy")
+            if name in (logs or {})
+        )
         left = took * (self._epochs - epoch - 1)
         start = "\r" if self._terminal else ""
         end = "\033[K\n" if self._terminal else "\n"

@@ -1,6 +1,7 @@
 """Measure kresnets against its peers, in one process, alternating: python apps/bench.py step
 
-Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are noisy.
+Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are
+noisy.
 """
 
 import argparse
@@ -16,13 +17,17 @@ import _common
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    step = commands.add_parser("step", help="training step and prediction against keras.applications, and the cost of the callbacks")
+    step = commands.add_parser(
+        "step", help="training step and prediction against keras.applications, and the cost of the callbacks"
+    )
     step.add_argument("--model", default="ResNet50", help="a network that keras.applications has too; default ResNet50")
     step.add_argument("--size", type=_common.positive_int, default=224)
     step.add_argument("--batch-size", type=_common.positive_int, default=16)
     step.add_argument("--steps", type=_common.positive_int, default=3, help="timed steps a round; default 3")
     step.add_argument("--rounds", type=_common.positive_int, default=5)
-    step.add_argument("--dtype", nargs="+", choices=("float32", "mixed_bfloat16"), default=["float32", "mixed_bfloat16"])
+    step.add_argument(
+        "--dtype", nargs="+", choices=("float32", "mixed_bfloat16"), default=["float32", "mixed_bfloat16"]
+    )
     step.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/bench/step.json"))
     options = parser.parse_args(argv)
     _common.import_tensorflow()
@@ -65,21 +70,30 @@ def bench_step(options):
     keras.mixed_precision.set_dtype_policy("float32")
     measured = {"machine": describe(), "options": {k: str(v) for k, v in vars(options).items()}, "rows": rows}
     _common.write_text(options.out, json.dumps(measured, indent=1) + "\n")
-    print(f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} rounds, alternating. {options.out}")
+    print(
+        f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} rounds, alternating. {options.out}"
+    )
     return 0
 
 
 class _Training:
-    """Time some training steps of a compiled model, by its own clock between batches: tracing and callbacks' set-up are outside."""
+    """Time some training steps of a compiled model, by its own clock between batches: tracing and callbacks' set-up
+    are outside."""
 
     def __init__(self, model, options, callbacks=()):
         import keras
         import tensorflow as tf
 
         self._model, self._callbacks, self._steps = model, list(callbacks), options.steps
-        model.compile(keras.optimizers.SGD(0.001, momentum=0.9), loss="sparse_categorical_crossentropy", jit_compile=False)
+        model.compile(
+            keras.optimizers.SGD(0.001, momentum=0.9), loss="sparse_categorical_crossentropy", jit_compile=False
+        )
         images = tf.random.stateless_normal((options.batch_size, options.size, options.size, 3), (0, 0))
-        self._batches = tf.data.Dataset.from_tensors((images, tf.zeros(options.batch_size, tf.int32))).cache().repeat(options.steps + 1)
+        self._batches = (
+            tf.data.Dataset.from_tensors((images, tf.zeros(options.batch_size, tf.int32)))
+            .cache()
+            .repeat(options.steps + 1)
+        )
 
     def __call__(self):
         import keras
@@ -101,7 +115,11 @@ class _Prediction:
         import numpy as np
 
         self._model, self._options = model, options
-        self._images = np.random.default_rng(0).normal(size=(options.batch_size * options.steps, options.size, options.size, 3)).astype("float32")
+        self._images = (
+            np.random.default_rng(0)
+            .normal(size=(options.batch_size * options.steps, options.size, options.size, 3))
+            .astype("float32")
+        )
         self()
 
     def __call__(self):

@@ -1,7 +1,9 @@
 """Fine-tune a network on photographs: python apps/finetune.py --data FOLDER --model ResNet50D --out runs/mine
 
-Writes into the run's folder: config.json, history.csv, model.keras, metrics.json, bad_images.txt, curves.png, confusion.png,
-mistakes.png and report.html. Interrupted at any moment, the same command goes on where it was; on a finished run it prints its metrics.
+Writes into the run's folder: config.json, history.csv, model.keras, metrics.json, bad_images.txt, curves.png,
+confusion.png,
+mistakes.png and report.html. Interrupted at any moment, the same command goes on where it was; on a finished run it
+prints its metrics.
 """
 
 import argparse
@@ -21,7 +23,16 @@ import _common
 
 PICTURES = {"Training": "curves.png", "Confusion": "confusion.png", "Worst mistakes": "mistakes.png"}
 WRITTEN = (
-    *("config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "run.json", *PICTURES.values()),
+    *(
+        "config.json",
+        "history.csv",
+        "model.keras",
+        "metrics.json",
+        "bad_images.txt",
+        "report.html",
+        "run.json",
+        *PICTURES.values(),
+    ),
     *("epoch-*.weights.h5", "best-*.npz", "done", ".tmp-*"),
 )
 _NOT_OF_THE_RUN = ("out", "overwrite")  # options that do not change what is trained
@@ -47,7 +58,11 @@ def main(argv=None):
 def _parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     add = parser.add_argument
-    add("--data", required=True, help="a folder of class folders, a CSV file of path,label, elpv, elpv/mono, elpv/poly, or a TFDS name")
+    add(
+        "--data",
+        required=True,
+        help="a folder of class folders, a CSV file of path,label, elpv, elpv/mono, elpv/poly, or a TFDS name",
+    )
     add("--model", default="ResNet50", help="a network of kresnets.list_models(); default ResNet50")
     add("--weights", default="imagenet", help="imagenet, none, a file, or another run's folder; default imagenet")
     add("--size", type=_common.positive_int, help="pixels a side; default the network's own")
@@ -56,15 +71,33 @@ def _parser():
     add("--dtype", choices=("auto", "float32", "mixed_bfloat16"), default="auto")
     add("--class-weight", choices=("none", "balanced"), default="none")
     add("--bad-images", choices=("skip", "error"), default="error")
-    add("--from-scratch", action="store_true", help="everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage)")
+    add(
+        "--from-scratch",
+        action="store_true",
+        help="everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage)",
+    )
     add("--out", required=True, help="the run's folder")
     add("--overwrite", action="store_true", help="replace a run made with other arguments")
     recipe = parser.add_argument_group("recipe", "defaults are those of kresnets.Recipe")
     add = recipe.add_argument
     add("--head-epochs", type=_whole)
-    add("--stages", nargs="*", metavar="GROUP", help="groups or blocks to thaw, one after the other; none: the head alone")
+    add(
+        "--stages",
+        nargs="*",
+        metavar="GROUP",
+        help="groups or blocks to thaw, one after the other; none: the head alone",
+    )
     add("--epochs-per-stage", type=_common.positive_int)
-    for name in ("--learning-rate", "--trunk-learning-rate", "--ratio", "--weight-decay", "--warmup", "--label-smoothing", "--mixup", "--ema"):
+    for name in (
+        "--learning-rate",
+        "--trunk-learning-rate",
+        "--ratio",
+        "--weight-decay",
+        "--warmup",
+        "--label-smoothing",
+        "--mixup",
+        "--ema",
+    ):
         add(name, type=float)
     for name in ("--batchnorm", "--optimizer", "--schedule", "--augment"):
         add(name)
@@ -91,7 +124,9 @@ def _is_finished(run, arguments, overwrite):
     except (ValueError, KeyError, TypeError):
         if overwrite:
             return False
-        raise ValueError(f"{config} is damaged or none of finetune's: give another --out, or --overwrite to replace the run.") from None
+        raise ValueError(
+            f"{config} is damaged or none of finetune's: give another --out, or --overwrite to replace the run."
+        ) from None
     if earlier != arguments:
         if overwrite:
             return False
@@ -111,7 +146,8 @@ def _clear(run, patterns):
 
 @contextlib.contextmanager
 def _alone_in(run):
-    """Hold a lock on the run's folder, so that no second process writes into it; remove a folder in which nothing came about."""
+    """Hold a lock on the run's folder, so that no second process writes into it; remove a folder in which nothing came
+    about."""
     import fcntl
 
     if run.exists() and not run.is_dir():
@@ -146,7 +182,9 @@ def _train(run, options, arguments, command):
     from kresnets.hardware import fast_dtype
 
     logging.basicConfig(format="%(message)s")
-    warnings.filterwarnings("ignore", message="Glyph .* missing from")  # a name that matplotlib's font cannot draw: boxes say so
+    warnings.filterwarnings(
+        "ignore", message="Glyph .* missing from"
+    )  # a name that matplotlib's font cannot draw: boxes say so
     logging.getLogger("kresnets").setLevel(logging.INFO)
     spec, recipe = _spec(options.model), _recipe(options)
     _check_plan(spec, recipe)
@@ -160,8 +198,12 @@ def _train(run, options, arguments, command):
     names = tuple(kresnets.groups(model))
     plan, epochs = recipe.plan(names), recipe.epochs(names)
     if options.weights == "none" and not options.from_scratch:
-        print("Warning: with --weights none a random trunk stays frozen where the recipe freezes it; --from-scratch trains all of it.")
-    digest = hashlib.sha256("\n".join(repr((part.ids, part.labels.tolist())) for part in (data.train, data.validation, data.test)).encode())
+        print(
+            "Warning: with --weights none a random trunk stays frozen where the recipe freezes it; --from-scratch trains all of it."
+        )
+    digest = hashlib.sha256(
+        "\n".join(repr((part.ids, part.labels.tolist())) for part in (data.train, data.validation, data.test)).encode()
+    )
     config = {
         "kresnets": kresnets.__version__,
         "arguments": arguments,
@@ -178,7 +220,9 @@ def _train(run, options, arguments, command):
 
     def note_down(logs=None):
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
-        escaped = "".join(f"{name!r}\t{reason}\n" if not name.isprintable() else f"{name}\t{reason}\n" for name, reason in data.bad)
+        escaped = "".join(
+            f"{name!r}\t{reason}\n" if not name.isprintable() else f"{name}\t{reason}\n" for name, reason in data.bad
+        )
         _common.write_text(run / "bad_images.txt", escaped)
         _common.write_text(run / "config.json", json.dumps(config, indent=1) + "\n")
 
@@ -222,7 +266,9 @@ def _recipe(options):
         return Recipe(**given)
     refused = sorted({"head_epochs", "stages", "trunk_learning_rate", "ratio", "batchnorm"} & set(given))
     if refused:
-        raise ValueError(f"--{refused[0].replace('_', '-')} does not go with --from-scratch, where everything trains at one rate; leave one out.")
+        raise ValueError(
+            f"--{refused[0].replace('_', '-')} does not go with --from-scratch, where everything trains at one rate; leave one out."
+        )
     start = {"epochs": given.pop("epochs_per_stage", 20), "learning_rate": given.pop("learning_rate", 3e-3)}
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
 
@@ -233,7 +279,9 @@ def _check_plan(spec, recipe):
     from kresnets.groups import Layout
 
     names = ("stem", *(f"stage{stage}" for stage in range(1, len(spec.depths) + 1)), "head")
-    places = (((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1))
+    places = (
+        ((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1)
+    )
     kresnets.StagedUnfreezing(recipe.plan(names), recipe.batchnorm).check(Layout(names, tuple(places)))
 
 
@@ -249,7 +297,9 @@ def _replace_or_resume(run, config):
     if earlier.get("arguments") != config["arguments"]:
         _clear(run, WRITTEN)
     elif earlier.get("data") != config["data"]:
-        raise ValueError(f"The photographs or their labels have changed since {run} was begun: give another --out, or remove it.")
+        raise ValueError(
+            f"The photographs or their labels have changed since {run} was begun: give another --out, or remove it."
+        )
 
 
 def _spec(name):
@@ -283,7 +333,9 @@ def _data_notes(data):
     counts = data.train.counts()
     most, least = max(counts, key=counts.get), min(counts, key=counts.get)
     if counts[most] >= 2 * counts[least]:
-        notes.append(f"{most!r} has {counts[most] / counts[least]:.1f} times as many training images as {least!r}; see --class-weight balanced.")
+        notes.append(
+            f"{most!r} has {counts[most] / counts[least]:.1f} times as many training images as {least!r}; see --class-weight balanced."
+        )
     return notes
 
 
@@ -297,7 +349,9 @@ def _judge(run, model, data, size, config, history):
 
     mode, crop = config["preprocess"]["mode"], config["preprocess"]["crop"]
     images = data.test.batches(64, size, crop)
-    probabilities = model.predict(images.map(lambda x, y: kresnets.preprocess_input(x, "channels_last", mode)), verbose=0)
+    probabilities = model.predict(
+        images.map(lambda x, y: kresnets.preprocess_input(x, "channels_last", mode)), verbose=0
+    )
     labels = data.test.labels
     numbers = metrics.evaluate(labels, probabilities, list(data.class_names), seed=config["arguments"]["seed"])
     seconds = sum(history.history["seconds"])
@@ -307,8 +361,12 @@ def _judge(run, model, data, size, config, history):
     report.confusion(labels, metrics.predict_classes(probabilities), list(data.class_names), run / "confusion.png")
     worst = report.worst_mistakes(labels, probabilities)
     photographs = data.test.pixels(size, worst, crop)
-    heat = report.grad_cam(model, kresnets.preprocess_input(photographs, "channels_last", mode), np.argmax(probabilities[worst], axis=1))
-    report.mistakes(photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
+    heat = report.grad_cam(
+        model, kresnets.preprocess_input(photographs, "channels_last", mode), np.argmax(probabilities[worst], axis=1)
+    )
+    report.mistakes(
+        photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png"
+    )
     rows = [("class", "training", "validation", "test")]
     counts = [part.counts() for part in (data.train, data.validation, data.test)]
     rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
@@ -333,7 +391,9 @@ def _print_metrics(run):
         if numbers.get(name) is not None:
             low, high = numbers[f"{name}_interval"]
             print(f"  {name:18} {numbers[name]:.3f}  (95 %: {low:.3f} to {high:.3f})")
-    print(f"  {'seconds':18} {numbers['seconds']:.0f}  ({numbers['images_per_second']:.0f} training images/s, validation included)")
+    print(
+        f"  {'seconds':18} {numbers['seconds']:.0f}  ({numbers['images_per_second']:.0f} training images/s, validation included)"
+    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,26 @@
 """Residual networks and the fine-tuning recipe for Keras 3."""
 
-from kresnets import applications, callbacks, layers, preprocess
+from kresnets import applications as applications
+from kresnets import callbacks as callbacks
+from kresnets import layers as layers
+from kresnets import preprocess as preprocess
 from kresnets.applications import *  # noqa: F403
-from kresnets.applications import list_models
-from kresnets.build import build
-from kresnets.callbacks import LayerwiseLearningRate, StagedUnfreezing
-from kresnets.groups import groups
-from kresnets.plain import as_plain_keras
-from kresnets.preprocess import Preprocessing, decode_predictions, preprocess_input, preprocessing_of
-from kresnets.specs import SPECS
-from kresnets.transfer.fine_tune import fine_tune
-from kresnets.transfer.freezing import copy_trunk, freeze
-from kresnets.transfer.recipe import Recipe
-from kresnets.version import __version__
+from kresnets.applications import list_models as list_models
+from kresnets.build import build as build
+from kresnets.callbacks import LayerwiseLearningRate as LayerwiseLearningRate
+from kresnets.callbacks import StagedUnfreezing as StagedUnfreezing
+from kresnets.groups import groups as groups
+from kresnets.plain import as_plain_keras as as_plain_keras
+from kresnets.preprocess import Preprocessing as Preprocessing
+from kresnets.preprocess import decode_predictions as decode_predictions
+from kresnets.preprocess import preprocess_input as preprocess_input
+from kresnets.preprocess import preprocessing_of as preprocessing_of
+from kresnets.specs import SPECS as SPECS
+from kresnets.transfer.fine_tune import fine_tune as fine_tune
+from kresnets.transfer.freezing import copy_trunk as copy_trunk
+from kresnets.transfer.freezing import freeze as freeze
+from kresnets.transfer.recipe import Recipe as Recipe
+from kresnets.version import __version__ as __version__
 
 
 def __getattr__(name):

@@ -49,7 +49,9 @@ def _builder(key):
         classifier_activation="softmax",
         name=spec.name.lower(),
     ):
-        return _build(spec, include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name)
+        return _build(
+            spec, include_top, weights, input_tensor, input_shape, pooling, classes, classifier_activation, name
+        )
 
     builder.__name__ = builder.__qualname__ = key
     builder.__doc__ = _DOC.format(

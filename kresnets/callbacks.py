@@ -1,6 +1,7 @@
 """Callbacks for any `model.fit`: unfreezing in stages, and a learning rate for each group.
 
-In any order and combination with each other and with Keras's own (those that write logs, such as CSVLogger, come after, or they
+In any order and combination with each other and with Keras's own (those that write logs, such as CSVLogger, come
+after, or they
 do not see what these add).
 """
 
@@ -54,7 +55,12 @@ class _GroupCallback(keras.callbacks.Callback):
             rate = surgery.learning_rate(self.model.optimizer, (first + surgery.steps(self.model.optimizer)) // 2)
         trained = {id(v) for v in self.model.trainable_variables}
         for name, layers in self._layout.groups().items():
-            ratios = [surgery.ratio_of(self.model.optimizer, v) for layer in layers for v in layer.variables if id(v) in trained]
+            ratios = [
+                surgery.ratio_of(self.model.optimizer, v)
+                for layer in layers
+                for v in layer.variables
+                if id(v) in trained
+            ]
             logs[f"learning_rate/{name}"] = rate * max(ratios, default=0.0)
         logs["trainable_parameters"] = sum(math.prod(v.shape) for v in self.model.trainable_variables)
 
@@ -64,7 +70,8 @@ class _GroupCallback(keras.callbacks.Callback):
 
 
 def _watch_start(model, callback):
-    """Until a fit starts, note which of our callbacks it has; when it does, refuse two of a kind, and take back what an interrupted
+    """Until a fit starts, note which of our callbacks it has; when it does, refuse two of a kind, and take back what
+    an interrupted
     fit left on the optimizer (Keras calls `on_train_end` only after a fit that ends well)."""
     waiting = [*(vars(model).get("kresnets_callbacks") or ()), *([] if callback is None else [callback])]
     vars(model)["kresnets_callbacks"] = waiting
@@ -77,7 +84,9 @@ def _watch_start(model, callback):
             model.train_function = None
             for kind in (StagedUnfreezing, LayerwiseLearningRate):
                 if sum(isinstance(one, kind) for one in waiting) > 1:
-                    raise ValueError(f"One fit takes one {kind.__name__}: they would undo each other's work. Received: 2 or more; join them.")
+                    raise ValueError(
+                        f"One fit takes one {kind.__name__}: they would undo each other's work. Received: 2 or more; join them."
+                    )
         return type(model).make_train_function(model, force=force)
 
     vars(model)["make_train_function"] = make_train_function
@@ -91,16 +100,22 @@ def _end_watch(model):
 class StagedUnfreezing(_GroupCallback):
     """Train the head alone first, then thaw the trunk from its end (gradual unfreezing, arXiv 1801.06146 section 3.3).
 
-    What is never listed stays frozen for good. The optimizer always holds exactly the trainable variables; the state of those that
-    already trained (slots, iterations, averages, loss scale, accumulated gradients) survives each unfreezing. No recompile; the step is
-    traced once more at each stage. After `fit`, flags and optimizer stay as the last stage left them; another `fit` starts afresh.
+    What is never listed stays frozen for good. The optimizer always holds exactly the trainable variables; the state
+    of those that
+    already trained (slots, iterations, averages, loss scale, accumulated gradients) survives each unfreezing. No
+    recompile; the step is
+    traced once more at each stage. After `fit`, flags and optimizer stay as the last stage left them; another `fit`
+    starts afresh.
 
     Args:
-        stages: dict `{epoch: group or block}`: from that epoch (counted from 0) on, this one and all above it train. The first epoch
+        stages: dict `{epoch: group or block}`: from that epoch (counted from 0) on, this one and all above it train.
+            The first epoch
             must be 0; later ones must go deeper.
-        batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in thawed groups too; `"train"` thaws
+        batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in thawed groups too;
+            `"train"` thaws
             them with their group. Defaults to `"frozen"`.
-        groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults to None.
+        groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
+            to None.
 
     Logs: `learning_rate/<group>` (that of the epoch's middle step; 0 where nothing trains) and `trainable_parameters`.
 
@@ -119,11 +134,17 @@ class StagedUnfreezing(_GroupCallback):
 
     def __init__(self, stages, batchnorm="frozen", groups=None):
         super().__init__(groups)
-        whole = isinstance(stages, dict) and all(isinstance(e, numbers.Integral) and not isinstance(e, bool) and e >= 0 for e in stages)
+        whole = isinstance(stages, dict) and all(
+            isinstance(e, numbers.Integral) and not isinstance(e, bool) and e >= 0 for e in stages
+        )
         if not whole or not all(isinstance(name, str) for name in stages.values()):
-            raise ValueError(f"`stages` must be a dict {{epoch: group}} such as {{0: 'head', 3: 'stage4'}}. Received: {stages!r}")
+            raise ValueError(
+                f"`stages` must be a dict {{epoch: group}} such as {{0: 'head', 3: 'stage4'}}. Received: {stages!r}"
+            )
         if 0 not in stages:
-            raise ValueError(f"The first stage must start at epoch 0, for example {{0: 'head', ...}}. Received: {stages!r}")
+            raise ValueError(
+                f"The first stage must start at epoch 0, for example {{0: 'head', ...}}. Received: {stages!r}"
+            )
         check_batchnorm(batchnorm)
         self.stages = dict(sorted(stages.items()))
         self.batchnorm = batchnorm
@@ -139,10 +160,14 @@ class StagedUnfreezing(_GroupCallback):
         """Raise a ValueError unless the stages are those of a model with this `kresnets.groups.Layout`."""
         for _, layer in where.places:
             if isinstance(layer, keras.layers.SpectralNormalization):
-                raise ValueError(f"{layer.name!r} is a SpectralNormalization, which rewrites its weights even when frozen: it cannot be staged.")
+                raise ValueError(
+                    f"{layer.name!r} is a SpectralNormalization, which rewrites its weights even when frozen: it cannot be staged."
+                )
         starts = [where.first(name) for name in self.stages.values()]
         if any(later >= earlier for earlier, later in zip(starts, starts[1:])):
-            raise ValueError(f"Each stage must go deeper than the one before it ({' > '.join(where.names[::-1])}). Received: {self.stages}")
+            raise ValueError(
+                f"Each stage must go deeper than the one before it ({' > '.join(where.names[::-1])}). Received: {self.stages}"
+            )
 
     def stage_of(self, epoch):
         """Return the group or block from which on layers train in this epoch."""
@@ -163,8 +188,10 @@ class StagedUnfreezing(_GroupCallback):
         self._current = name
 
     def _watch_restore(self, model):
-        # BackupAndRestore reads its file in on_train_begin, before anyone knows the epoch, and Keras skips (with a warning) the state of
-        # an optimizer built on other variables than the file's. So until the first epoch begins, whoever loads weights into
+        # BackupAndRestore reads its file in on_train_begin, before anyone knows the epoch, and Keras skips (with a
+        # warning) the state of
+        # an optimizer built on other variables than the file's. So until the first epoch begins, whoever loads weights
+        # into
         # the model finds it in the stage that the file was written in: the one whose optimizer has as many variables.
         original = type(model).load_weights
 
@@ -182,14 +209,18 @@ class StagedUnfreezing(_GroupCallback):
 class LayerwiseLearningRate(_GroupCallback):
     """Give each group its own learning rate (discriminative fine-tuning, arXiv 1801.06146 section 3.1).
 
-    The ratio scales the update itself, so it is right for Adam as for SGD, and the decoupled weight decay with it. The optimizer's
-    learning rate stays the one knob: schedules and Keras's callbacks work on it. Never touches `trainable`: at ratio 0 no trainable
+    The ratio scales the update itself, so it is right for Adam as for SGD, and the decoupled weight decay with it. The
+    optimizer's
+    learning rate stays the one knob: schedules and Keras's callbacks work on it. Never touches `trainable`: at ratio 0
+    no trainable
     variable changes, while batch norms that are not frozen still move their statistics.
 
     Args:
-        ratios: a number: the k-th group below the head learns at `ratios ** k` of the head's rate; or a dict `{group: ratio}`, in which
+        ratios: a number: the k-th group below the head learns at `ratios ** k` of the head's rate; or a dict `{group:
+            ratio}`, in which
             a group not named has ratio 1. Ratios are at least 0.
-        groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults to None.
+        groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
+            to None.
 
     Logs: `learning_rate/<group>` (that of the epoch's middle step; 0 where nothing trains) and `trainable_parameters`.
 
@@ -207,8 +238,12 @@ class LayerwiseLearningRate(_GroupCallback):
     def __init__(self, ratios, groups=None):
         super().__init__(groups)
         values = ratios.values() if isinstance(ratios, dict) else (ratios,)
-        if not all(isinstance(r, numbers.Real) and not isinstance(r, bool) and math.isfinite(r) and r >= 0 for r in values):
-            raise ValueError(f"`ratios` must be a number from 0 or a dict {{group: number from 0}}. Received: {ratios!r}")
+        if not all(
+            isinstance(r, numbers.Real) and not isinstance(r, bool) and math.isfinite(r) and r >= 0 for r in values
+        ):
+            raise ValueError(
+                f"`ratios` must be a number from 0 or a dict {{group: number from 0}}. Received: {ratios!r}"
+            )
         self.ratios = dict(ratios) if isinstance(ratios, dict) else ratios
 
     def set_model(self, model):
@@ -221,7 +256,9 @@ class LayerwiseLearningRate(_GroupCallback):
             return {name: float(self.ratios) ** (len(names) - 1 - index) for index, name in enumerate(names)}
         unknown = [name for name in self.ratios if name not in names]
         if unknown:
-            raise ValueError(f"`ratios` names {', '.join(map(repr, unknown))}, but the model's groups are {', '.join(names)}.")
+            raise ValueError(
+                f"`ratios` names {', '.join(map(repr, unknown))}, but the model's groups are {', '.join(names)}."
+            )
         return {name: float(self.ratios.get(name, 1.0)) for name in names}
 
     def on_train_begin(self, logs=None):

@@ -1,6 +1,7 @@
 """The groups of a network: stem, stage1..stageN, head, in the order in which an image passes them.
 
-The name of a trunk's layer says its group (`stage3_block2_conv1` is in `stage3`), so a model needs no bookkeeping: whatever is
+The name of a trunk's layer says its group (`stage3_block2_conv1` is in `stage3`), so a model needs no bookkeeping:
+whatever is
 read back from a file, cloned, nested or given a new head still has its groups.
 """
 
@@ -51,7 +52,9 @@ class Layout:
             index, block = self.names.index(match[1]), int(match[2])
             if any(place == (index, block) for place, _ in self.places):
                 return match[1], block
-            blocks = sorted({place[1] for place, _ in self.places if place[0] == index and 0 < place[1] < _AFTER_BLOCKS})
+            blocks = sorted(
+                {place[1] for place, _ in self.places if place[0] == index and 0 < place[1] < _AFTER_BLOCKS}
+            )
             if blocks:
                 raise ValueError(f"{match[1]} has blocks 1 to {blocks[-1]}: there is no {name!r}.")
         raise ValueError(
@@ -66,15 +69,18 @@ def groups(model, patterns=None):
 
     Args:
         model: a Keras model with a kresnets trunk, nested or with a head of its own; or any other with `patterns`.
-        patterns: for other models, an ordered dict `{group: regex}`; each regex must match whole layer names (`re.fullmatch`),
+        patterns: for other models, an ordered dict `{group: regex}`; each regex must match whole layer names
+            (`re.fullmatch`),
             and each layer that has weights must match exactly one. The last group is the head. Defaults to None.
 
     Returns:
-        Dict group -> list of layers: `stem` (with the input and what precedes the stem in its graph), `stage1` .. `stageN`, `head`
+        Dict group -> list of layers: `stem` (with the input and what precedes the stem in its graph), `stage1` ..
+        `stageN`, `head`
         (with all that a user adds around the trunk).
 
     Raises:
-        ValueError: where the model has no kresnets trunk and no patterns are given, or where a layer matches none or several.
+        ValueError: where the model has no kresnets trunk and no patterns are given, or where a layer matches none or
+            several.
 
     Example:
         >>> import kresnets
@@ -90,12 +96,16 @@ def layout(model, patterns=None):
         raise ValueError(f"Groups are those of a Keras model. Received: {type(model).__name__}")
     unbuilt = [layer.name for layer in leaves(model) if not layer.built]
     if patterns is not None and unbuilt:  # who knows which weights it will have
-        raise ValueError(f"Layer {unbuilt[0]!r} of {model.name!r} has no weights yet: build the model first, by an Input or a call on a batch.")
+        raise ValueError(
+            f"Layer {unbuilt[0]!r} of {model.name!r} has no weights yet: build the model first, by an Input or a call on a batch."
+        )
     found = _by_name(model) if patterns is None else _by_pattern(model, patterns)
     placed = {id(weight) for _, layer in found.places for weight in layer.weights}
     loose = [weight.path for weight in model.weights if id(weight) not in placed]
     if loose:
-        raise ValueError(f"{model.name!r} holds weights of its own, outside of its layers ({loose[0]}): put them into a layer, which has a group.")
+        raise ValueError(
+            f"{model.name!r} holds weights of its own, outside of its layers ({loose[0]}): put them into a layer, which has a group."
+        )
     return found
 
 
@@ -140,7 +150,11 @@ def _with_origin(model, found):
 
 
 def _by_pattern(model, patterns):
-    if not isinstance(patterns, dict) or not patterns or not all(isinstance(p, str) for pair in patterns.items() for p in pair):
+    if (
+        not isinstance(patterns, dict)
+        or not patterns
+        or not all(isinstance(p, str) for pair in patterns.items() for p in pair)
+    ):
         raise ValueError(f"`groups` must be an ordered dict {{group: regex}}, the head last. Received: {patterns!r}")
     for name, pattern in patterns.items():
         try:

@@ -6,9 +6,11 @@ import keras
 
 
 def fast_dtype():
-    """Return the dtype policy that trains fastest here without losing accuracy: `"mixed_bfloat16"` where the processor has it.
+    """Return the dtype policy that trains fastest here without losing accuracy: `"mixed_bfloat16"` where the processor
+    has it.
 
-    Looks at the processor, or at the accelerator that JAX runs on. Weights, norm statistics and the head stay float32 under either.
+    Looks at the processor, or at the accelerator that JAX runs on. Weights, norm statistics and the head stay float32
+    under either.
 
     Returns:
         `"mixed_bfloat16"` or `"float32"`.

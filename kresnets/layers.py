@@ -17,12 +17,15 @@ _FUSED_DTYPES = ("float32", "bfloat16")
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch normalization, computed by one fused kernel where TensorFlow has one.
 
-    The same arguments, weights and numbers as `keras.layers.BatchNormalization` (arXiv 1502.03167). The kernel serves inputs
-    `(batch, height, width, channels)` in float32 or bfloat16 on the TensorFlow backend; masked, renormalized, synchronized or
+    The same arguments, weights and numbers as `keras.layers.BatchNormalization` (arXiv 1502.03167). The kernel serves
+    inputs
+    `(batch, height, width, channels)` in float32 or bfloat16 on the TensorFlow backend; masked, renormalized,
+    synchronized or
     channels-first inputs, other dtypes, ranks and backends run Keras's own code.
 
     Args:
-        preprocessing: a `kresnets.Preprocessing` (or its dict) that the weights of the model want; it travels here because a
+        preprocessing: a `kresnets.Preprocessing` (or its dict) that the weights of the model want; it travels here
+            because a
             layer's config survives saving, cloning and a new head. Set on the first norm of a trunk only.
         **kwargs: those of `keras.layers.BatchNormalization`.
 
@@ -95,7 +98,8 @@ def channel_axis():
 
 
 def conv(x, filters, kernel, name, strides=1, use_bias=False):
-    """Convolve; `"same"` padding is symmetric only without a stride, so a strided kernel is padded by hand as the papers do."""
+    """Convolve; `"same"` padding is symmetric only without a stride, so a strided kernel is padded by hand as the
+    papers do."""
     padding = "same"
     if strides > 1:
         padding = "valid"
@@ -111,7 +115,11 @@ def conv(x, filters, kernel, name, strides=1, use_bias=False):
 def norm(x, spec, name, zero=False):
     """Batch-normalize with the row's constants; `zero` starts gamma at 0."""
     return BatchNormalization(
-        axis=channel_axis(), epsilon=spec.epsilon, momentum=spec.momentum, gamma_initializer="zeros" if zero else "ones", name=name
+        axis=channel_axis(),
+        epsilon=spec.epsilon,
+        momentum=spec.momentum,
+        gamma_initializer="zeros" if zero else "ones",
+        name=name,
     )(x)
 
 
@@ -122,7 +130,8 @@ def relu(x, name):
 
 def pad_channels(x, extra, name):
     """Append `extra` channels of zeros."""
-    # ZeroPadding2D pads the two axes that its data format calls height and width. Told the other format, its second (or first)
+    # ZeroPadding2D pads the two axes that its data format calls height and width. Told the other format, its second
+    # (or first)
     # axis is the channels: so Keras's own layer, which every Keras can load, does what no Keras layer offers by name.
     if keras.config.image_data_format() == "channels_last":
         return keras.layers.ZeroPadding2D(((0, 0), (0, extra)), data_format="channels_first", name=name)(x)

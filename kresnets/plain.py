@@ -6,7 +6,8 @@ import keras
 def as_plain_keras(model):
     """Copy a model with every layer of kresnets replaced by Keras's own.
 
-    The copy computes the same numbers and its `.keras` file loads wherever Keras is, at Keras's speed. It no longer says how its
+    The copy computes the same numbers and its `.keras` file loads wherever Keras is, at Keras's speed. It no longer
+    says how its
     weights want their images (`kresnets.preprocessing_of` gives None): note it down.
 
     Args:
@@ -25,7 +26,9 @@ def as_plain_keras(model):
         {'keras'}
     """
     if not isinstance(model, keras.Model) or not isinstance(getattr(model, "inputs", None), list):
-        raise ValueError(f"`as_plain_keras` takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}")
+        raise ValueError(
+            f"`as_plain_keras` takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
+        )
     if model.compiled:  # clone_model would compile the copy too, with what may be known here alone
         ends = (ends[0] if len(ends) == 1 else ends for ends in (model.inputs, model.outputs))
         graph = keras.Model(*ends, name=model.name)

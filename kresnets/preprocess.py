@@ -1,7 +1,8 @@
 """What pixels 0..255 become before a network sees them, and which way a given model wants it.
 
 Weights are trained for one preprocessing; the model built with them carries it (on its first norm layer, which survives
-`.keras` files, `keras.models.clone_model` and a new head on the trunk), so that fine-tuning and export need not be told.
+`.keras` files, `keras.models.clone_model` and a new head on the trunk), so that fine-tuning and export need not be
+told.
 """
 
 import dataclasses
@@ -10,7 +11,8 @@ import os
 import keras
 import numpy as np
 
-# mode -> (channels reversed to BGR?, divisor, mean, standard deviation), applied in this order, as in keras.applications.
+# mode -> (channels reversed to BGR?, divisor, mean, standard deviation), applied in this order, as in
+# keras.applications.
 _MODES = {
     "caffe": (True, None, (103.939, 116.779, 123.68), None),
     "tf": (False, 127.5, (1.0, 1.0, 1.0), None),
@@ -95,7 +97,6 @@ def preprocess_input(x, data_format=None, mode="torch"):
     return x if std is None else x / _per_channel(std, x, axis)
 
 
-
 def _as_float(x):
     if keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
         return x
@@ -122,7 +123,8 @@ def decode_predictions(preds, top=5):
         top: how many classes to name, highest first. Defaults to 5.
 
     Returns:
-        For each row a list of `top` tuples `(wordnet id, name, score)`, as `keras.applications` gives them (its own function is
+        For each row a list of `top` tuples `(wordnet id, name, score)`, as `keras.applications` gives them (its own
+        function is
         called: it fetches the list of names once, checked by its hash).
 
     Raises:

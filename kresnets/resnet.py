@@ -1,6 +1,7 @@
 """The trunk of every residual network and plain twin, from its row.
 
-`trunk` reads as the papers do: a stem, stages of blocks, and in v2 a last norm. Grid sizes in comments are for 224 x 224.
+`trunk` reads as the papers do: a stem, stages of blocks, and in v2 a last norm. Grid sizes in comments are for 224 x
+224.
 """
 
 import keras
@@ -70,9 +71,12 @@ def residual_block(x, spec, width, stride, name):
         last = index == len(rows)
         if spec.preactivation:
             branch = relu(norm(branch, spec, f"{name}_bn{index}"), f"{name}_relu{index}")
-            # A projection takes the activated input, as in the authors' code; an identity must not (1603.05027 section 3).
+            # A projection takes the activated input, as in the authors' code; an identity must not (1603.05027 section
+            # 3).
             source = branch if index == 1 else source
-        branch = conv(branch, channels, kernel, f"{name}_conv{index}", strides, use_bias=spec.bias_without_norm and last)
+        branch = conv(
+            branch, channels, kernel, f"{name}_conv{index}", strides, use_bias=spec.bias_without_norm and last
+        )
         if not spec.preactivation:
             branch = norm(branch, spec, f"{name}_bn{index}", zero=spec.zero_gamma and last)
             branch = branch if last else relu(branch, f"{name}_relu{index}")

@@ -1,7 +1,9 @@
 """Every architecture as a frozen row of data.
 
-A network is a `ResNetSpec`; a variant is the same row with other values, never another function. `SPECS` holds the rows of the
-public builders by their names; `dataclasses.replace(SPECS["ResNet50D"], ...)` makes a row of one's own for `kresnets.build`.
+A network is a `ResNetSpec`; a variant is the same row with other values, never another function. `SPECS` holds the
+rows of the
+public builders by their names; `dataclasses.replace(SPECS["ResNet50D"], ...)` makes a row of one's own for
+`kresnets.build`.
 """
 
 import dataclasses
@@ -22,7 +24,8 @@ class Spec:
         momentum: share of the old value that a moving statistic keeps per step (1 - torch's momentum).
         dropout: rate before the head's last layer, 0 <= dropout < 1.
         imagenet: whether ImageNet weights of this network exist (decides the builder's default for `weights`).
-        params: learned parameters (trainable ones, without moving statistics) with the default head on 3 channels; None for
+        params: learned parameters (trainable ones, without moving statistics) with the default head on 3 channels;
+            None for
             a row of one's own. Checked against the built network by the tests.
     """
 
@@ -58,7 +61,8 @@ class ResNetSpec(Spec):
         depths: blocks in each stage.
         widths: channels of each stage's 3x3 convolutions; a bottleneck block puts out 4 times as many.
         block: `"basic"` (two 3x3) or `"bottleneck"` (1x1, 3x3, 1x1); arXiv 1512.03385 figure 5.
-        stride_on: convolution of a bottleneck block that strides: the first `"1x1"` (A) or the `"3x3"` (B, arXiv 1812.01187 section
+        stride_on: convolution of a bottleneck block that strides: the first `"1x1"` (A) or the `"3x3"` (B, arXiv
+            1812.01187 section
             4.1). A basic block strides in its first 3x3.
         downsample_in: block of a stage that strides: `"first"`, or `"last"` as keras.applications' v2 nets.
         strides: stride of each stage.
@@ -97,13 +101,18 @@ class ResNetSpec(Spec):
         super().__post_init__()
         for field in dataclasses.fields(ResNetSpec):
             if getattr(field.type, "__origin__", None) is Literal:
-                _in_range(self, field.name, getattr(self, field.name) in field.type.__args__, f"one of {field.type.__args__}")
+                _in_range(
+                    self, field.name, getattr(self, field.name) in field.type.__args__, f"one of {field.type.__args__}"
+                )
         for knob in ("depths", "widths", "strides"):
             values = getattr(self, knob)
             fits = isinstance(values, tuple) and all(type(value) is int and value > 0 for value in values)
             _in_range(self, knob, fits, "a tuple of whole numbers from 1")
         _in_range(
-            self, "stem_width", self.stem_width is None or type(self.stem_width) is int and self.stem_width > 0, "None or a whole number from 1"
+            self,
+            "stem_width",
+            self.stem_width is None or type(self.stem_width) is int and self.stem_width > 0,
+            "None or a whole number from 1",
         )
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:
             raise ValueError(
@@ -115,19 +124,69 @@ class ResNetSpec(Spec):
         stem = "stem_width" if self.stem_width else "widths"
         narrows = stem if outputs[1] < outputs[0] else "widths"
         misfits = (
-            ("block", "stride_on", self.block == "basic" and self.stride_on == "1x1", "a basic block has no 1x1 to stride"),
-            ("stem", "deep_stem", self.stem == "cifar" and self.deep_stem, "the deep stem replaces the 7x7, which a CIFAR stem lacks"),
-            ("shortcut", "avg_shortcut", self.shortcut == "A" and self.avg_shortcut, "the pool belongs before a projection, and A has none"),
-            (stem, "deep_stem", self.deep_stem and outputs[0] < 2, "its first two convolutions have half of the channels"),
-            ("shortcut", narrows, self.residual and self.shortcut == "A" and narrowing, "A can add channels of zeros, not take any away"),
+            (
+                "block",
+                "stride_on",
+                self.block == "basic" and self.stride_on == "1x1",
+                "a basic block has no 1x1 to stride",
+            ),
+            (
+                "stem",
+                "deep_stem",
+                self.stem == "cifar" and self.deep_stem,
+                "the deep stem replaces the 7x7, which a CIFAR stem lacks",
+            ),
+            (
+                "shortcut",
+                "avg_shortcut",
+                self.shortcut == "A" and self.avg_shortcut,
+                "the pool belongs before a projection, and A has none",
+            ),
+            (
+                stem,
+                "deep_stem",
+                self.deep_stem and outputs[0] < 2,
+                "its first two convolutions have half of the channels",
+            ),
+            (
+                "shortcut",
+                narrows,
+                self.residual and self.shortcut == "A" and narrowing,
+                "A can add channels of zeros, not take any away",
+            ),
             ("residual", "avg_shortcut", not self.residual and self.avg_shortcut, "a plain net has no shortcut"),
-            ("residual", "zero_gamma", not self.residual and self.zero_gamma, "a plain block that starts at 0 lets nothing through"),
+            (
+                "residual",
+                "zero_gamma",
+                not self.residual and self.zero_gamma,
+                "a plain block that starts at 0 lets nothing through",
+            ),
             ("residual", "preactivation", not self.residual and self.preactivation, "the plain twins are those of v1"),
-            ("preactivation", "zero_gamma", self.preactivation and self.zero_gamma, "no norm ends a pre-activation branch"),
+            (
+                "preactivation",
+                "zero_gamma",
+                self.preactivation and self.zero_gamma,
+                "no norm ends a pre-activation branch",
+            ),
             ("preactivation", "stem_norm", not self.preactivation and not self.stem_norm, "a v1 stem is normed"),
-            ("preactivation", "downsample_in", not self.preactivation and self.downsample_in == "last", "only v2 nets stride in the last block"),
-            ("preactivation", "bias_without_norm", not self.preactivation and self.bias_without_norm, "in v1 a norm follows every convolution"),
-            ("downsample_in", "avg_shortcut", self.downsample_in == "last" and self.avg_shortcut and self.shortcut == "B", "the last block's shortcut is an identity there, with no projection to pool for"),
+            (
+                "preactivation",
+                "downsample_in",
+                not self.preactivation and self.downsample_in == "last",
+                "only v2 nets stride in the last block",
+            ),
+            (
+                "preactivation",
+                "bias_without_norm",
+                not self.preactivation and self.bias_without_norm,
+                "in v1 a norm follows every convolution",
+            ),
+            (
+                "downsample_in",
+                "avg_shortcut",
+                self.downsample_in == "last" and self.avg_shortcut and self.shortcut == "B",
+                "the last block's shortcut is an identity there, with no projection to pool for",
+            ),
         )
         for one, other, misfit, why in misfits:
             if misfit:
@@ -142,7 +201,12 @@ class ResNetSpec(Spec):
 
 
 # A bool is an int to Python, and not here; a whole number will do for a float.
-_KINDS = {str: ((str,), "text"), bool: ((bool,), "True or False"), int: ((int,), "a whole number"), float: ((float, int), "a number")}
+_KINDS = {
+    str: ((str,), "text"),
+    bool: ((bool,), "True or False"),
+    int: ((int,), "a whole number"),
+    float: ((float, int), "a number"),
+}
 
 
 def _in_range(spec, knob, fits, allowed):
@@ -170,7 +234,9 @@ _101, _152, _200 = (3, 4, 23, 3), (3, 8, 36, 3), (3, 24, 36, 3)
 
 
 def _row(name, depths, params, *knobs):
-    return ResNetSpec(name=name, depths=depths, params=params, **{key: value for part in knobs for key, value in part.items()})
+    return ResNetSpec(
+        name=name, depths=depths, params=params, **{key: value for part in knobs for key, value in part.items()}
+    )
 
 
 SPECS = {

@@ -7,7 +7,9 @@ import numpy as np
 
 import kresnets
 
-TINY = dataclasses.replace(kresnets.SPECS["CifarResNet20"], name="Tiny", depths=(1, 2, 1), widths=(4, 6, 8), min_size=4, params=None)
+TINY = dataclasses.replace(
+    kresnets.SPECS["CifarResNet20"], name="Tiny", depths=(1, 2, 1), widths=(4, 6, 8), min_size=4, params=None
+)
 
 
 def tiny(seed=0, classes=3, size=12, **knobs):

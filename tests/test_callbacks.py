@@ -20,7 +20,11 @@ STAGES = {0: "head", 1: "stage3", 2: "stage2"}
 
 def compiled(optimizer=None, **knobs):
     model = tiny(**knobs)
-    model.compile(optimizer or keras.optimizers.AdamW(0.01, weight_decay=0.01), "sparse_categorical_crossentropy", metrics=["accuracy"])
+    model.compile(
+        optimizer or keras.optimizers.AdamW(0.01, weight_decay=0.01),
+        "sparse_categorical_crossentropy",
+        metrics=["accuracy"],
+    )
     return model
 
 
@@ -62,8 +66,15 @@ class StopAt(keras.callbacks.Callback):
 def test_a_frozen_group_is_bit_equal_and_a_thawed_one_is_not(batchnorm):
     model = compiled()
     before, untouched = weights(model), {}
-    fit(model, [StagedUnfreezing(STAGES, batchnorm), At(lambda e, m: untouched.update({e: unchanged_groups(m, before)}))])
-    assert untouched == {0: ["stem", "stage1", "stage2", "stage3"], 1: ["stem", "stage1", "stage2"], 2: ["stem", "stage1"]}
+    fit(
+        model,
+        [StagedUnfreezing(STAGES, batchnorm), At(lambda e, m: untouched.update({e: unchanged_groups(m, before)}))],
+    )
+    assert untouched == {
+        0: ["stem", "stage1", "stage2", "stage3"],
+        1: ["stem", "stage1", "stage2"],
+        2: ["stem", "stage1"],
+    }
     norms = [path for path in before if path.startswith("stage3") and "_bn" in path]
     same = [np.array_equal(before[path], weights(model)[path]) for path in norms]
     assert all(same) if batchnorm == "frozen" else not any(same)
@@ -180,7 +191,9 @@ def test_metrics_csv_and_tensorboard_see_the_logs(tmp_path):
     fit(model, [StagedUnfreezing(STAGES), keras.callbacks.CSVLogger(log), keras.callbacks.TensorBoard(board)])
     with open(log, newline="") as file:
         rows = list(csv.DictReader(file))
-    assert [int(float(row["trainable_parameters"])) for row in rows] == sorted({int(float(r["trainable_parameters"])) for r in rows})
+    assert [int(float(row["trainable_parameters"])) for row in rows] == sorted(
+        {int(float(r["trainable_parameters"])) for r in rows}
+    )
     assert float(rows[1]["learning_rate/stage3"]) == pytest.approx(0.01)
     assert "accuracy" in rows[0]
     if keras.config.backend() == "tensorflow":
@@ -237,7 +250,11 @@ def test_backup_and_restore_resumes_in_the_right_stage(tmp_path, first, stop):
     fit(whole, callbacks(keras.callbacks.BackupAndRestore(tmp_path / "whole")), epochs=4)
     broken = compiled()
     with pytest.raises(Stop):
-        fit(broken, [*callbacks(keras.callbacks.BackupAndRestore(tmp_path / "b", delete_checkpoint=False)), StopAt(stop)], epochs=4)
+        fit(
+            broken,
+            [*callbacks(keras.callbacks.BackupAndRestore(tmp_path / "b", delete_checkpoint=False)), StopAt(stop)],
+            epochs=4,
+        )
     resumed = compiled()
     history = fit(resumed, callbacks(keras.callbacks.BackupAndRestore(tmp_path / "b")), epochs=4)
     assert history.epoch == list(range(stop, 4))
@@ -289,27 +306,54 @@ def test_deepcopy_before_fit_and_configuration_stays():
 
 def test_a_keras_model_that_is_not_ours():
     base = keras.applications.MobileNet(weights=None, alpha=0.25, input_shape=(32, 32, 3), classes=3)
-    groups = {"early": r"conv1.*|conv_(dw|pw)_[1-9]_?.*|conv_pad_[1-9]", "late": r"conv_(dw|pw)_1[0-3].*|conv_pad_1.", "head": r"global.*|drop.*|conv_preds|reshape.*|pred.*"}
+    groups = {
+        "early": r"conv1.*|conv_(dw|pw)_[1-9]_?.*|conv_pad_[1-9]",
+        "late": r"conv_(dw|pw)_1[0-3].*|conv_pad_1.",
+        "head": r"global.*|drop.*|conv_preds|reshape.*|pred.*",
+    }
     groups["early"] = r"conv1.*|conv_(dw|pw)_[1-9](_.*)?|conv_pad_[1-9]"
     base.compile("sgd", "sparse_categorical_crossentropy")
     before = weights(base)
     x, y = data(12, size=32)
     history = base.fit(
-        x, y, epochs=2, verbose=0, callbacks=[StagedUnfreezing({0: "head", 1: "late"}, groups=groups), LayerwiseLearningRate(0.5, groups=groups)]
+        x,
+        y,
+        epochs=2,
+        verbose=0,
+        callbacks=[StagedUnfreezing({0: "head", 1: "late"}, groups=groups), LayerwiseLearningRate(0.5, groups=groups)],
     )
     changed = {path.split("/")[0] for path, value in weights(base).items() if not np.array_equal(before[path], value)}
-    assert changed and all(name.startswith(("conv_preds", "conv_pw_1", "conv_dw_1")) and name not in ("conv_pw_1", "conv_dw_1") for name in changed)
-    assert list(history.history) == ["loss", "learning_rate/early", "learning_rate/late", "learning_rate/head", "trainable_parameters"]
+    assert changed and all(
+        name.startswith(("conv_preds", "conv_pw_1", "conv_dw_1")) and name not in ("conv_pw_1", "conv_dw_1")
+        for name in changed
+    )
+    assert list(history.history) == [
+        "loss",
+        "learning_rate/early",
+        "learning_rate/late",
+        "learning_rate/head",
+        "trainable_parameters",
+    ]
 
 
 def test_a_nested_trunk_with_a_head_of_ones_own():
     trunk = kresnets.CifarResNet20(include_top=False, pooling="avg", input_shape=(16, 16, 3))
-    model = keras.Sequential([keras.Input((16, 16, 3)), keras.layers.RandomFlip(), trunk, keras.layers.BatchNormalization(), keras.layers.Dense(3)])
+    model = keras.Sequential(
+        [
+            keras.Input((16, 16, 3)),
+            keras.layers.RandomFlip(),
+            trunk,
+            keras.layers.BatchNormalization(),
+            keras.layers.Dense(3),
+        ]
+    )
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     before = weights(trunk)
     x, y = data(size=16)
     model.fit(x, y, epochs=2, verbose=0, callbacks=[StagedUnfreezing({0: "head", 1: "stage3_block3"})])
-    changed = {path.split("_conv")[0] for path, value in weights(trunk).items() if not np.array_equal(before[path], value)}
+    changed = {
+        path.split("_conv")[0] for path, value in weights(trunk).items() if not np.array_equal(before[path], value)
+    }
     assert changed == {"stage3_block3"}
     assert model.layers[-2].trainable  # a norm of the head always learns
 
@@ -346,7 +390,20 @@ def test_the_same_promises_on_jax():
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     chosen = "frozen_group and frozen] or survive or second or [1] and order or [2] and file or 2-True or nested or averages or interrupted and plain"
     files = [__file__, os.path.join(os.path.dirname(__file__), "test_fine_tune.py")]
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files, "-m", "not slow", "-k", chosen]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-x",
+        "-p",
+        "no:cacheprovider",
+        *files,
+        "-m",
+        "not slow",
+        "-k",
+        chosen,
+    ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 9

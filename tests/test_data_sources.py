@@ -345,9 +345,7 @@ def tiny():
     return TinyCells
 
 
-@pytest.mark.parametrize(
-    ("config", "sizes"), [("whole", (26, 4, 10)), ("split", (34, 6, 10)), ("secret", (26, 4, 10))]
-)
+@pytest.mark.parametrize(("config", "sizes"), [("whole", (26, 4, 10)), ("split", (34, 6, 10)), ("secret", (26, 4, 10))])
 def test_tfds(tiny, config, sizes, tmp_path):
     data = load_data(f"tiny_cells/{config}", data_dir=str(tmp_path), progress=False)
     assert data.name == f"tiny_cells/{config}" and data.class_names == ("left", "right")

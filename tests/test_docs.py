@@ -61,7 +61,11 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 2
     for block in blocks:
-        small = block.replace("ResNet50", "CifarResNet20").replace("224", "32").replace('weights="imagenet"', "weights=None")
+        small = (
+            block.replace("ResNet50", "CifarResNet20")
+            .replace("224", "32")
+            .replace('weights="imagenet"', "weights=None")
+        )
         small = small.replace("Recipe()", "Recipe(head_epochs=1, epochs_per_stage=1)").replace("epochs=9", "epochs=1")
         exec(compile(small.replace("stage3", "stage2").replace("stage4", "stage3"), "README.md", "exec"), {})
     keras.backend.clear_session()

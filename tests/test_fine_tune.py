@@ -18,7 +18,9 @@ def photographs(count=40, classes=3, size=12, seed=0):
     """Make images 0..255 with labels 0..classes-1."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, classes, count)
-    return np.clip(rng.normal(90 + 40 * labels[:, None, None, None], 30, (count, size, size, 3)), 0, 255).astype("uint8"), labels
+    return np.clip(rng.normal(90 + 40 * labels[:, None, None, None], 30, (count, size, size, 3)), 0, 255).astype(
+        "uint8"
+    ), labels
 
 
 def test_the_default_recipe_is_the_documented_one():
@@ -57,7 +59,9 @@ def test_the_schedule_is_keras_cosine_in_each_stage_and_serializes():
     restored = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
     for step in range(0, 60, 3):
         expected = float(first(step)) if step < 20 else float(second(step - 20))
-        assert float(schedule(step)) == pytest.approx(expected, abs=1e-7) == pytest.approx(float(restored(step)), abs=1e-7)
+        assert (
+            float(schedule(step)) == pytest.approx(expected, abs=1e-7) == pytest.approx(float(restored(step)), abs=1e-7)
+        )
 
 
 def test_it_equals_preprocessing_compiling_and_fitting_by_hand():
@@ -104,7 +108,9 @@ def test_arrays_datasets_and_pydatasets_are_the_same_to_it():
 def test_the_epoch_with_the_best_validation_loss_is_kept():
     model = tiny()
     x, y = photographs()
-    recipe = dataclasses.replace(SHORT, stages=("stage3",), epochs_per_stage=2, schedule="constant", trunk_learning_rate=0.5)  # too fast
+    recipe = dataclasses.replace(
+        SHORT, stages=("stage3",), epochs_per_stage=2, schedule="constant", trunk_learning_rate=0.5
+    )  # too fast
     history = fine_tune(model, (x, y), (x, y), recipe, verbose=0)
     losses = history.history["val_loss"]
     assert losses[-1] > min(losses)
@@ -151,7 +157,9 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bits(tmp_path, recipe):
     for batches in (1, 4, 2, 5, 100):
         model = tiny(dropout=0.3)
         try:
-            history = fine_tune(model, (x, y), (x, y), recipe, callbacks=[StopAfter(batches)], state_dir=tmp_path, verbose=0)
+            history = fine_tune(
+                model, (x, y), (x, y), recipe, callbacks=[StopAfter(batches)], state_dir=tmp_path, verbose=0
+            )
         except Stop:
             continue
         break
@@ -221,7 +229,9 @@ def test_a_model_that_is_not_ours_says_its_mode_and_groups():
     images = photographs(16, size=32)
     with pytest.raises(ValueError, match="preprocess='torch'"):
         fine_tune(base, images, recipe=SHORT, groups=groups, verbose=0)
-    history = fine_tune(base, images, recipe=dataclasses.replace(SHORT, stages=("late",)), groups=groups, preprocess="tf", verbose=0)
+    history = fine_tune(
+        base, images, recipe=dataclasses.replace(SHORT, stages=("late",)), groups=groups, preprocess="tf", verbose=0
+    )
     assert len(history.epoch) == 2
 
 
@@ -258,7 +268,11 @@ X, Y = photographs()
         (tiny, dict(train=(X, Y), callbacks=kresnets.LayerwiseLearningRate(0.5)), "which the recipe brings already"),
         (tiny, dict(train=(X[:, :8], Y)), "takes images of shape"),
         (tiny, dict(train=(X, Y), recipe=Recipe(stages=("stage9",))), "no group or block 'stage9'"),
-        (lambda: kresnets.build(TINY, include_top=False, input_shape=(12, 12, 3)), dict(train=(X, Y)), "one score a class"),
+        (
+            lambda: kresnets.build(TINY, include_top=False, input_shape=(12, 12, 3)),
+            dict(train=(X, Y)),
+            "one score a class",
+        ),
         (lambda: kresnets.build(TINY, classes=1, input_shape=(12, 12, 3)), dict(train=(X, Y * 0)), "has 1 output"),
     ],
 )

@@ -38,7 +38,18 @@ def folder(tmp_path_factory):
 
 def command(folder, run, *more):
     small = "--model CifarResNet20 --weights none --size 32 --batch-size 16 --head-epochs 2 --epochs-per-stage 2 --stages stage3 stage2".split()
-    return [sys.executable, "apps/finetune.py", "--data", str(folder), "--out", str(run), "--dtype", "float32", *small, *more]
+    return [
+        sys.executable,
+        "apps/finetune.py",
+        "--data",
+        str(folder),
+        "--out",
+        str(run),
+        "--dtype",
+        "float32",
+        *small,
+        *more,
+    ]
 
 
 def start(arguments, **options):
@@ -78,10 +89,23 @@ def test_a_run_leaves_what_it_promises(finished):
     rows = history(run)
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(6)]
     assert [row["stage"] for row in rows] == ["head"] * 2 + ["stage3"] * 2 + ["stage2"] * 2
-    assert float(rows[0]["learning_rate/stage3"]) == 0 < float(rows[2]["learning_rate/stage3"]) < float(rows[2]["learning_rate/head"])
+    assert (
+        float(rows[0]["learning_rate/stage3"])
+        == 0
+        < float(rows[2]["learning_rate/stage3"])
+        < float(rows[2]["learning_rate/head"])
+    )
     assert float(rows[0]["trainable_parameters"]) == 130
     numbers = json.loads((run / "metrics.json").read_text())
-    assert {"accuracy", "balanced_accuracy", "auc", "seconds", "images_per_second", "accuracy_interval", "per_class"} <= set(numbers)
+    assert {
+        "accuracy",
+        "balanced_accuracy",
+        "auc",
+        "seconds",
+        "images_per_second",
+        "accuracy_interval",
+        "per_class",
+    } <= set(numbers)
     assert numbers["accuracy_interval"][0] <= numbers["accuracy"] <= numbers["accuracy_interval"][1]
     assert set(numbers["per_class"]["defective"]) >= {"recall", "precision", "count"}
     assert "stage 2/3, epoch 3/6, stage3 and above train" in output and "random trunk stays frozen" in output
@@ -127,7 +151,8 @@ def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, 
 
 
 def kill_and_resume(folder, run, kills, rng, whole):
-    """Kill the command with -9 at random moments of the time that a whole run takes, then let it end; return how many kills met it."""
+    """Kill the command with -9 at random moments of the time that a whole run takes, then let it end; return how many
+    kills met it."""
     found = 0
     for _ in range(kills):
         process = start(command(folder, run))
@@ -200,8 +225,28 @@ def test_overwrite_destroys_nothing_until_the_new_run_can_begin(finished, folder
     copy = tmp_path / "copy"
     shutil.copytree(finished[0], copy)
     before = snapshot(copy)
-    for wrong in (["--model", "Nope"], ["--optimizer", "magic"], ["--stages", "stage9"], ["--weights", "lost.h5"], ["--size", "4"]):
-        assert ask("--data", str(folder), "--out", str(copy), "--overwrite", "--model", "CifarResNet20", "--weights", "none", *wrong) == 2
+    for wrong in (
+        ["--model", "Nope"],
+        ["--optimizer", "magic"],
+        ["--stages", "stage9"],
+        ["--weights", "lost.h5"],
+        ["--size", "4"],
+    ):
+        assert (
+            ask(
+                "--data",
+                str(folder),
+                "--out",
+                str(copy),
+                "--overwrite",
+                "--model",
+                "CifarResNet20",
+                "--weights",
+                "none",
+                *wrong,
+            )
+            == 2
+        )
         assert capsys.readouterr().err
     keras.mixed_precision.set_dtype_policy("float32")
     assert snapshot(copy) == before
@@ -211,17 +256,38 @@ def test_overwrite_destroys_nothing_until_the_new_run_can_begin(finished, folder
 def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
     source, carried, served = tmp_path / "source", tmp_path / "carried", tmp_path / "served"
     shared = "--model CifarResNet20 --size 64 --dtype float32 --batch-size 16".split()
-    learn = ["--data", "elpv/poly", "--from-scratch", "--weights", "none", "--epochs-per-stage", "4", "--out", str(source)]
+    learn = [
+        "--data",
+        "elpv/poly",
+        "--from-scratch",
+        "--weights",
+        "none",
+        "--epochs-per-stage",
+        "4",
+        "--out",
+        str(source),
+    ]
     assert finish([sys.executable, "apps/finetune.py", *learn, *shared]).returncode == 0
     assert json.loads((source / "metrics.json").read_text())["auc"] > 0.75
     carry = "--data elpv/mono --limit 75 --head-epochs 1 --stages stage3 --epochs-per-stage 1 --class-weight balanced".split()
-    done = finish([sys.executable, "apps/finetune.py", *carry, "--weights", str(source), "--out", str(carried), *shared])
+    done = finish(
+        [sys.executable, "apps/finetune.py", *carry, "--weights", str(source), "--out", str(carried), *shared]
+    )
     assert done.returncode == 0, done.stderr
-    trunks = [keras.saving.load_model(run / "model.keras").get_layer("stage2_block1_conv1").get_weights()[0] for run in (source, carried)]
+    trunks = [
+        keras.saving.load_model(run / "model.keras").get_layer("stage2_block1_conv1").get_weights()[0]
+        for run in (source, carried)
+    ]
     np.testing.assert_array_equal(*trunks)
     assert finish([sys.executable, "apps/export.py", str(carried), str(served)]).returncode == 0
-    photographs = [str(file.locate()) for file in importlib.metadata.files("elpv-dataset") if file.name in ("cell0003.png", "cell0397.png")]
-    answers = [finish([sys.executable, "apps/predict.py", str(model), *photographs]).stdout for model in (carried, served)]
+    photographs = [
+        str(file.locate())
+        for file in importlib.metadata.files("elpv-dataset")
+        if file.name in ("cell0003.png", "cell0397.png")
+    ]
+    answers = [
+        finish([sys.executable, "apps/predict.py", str(model), *photographs]).stdout for model in (carried, served)
+    ]
     assert answers[0].count("defective") == 2
     scores = [[float(line.split()[-1]) for line in answer.splitlines()[1:]] for answer in answers]
     np.testing.assert_allclose(*scores, atol=2e-4)
@@ -275,10 +341,12 @@ def test_a_damaged_image_is_refused_or_skipped_and_listed(folder, tmp_path):
     half = next((data / "functional").iterdir())
     half.write_bytes(half.read_bytes()[:2000])
     done = finish(command(data, tmp_path / "run"))
-    assert done.returncode == 2 and half.name in done.stderr and "--bad-images" in done.stderr.replace("bad_images=", "--bad-images ")
+    assert (
+        done.returncode == 2
+        and half.name in done.stderr
+        and "--bad-images" in done.stderr.replace("bad_images=", "--bad-images ")
+    )
     done = finish(command(data, tmp_path / "run", "--bad-images", "skip", "--stages", "--head-epochs", "1"))
     assert done.returncode == 0, done.stderr
     assert half.name in (tmp_path / "run" / "bad_images.txt").read_text()
     assert half.name in done.stdout or "left out as damaged" in done.stdout
-
-

@@ -1,4 +1,5 @@
-"""Optimizer surgery against other optimizer runs: a scaled rate equals a lower rate, a rebuilt optimizer one that never was."""
+"""Optimizer surgery against other optimizer runs: a scaled rate equals a lower rate, a rebuilt optimizer one that
+never was."""
 
 import keras
 import numpy as np
@@ -39,7 +40,8 @@ def _marked(names):
 
 
 def _fit(model, optimizer, epochs=2, callbacks=()):
-    # Eagerly: the arithmetic is the same, and hundreds of traces are not made. tests/test_callbacks.py trains in graphs.
+    # Eagerly: the arithmetic is the same, and hundreds of traces are not made. tests/test_callbacks.py trains in
+    # graphs.
     model.compile(optimizer, "sparse_categorical_crossentropy", run_eagerly=True)
     x, y = data()
     model.fit(x, y, batch_size=6, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
@@ -50,7 +52,9 @@ def _fit(model, optimizer, epochs=2, callbacks=()):
 def test_a_ratio_equals_a_lower_rate(name):
     lower = _fit(tiny(), OPTIMIZERS[name](0.0025))
     groups = kresnets.groups(lower)
-    scaled = _fit(tiny(), OPTIMIZERS[name](0.01), callbacks=[kresnets.LayerwiseLearningRate(dict.fromkeys(groups, 0.25))])
+    scaled = _fit(
+        tiny(), OPTIMIZERS[name](0.01), callbacks=[kresnets.LayerwiseLearningRate(dict.fromkeys(groups, 0.25))]
+    )
     for path, value in weights(lower).items():
         np.testing.assert_allclose(weights(scaled)[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
     assert any(not np.array_equal(weights(lower)[path], value) for path, value in weights(tiny()).items())
@@ -66,13 +70,19 @@ def test_ratio_zero_changes_no_trainable_variable_and_the_others_as_always(name)
     assert all(np.array_equal(before[path], after[path]) for path in frozen)
     assert not any(np.array_equal(before[path], after[path]) for path in moving)
     statistics = [path for path in before if "moving_mean" in path]
-    assert not any(np.array_equal(before[path], after[path]) for path in statistics)  # at ratio 0 norms still see the data
+    assert not any(
+        np.array_equal(before[path], after[path]) for path in statistics
+    )  # at ratio 0 norms still see the data
 
 
 @pytest.mark.parametrize("name", _marked(["sgd", "adam", "adamw", "rmsprop", "lion"]))
 def test_keras_multi_optimizer_is_a_second_witness(name):
-    mine = _fit(tiny(), OPTIMIZERS[name](0.01), callbacks=[kresnets.LayerwiseLearningRate({"stage3": 0.1, "stem": 0.5})])
-    by_path = O.OptimizerMap(OPTIMIZERS[name](0.01), {"stage3_.*": OPTIMIZERS[name](0.001), "stem_.*": OPTIMIZERS[name](0.005)})
+    mine = _fit(
+        tiny(), OPTIMIZERS[name](0.01), callbacks=[kresnets.LayerwiseLearningRate({"stage3": 0.1, "stem": 0.5})]
+    )
+    by_path = O.OptimizerMap(
+        OPTIMIZERS[name](0.01), {"stage3_.*": OPTIMIZERS[name](0.001), "stem_.*": OPTIMIZERS[name](0.005)}
+    )
     theirs = _fit(tiny(), O.MultiOptimizer(by_path))
     for path, value in weights(theirs).items():
         np.testing.assert_allclose(weights(mine)[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
@@ -133,7 +143,8 @@ def test_a_joining_variable_starts_its_moving_average_at_its_own_value():
     joined = [i for i, v in enumerate(model.trainable_variables) if v.path.startswith("stage2")]
     for index in joined:
         np.testing.assert_array_equal(
-            keras.ops.convert_to_numpy(averages[index].value), keras.ops.convert_to_numpy(model.trainable_variables[index].value)
+            keras.ops.convert_to_numpy(averages[index].value),
+            keras.ops.convert_to_numpy(model.trainable_variables[index].value),
         )
     assert joined
 
@@ -189,7 +200,9 @@ def test_state_that_cannot_be_carried_is_refused_in_a_sentence():
 
 def test_a_multi_optimizer_is_refused_in_a_sentence():
     model = tiny()
-    model.compile(O.MultiOptimizer(O.OptimizerMap(O.SGD(0.1), {"stem_.*": O.SGD(0.01)})), "sparse_categorical_crossentropy")
+    model.compile(
+        O.MultiOptimizer(O.OptimizerMap(O.SGD(0.1), {"stem_.*": O.SGD(0.01)})), "sparse_categorical_crossentropy"
+    )
     x, y = data()
     with pytest.raises(ValueError, match="MultiOptimizer fixes its variables"):
         model.fit(x, y, verbose=0, callbacks=[kresnets.LayerwiseLearningRate(0.5)])

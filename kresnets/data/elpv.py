@@ -92,13 +92,16 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
     def _generate_examples(self):
         for path, probability, kind in _rows():
             if kind in self.builder_config.types:
-                yield path.name, {
-                    "image": path.read_bytes(),
-                    "label": int(probability >= 0.5),
-                    "probability": probability,
-                    "type": kind,
-                    "filename": path.name,
-                }
+                yield (
+                    path.name,
+                    {
+                        "image": path.read_bytes(),
+                        "label": int(probability >= 0.5),
+                        "probability": probability,
+                        "type": kind,
+                        "filename": path.name,
+                    },
+                )
 
 
 def _rows():
@@ -107,7 +110,7 @@ def _rows():
         data = importlib.resources.files("elpv_dataset") / "data"
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "The ELPV photographs are not installed: `pip install \"kresnets[elpv]\"` (90 MB; the photographs are "
+            'The ELPV photographs are not installed: `pip install "kresnets[elpv]"` (90 MB; the photographs are '
             "CC-BY-NC-SA-4.0, not for commercial use)."
         ) from error
     with (data / "labels.csv").open(encoding="utf-8", newline="") as file:

@@ -34,27 +34,34 @@ def fine_tune(
     state_dir=None,
     verbose="auto",
 ):
-    """Fine-tune a model by a recipe: the head alone, then the trunk stage by stage, each earlier group at a smaller rate.
+    """Fine-tune a model by a recipe: the head alone, then the trunk stage by stage, each earlier group at a smaller
+    rate.
 
     Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing` and
-    `LayerwiseLearningRate`. Afterwards the model has the weights of the epoch with the best validation loss (of the last one without
+    `LayerwiseLearningRate`. Afterwards the model has the weights of the epoch with the best validation loss (of the
+    last one without
     validation).
 
     Args:
         model: a Keras model with its head on, from preprocessed images to class scores (softmax, or logits).
-        train: batches `(images, labels)` as a `tf.data.Dataset` or `keras.utils.PyDataset`, or a pair of arrays (32 a batch, shuffled).
+        train: batches `(images, labels)` as a `tf.data.Dataset` or `keras.utils.PyDataset`, or a pair of arrays (32 a
+            batch, shuffled).
             Images are RGB 0..255 `(batch, height, width, 3)` of the model's size, labels integers `(batch,)`.
         validation: the same, or None. Defaults to None.
         recipe: a `kresnets.Recipe`. Defaults to `Recipe()`.
         cache: `"auto"` or False; the cache of frozen features is not in this version. Defaults to `"auto"`.
         callbacks: further Keras callbacks; they see the logs of the stages. Defaults to ().
-        loss: a Keras loss in place of sparse cross-entropy (from logits where the last activation is not softmax). Defaults to None.
+        loss: a Keras loss in place of sparse cross-entropy (from logits where the last activation is not softmax).
+            Defaults to None.
         metrics: list of Keras metrics. Defaults to None for `["accuracy"]`.
-        preprocess: preprocessing mode, for a model that carries none; see `kresnets.preprocess_input`. Defaults to None.
-        groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults to None.
+        preprocess: preprocessing mode, for a model that carries none; see `kresnets.preprocess_input`. Defaults to
+            None.
+        groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
+            to None.
         class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
         epoch: the `kresnets.data.epoch_variable()` that `train` reads, if it does. Defaults to None.
-        state_dir: folder in which the run's state is kept after each epoch, so that the same call, after an interruption at any moment,
+        state_dir: folder in which the run's state is kept after each epoch, so that the same call, after an
+            interruption at any moment,
             goes on where it was. Defaults to None.
         verbose: as in `model.fit`. Defaults to `"auto"`.
 
@@ -74,13 +81,17 @@ def fine_tune(
         [130, 202882, 253570]
     """
     if cache not in ("auto", False):
-        raise ValueError(f"`cache` must be 'auto' or False: this version has no feature cache. Received: cache={cache!r}")
+        raise ValueError(
+            f"`cache` must be 'auto' or False: this version has no feature cache. Received: cache={cache!r}"
+        )
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
     callbacks = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     for callback in callbacks:
         if isinstance(callback, (StagedUnfreezing, LayerwiseLearningRate)):
-            raise ValueError(f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe.")
+            raise ValueError(
+                f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe."
+            )
     where = layout(model, groups)
     names, plan = where.names, recipe.plan(where.names)
     unfreezing = StagedUnfreezing(plan, recipe.batchnorm, groups)
@@ -93,7 +104,12 @@ def fine_tune(
 
     state = None
     if state_dir is not None:
-        told = {"recipe": dataclasses.asdict(recipe), "network": [v.path for v in model.weights], "batches": steps, "preprocess": mode}
+        told = {
+            "recipe": dataclasses.asdict(recipe),
+            "network": [v.path for v in model.weights],
+            "batches": steps,
+            "preprocess": mode,
+        }
         told |= {"class_weight": str(class_weight), "loss": str(loss), "metrics": str(metrics)}
         check_same_run(state_dir, told)
         state = RunState(state_dir, unfreezing.stage_of)
@@ -101,7 +117,9 @@ def fine_tune(
     batches, judged, clocks = _batches(train, validation, recipe, mode, classes, _one_hot(recipe) and loss is None)
     run = [
         EpochSeeds(recipe.seed, [*clocks, *([] if epoch is None else [epoch])]),
-        LayerwiseLearningRate(recipe.ratio, groups),  # first of those that log, so that the state's history has its columns
+        LayerwiseLearningRate(
+            recipe.ratio, groups
+        ),  # first of those that log, so that the state's history has its columns
         state,
         averages,  # after the state, which keeps the weights that learn; before the unfreezing, which rebuilds their averages
         unfreezing,
@@ -138,7 +156,9 @@ class _ConstantRates(keras.callbacks.Callback):
 
 def _check_model(model, loss):
     if not isinstance(getattr(model, "inputs", None), list):
-        raise ValueError(f"fine_tune takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}")
+        raise ValueError(
+            f"fine_tune takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
+        )
     shape = model.output_shape
     if len(model.inputs) != 1 or not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
         raise ValueError(
@@ -146,7 +166,9 @@ def _check_model(model, loss):
             f"add a pool and a Dense layer. Received: {model.name!r} with output shape {shape}"
         )
     if shape[-1] < 2 and loss is None:
-        raise ValueError(f"{model.name!r} has {shape[-1]} output: use 2 or more with integer labels, or pass your own `loss`.")
+        raise ValueError(
+            f"{model.name!r} has {shape[-1]} output: use 2 or more with integer labels, or pass your own `loss`."
+        )
     return shape[-1]
 
 
@@ -158,7 +180,9 @@ def _mode(model, preprocess):
             "weights were trained with; keras.applications' ResNets: 'caffe')."
         )
     if preprocess is not None and carried is not None and preprocess != carried.mode:
-        _LOG.warning("preprocess=%r was asked for, but the weights of %r want %r.", preprocess, model.name, carried.mode)
+        _LOG.warning(
+            "preprocess=%r was asked for, but the weights of %r want %r.", preprocess, model.name, carried.mode
+        )
     return carried.mode if preprocess is None else preprocess
 
 
@@ -178,7 +202,11 @@ def _check_batch(model, source, argument):
     elif isinstance(source, tuple):
         shapes = [tuple(part.shape) for part in source[:2]]
         pixels, labels = source[:2]
-        whole = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating) and np.all(labels == np.round(labels))
+        whole = (
+            np.issubdtype(labels.dtype, np.integer)
+            or np.issubdtype(labels.dtype, np.floating)
+            and np.all(labels == np.round(labels))
+        )
         if not whole or not np.issubdtype(pixels.dtype, np.number):
             raise ValueError(
                 f"`{argument}`: images must be numbers, labels integers, one an image. Received: {pixels.dtype}, {labels.dtype} such as {labels.ravel()[0]!r}"
@@ -190,9 +218,15 @@ def _check_batch(model, source, argument):
         shapes = [tuple(np.shape(part)) for part in batch[:2]]
     images, labels = shapes
     if images is not None and len(images) == 3:
-        raise ValueError(f"`{argument}` gives single images of shape {images}: put them into batches (dataset.batch(32)).")
+        raise ValueError(
+            f"`{argument}` gives single images of shape {images}: put them into batches (dataset.batch(32))."
+        )
     wanted = model.input_shape
-    fits = images is None or len(images) == 4 and all(a is None or b is None or a == b for a, b in zip(images[1:], wanted[1:]))
+    fits = (
+        images is None
+        or len(images) == 4
+        and all(a is None or b is None or a == b for a, b in zip(images[1:], wanted[1:]))
+    )
     if not fits:
         raise ValueError(
             f"`{argument}`: {model.name!r} takes images of shape {wanted[1:]}. Received batches of shape {images}; resize them, or build the "
@@ -217,7 +251,9 @@ def _compile(model, recipe, names, steps, classes, loss, metrics):
     peaks = recipe.peak_rates(names)
     rate = next(iter(peaks.values()))
     if recipe.schedule == "cosine":
-        rate = StagedCosine([e * steps for e in peaks], list(peaks.values()), recipe.epochs(names) * steps, recipe.warmup)
+        rate = StagedCosine(
+            [e * steps for e in peaks], list(peaks.values()), recipe.epochs(names) * steps, recipe.warmup
+        )
     config = {"learning_rate": rate}
     if recipe.weight_decay is not None:
         config["weight_decay"] = recipe.weight_decay
@@ -256,7 +292,12 @@ def _batches(train, validation, recipe, mode, classes, one_hot):
 
 def _say_plan(plan, epochs, state):
     stages = ", ".join(f"{name} from epoch {epoch}" for epoch, name in plan.items())
-    _LOG.info("Fine-tuning for %d epochs: %s%s.", epochs, stages, f"; going on at epoch {state.initial_epoch}" if state and state.initial_epoch else "")
+    _LOG.info(
+        "Fine-tuning for %d epochs: %s%s.",
+        epochs,
+        stages,
+        f"; going on at epoch {state.initial_epoch}" if state and state.initial_epoch else "",
+    )
 
 
 def _whole_history(history, state):

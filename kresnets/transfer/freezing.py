@@ -20,8 +20,10 @@ def freeze(model, through=None, batchnorm="frozen", groups=None):
 
     Args:
         model: a Keras model; see `kresnets.groups`.
-        through: last frozen group or block, such as `"stage2"` or `"stage3_block2"`; None freezes nothing but the norms.
-        batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in learning groups too; `"train"`
+        through: last frozen group or block, such as `"stage2"` or `"stage3_block2"`; None freezes nothing but the
+            norms.
+        batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in learning groups
+            too; `"train"`
             lets them learn with their group. Norms of the head always learn. Defaults to `"frozen"`.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`. Defaults to None.
 
@@ -45,7 +47,8 @@ def freeze(model, through=None, batchnorm="frozen", groups=None):
 
 
 def set_trainable(model, where, learns, batchnorm):
-    """Set every flag below `model`: a layer learns where `learns(place)`, but for the norms that `batchnorm` freezes."""
+    """Set every flag below `model`: a layer learns where `learns(place)`, but for the norms that `batchnorm`
+    freezes."""
     head = len(where.names) - 1
     for container in _containers(model):
         container.trainable = True
@@ -71,7 +74,8 @@ def _with_inner(layer):
 
 
 def copy_trunk(source, target):
-    """Give a model the trunk of another one of the same network: all weights but the head's, and what preprocessing they want.
+    """Give a model the trunk of another one of the same network: all weights but the head's, and what preprocessing
+    they want.
 
     Args:
         source: a Keras model with a kresnets trunk.
@@ -89,20 +93,32 @@ def copy_trunk(source, target):
         >>> float(abs(kresnets.copy_trunk(ten, two).layers[1].get_weights()[0] - ten.layers[1].get_weights()[0]).max())
         0.0
     """
-    trunks = [[layer for name, layers in layout(model).groups().items() if name != "head" for layer in layers] for model in (source, target)]
-    described = [{layer.name: _computation(layer) for layer in trunk if not isinstance(layer, keras.layers.InputLayer)} for trunk in trunks]
+    trunks = [
+        [layer for name, layers in layout(model).groups().items() if name != "head" for layer in layers]
+        for model in (source, target)
+    ]
+    described = [
+        {layer.name: _computation(layer) for layer in trunk if not isinstance(layer, keras.layers.InputLayer)}
+        for trunk in trunks
+    ]
     differing = [name for name in {**described[0], **described[1]} if described[0].get(name) != described[1].get(name)]
     if differing:
         name = differing[0]
         one, other = (trunk.get(name) for trunk in described)
         absent = "absent in one of them"
-        difference = "; ".join(f"{k}: {one[k]} against {other.get(k)}" for k in one if one[k] != other.get(k)) if one and other else absent
+        difference = (
+            "; ".join(f"{k}: {one[k]} against {other.get(k)}" for k in one if one[k] != other.get(k))
+            if one and other
+            else absent
+        )
         raise ValueError(
             f"The trunks of {source.name!r} and {target.name!r} differ in {len(differing)} layers, first in {name} ({difference}): build the "
             "same network for both."
         )
     if any(len({layer.name for layer in trunk}) != len(trunk) for trunk in trunks):
-        raise ValueError("A model has several trunks with layers of the same names: copy each from or to its own model.")
+        raise ValueError(
+            "A model has several trunks with layers of the same names: copy each from or to its own model."
+        )
     weights = {layer.name: layer for layer in trunks[0]}
     for layer in trunks[1]:
         if layer.weights:
@@ -113,7 +129,12 @@ def copy_trunk(source, target):
 
 
 def _computation(layer):
-    """Return what a layer computes: its kind, its settings but for how it starts and whether it learns, and its weights' shapes."""
+    """Return what a layer computes: its kind, its settings but for how it starts and whether it learns, and its
+    weights' shapes."""
     left_out = ("name", "trainable", "dtype", "preprocessing", "build_config")
-    config = {key: value for key, value in layer.get_config().items() if key not in left_out and not key.endswith("_initializer")}
+    config = {
+        key: value
+        for key, value in layer.get_config().items()
+        if key not in left_out and not key.endswith("_initializer")
+    }
     return {"layer": type(layer).__name__, **config, "weights": [tuple(weight.shape) for weight in layer.weights]}

@@ -1,4 +1,5 @@
-"""What a user passes as images and labels, turned into the batches that `fit` takes: augmented, preprocessed, of known length."""
+"""What a user passes as images and labels, turned into the batches that `fit` takes: augmented, preprocessed, of known
+length."""
 
 import keras
 import numpy as np
@@ -10,11 +11,13 @@ _DRAWS_PER_EPOCH = 1 << 31  # above any number of batches: the draws of two epoc
 
 
 class EpochSeeds(keras.callbacks.Callback):
-    """Make each epoch's randomness a function of the seed and the epoch alone, so that a resumed run equals an uninterrupted one.
+    """Make each epoch's randomness a function of the seed and the epoch alone, so that a resumed run equals an
+    uninterrupted one.
 
     Args:
         seed: whole number from 0.
-        clocks: what must know the epoch, by `assign(epoch)`: the `kresnets.data.epoch_variable()` of a pipeline, or `Batches`.
+        clocks: what must know the epoch, by `assign(epoch)`: the `kresnets.data.epoch_variable()` of a pipeline, or
+            `Batches`.
     """
 
     def __init__(self, seed, clocks=()):
@@ -64,7 +67,9 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index):
         if self._arrays:
-            rows = np.sort(self._order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE])  # sorted: h5py takes nothing else
+            rows = np.sort(
+                self._order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
+            )  # sorted: h5py takes nothing else
             batch = tuple(array[rows] for array in self._source)
         else:
             batch = self._source[int(self._order[index])]
@@ -113,7 +118,11 @@ class Preparation:
             return self(batch, None if epoch is None else epoch.read_value() * _DRAWS_PER_EPOCH + number)
 
         # -1 is tf.data.AUTOTUNE. Parallel batches draw the same numbers in any order, since each draw has its own.
-        return dataset.enumerate().map(lambda number, *batch: change(number, batch[0]), -1, deterministic=True).prefetch(-1)
+        return (
+            dataset.enumerate()
+            .map(lambda number, *batch: change(number, batch[0]), -1, deterministic=True)
+            .prefetch(-1)
+        )
 
 
 def _in_range(labels, classes, on_tensors):

@@ -1,8 +1,11 @@
 """Optimizer surgery: another set of variables, or another rate for each, inside one running `fit`.
 
-A Keras optimizer is built once, on a fixed list of variables, and knows one learning rate. Two things are done to it here, on the very
-object that the model and the user hold: `rebuild` gives it another list and keeps the state of all that stays; `scale_updates`
-multiplies each variable's update. Keras has no public door for either, so its private names appear in this file and no other;
+A Keras optimizer is built once, on a fixed list of variables, and knows one learning rate. Two things are done to it
+here, on the very
+object that the model and the user hold: `rebuild` gives it another list and keeps the state of all that stays;
+`scale_updates`
+multiplies each variable's update. Keras has no public door for either, so its private names appear in this file and no
+other;
 tests/test_optimizer.py fails when Keras changes them.
 """
 
@@ -48,9 +51,11 @@ def learning_rate(optimizer, step=None):
 
 
 def rebuild(model):
-    """Build the model's optimizer on exactly `model.trainable_variables`, in place, keeping the state of those that it knew.
+    """Build the model's optimizer on exactly `model.trainable_variables`, in place, keeping the state of those that it
+    knew.
 
-    Iterations, learning rate, slots, accumulated gradients, moving averages and loss scale stay; a variable that joins starts with
+    Iterations, learning rate, slots, accumulated gradients, moving averages and loss scale stay; a variable that joins
+    starts with
     empty slots (its moving average at its own value).
 
     Returns:
@@ -153,7 +158,8 @@ def scale_updates(optimizer, variables):
 
     Args:
         optimizer: a Keras optimizer, built or not.
-        variables: list of `(keras.Variable, ratio)`; a variable not listed has ratio 1. At ratio 0 nothing changes the variable.
+        variables: list of `(keras.Variable, ratio)`; a variable not listed has ratio 1. At ratio 0 nothing changes the
+            variable.
     """
     optimizer = core(optimizer)
     cls = type(optimizer)
@@ -180,13 +186,24 @@ def scale_updates(optimizer, variables):
             if ratio_of(variable) == 0 and average is not None:
                 average.assign(variable)  # exactly: the average of a constant is rounded otherwise
 
-    _set(optimizer, update_step=update_step, _apply_weight_decay=apply_weight_decay, _update_model_variables_moving_average=update_averages)
+    _set(
+        optimizer,
+        update_step=update_step,
+        _apply_weight_decay=apply_weight_decay,
+        _update_model_variables_moving_average=update_averages,
+    )
     _set(optimizer, kresnets_ratio_of=ratio_of)
 
 
 def unscale_updates(optimizer):
     """Take `scale_updates` back."""
-    names = ("update_step", "_apply_weight_decay", "_update_model_variables_moving_average", "_get_current_learning_rate", "kresnets_ratio_of")
+    names = (
+        "update_step",
+        "_apply_weight_decay",
+        "_update_model_variables_moving_average",
+        "_get_current_learning_rate",
+        "kresnets_ratio_of",
+    )
     for name in names:
         vars(core(optimizer)).pop(name, None)
 

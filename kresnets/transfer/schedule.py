@@ -7,7 +7,8 @@ import keras
 class StagedCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Run one `keras.optimizers.schedules.CosineDecay` after the other.
 
-    A schedule, not a callback, so that the rate is right at each step, on every backend, and after a resume: it is a function of
+    A schedule, not a callback, so that the rate is right at each step, on every backend, and after a resume: it is a
+    function of
     the optimizer's iterations, which survive both.
 
     Args:

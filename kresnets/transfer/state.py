@@ -15,15 +15,18 @@ import numpy as np
 class RunState(keras.callbacks.Callback):
     """Write all that a run needs to go on after a kill at any moment, once an epoch.
 
-    Keras's BackupAndRestore overwrites its weights and then its epoch number: a kill in between pairs them wrongly, a kill within
-    leaves half a file. Here the epoch is part of the file's name, each file is written beside and renamed, and old ones go only when
+    Keras's BackupAndRestore overwrites its weights and then its epoch number: a kill in between pairs them wrongly, a
+    kill within
+    leaves half a file. Here the epoch is part of the file's name, each file is written beside and renamed, and old
+    ones go only when
     the new one is whole.
 
     Args:
         folder: where the files lie; made if needed.
         stage_of: function from an epoch to the name of its stage, for the history.
 
-    Files: `epoch-0003.weights.h5` (weights, optimizer) as the epoch of that number left them, `best-0002.npz`, `history.csv`.
+    Files: `epoch-0003.weights.h5` (weights, optimizer) as the epoch of that number left them, `best-0002.npz`,
+        `history.csv`.
     """
 
     def __init__(self, folder, stage_of):
@@ -49,7 +52,8 @@ class RunState(keras.callbacks.Callback):
         logs = {key: float(value) for key, value in (logs or {}).items()}
         self.rows = [*self.rows, {"epoch": epoch, "stage": self._stage_of(epoch), "seconds": seconds, **logs}]
         self.write("history.csv", lambda path: _write_csv(path, self.rows))
-        # This renaming is the moment from which the epoch is done: a kill before it repeats the epoch, and its row is written anew.
+        # This renaming is the moment from which the epoch is done: a kill before it repeats the epoch, and its row is
+        # written anew.
         self.write(f"epoch-{epoch:04d}.weights.h5", self.model.save_weights)
         self.remove("epoch-*.weights.h5", keep=epoch)
 
@@ -83,7 +87,8 @@ class RunState(keras.callbacks.Callback):
 class BestWeights(keras.callbacks.Callback):
     """Keep the weights of the epoch with the lowest validation loss, and put them back when training ends.
 
-    Keras's ModelCheckpoint forgets its best score when a run is resumed, and EarlyStopping keeps its weights in memory alone.
+    Keras's ModelCheckpoint forgets its best score when a run is resumed, and EarlyStopping keeps its weights in memory
+    alone.
 
     Args:
         state: a `RunState` that stands before this one and has the files, or None to keep the weights in memory.
@@ -172,7 +177,8 @@ def _write_csv(path, rows):
 
 
 def check_same_run(folder, description):
-    """Raise a ValueError where the folder holds the state of a run with another description; note this one in a new folder."""
+    """Raise a ValueError where the folder holds the state of a run with another description; note this one in a new
+    folder."""
     path = pathlib.Path(folder) / "run.json"
     text = json.dumps(description, sort_keys=True, indent=1)
     if path.exists():
