@@ -23,8 +23,8 @@ FEW = f"--data elpv/mono --limit 75 {NETWORK} --batch-size 8"
 STEPS = {
     "taught on 1,162 polycrystalline cells": f"apps/finetune.py --data elpv/poly --from-scratch {NETWORK} --weights none --out {RUNS}/source",
     "carried to 75 monocrystalline cells": (
-        f"apps/finetune.py {FEW} --weights {RUNS}/source --head-epochs 20 --stages stage3 stem --epochs-per-stage 20 "
-        f"--learning-rate 1e-2 --trunk-learning-rate 3e-3 --ratio 1 --out {RUNS}/carried"
+        f"apps/finetune.py {FEW} --weights {RUNS}/source --head-epochs 10 --stages stage3 stem --epochs-per-stage 40 "
+        f"--learning-rate 1e-2 --trunk-learning-rate 3e-3 --ratio 1 --augment none --out {RUNS}/carried"
     ),
     "from scratch on the same 75": (
         f"apps/finetune.py {FEW} --weights none --from-scratch --epochs-per-stage 60 --learning-rate 3e-3 --out {RUNS}/scratch"
