@@ -1,10 +1,8 @@
 """Show the whole path on real photographs of solar cells: python apps/demo.py
 
 Teaches a small residual network defects on polycrystalline cells, carries its trunk to monocrystalline ones with only
-75 labelled
-photographs, sets the same network from scratch on the same 75 beside it, exports the carried one and asks the served
-model about three
-photographs in a process without Keras. One seed: a demonstration, no proof.
+75 labelled photographs, sets the same network from scratch on the same 75 beside it, exports the carried one and asks
+the served model about three photographs in a process without Keras. One seed: a demonstration, no proof.
 """
 
 import importlib.metadata

@@ -1,9 +1,8 @@
 """Fine-tune a network on photographs: python apps/finetune.py --data FOLDER --model ResNet50D --out runs/mine
 
 Writes into the run's folder: config.json, history.csv, model.keras, metrics.json, bad_images.txt, curves.png,
-confusion.png,
-mistakes.png and report.html. Interrupted at any moment, the same command goes on where it was; on a finished run it
-prints its metrics.
+confusion.png, mistakes.png and report.html. Interrupted at any moment, the same command goes on where it was; on a
+finished run it prints its metrics.
 """
 
 import argparse

@@ -30,13 +30,11 @@ def build(
     Args:
         spec: a row of `kresnets.SPECS`, or one made from it by `dataclasses.replace`.
         include_top: whether the head (global average pool and dense layer) is there.
-        weights: None for a random start, `"imagenet"`, or a path: `.safetensors` in timm's layout, `.h5`/`.weights.h5`
-            of
-            keras.applications, `.weights.h5` of kresnets.
+        weights: None for a random start, `"imagenet"`, or a path: `.safetensors` in timm's layout,
+            `.h5`/`.weights.h5` of keras.applications, `.weights.h5` of kresnets.
         input_tensor: symbolic tensor (or `keras.Input`) to build upon, `(batch, height, width, channels)`.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` under channels first. None takes the
-            row's
-            size with the head and leaves height and width free without it.
+            row's size with the head and leaves height and width free without it.
         pooling: without the head: `"avg"` or `"max"` for a global pool, None for the feature map.
         classes: outputs of the head. Defaults to the row's.
         classifier_activation: activation of the head; None gives logits. Defaults to `"softmax"`.

@@ -1,8 +1,7 @@
 """Callbacks for any `model.fit`: unfreezing in stages, and a learning rate for each group.
 
 In any order and combination with each other and with Keras's own (those that write logs, such as CSVLogger, come
-after, or they
-do not see what these add).
+after, or they do not see what these add).
 """
 
 import math
@@ -71,8 +70,7 @@ class _GroupCallback(keras.callbacks.Callback):
 
 def _watch_start(model, callback):
     """Until a fit starts, note which of our callbacks it has; when it does, refuse two of a kind, and take back what
-    an interrupted
-    fit left on the optimizer (Keras calls `on_train_end` only after a fit that ends well)."""
+    an interrupted fit left on the optimizer (Keras calls `on_train_end` only after a fit that ends well)."""
     waiting = [*(vars(model).get("kresnets_callbacks") or ()), *([] if callback is None else [callback])]
     vars(model)["kresnets_callbacks"] = waiting
 
@@ -101,19 +99,15 @@ class StagedUnfreezing(_GroupCallback):
     """Train the head alone first, then thaw the trunk from its end (gradual unfreezing, arXiv 1801.06146 section 3.3).
 
     What is never listed stays frozen for good. The optimizer always holds exactly the trainable variables; the state
-    of those that
-    already trained (slots, iterations, averages, loss scale, accumulated gradients) survives each unfreezing. No
-    recompile; the step is
-    traced once more at each stage. After `fit`, flags and optimizer stay as the last stage left them; another `fit`
-    starts afresh.
+    of those that already trained (slots, iterations, averages, loss scale, accumulated gradients) survives each
+    unfreezing. No recompile; the step is traced once more at each stage. After `fit`, flags and optimizer stay as the
+    last stage left them; another `fit` starts afresh.
 
     Args:
         stages: dict `{epoch: group or block}`: from that epoch (counted from 0) on, this one and all above it train.
-            The first epoch
-            must be 0; later ones must go deeper.
-        batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in thawed groups too;
-            `"train"` thaws
-            them with their group. Defaults to `"frozen"`.
+            The first epoch must be 0; later ones must go deeper.
+        batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in thawed groups
+            too; `"train"` thaws them with their group. Defaults to `"frozen"`.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
 
@@ -189,10 +183,9 @@ class StagedUnfreezing(_GroupCallback):
 
     def _watch_restore(self, model):
         # BackupAndRestore reads its file in on_train_begin, before anyone knows the epoch, and Keras skips (with a
-        # warning) the state of
-        # an optimizer built on other variables than the file's. So until the first epoch begins, whoever loads weights
-        # into
-        # the model finds it in the stage that the file was written in: the one whose optimizer has as many variables.
+        # warning) the state of an optimizer built on other variables than the file's. So until the first epoch
+        # begins, whoever loads weights into the model finds it in the stage that the file was written in: the one
+        # whose optimizer has as many variables.
         original = type(model).load_weights
 
         def load_weights(filepath, *args, **kwargs):
@@ -209,16 +202,14 @@ class StagedUnfreezing(_GroupCallback):
 class LayerwiseLearningRate(_GroupCallback):
     """Give each group its own learning rate (discriminative fine-tuning, arXiv 1801.06146 section 3.1).
 
-    The ratio scales the update itself, so it is right for Adam as for SGD, and the decoupled weight decay with it. The
-    optimizer's
-    learning rate stays the one knob: schedules and Keras's callbacks work on it. Never touches `trainable`: at ratio 0
-    no trainable
-    variable changes, while batch norms that are not frozen still move their statistics.
+    The ratio scales the update itself, so it is right for Adam as for SGD, and the decoupled weight decay with it.
+    The optimizer's learning rate stays the one knob: schedules and Keras's callbacks work on it. Never touches
+    `trainable`: at ratio 0 no trainable variable changes, while batch norms that are not frozen still move their
+    statistics.
 
     Args:
         ratios: a number: the k-th group below the head learns at `ratios ** k` of the head's rate; or a dict `{group:
-            ratio}`, in which
-            a group not named has ratio 1. Ratios are at least 0.
+            ratio}`, in which a group not named has ratio 1. Ratios are at least 0.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
 

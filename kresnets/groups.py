@@ -1,8 +1,7 @@
 """The groups of a network: stem, stage1..stageN, head, in the order in which an image passes them.
 
 The name of a trunk's layer says its group (`stage3_block2_conv1` is in `stage3`), so a model needs no bookkeeping:
-whatever is
-read back from a file, cloned, nested or given a new head still has its groups.
+whatever is read back from a file, cloned, nested or given a new head still has its groups.
 """
 
 import dataclasses
@@ -70,13 +69,12 @@ def groups(model, patterns=None):
     Args:
         model: a Keras model with a kresnets trunk, nested or with a head of its own; or any other with `patterns`.
         patterns: for other models, an ordered dict `{group: regex}`; each regex must match whole layer names
-            (`re.fullmatch`),
-            and each layer that has weights must match exactly one. The last group is the head. Defaults to None.
+            (`re.fullmatch`), and each layer that has weights must match exactly one. The last group is the head.
+            Defaults to None.
 
     Returns:
         Dict group -> list of layers: `stem` (with the input and what precedes the stem in its graph), `stage1` ..
-        `stageN`, `head`
-        (with all that a user adds around the trunk).
+        `stageN`, `head` (with all that a user adds around the trunk).
 
     Raises:
         ValueError: where the model has no kresnets trunk and no patterns are given, or where a layer matches none or

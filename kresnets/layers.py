@@ -18,15 +18,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
     """Keras's batch normalization, computed by one fused kernel where TensorFlow has one.
 
     The same arguments, weights and numbers as `keras.layers.BatchNormalization` (arXiv 1502.03167). The kernel serves
-    inputs
-    `(batch, height, width, channels)` in float32 or bfloat16 on the TensorFlow backend; masked, renormalized,
-    synchronized or
-    channels-first inputs, other dtypes, ranks and backends run Keras's own code.
+    inputs `(batch, height, width, channels)` in float32 or bfloat16 on the TensorFlow backend; masked, renormalized,
+    synchronized or channels-first inputs, other dtypes, ranks and backends run Keras's own code.
 
     Args:
         preprocessing: a `kresnets.Preprocessing` (or its dict) that the weights of the model want; it travels here
-            because a
-            layer's config survives saving, cloning and a new head. Set on the first norm of a trunk only.
+            because a layer's config survives saving, cloning and a new head. Set on the first norm of a trunk only.
         **kwargs: those of `keras.layers.BatchNormalization`.
 
     Example:
@@ -131,8 +128,8 @@ def relu(x, name):
 def pad_channels(x, extra, name):
     """Append `extra` channels of zeros."""
     # ZeroPadding2D pads the two axes that its data format calls height and width. Told the other format, its second
-    # (or first)
-    # axis is the channels: so Keras's own layer, which every Keras can load, does what no Keras layer offers by name.
+    # (or first) axis is the channels: so Keras's own layer, which every Keras can load, does what no Keras layer
+    # offers by name.
     if keras.config.image_data_format() == "channels_last":
         return keras.layers.ZeroPadding2D(((0, 0), (0, extra)), data_format="channels_first", name=name)(x)
     return keras.layers.ZeroPadding2D(((0, extra), (0, 0)), data_format="channels_last", name=name)(x)

@@ -7,8 +7,7 @@ def as_plain_keras(model):
     """Copy a model with every layer of kresnets replaced by Keras's own.
 
     The copy computes the same numbers and its `.keras` file loads wherever Keras is, at Keras's speed. It no longer
-    says how its
-    weights want their images (`kresnets.preprocessing_of` gives None): note it down.
+    says how its weights want their images (`kresnets.preprocessing_of` gives None): note it down.
 
     Args:
         model: a Functional Keras model, nested ones included.

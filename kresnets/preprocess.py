@@ -60,9 +60,9 @@ def preprocess_input(x, data_format=None, mode="torch"):
         x: array or tensor of RGB values 0..255, `(..., height, width, 3)`, or `(..., 3, height, width)` with
             `data_format="channels_first"`. Any dtype; never changed in place.
         data_format: `"channels_last"`, `"channels_first"` or None for `keras.config.image_data_format()`.
-        mode: `"caffe"` (RGB to BGR, ImageNet mean subtracted, no scaling; keras.applications' ResNets),
-            `"tf"` (scaled to -1..1; their v2 and Inception nets) or
-            `"torch"` (scaled to 0..1, ImageNet mean and deviation; timm's and torchvision's files).
+        mode: `"caffe"` (RGB to BGR, ImageNet mean subtracted, no scaling; keras.applications' ResNets), `"tf"`
+            (scaled to -1..1; their v2 and Inception nets) or `"torch"` (scaled to 0..1, ImageNet mean and deviation;
+            timm's and torchvision's files).
 
     Returns:
         The same kind of array or tensor, in a floating dtype, equal to `keras.applications`' own result for that mode.

@@ -1,9 +1,8 @@
 """Every architecture as a frozen row of data.
 
 A network is a `ResNetSpec`; a variant is the same row with other values, never another function. `SPECS` holds the
-rows of the
-public builders by their names; `dataclasses.replace(SPECS["ResNet50D"], ...)` makes a row of one's own for
-`kresnets.build`.
+rows of the public builders by their names; `dataclasses.replace(SPECS["ResNet50D"], ...)` makes a row of one's own
+for `kresnets.build`.
 """
 
 import dataclasses
@@ -25,8 +24,7 @@ class Spec:
         dropout: rate before the head's last layer, 0 <= dropout < 1.
         imagenet: whether ImageNet weights of this network exist (decides the builder's default for `weights`).
         params: learned parameters (trainable ones, without moving statistics) with the default head on 3 channels;
-            None for
-            a row of one's own. Checked against the built network by the tests.
+            None for a row of one's own. Checked against the built network by the tests.
     """
 
     name: str
@@ -62,8 +60,7 @@ class ResNetSpec(Spec):
         widths: channels of each stage's 3x3 convolutions; a bottleneck block puts out 4 times as many.
         block: `"basic"` (two 3x3) or `"bottleneck"` (1x1, 3x3, 1x1); arXiv 1512.03385 figure 5.
         stride_on: convolution of a bottleneck block that strides: the first `"1x1"` (A) or the `"3x3"` (B, arXiv
-            1812.01187 section
-            4.1). A basic block strides in its first 3x3.
+            1812.01187 section 4.1). A basic block strides in its first 3x3.
         downsample_in: block of a stage that strides: `"first"`, or `"last"` as keras.applications' v2 nets.
         strides: stride of each stage.
         stem: `"imagenet"` (7x7 stride 2 and a 3x3 max pool stride 2) or `"cifar"` (one 3x3).

@@ -37,16 +37,15 @@ def fine_tune(
     """Fine-tune a model by a recipe: the head alone, then the trunk stage by stage, each earlier group at a smaller
     rate.
 
-    Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing` and
-    `LayerwiseLearningRate`. Afterwards the model has the weights of the epoch with the best validation loss (of the
-    last one without
-    validation).
+    Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing`
+    and `LayerwiseLearningRate`. Afterwards the model has the weights of the epoch with the best validation loss (of
+    the last one without validation).
 
     Args:
         model: a Keras model with its head on, from preprocessed images to class scores (softmax, or logits).
         train: batches `(images, labels)` as a `tf.data.Dataset` or `keras.utils.PyDataset`, or a pair of arrays (32 a
-            batch, shuffled).
-            Images are RGB 0..255 `(batch, height, width, 3)` of the model's size, labels integers `(batch,)`.
+            batch, shuffled). Images are RGB 0..255 `(batch, height, width, 3)` of the model's size, labels integers
+            `(batch,)`.
         validation: the same, or None. Defaults to None.
         recipe: a `kresnets.Recipe`. Defaults to `Recipe()`.
         cache: `"auto"` or False; the cache of frozen features is not in this version. Defaults to `"auto"`.
@@ -61,8 +60,7 @@ def fine_tune(
         class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
         epoch: the `kresnets.data.epoch_variable()` that `train` reads, if it does. Defaults to None.
         state_dir: folder in which the run's state is kept after each epoch, so that the same call, after an
-            interruption at any moment,
-            goes on where it was. Defaults to None.
+            interruption at any moment, goes on where it was. Defaults to None.
         verbose: as in `model.fit`. Defaults to `"auto"`.
 
     Returns:

@@ -23,8 +23,7 @@ def freeze(model, through=None, batchnorm="frozen", groups=None):
         through: last frozen group or block, such as `"stage2"` or `"stage3_block2"`; None freezes nothing but the
             norms.
         batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in learning groups
-            too; `"train"`
-            lets them learn with their group. Norms of the head always learn. Defaults to `"frozen"`.
+            too; `"train"` lets them learn with their group. Norms of the head always learn. Defaults to `"frozen"`.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`. Defaults to None.
 
     Returns:

@@ -1,12 +1,9 @@
 """Optimizer surgery: another set of variables, or another rate for each, inside one running `fit`.
 
 A Keras optimizer is built once, on a fixed list of variables, and knows one learning rate. Two things are done to it
-here, on the very
-object that the model and the user hold: `rebuild` gives it another list and keeps the state of all that stays;
-`scale_updates`
-multiplies each variable's update. Keras has no public door for either, so its private names appear in this file and no
-other;
-tests/test_optimizer.py fails when Keras changes them.
+here, on the very object that the model and the user hold: `rebuild` gives it another list and keeps the state of all
+that stays; `scale_updates` multiplies each variable's update. Keras has no public door for either, so its private
+names appear in this file and no other; tests/test_optimizer.py fails when Keras changes them.
 """
 
 import contextlib
@@ -54,9 +51,8 @@ def rebuild(model):
     """Build the model's optimizer on exactly `model.trainable_variables`, in place, keeping the state of those that it
     knew.
 
-    Iterations, learning rate, slots, accumulated gradients, moving averages and loss scale stay; a variable that joins
-    starts with
-    empty slots (its moving average at its own value).
+    Iterations, learning rate, slots, accumulated gradients, moving averages and loss scale stay; a variable that
+    joins starts with empty slots (its moving average at its own value).
 
     Returns:
         Whether anything had to change.

@@ -17,20 +17,18 @@ class Recipe:
     Args:
         head_epochs: epochs in which the head alone learns. Defaults to 3.
         stages: groups, or blocks such as `"stage3_block4"`, thawed one after the other; None for the last stage down
-            to `stage2`; what
-            is not named, nor above a named one, stays frozen for ever; `()` leaves it at the head. Defaults to None.
+            to `stage2`; what is not named, nor above a named one, stays frozen for ever; `()` leaves it at the head.
+            Defaults to None.
         epochs_per_stage: epochs after each unfreezing. Defaults to 3.
         learning_rate: peak rate while the head learns alone. Defaults to 1e-3.
         trunk_learning_rate: peak rate once the trunk thaws, for the head too. Defaults to 1e-4.
         ratio: the k-th group below the head learns at `ratio ** k` of the rate, 0..1 and above (arXiv 1801.06146
-            section 3.1).
-            Defaults to 0.5.
+            section 3.1). Defaults to 0.5.
         batchnorm: `"frozen"` or `"train"`, see `StagedUnfreezing`. Defaults to `"frozen"`.
         optimizer: name of a Keras optimizer. Defaults to `"adamw"`.
         weight_decay: decoupled, on kernels only; None for the optimizer's own default. Defaults to 1e-4.
         schedule: `"cosine"`, down to 0 once in each stage, or `"constant"`, on which `ReduceLROnPlateau` and its like
-            can work.
-            Defaults to `"cosine"`.
+            can work. Defaults to `"cosine"`.
         warmup: share of each stage's steps in which the rate rises from 0, 0..1 (cosine only). Defaults to 0.1.
         augment: `"none"`, `"light"` or `"strong"`, see `kresnets.data.augmentation`. Defaults to `"light"`.
         views: augmented copies of each image that the feature cache keeps. Without the cache there is only 1. Defaults

@@ -8,8 +8,7 @@ class StagedCosine(keras.optimizers.schedules.LearningRateSchedule):
     """Run one `keras.optimizers.schedules.CosineDecay` after the other.
 
     A schedule, not a callback, so that the rate is right at each step, on every backend, and after a resume: it is a
-    function of
-    the optimizer's iterations, which survive both.
+    function of the optimizer's iterations, which survive both.
 
     Args:
         starts: first step of each stage, the first one 0.

@@ -16,10 +16,8 @@ class RunState(keras.callbacks.Callback):
     """Write all that a run needs to go on after a kill at any moment, once an epoch.
 
     Keras's BackupAndRestore overwrites its weights and then its epoch number: a kill in between pairs them wrongly, a
-    kill within
-    leaves half a file. Here the epoch is part of the file's name, each file is written beside and renamed, and old
-    ones go only when
-    the new one is whole.
+    kill within leaves half a file. Here the epoch is part of the file's name, each file is written beside and
+    renamed, and old ones go only when the new one is whole.
 
     Args:
         folder: where the files lie; made if needed.
