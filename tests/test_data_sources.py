@@ -108,6 +108,12 @@ def test_duplicates(folder):
         load_data(folder, progress=False)
 
 
+def test_half_a_csv_header_is_told(tmp_path):
+    (tmp_path / "list.csv").write_text("path,foo\na.png,x\n")
+    with pytest.raises(ValueError, match="looks like a header without a column named label or class"):
+        load_data(tmp_path / "list.csv", progress=False)
+
+
 def test_a_leak_between_given_parts_is_said(tmp_path):
     for part in ("train", "test"):
         fill(tmp_path / part / "a", 10)

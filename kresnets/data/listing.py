@@ -107,7 +107,7 @@ def list_csv(file):
             rows = [(reader.line_num, row) for reader in [csv.reader(stream)] for row in reader if any(row)]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{file} is no CSV file in UTF-8 ({error}): write one line `path,label` per image.") from None
-    columns = _columns([cell.strip().lower() for cell in rows[0][1]]) if rows else None
+    columns = _columns(file, [cell.strip().lower() for cell in rows[0][1]]) if rows else None
     path_column, label_column = columns or (0, 1)
     found = {}
     for line, row in rows[1:] if columns else rows:
@@ -125,16 +125,21 @@ def list_csv(file):
     return Listing(file.stem, class_names, {"all": items})
 
 
-def _columns(header):
+def _columns(file, header):
     paths = [header.index(name) for name in _PATH_COLUMNS if name in header]
     labels = [header.index(name) for name in _LABEL_COLUMNS if name in header]
+    if bool(paths) != bool(labels):
+        wanted = _LABEL_COLUMNS if paths else _PATH_COLUMNS
+        raise ValueError(
+            f"{file}: its first line, {','.join(header)!r}, looks like a header without a column named {' or '.join(wanted)}: add it."
+        )
     return (paths[0], labels[0]) if paths and labels else None
 
 
 def _inside(file, line, path):
     folder = os.path.abspath(file.parent)
     relative = os.path.relpath(os.path.join(folder, path), folder)
-    if not path or relative.split(os.sep)[0] in (os.pardir, os.curdir):
+    if not path or "\0" in path or relative.split(os.sep)[0] in (os.pardir, os.curdir):
         raise ValueError(
             f"{file}, line {line}: {path!r} is not a file in the CSV file's folder; give paths relative to that folder."
         )
