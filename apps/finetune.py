@@ -172,19 +172,13 @@ def _alone_in(run):
 
 
 def _train(run, options, arguments, command):
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        _common.import_tensorflow()
+    _set_up()
     import keras
 
     import kresnets
     from kresnets.data import class_weight, epoch_variable, load_data
     from kresnets.hardware import fast_dtype
 
-    logging.basicConfig(format="%(message)s")
-    warnings.filterwarnings(
-        "ignore", message="Glyph .* missing from"
-    )  # a name that matplotlib's font cannot draw: boxes say so
-    logging.getLogger("kresnets").setLevel(logging.INFO)
     spec, recipe = _spec(options.model), _recipe(options)
     _check_plan(spec, recipe)
     policy = fast_dtype() if options.dtype == "auto" else options.dtype
@@ -193,53 +187,23 @@ def _train(run, options, arguments, command):
     size = options.size or spec.input_size
     keras.utils.set_random_seed(options.seed)
     model = _model(spec, options.weights, size, len(data.class_names))
-    preprocessing = kresnets.preprocessing_of(model)
-    names = tuple(kresnets.groups(model))
-    plan, epochs = recipe.plan(names), recipe.epochs(names)
-    if options.weights == "none" and not options.from_scratch:
-        print(
-            "Warning: with --weights none a random trunk stays frozen where the recipe freezes it; --from-scratch trains all of it."
-        )
-    digest = hashlib.sha256(
-        "\n".join(repr((part.ids, part.labels.tolist())) for part in (data.train, data.validation, data.test)).encode()
-    )
-    config = {
-        "kresnets": kresnets.__version__,
-        "arguments": arguments,
-        "class_names": list(data.class_names),
-        "model": options.model,
-        "size": size,
-        "dtype": policy,
-        "preprocess": dataclasses.asdict(preprocessing),
-        "recipe": dataclasses.asdict(recipe),
-        "command": command,
-        "data": digest.hexdigest(),
-    }
+    config = _config(arguments, command, data, model, size, policy, recipe)
     _replace_or_resume(run, config)
+    _introduce(options, config, data)
 
-    def note_down(logs=None):
-        # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
-        escaped = "".join(
-            f"{name!r}\t{reason}\n" if not name.isprintable() else f"{name}\t{reason}\n" for name, reason in data.bad
-        )
-        _common.write_text(run / "bad_images.txt", escaped)
-        _common.write_text(run / "config.json", json.dumps(config, indent=1) + "\n")
-
-    print(f"{options.model}, {size} pixels, {policy}; {data.name}:\n{data.summary()}")
-    for note in _data_notes(data):
-        print(note)
-
-    epoch = epoch_variable()
-    batches = data.train.batches(options.batch_size, size, preprocessing.crop, shuffle_seed=options.seed, epoch=epoch)
-    judged = data.validation.batches(options.batch_size, size, preprocessing.crop)
     from _progress import Progress
 
+    names, crop, epoch = tuple(kresnets.groups(model)), config["preprocess"]["crop"], epoch_variable()
     history = kresnets.fine_tune(
         model,
-        batches,
-        judged,
+        data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch),
+        data.validation.batches(options.batch_size, size, crop),
         recipe,
-        callbacks=[keras.callbacks.LambdaCallback(on_train_begin=note_down), Progress(plan, epochs)],
+        callbacks=[
+            # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
+            keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _note_down(run, config, data)),
+            Progress(recipe.plan(names), recipe.epochs(names)),
+        ],
         class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
         epoch=epoch,
         state_dir=run,
@@ -251,6 +215,51 @@ def _train(run, options, arguments, command):
     _judge(run, model, data, size, config, history)
     # Only now is the state of no more use; a run cut off before goes on from it.
     _clear(run, ("epoch-*.weights.h5", "best-*.npz", "run.json", "done"))
+
+
+def _set_up():
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        _common.import_tensorflow()
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("kresnets").setLevel(logging.INFO)
+    # A name that matplotlib's font cannot draw: the boxes in its place say so.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")
+
+
+def _config(arguments, command, data, model, size, policy, recipe):
+    import kresnets
+
+    parts = (data.train, data.validation, data.test)
+    digest = hashlib.sha256("\n".join(repr((part.ids, part.labels.tolist())) for part in parts).encode())
+    return {
+        "kresnets": kresnets.__version__,
+        "arguments": arguments,
+        "class_names": list(data.class_names),
+        "model": arguments["model"],
+        "size": size,
+        "dtype": policy,
+        "preprocess": dataclasses.asdict(kresnets.preprocessing_of(model)),
+        "recipe": dataclasses.asdict(recipe),
+        "command": command,
+        "data": digest.hexdigest(),
+    }
+
+
+def _introduce(options, config, data):
+    if options.weights == "none" and not options.from_scratch:
+        print(
+            "Warning: with --weights none a random trunk stays frozen where the recipe freezes it; --from-scratch "
+            "trains all of it."
+        )
+    print(f"{config['model']}, {config['size']} pixels, {config['dtype']}; {data.name}:\n{data.summary()}")
+    for note in _data_notes(data):
+        print(note)
+
+
+def _note_down(run, config, data):
+    names = [(name if name.isprintable() else repr(name), reason) for name, reason in data.bad]
+    _common.write_text(run / "bad_images.txt", "".join(f"{name}\t{reason}\n" for name, reason in names))
+    _common.write_text(run / "config.json", json.dumps(config, indent=1) + "\n")
 
 
 def _recipe(options):

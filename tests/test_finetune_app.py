@@ -70,10 +70,9 @@ def history(run):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "whole"
-    began = time.perf_counter()
     done = finish(command(folder, run))
     assert done.returncode == 0, done.stderr
-    return run, done.stdout, time.perf_counter() - began
+    return run, done.stdout
 
 
 def snapshot(run):
@@ -81,7 +80,7 @@ def snapshot(run):
 
 
 def test_a_run_leaves_what_it_promises(finished):
-    run, output, _ = finished
+    run, output = finished
     pictures = {"curves.png", "confusion.png", "mistakes.png"}
     assert {path.name for path in run.iterdir()} == pictures | {
         "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html",
@@ -129,7 +128,7 @@ def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, fol
 
 
 def test_the_same_command_again_changes_nothing(finished, folder):
-    run, first, _ = finished
+    run, first = finished
     before = snapshot(run)
     done = finish(command(folder, run))
     assert done.returncode == 0 and "is finished; nothing was changed" in done.stdout
@@ -150,18 +149,23 @@ def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, 
     assert len(history(copy)) == 1
 
 
-def kill_and_resume(folder, run, kills, rng, whole):
-    """Kill the command with -9 at random moments of the time that a whole run takes, then let it end; return how many
-    kills met it."""
+def epochs_done(run):
+    return len(history(run)) if (run / "history.csv").exists() else 0
+
+
+def kill_and_resume(folder, run, kills, rng):
+    """Kill the command with -9 at random moments, then let it end; return how many kills found it running."""
     found = 0
     for _ in range(kills):
         process = start(command(folder, run))
-        time.sleep(rng.uniform(0.3, 0.95) * whole)
+        # By what it has done, not by the clock alone: machines differ, and so does each run after the first kill.
+        enough = epochs_done(run) + rng.randrange(3)
+        while process.poll() is None and epochs_done(run) < min(enough, 6):
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1.5))
         found += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-        if (run / "metrics.json").exists():
-            break
     done = finish(command(folder, run))
     assert done.returncode == 0, done.stderr
     return found
@@ -180,17 +184,17 @@ def same_result(run, whole):
 
 @pytest.mark.slow
 def test_killed_three_times_it_ends_with_the_same_history_and_result(finished, folder, tmp_path):
-    assert kill_and_resume(folder, tmp_path / "run", 3, random.Random(0), finished[2]) >= 1
+    assert kill_and_resume(folder, tmp_path / "run", 3, random.Random(0)) >= 2
     same_result(tmp_path / "run", finished[0])
 
 
 @pytest.mark.everything
 def test_killed_twenty_times(finished, folder, tmp_path):
     rng, found = random.Random(1), 0
-    for number in range(20):
-        found += kill_and_resume(folder, tmp_path / f"run{number}", 1, rng, finished[2])
+    for number in range(10):
+        found += kill_and_resume(folder, tmp_path / f"run{number}", 2, rng)
         same_result(tmp_path / f"run{number}", finished[0])
-    assert found >= 15
+    assert found >= 15  # of 20 kills
 
 
 @pytest.mark.slow
