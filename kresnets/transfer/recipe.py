@@ -5,7 +5,8 @@ import inspect
 
 import keras
 
-BATCHNORM = ("frozen", "train")
+from kresnets.transfer.freezing import BATCHNORM
+
 SCHEDULES = ("cosine", "constant")
 AUGMENT = ("none", "light", "strong")
 
