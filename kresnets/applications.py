@@ -11,7 +11,8 @@ _DOC = """Build {name} ({reference}).
 
     Args:
         include_top: whether the head (global average pool and dense layer) is there. Defaults to True.
-        weights: None for a random start, `"imagenet"`, or a path: `.safetensors` in timm's layout, `.h5`/`.weights.h5` of
+        weights: None for a random start, `"imagenet"` (the best freely licensed file known), a tag that
+            `kresnets.weights.list("{name}")` shows, or a path: `.safetensors` in timm's layout, `.h5`/`.weights.h5` of
             keras.applications, `.weights.h5` of kresnets. Defaults to {weights!r}.
         input_tensor: symbolic tensor (or `keras.Input`) to build upon, `(batch, height, width, channels)`. Defaults to None.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` under channels first. None takes
@@ -104,13 +105,24 @@ ResNet152D = _builder("ResNet152D")
 ResNet200D = _builder("ResNet200D")
 PlainNet18 = _builder("PlainNet18")
 PlainNet34 = _builder("PlainNet34")
+ResNet18V2 = _builder("ResNet18V2")
+ResNet34V2 = _builder("ResNet34V2")
+ResNet50V2 = _builder("ResNet50V2")
+ResNet101V2 = _builder("ResNet101V2")
+ResNet152V2 = _builder("ResNet152V2")
 CifarResNet20 = _builder("CifarResNet20")
 CifarResNet32 = _builder("CifarResNet32")
 CifarResNet44 = _builder("CifarResNet44")
 CifarResNet56 = _builder("CifarResNet56")
 CifarResNet110 = _builder("CifarResNet110")
+CifarResNet110V2 = _builder("CifarResNet110V2")
+CifarResNet164V2 = _builder("CifarResNet164V2")
 CifarPlainNet20 = _builder("CifarPlainNet20")
 CifarPlainNet32 = _builder("CifarPlainNet32")
 CifarPlainNet44 = _builder("CifarPlainNet44")
 CifarPlainNet56 = _builder("CifarPlainNet56")
 CifarPlainNet110 = _builder("CifarPlainNet110")
+InceptionV3 = _builder("InceptionV3")
+InceptionV4 = _builder("InceptionV4")
+InceptionResNetV1 = _builder("InceptionResNetV1")
+InceptionResNetV2 = _builder("InceptionResNetV2")

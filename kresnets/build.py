@@ -5,13 +5,13 @@ import dataclasses
 
 import keras
 
-from kresnets import resnet
+from kresnets import inception, resnet
 from kresnets import weights as weights_package
 from kresnets.layers import BatchNormalization
 from kresnets.preprocess import Preprocessing
-from kresnets.specs import ResNetSpec, Spec
+from kresnets.specs import InceptionSpec, ResNetSpec, Spec
 
-_TRUNKS = {ResNetSpec: resnet.trunk}
+_TRUNKS = {ResNetSpec: resnet.trunk, InceptionSpec: inception.trunk}
 
 
 def build(
@@ -30,8 +30,9 @@ def build(
     Args:
         spec: a row of `kresnets.SPECS`, or one made from it by `dataclasses.replace`.
         include_top: whether the head (global average pool and dense layer) is there.
-        weights: None for a random start, `"imagenet"`, or a path: `.safetensors` in timm's layout,
-            `.h5`/`.weights.h5` of keras.applications, `.weights.h5` of kresnets.
+        weights: None for a random start, `"imagenet"` (the best freely licensed file known), a tag that
+            `kresnets.weights.list(spec.name)` shows, or a path: `.safetensors` in timm's layout, `.h5`/`.weights.h5` of
+            keras.applications, `.weights.h5` of kresnets.
         input_tensor: symbolic tensor (or `keras.Input`) to build upon, `(batch, height, width, channels)`.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` under channels first. None takes the
             row's size with the head and leaves height and width free without it.

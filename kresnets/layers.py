@@ -94,18 +94,17 @@ def channel_axis():
     return -1 if keras.config.image_data_format() == "channels_last" else 1
 
 
-def conv(x, filters, kernel, name, strides=1, use_bias=False):
-    """Convolve; `"same"` padding is symmetric only without a stride, so a strided kernel is padded by hand as the
-    papers do."""
-    padding = "same"
-    if strides > 1:
-        padding = "valid"
-        if kernel > 1:
+def conv(x, filters, kernel, name, strides=1, use_bias=False, groups=1, padding="symmetric"):
+    """Convolve; `padding` is Keras's, or `"symmetric"`: `"same"` is so only without a stride, so a strided kernel is
+    padded by hand, as the papers do."""
+    if padding == "symmetric":
+        padding = "same" if strides == 1 else "valid"
+        if strides > 1 and kernel > 1:
             x = keras.layers.ZeroPadding2D(kernel // 2, name=name.replace("conv", "pad"))(x)
     # N(0, 2 / fan in), not truncated, as arXiv 1502.01852 section 2.2 has it.
     start = keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal")
     return keras.layers.Conv2D(
-        filters, kernel, strides=strides, padding=padding, use_bias=use_bias, kernel_initializer=start, name=name
+        filters, kernel, strides, padding, groups=groups, use_bias=use_bias, kernel_initializer=start, name=name
     )(x)
 
 
@@ -133,3 +132,12 @@ def pad_channels(x, extra, name):
     if keras.config.image_data_format() == "channels_last":
         return keras.layers.ZeroPadding2D(((0, 0), (0, extra)), data_format="channels_first", name=name)(x)
     return keras.layers.ZeroPadding2D(((0, extra), (0, 0)), data_format="channels_last", name=name)(x)
+
+
+def drop_branch(x, spec, nth, of, name):
+    """Leave out the `nth` of `of` residual branches at the row's rate for it, an image at a time, in training only."""
+    if not spec.stochastic_depth:
+        return x
+    # Linear from rate / of to rate, as the paper; timm begins at 0.
+    rate = spec.stochastic_depth * nth / of
+    return keras.layers.Dropout(rate, noise_shape=(None, 1, 1, 1), name=name)(x)

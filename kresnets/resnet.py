@@ -6,7 +6,7 @@
 
 import keras
 
-from kresnets.layers import channel_axis, conv, norm, pad_channels, relu
+from kresnets.layers import channel_axis, conv, drop_branch, norm, pad_channels, relu
 
 
 def trunk(x, spec):
@@ -20,10 +20,12 @@ def trunk(x, spec):
         Symbolic tensor of `spec.widths[-1] * spec.expansion` channels, 32 times smaller per side for an ImageNet row.
     """
     x = _stem(x, spec)
+    nth = 0
     for stage, (depth, width, stride) in enumerate(zip(spec.depths, spec.widths, spec.strides, strict=True), start=1):
         strided = 1 if spec.downsample_in == "first" else depth
         for block in range(1, depth + 1):
-            x = residual_block(x, spec, width, stride if block == strided else 1, name=f"stage{stage}_block{block}")
+            nth += 1
+            x = residual_block(x, spec, width, stride if block == strided else 1, f"stage{stage}_block{block}", nth)
     if spec.preactivation:
         last = f"stage{len(spec.depths)}"
         x = relu(norm(x, spec, f"{last}_bn"), f"{last}_relu")
@@ -45,13 +47,22 @@ def _stem(x, spec):
             x = relu(norm(x, spec, f"stem_bn{index}"), f"stem_relu{index}")
     # 112 x 112
     if spec.stem == "imagenet":
-        # Padding by zeros, as keras.applications, equals torch's padding by -inf wherever a ReLU came before.
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-        x = keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)  # 56 x 56
+        x = _stem_pool(x, spec)  # 56 x 56
     return x
 
 
-def residual_block(x, spec, width, stride, name):
+def _stem_pool(x, spec):
+    if spec.stem_norm or spec.stem_pool_border == "zeros":
+        # Wherever a ReLU came before, zeros and nothing are the same, and zeros are faster.
+        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+        return keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
+    # At stride 2 Keras's own padding, which a max pool leaves out, is not symmetric: so pool at stride 1, then take
+    # every other pixel.
+    x = keras.layers.MaxPooling2D(3, strides=1, padding="same", name="stem_pool_window")(x)
+    return keras.layers.MaxPooling2D(1, strides=2, name="stem_pool")(x)
+
+
+def residual_block(x, spec, width, stride, name, nth=1):
     """Add a block of the row's kind: x -> shortcut(x) + F(x), or F(x) alone in a plain net.
 
     Args:
@@ -60,6 +71,7 @@ def residual_block(x, spec, width, stride, name):
         width: channels of the 3x3 convolutions.
         stride: 1 or more.
         name: prefix of the layers' names, such as `"stage2_block1"`.
+        nth: its number among all blocks of the network, from 1. Defaults to 1.
 
     Returns:
         Symbolic tensor of `width * spec.expansion` channels.
@@ -67,30 +79,33 @@ def residual_block(x, spec, width, stride, name):
     filters = width * spec.expansion
     rows = _convolutions(spec, width, stride)
     branch, source = x, x
-    for index, (kernel, channels, strides) in enumerate(rows, start=1):
+    for index, (kernel, channels, strides, groups) in enumerate(rows, start=1):
         last = index == len(rows)
-        if spec.preactivation:
+        # A normed stem of v2 has activated the first block's input already, for both of its paths.
+        if spec.preactivation and not (spec.stem_norm and nth == index == 1):
             branch = relu(norm(branch, spec, f"{name}_bn{index}"), f"{name}_relu{index}")
             # A projection takes the activated input, as in the authors' code; an identity must not (1603.05027 section
             # 3).
             source = branch if index == 1 else source
-        branch = conv(
-            branch, channels, kernel, f"{name}_conv{index}", strides, use_bias=spec.bias_without_norm and last
-        )
+        bias = spec.bias_without_norm and last
+        branch = conv(branch, channels, kernel, f"{name}_conv{index}", strides, use_bias=bias, groups=groups)
         if not spec.preactivation:
             branch = norm(branch, spec, f"{name}_bn{index}", zero=spec.zero_gamma and last)
             branch = branch if last else relu(branch, f"{name}_relu{index}")
     if spec.residual:
+        branch = drop_branch(branch, spec, nth, sum(spec.depths), f"{name}_drop")
         shortcut = _shortcut(x, source, spec, filters, stride, f"{name}_shortcut")
         branch = keras.layers.Add(name=f"{name}_add")([shortcut, branch])
     return branch if spec.preactivation else relu(branch, f"{name}_out")
 
 
 def _convolutions(spec, width, stride):
+    """List (kernel, channels, stride, groups) of a branch's convolutions."""
     if spec.block == "basic":
-        return ((3, width, stride), (3, width, 1))
-    on_1x1 = spec.stride_on == "1x1"
-    return ((1, width, stride if on_1x1 else 1), (3, width, 1 if on_1x1 else stride), (1, 4 * width, 1))
+        return ((3, width, stride, 1), (3, width, 1, 1))
+    first, second = (stride, 1) if spec.stride_on == "1x1" else (1, stride)
+    inner = spec.inner_width(width)
+    return ((1, inner, first, 1), (3, inner, second, spec.cardinality), (1, width * spec.expansion, 1, 1))
 
 
 def _shortcut(x, activated, spec, filters, stride, name):

@@ -1,8 +1,8 @@
 """Every architecture as a frozen row of data.
 
-A network is a `ResNetSpec`; a variant is the same row with other values, never another function. `SPECS` holds the
-rows of the public builders by their names; `dataclasses.replace(SPECS["ResNet50D"], ...)` makes a row of one's own
-for `kresnets.build`.
+A network is a `ResNetSpec` or an `InceptionSpec`; a variant is the same row with other values, never another function.
+`SPECS` holds the rows of the public builders by their names; `dataclasses.replace(SPECS["ResNet50D"], ...)` makes a row
+of one's own for `kresnets.build`.
 """
 
 import dataclasses
@@ -22,6 +22,9 @@ class Spec:
         epsilon: added to the variance in every batch norm.
         momentum: share of the old value that a moving statistic keeps per step (1 - torch's momentum).
         dropout: rate before the head's last layer, 0 <= dropout < 1.
+        stochastic_depth: rate at which training leaves out the last residual branch, an image at a time; it rises
+            linearly from the first block to there, 0 <= stochastic_depth < 1 (arXiv 1603.09382 section 3). Inference
+            leaves out none.
         imagenet: whether ImageNet weights of this network exist (decides the builder's default for `weights`).
         params: learned parameters (trainable ones, without moving statistics) with the default head on 3 channels;
             None for a row of one's own. Checked against the built network by the tests.
@@ -35,6 +38,7 @@ class Spec:
     epsilon: float = 1e-5
     momentum: float = 0.9
     dropout: float = 0.0
+    stochastic_depth: float = 0.0
     imagenet: bool = True
     params: int | None = None
 
@@ -46,6 +50,7 @@ class Spec:
         _in_range(self, "name", self.name, "text")
         _in_range(self, "classes", self.classes >= 1, "a whole number from 1")
         _in_range(self, "dropout", 0 <= self.dropout < 1, "0 <= dropout < 1")
+        _in_range(self, "stochastic_depth", 0 <= self.stochastic_depth < 1, "0 <= stochastic_depth < 1")
         _in_range(self, "epsilon", self.epsilon > 0, "above 0")
         _in_range(self, "momentum", 0 <= self.momentum < 1, "0 <= momentum < 1")
         _in_range(self, "min_size", 1 <= self.min_size <= self.input_size, f"1 to input_size={self.input_size}")
@@ -68,7 +73,13 @@ class ResNetSpec(Spec):
         deep_stem: three 3x3 convolutions (half, half, all of the stem's channels) in place of the 7x7 (C).
         avg_shortcut: 2x2 average pool before an unstrided 1x1 on a shortcut that strides (D).
         preactivation: norm and ReLU before each convolution, nothing after the sum (v2, arXiv 1603.05027 figure 4e).
-        stem_norm: whether the stem's last convolution is normed and rectified (always so in v1).
+        cardinality: groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv 1611.05431 table 1).
+        width_per_group: channels of each such group in the first stage, rising with `widths`; None for as many as
+            `widths` says in all. ResNeXt-50 32x4d: cardinality 32, 4; Wide-ResNet-50-2 (1605.07146): cardinality 1, 128.
+        stem_norm: whether the stem's last convolution is normed and rectified (always so in v1). In v2 this is then the
+            first activation of the first block too, before its two paths part (1603.05027, appendix).
+        stem_pool_border: what the stem's max pool sees beyond the border: `"zeros"` (keras.applications) or `"nothing"`
+            (torch). They differ only where no ReLU comes before, so where `stem_norm` is False.
         bias_without_norm: whether convolutions that no norm follows have a bias, as keras.applications' v2 nets.
         residual: False builds the plain twin: the same layers without shortcuts.
         shortcut: where shapes differ: `"A"` pads channels with zeros, `"B"` projects by 1x1; `"C"` projects everywhere
@@ -88,7 +99,10 @@ class ResNetSpec(Spec):
     deep_stem: bool = False
     avg_shortcut: bool = False
     preactivation: bool = False
+    cardinality: int = 1
+    width_per_group: int | None = None
     stem_norm: bool = True
+    stem_pool_border: Literal["zeros", "nothing"] = "zeros"
     bias_without_norm: bool = False
     residual: bool = True
     shortcut: Literal["A", "B", "C"] = "B"
@@ -105,12 +119,10 @@ class ResNetSpec(Spec):
             values = getattr(self, knob)
             fits = isinstance(values, tuple) and all(type(value) is int and value > 0 for value in values)
             _in_range(self, knob, fits, "a tuple of whole numbers from 1")
-        _in_range(
-            self,
-            "stem_width",
-            self.stem_width is None or type(self.stem_width) is int and self.stem_width > 0,
-            "None or a whole number from 1",
-        )
+        for knob in ("stem_width", "width_per_group"):
+            value = getattr(self, knob)
+            _in_range(self, knob, value is None or type(value) is int and value > 0, "None or a whole number from 1")
+        _in_range(self, "cardinality", self.cardinality >= 1, "a whole number from 1")
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:
             raise ValueError(
                 f"{self.name}: `depths`, `widths` and `strides` need one entry a stage each. Received: depths={self.depths}, "
@@ -126,6 +138,30 @@ class ResNetSpec(Spec):
                 "stride_on",
                 self.block == "basic" and self.stride_on == "1x1",
                 "a basic block has no 1x1 to stride",
+            ),
+            (
+                "block",
+                "cardinality",
+                self.block == "basic" and self.cardinality > 1,
+                "only a bottleneck's 3x3 is grouped",
+            ),
+            (
+                "block",
+                "width_per_group",
+                self.block == "basic" and self.width_per_group is not None,
+                "a basic block has the one width",
+            ),
+            (
+                "widths",
+                "cardinality",
+                any(self.inner_width(width) % self.cardinality for width in self.widths),
+                "each group needs as many whole channels as the others",
+            ),
+            (
+                "widths",
+                "width_per_group",
+                any(self.width_per_group and width * self.width_per_group % self.widths[0] for width in self.widths),
+                "it must come out whole in each stage, where it rises as they do",
             ),
             (
                 "stem",
@@ -158,12 +194,24 @@ class ResNetSpec(Spec):
                 not self.residual and self.zero_gamma,
                 "a plain block that starts at 0 lets nothing through",
             ),
+            (
+                "residual",
+                "stochastic_depth",
+                not self.residual and self.stochastic_depth,
+                "without a shortcut nothing is left of a block that is left out",
+            ),
             ("residual", "preactivation", not self.residual and self.preactivation, "the plain twins are those of v1"),
             (
                 "preactivation",
                 "zero_gamma",
                 self.preactivation and self.zero_gamma,
                 "no norm ends a pre-activation branch",
+            ),
+            (
+                "stem",
+                "stem_pool_border",
+                self.stem == "cifar" and self.stem_pool_border == "nothing",
+                "a CIFAR stem has no pool",
             ),
             ("preactivation", "stem_norm", not self.preactivation and not self.stem_norm, "a v1 stem is normed"),
             (
@@ -196,6 +244,179 @@ class ResNetSpec(Spec):
         """Output channels of a block over its width."""
         return 4 if self.block == "bottleneck" else 1
 
+    def inner_width(self, width):
+        """Channels of the 3x3 convolutions of a stage that `widths` gives this width."""
+        if self.width_per_group is None:
+            return width
+        return self.cardinality * self.width_per_group * width // self.widths[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Conv:
+    """A step of an Inception row: convolution, norm and ReLU.
+
+    Args:
+        filters: output channels.
+        kernel: pixels a side, or `(height, width)`.
+        stride: 1 or more; a step that strides has no padding.
+        padded: whether the grid keeps its size at stride 1.
+
+    Example:
+        >>> Conv(192, (1, 7)).padding
+        'same'
+    """
+
+    filters: int
+    kernel: int | tuple[int, int]
+    stride: int = 1
+    padded: bool = True
+
+    @property
+    def padding(self):
+        """Keras's word for it."""
+        return "same" if self.padded and self.stride == 1 else "valid"
+
+
+@dataclasses.dataclass(frozen=True)
+class Pool:
+    """A step of an Inception row: a 3x3 pool, padded at stride 1; a mean leaves the padding out.
+
+    Args:
+        kind: `"max"` or `"avg"`.
+        stride: 1 or more.
+
+    Example:
+        >>> Pool("max", 2).padding
+        'valid'
+    """
+
+    kind: Literal["max", "avg"]
+    stride: int = 1
+
+    @property
+    def padding(self):
+        """Keras's word for it."""
+        return "same" if self.stride == 1 else "valid"
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Mix:
+    """A step of an Inception row: branches side by side, each a tuple of steps, joined along the channels.
+
+    Example:
+        >>> Mix((Conv(64, 1),), (Pool("avg"), Conv(32, 1))).branches[1][0].kind
+        'avg'
+    """
+
+    branches: tuple[tuple, ...]
+
+    def __init__(self, *branches):
+        object.__setattr__(self, "branches", branches)
+
+
+@dataclasses.dataclass(frozen=True, init=False)
+class Residual:
+    """A step of an Inception row: x + scale * F(x); F joins branches and brings them to x's channels by a linear 1x1.
+
+    Args:
+        *branches: as those of `Mix`.
+        scale: factor of the residual branch (arXiv 1602.07261 section 3.3).
+        relu: whether a ReLU follows the sum.
+
+    Example:
+        >>> Residual((Conv(32, 1),), (Conv(32, 1), Conv(32, 3)), scale=0.17).scale
+        0.17
+    """
+
+    branches: tuple[tuple, ...]
+    scale: float
+    relu: bool
+
+    def __init__(self, *branches, scale=1.0, relu=True):
+        for field, value in (("branches", branches), ("scale", scale), ("relu", relu)):
+            object.__setattr__(self, field, value)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InceptionSpec(Spec):
+    """An Inception network, with or without residual blocks.
+
+    Args:
+        stem: the steps down to stride 2; the first is a `Conv`.
+        stages: the blocks of each stage, a block being a tuple of steps (`Conv`, `Pool`, `Mix`, `Residual`). Stage 1
+            ends at stride 4, stages 2 to 4 are the grids of 35, 17 and 8 a side for 299 pixels.
+    """
+
+    stem: tuple
+    stages: tuple[tuple[tuple, ...], ...]
+    input_size: int = 299
+    min_size: int = 75
+    epsilon: float = 1e-3
+    momentum: float = 0.99
+
+    def __post_init__(self):
+        super().__post_init__()
+        chains = [self.stem, *(block for stage in self.stages for block in stage)]
+        fits = all(isinstance(chain, tuple) and chain and all(map(_is_step, chain)) for chain in chains)
+        allowed = "tuples of the steps Conv, Pool, Mix and Residual, none empty, with whole numbers from 1"
+        _in_range(self, "stem", fits and isinstance(self.stem[0], Conv), f"{allowed}, a Conv first")
+        _in_range(self, "stages", fits and self.stages and all(self.stages), allowed)
+        if self.stochastic_depth and not self.residuals:
+            raise ValueError(
+                f"{self.name}: stochastic_depth={self.stochastic_depth!r} does not go with these `stages`: they have no Residual to leave "
+                "out; change one of the two."
+            )
+
+    @property
+    def depths(self):
+        """Blocks in each stage."""
+        return tuple(len(stage) for stage in self.stages)
+
+    @property
+    def residuals(self):
+        """Number of residual blocks."""
+        return sum(isinstance(step, Residual) for stage in self.stages for block in stage for step in block)
+
+
+def _is_step(step):
+    if isinstance(step, Conv):
+        sides = step.kernel if isinstance(step.kernel, tuple) else (step.kernel,) * 2
+        return len(sides) == 2 and all(type(n) is int and n > 0 for n in (step.filters, *sides, step.stride))
+    if isinstance(step, Pool):
+        return step.kind in ("max", "avg") and type(step.stride) is int and step.stride > 0
+    branches = step.branches if isinstance(step, (Mix, Residual)) else ()
+    return bool(branches) and all(isinstance(b, tuple) and b and all(map(_is_step, b)) for b in branches)
+
+
+def swap(steps, old, new):
+    """Replace one step by others wherever it stands in an Inception row.
+
+    Args:
+        steps: the row's `stem` or `stages`, or any tuple of steps or blocks.
+        old: the step to replace.
+        new: tuple of the steps that stand in its place.
+
+    Returns:
+        The same, with every `old` replaced.
+
+    Example:
+        >>> swap((Mix((Conv(48, 1), Conv(64, 5))),), Conv(64, 5), (Conv(64, 3), Conv(64, 3)))[0].branches[0][1:]
+        (Conv(filters=64, kernel=3, stride=1, padded=True), Conv(filters=64, kernel=3, stride=1, padded=True))
+    """
+    swapped = []
+    for step in steps:
+        if step == old:
+            swapped.extend(new)
+        elif isinstance(step, tuple):
+            swapped.append(swap(step, old, new))
+        elif isinstance(step, Mix):
+            swapped.append(Mix(*swap(step.branches, old, new)))
+        elif isinstance(step, Residual):
+            swapped.append(Residual(*swap(step.branches, old, new), scale=step.scale, relu=step.relu))
+        else:
+            swapped.append(step)
+    return tuple(swapped)
+
 
 # A bool is an int to Python, and not here; a whole number will do for a float.
 _KINDS = {
@@ -223,6 +444,19 @@ _CIFAR = dict(
     widths=(16, 32, 64), strides=(1, 2, 2), block="basic", shortcut="A", stem="cifar", input_size=32, min_size=8, classes=10, imagenet=False,
     reference="1512.03385, section 4.2",
 )  # fmt: skip
+# As keras.applications: the stem's convolution bare, strides in a stage's last block (max pool on the shortcut).
+_V2 = dict(
+    preactivation=True, strides=(2, 2, 2, 1), downsample_in="last", stem_norm=False, bias_without_norm=True,
+    epsilon=1.001e-5, momentum=0.99, reference="1603.05027, figure 4e; as keras.applications",
+)  # fmt: skip
+# As timm, whose weights exist, and so with a bare stem, where the authors' norm and rectify before the first two paths
+# part; strides in a stage's first block, as the paper.
+_V2_BASIC = dict(
+    block="basic", preactivation=True, stem_norm=False, stem_pool_border="nothing", reference="1603.05027, figure 4e; as timm"
+)  # fmt: skip
+_CIFAR_V2 = dict(preactivation=True, reference="1603.05027, figure 4e and appendix")
+# The authors' code strides in the first 1x1 and projects where shapes differ.
+_CIFAR_BOTTLENECK = dict(block="bottleneck", stride_on="1x1", shortcut="B")
 
 # Blocks a stage by depth: 18 and 34 count basic blocks (2 layers each), the others bottlenecks (3), plus stem and head.
 _18 = _26 = (2, 2, 2, 2)
@@ -234,6 +468,179 @@ def _row(name, depths, params, *knobs):
     return ResNetSpec(
         name=name, depths=depths, params=params, **{key: value for part in knobs for key, value in part.items()}
     )
+
+
+
+def _times(count, step):
+    return ((step,),) * count
+
+
+# Inception-v3 (1512.00567, figures 5 to 7 and 10), branch by branch as keras.applications has it; 1602.07261 keeps its
+# stem for the residual nets.
+def _v3_a(pooled):
+    return Mix(
+        (Conv(64, 1),), (Conv(48, 1), Conv(64, 5)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)), (Pool("avg"), Conv(pooled, 1))
+    )  # fmt: skip
+
+
+def _v3_b(width):
+    return Mix(
+        (Conv(192, 1),),
+        (Conv(width, 1), Conv(width, (1, 7)), Conv(192, (7, 1))),
+        (Conv(width, 1), Conv(width, (7, 1)), Conv(width, (1, 7)), Conv(width, (7, 1)), Conv(192, (1, 7))),
+        (Pool("avg"), Conv(192, 1)),
+    )
+
+
+_V3_STEM = (Conv(32, 3, 2), Conv(32, 3, padded=False), Conv(64, 3))  # 149, 147, 147
+_V3_STAGE1 = ((Pool("max", 2), Conv(80, 1), Conv(192, 3, padded=False)),)  # 73, 73, 71
+_V3_C = Mix(
+    (Conv(320, 1),),
+    (Conv(384, 1), Mix((Conv(384, (1, 3)),), (Conv(384, (3, 1)),))),
+    (Conv(448, 1), Conv(384, 3), Mix((Conv(384, (1, 3)),), (Conv(384, (3, 1)),))),
+    (Pool("avg"), Conv(192, 1)),
+)
+_INCEPTION_V3 = dict(
+    stem=_V3_STEM,
+    stages=(
+        _V3_STAGE1,
+        ((Pool("max", 2), _v3_a(32)), (_v3_a(64),), (_v3_a(64),)),  # 35
+        (
+            (Mix((Conv(384, 3, 2),), (Conv(64, 1), Conv(96, 3), Conv(96, 3, 2)), (Pool("max", 2),)),),  # 17
+            (_v3_b(128),), *_times(2, _v3_b(160)), (_v3_b(192),),
+        ),
+        (
+            (
+                Mix(
+                    (Conv(192, 1), Conv(320, 3, 2)),
+                    (Conv(192, 1), Conv(192, (1, 7)), Conv(192, (7, 1)), Conv(192, 3, 2)),
+                    (Pool("max", 2),),
+                ),  # 8
+            ),
+            *_times(2, _V3_C),
+        ),
+    ),
+)  # fmt: skip
+
+# Inception-v4 (1602.07261, figures 3 to 9).
+_INCEPTION_V4 = dict(
+    stem=_V3_STEM,
+    stages=(
+        (
+            (Mix((Pool("max", 2),), (Conv(96, 3, 2),)),),  # 73
+            (
+                Mix(
+                    (Conv(64, 1), Conv(96, 3, padded=False)),
+                    (Conv(64, 1), Conv(64, (1, 7)), Conv(64, (7, 1)), Conv(96, 3, padded=False)),
+                ),  # 71
+            ),
+        ),
+        (
+            (Mix((Conv(192, 3, 2),), (Pool("max", 2),)),),  # 35
+            *_times(
+                4,
+                Mix(
+                    (Conv(96, 1),), (Conv(64, 1), Conv(96, 3)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)), (Pool("avg"), Conv(96, 1))
+                ),
+            ),
+        ),
+        (
+            (Mix((Conv(384, 3, 2),), (Conv(192, 1), Conv(224, 3), Conv(256, 3, 2)), (Pool("max", 2),)),),  # 17
+            *_times(
+                7,
+                Mix(
+                    (Conv(384, 1),),
+                    (Conv(192, 1), Conv(224, (1, 7)), Conv(256, (7, 1))),
+                    (Conv(192, 1), Conv(192, (7, 1)), Conv(224, (1, 7)), Conv(224, (7, 1)), Conv(256, (1, 7))),
+                    (Pool("avg"), Conv(128, 1)),
+                ),
+            ),
+        ),
+        (
+            (
+                Mix(
+                    (Conv(192, 1), Conv(192, 3, 2)),
+                    (Conv(256, 1), Conv(256, (1, 7)), Conv(320, (7, 1)), Conv(320, 3, 2)),
+                    (Pool("max", 2),),
+                ),  # 8
+            ),
+            *_times(
+                3,
+                Mix(
+                    (Conv(256, 1),),
+                    (Conv(384, 1), Mix((Conv(256, (1, 3)),), (Conv(256, (3, 1)),))),
+                    (Conv(384, 1), Conv(448, (3, 1)), Conv(512, (1, 3)), Mix((Conv(256, (1, 3)),), (Conv(256, (3, 1)),))),
+                    (Pool("avg"), Conv(256, 1)),
+                ),
+            ),
+        ),
+    ),
+)  # fmt: skip
+
+# Inception-ResNet-v1 (figures 10 to 14, table 1). The paper gives scales of 0.1 to 0.3 in section 3.3 and none with the
+# figures: these are those of v2. Every block ends in a ReLU, as in the figures.
+_INCEPTION_RESNET_V1 = dict(
+    stem=_V3_STEM,
+    stages=(
+        _V3_STAGE1,
+        (
+            (Conv(256, 3, 2),),  # 35
+            *_times(5, Residual((Conv(32, 1),), (Conv(32, 1), Conv(32, 3)), (Conv(32, 1), Conv(32, 3), Conv(32, 3)), scale=0.17)),
+        ),
+        (
+            (Mix((Conv(384, 3, 2),), (Conv(192, 1), Conv(192, 3), Conv(256, 3, 2)), (Pool("max", 2),)),),  # 17
+            *_times(10, Residual((Conv(128, 1),), (Conv(128, 1), Conv(128, (1, 7)), Conv(128, (7, 1))), scale=0.1)),
+        ),
+        (
+            (
+                Mix(
+                    (Conv(256, 1), Conv(384, 3, 2)),
+                    (Conv(256, 1), Conv(256, 3, 2)),
+                    (Conv(256, 1), Conv(256, 3), Conv(256, 3, 2)),
+                    (Pool("max", 2),),
+                ),  # 8
+            ),
+            *_times(5, Residual((Conv(192, 1),), (Conv(192, 1), Conv(192, (1, 3)), Conv(192, (3, 1))), scale=0.2)),
+        ),
+    ),
+)  # fmt: skip
+
+# Inception-ResNet-v2 as TF-slim, keras.applications and timm have it. The paper's figures 15 to 19 differ: they take
+# the stem of v4 and other widths (its figure 17 says 1154 channels where code and weights have 1088), and the authors'
+# weights are those of this network.
+_IRV2_C = ((Conv(192, 1),), (Conv(192, 1), Conv(224, (1, 3)), Conv(256, (3, 1))))
+_INCEPTION_RESNET_V2 = dict(
+    stem=_V3_STEM,
+    stages=(
+        _V3_STAGE1,
+        (
+            (
+                Pool("max", 2),  # 35
+                Mix(
+                    (Conv(96, 1),), (Conv(48, 1), Conv(64, 5)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)), (Pool("avg"), Conv(64, 1))
+                ),
+            ),
+            *_times(10, Residual((Conv(32, 1),), (Conv(32, 1), Conv(32, 3)), (Conv(32, 1), Conv(48, 3), Conv(64, 3)), scale=0.17)),
+        ),
+        (
+            (Mix((Conv(384, 3, 2),), (Conv(256, 1), Conv(256, 3), Conv(384, 3, 2)), (Pool("max", 2),)),),  # 17
+            *_times(20, Residual((Conv(192, 1),), (Conv(128, 1), Conv(160, (1, 7)), Conv(192, (7, 1))), scale=0.1)),
+        ),
+        (
+            (
+                Mix(
+                    (Conv(256, 1), Conv(384, 3, 2)),
+                    (Conv(256, 1), Conv(288, 3, 2)),
+                    (Conv(256, 1), Conv(288, 3), Conv(320, 3, 2)),
+                    (Pool("max", 2),),
+                ),  # 8
+            ),
+            *_times(9, Residual(*_IRV2_C, scale=0.2)),
+            (Residual(*_IRV2_C, relu=False),),
+            (Conv(1536, 1),),
+        ),
+    ),
+)  # fmt: skip
 
 
 SPECS = {
@@ -262,15 +669,26 @@ SPECS = {
         _row("ResNet200D", _200, 64_693_064, _D),
         _row("PlainNet18", _18, 11_515_688, _BASIC, _PAPER, _PLAIN),
         _row("PlainNet34", _34, 21_623_848, _BASIC, _PAPER, _PLAIN),
+        _row("ResNet18V2", _18, 11_687_720, _V2_BASIC),
+        _row("ResNet34V2", _34, 21_795_880, _V2_BASIC),
+        _row("ResNet50V2", _50, 25_568_360, _V2),
+        _row("ResNet101V2", _101, 44_577_896, _V2),
+        _row("ResNet152V2", _152, 60_236_904, _V2),
         _row("CifarResNet20", (3,) * 3, 269_722, _CIFAR),
         _row("CifarResNet32", (5,) * 3, 464_154, _CIFAR),
         _row("CifarResNet44", (7,) * 3, 658_586, _CIFAR),
         _row("CifarResNet56", (9,) * 3, 853_018, _CIFAR),
         _row("CifarResNet110", (18,) * 3, 1_727_962, _CIFAR),
+        _row("CifarResNet110V2", (18,) * 3, 1_727_962, _CIFAR, _CIFAR_V2),
+        _row("CifarResNet164V2", (18,) * 3, 1_703_258, _CIFAR, _CIFAR_V2, _CIFAR_BOTTLENECK),
         _row("CifarPlainNet20", (3,) * 3, 269_722, _CIFAR, _PLAIN),
         _row("CifarPlainNet32", (5,) * 3, 464_154, _CIFAR, _PLAIN),
         _row("CifarPlainNet44", (7,) * 3, 658_586, _CIFAR, _PLAIN),
         _row("CifarPlainNet56", (9,) * 3, 853_018, _CIFAR, _PLAIN),
         _row("CifarPlainNet110", (18,) * 3, 1_727_962, _CIFAR, _PLAIN),
+        InceptionSpec(name="InceptionV3", reference="1512.00567, table 1; as keras.applications", params=23_834_568, **_INCEPTION_V3),
+        InceptionSpec(name="InceptionV4", reference="1602.07261, figure 9; as timm", params=42_679_816, **_INCEPTION_V4),
+        InceptionSpec(name="InceptionResNetV1", reference="1602.07261, figures 10 to 15", params=22_756_328, imagenet=False, **_INCEPTION_RESNET_V1),
+        InceptionSpec(name="InceptionResNetV2", reference="1602.07261, table 1; as timm and keras.applications", params=55_843_464, **_INCEPTION_RESNET_V2),
     )
 }

@@ -26,7 +26,7 @@ from safetensors.numpy import load_file, save_file
 from test_equality import GOLDEN, golden_tensor, make_lively, relative_error, save_legacy
 
 import kresnets
-from kresnets.weights import load, resolve, sources
+from kresnets.weights import fetch, load, resolve, sources
 
 # As timm's resnet18 and keras.applications' ResNet50 but for the widths, the depths and the classes.
 TORCH_WIDTHS = {64: 4, 128: 6, 256: 8, 512: 10, 1000: 5}
@@ -412,12 +412,14 @@ def test_rows_that_compute_otherwise_refuse_a_file(torch_file, keras_file):
         dict(shortcut="C"),
         dict(residual=False),
         dict(stem="cifar"),
-        dict(preactivation=True),
     ):
         check(TINY, torch_file, "no such network", **knobs)
+    check(TINY, torch_file, "bare stem", preactivation=True)
+    check(TINY, torch_file, "stem_pool_border='nothing'", preactivation=True, stem_norm=False)
+    check(kresnets.SPECS["InceptionV3"], torch_file, "counts the padding in its average pools")
     for knobs in (dict(deep_stem=True), dict(avg_shortcut=True), dict(shortcut="A", stem_width=4)):
         check(TINY_A, keras_file, "no such network", **knobs)
-    assert len([name for name in kresnets.list_models() if name.startswith(("Cifar", "Plain"))]) == 12
+    assert len([name for name in kresnets.list_models() if name.startswith(("Cifar", "Plain"))]) == 14
     for name in kresnets.list_models():
         if name.startswith(("Cifar", "Plain")):
             check(kresnets.SPECS[name], torch_file, f"{name} can't take", "no such network")
@@ -537,100 +539,73 @@ def test_a_layer_that_the_user_put_before_the_stem_is_left_alone(torch_file):
     assert relative_error(predict(model), predict(build(weights=torch_file), shown)) < 1e-5
 
 
-# --- "imagenet" -----------------------------------------------------------------------------------------------------
-
-
-def test_published_files_are_those_of_keras_applications():
-    code = sys.modules[keras.applications.ResNet50.__module__]
-    assert sources.KERAS_APPLICATIONS_URL == code.BASE_WEIGHTS_PATH
-    for network, published in sources.IMAGENET.items():
-        key = network.lower()
-        assert (published.md5, published.trunk_md5) == code.WEIGHTS_HASHES[key]
-        assert published.file == f"{key}_weights_tf_dim_ordering_tf_kernels.h5"
-        assert published.trunk_file == f"{key}_weights_tf_dim_ordering_tf_kernels_notop.h5"
+# --- "imagenet" and tags --------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
     """A server on this machine in place of the real one, with the published files of TINY_A, and an empty cache."""
-    folder = tmp_path / "host"
-    folder.mkdir()
-    names = sources.IMAGENET["ResNet50"]
-    save_legacy(keras_tiny(), folder / names.file)
-    save_legacy(keras_tiny(include_top=False), folder / names.trunk_file)
-    md5s = [hashlib.md5((folder / name).read_bytes()).hexdigest() for name in (names.file, names.trunk_file)]
-    monkeypatch.setitem(sources.IMAGENET, "ResNet50", dataclasses.replace(names, md5=md5s[0], trunk_md5=md5s[1]))
+    row = sources.find("ResNet50", "keras")
+    folder = tmp_path / "host" / row.repository
+    folder.mkdir(parents=True)
+    save_legacy(keras_tiny(), folder / row.file)
+    save_legacy(keras_tiny(include_top=False), folder / row.trunk_file)
+    md5s = [hashlib.md5((folder / name).read_bytes()).hexdigest() for name in (row.file, row.trunk_file)]
+    monkeypatch.setattr(sources, "PUBLISHED", (dataclasses.replace(row, md5=md5s[0], trunk_md5=md5s[1]),))
     requests = []
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *_):
             requests.append(pathlib.PurePosixPath(self.path).name)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=folder))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=tmp_path / "host"))
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
-    monkeypatch.setattr(sources, "KERAS_APPLICATIONS_URL", f"http://127.0.0.1:{server.server_port}/")
+    monkeypatch.setattr(fetch, "KERAS_URL", f"http://127.0.0.1:{server.server_port}")
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "cache"))
-    (tmp_path / "cache").mkdir()
-    yield folder, requests
+    yield requests
     server.shutdown()
     server.server_close()
     thread.join()
 
 
-def test_imagenet_is_fetched_once_and_checked(host, tmp_path):
-    folder, requests = host
-    names = sources.IMAGENET["ResNet50"]
-    for _ in range(2):
-        model = build(TINY_A, "imagenet")
+def test_published_weights_are_fetched_once_and_loaded(host):
+    row = sources.find("ResNet50", "keras")
+    for weights in ("imagenet", "keras"):
+        model = build(TINY_A, weights)
         assert relative_error(predict(model), predict(keras_tiny())) < 1e-5
-        assert kresnets.preprocessing_of(model).mode == "caffe"
+        assert kresnets.preprocessing_of(model) == kresnets.Preprocessing("caffe", size=224)
     assert build(TINY_A, "imagenet", classes=7).output_shape == (None, 7)
     build(TINY_A, "imagenet", include_top=False)
-    assert requests == [names.file, names.trunk_file]
-    assert (tmp_path / "cache" / "models" / names.file).is_file()
+    assert host == [row.file, row.trunk_file]
 
 
-@pytest.mark.parametrize("failure", ["absent", "other content", "no server"])
-def test_imagenet_that_cannot_be_had_says_what_to_do(failure, host, tmp_path, monkeypatch):
-    folder, _ = host
-    names = sources.IMAGENET["ResNet50"]
-    if failure == "absent":
-        (folder / names.file).unlink()
-    elif failure == "other content":
-        (folder / names.file).write_bytes(b"not the file")
-    else:
-        monkeypatch.setattr(sources, "KERAS_APPLICATIONS_URL", "http://127.0.0.1:9/")
-    with pytest.raises(RuntimeError) as caught:
-        build(TINY_A, "imagenet")
-    message = str(caught.value)
-    for word in (
-        names.file,
-        sources.KERAS_APPLICATIONS_URL,
-        str(tmp_path / "cache" / "models" / names.file),
-        "by hand",
-        "weights=None",
+def test_a_tag_gives_the_preprocessing_of_its_row(torch_file, monkeypatch):
+    """The layout of a file alone says nothing about the means of timm's ra4 files."""
+    monkeypatch.setattr(fetch, "fetch", lambda published, trunk_only: torch_file)
+    halves = dataclasses.replace(sources.find("ResNet18D", "timm/resnet18d.ra4_e3600_r224_in1k"), network="ResNet18")
+    monkeypatch.setattr(sources, "PUBLISHED", (halves,))
+    model = build(weights=halves.tag)
+    np.testing.assert_array_equal(predict(model), predict(build(weights=torch_file)))
+    wanted = kresnets.preprocessing_of(model)
+    assert wanted == kresnets.Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, crop=0.9, size=224)
+
+
+def test_an_unknown_tag_lists_the_known_ones():
+    for weights, words in (
+        ("timm/resnet50d.ra9_in1k", ["timm/resnet50d.ra2_in1k", "timm/resnet50d.a1_in1k"]),
+        ("keras", ["timm/resnet50d.ra2_in1k", "tag of ResNet50, ResNet101"]),
+        ("timm/resnet50.tv2_in1k", ["tag of ResNet50B"]),
     ):
-        assert word in message
-    assert "\n" not in message
+        with pytest.raises(ValueError, match="`weights` must be None") as caught:
+            resolve(kresnets.SPECS["ResNet50D"], weights)
+        assert "\n" not in str(caught.value) and all(word in str(caught.value) for word in [weights, *words])
 
 
-def test_offline_without_a_cache_names_the_home_folder(monkeypatch):
-    def unreachable(*_, **__):
-        raise OSError("Network is unreachable")
-
-    monkeypatch.delenv("KERAS_HOME", raising=False)
-    monkeypatch.setattr(keras.utils, "get_file", unreachable)
-    with pytest.raises(
-        RuntimeError, match=r"~/\.keras/models/resnet50_weights_tf_dim_ordering_tf_kernels\.h5 by hand.*unreachable"
-    ):
-        build(TINY_A, "imagenet")
-
-
-def test_networks_without_a_wired_file_offer_a_way_on():
-    unwired = set(kresnets.list_models()) - set(sources.IMAGENET)
-    assert len(unwired) == len(kresnets.list_models()) - 3
-    for name in unwired:
+def test_networks_without_published_weights_offer_a_way_on():
+    names = set(kresnets.list_models()) - {row.network for row in sources.PUBLISHED}
+    assert {"PlainNet34", "CifarResNet20", "ResNet18C"} <= names
+    for name in names:
         with pytest.raises(ValueError, match=rf"{name}: no ImageNet weights .*weights=None.* path"):
             resolve(kresnets.SPECS[name], "imagenet")
 

@@ -7,13 +7,13 @@ import pathlib
 
 from kresnets.preprocess import Preprocessing
 from kresnets.specs import SPECS
-from kresnets.weights import assign, layouts, readers, sources
+from kresnets.weights import assign, fetch, layouts, readers, sources, table
 
 _log = logging.getLogger("kresnets")
 _SUFFIXES = (".safetensors", ".h5")
-_ALLOWED = (
-    'None (a random start), "imagenet", or the path of a file: .safetensors in the layout of timm and torchvision, .h5 '
-    "or .weights.h5 of keras.applications or kresnets"
+_FILES = (
+    ".safetensors in the layout of timm and torchvision, .h5 or .weights.h5 of keras.applications or kresnets; nothing "
+    "is ever unpickled"
 )
 
 
@@ -30,12 +30,38 @@ class Source:
     published: sources.Published | None = None
 
 
+# The name is the public one; the builtin of that name is not used in this module.
+def list(name=None):
+    """List the published weights: of one network, or all there are.
+
+    Args:
+        name: of a builder, such as `"ResNet50D"`. Defaults to all that have any.
+
+    Returns:
+        A list that prints as a table, of rows with the attributes network, tag (for `weights=`), host, repository,
+        file, trunk_file, md5, trunk_md5, revision, licence, preprocessing, input_size, test_size, top1 (percent) at
+        top1_size, test_top1 and top1_from.
+
+    Raises:
+        ValueError: for a name that no builder has.
+
+    Example:
+        >>> import kresnets
+        >>> [row.tag for row in kresnets.weights.list("ResNet18D")]
+        ['timm/resnet18d.ra2_in1k', 'timm/resnet18d.ra4_e3600_r224_in1k']
+    """
+    if name is not None and name not in (*SPECS,):
+        raise ValueError(f"`name` must be None or one of {', '.join(SPECS)}. Received: {name!r}")
+    rows = sources.PUBLISHED if name is None else sources.of(name)
+    return table.Table(rows, best=[sources.best(network) for network in {row.network for row in rows}])
+
+
 def resolve(spec, weights):
     """Check a builder's `weights` as far as that goes without the model.
 
     Args:
         spec: a row of `kresnets.SPECS`, or one made from it.
-        weights: None, `"imagenet"` or the path of a file.
+        weights: None, `"imagenet"`, a tag that `kresnets.weights.list(spec.name)` shows, or the path of a file.
 
     Returns:
         None where there is nothing to load, else a `Source` for `load`.
@@ -50,8 +76,8 @@ def resolve(spec, weights):
     """
     if weights is None:
         return None
-    if isinstance(weights, str) and weights == "imagenet":
-        return Source(published=_published(spec))
+    if isinstance(weights, str) and (published := _published(spec, weights)) is not None:
+        return Source(published=published)
     path = _file(spec, weights)
     with readers.opened(path) as file:
         _layout(spec, file)
@@ -84,36 +110,46 @@ def load(model, spec, source, include_top, classes):
     """
     path = source.path
     if path is None:
-        path = sources.fetch(source.published, trunk_only=not include_top or classes != spec.classes)
+        path = fetch.fetch(source.published, trunk_only=not include_top or classes != spec.classes)
     with readers.opened(path) as file:
         layout = _layout(spec, file)
-        preprocessing = _preprocessing(spec, file, layout)
+        preprocessing = source.published.preprocessing if source.published else _preprocessing(spec, file, layout)
         assign.fill(model, spec, file, layout, include_top, classes)
     return preprocessing
 
 
-def _published(spec):
-    if spec.name not in sources.IMAGENET:
+def _published(spec, weights):
+    """Find the row that a text means; None where it is no tag, as for the path of a file."""
+    if weights != "imagenet":
+        return sources.find(spec.name, weights)
+    if (published := sources.best(spec.name)) is None:
         example = "" if layouts.TORCH.refusal(spec) else ", such as timm's model.safetensors"
         raise ValueError(
-            f"{spec.name}: no ImageNet weights are wired yet (only for {', '.join(sources.IMAGENET)}): pass "
-            f"weights=None, or weights= the path of a file that you have{example}."
+            f"{spec.name}: no ImageNet weights are known that anyone may use (`print(kresnets.weights.list())` shows "
+            f"all there are): pass weights=None, or weights= the path of a file that you have{example}."
         )
-    return sources.IMAGENET[spec.name]
+    return published
 
 
 def _file(spec, weights):
-    if not isinstance(weights, (str, os.PathLike)) or not os.fspath(weights):
-        raise ValueError(f"{spec.name}: `weights` must be {_ALLOWED}. Received: {weights!r}")
-    path = pathlib.Path(weights).expanduser()
+    path = pathlib.Path(weights).expanduser() if isinstance(weights, (str, os.PathLike)) else pathlib.Path()
     if path.suffix not in _SUFFIXES:
-        raise ValueError(
-            f"{spec.name}: `weights` must be {_ALLOWED}; nothing is ever unpickled. Received: {os.fspath(weights)!r}"
-        )
+        raise _not_allowed(spec, weights)
     if not path.is_file():
         what = "is a directory, and not" if path.is_dir() else "is not there; give the path of"
         raise ValueError(f"{spec.name}: {path} {what} a file of weights.")
     return path
+
+
+def _not_allowed(spec, weights):
+    tags = ", ".join(repr(row.tag) for row in sources.of(spec.name))
+    tags = f'"imagenet", a tag ({tags})' if tags else '"imagenet" (for a network that has any)'
+    others = [row.network for row in sources.PUBLISHED if isinstance(weights, str) and row.tag == weights]
+    others = f", which is a tag of {', '.join(others)}" if others else ""
+    return ValueError(
+        f"{spec.name}: `weights` must be None (a random start), {tags}, or the path of a file: {_FILES}. "
+        f"Received: {weights!r}{others}"
+    )
 
 
 def _layout(spec, file):
@@ -134,7 +170,7 @@ def _preprocessing(spec, file, layout):
             _log.info(
                 "%s: %s does not say how its images were preprocessed; taken for the torch mode.", spec.name, file.path
             )
-        return layout.preprocessing
+        return layout.family(spec).preprocessing
     try:
         return Preprocessing(**file.preprocessing)
     except (TypeError, ValueError) as error:

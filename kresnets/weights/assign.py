@@ -1,5 +1,6 @@
 """From a file's tensors to a model's variables: all or nothing."""
 
+import collections
 import dataclasses
 import logging
 import math
@@ -20,22 +21,24 @@ class Slot:
 
     Args:
         variable: the Keras variable.
-        tensor: name of the tensor that it takes.
+        tensor: name of the tensor that it takes; None where the file has none because it is 1 everywhere.
         minus: name of a tensor to subtract from it: the bias of the convolution under a norm, for the norm's mean.
         axes: which of the tensor's axes comes where in the variable; None leaves them.
         image_channels: whether its axis 2 are the channels of the image, which need not be the file's.
+        as_conv: whether the file has this dense kernel as that of a 1x1 convolution.
     """
 
     variable: keras.Variable
-    tensor: str
+    tensor: str | None
     minus: str | None = None
     axes: tuple[int, ...] | None = None
     image_channels: bool = False
+    as_conv: bool = False
 
     @property
     def tensors(self):
         """Names of all tensors it takes."""
-        return (self.tensor,) if self.minus is None else (self.tensor, self.minus)
+        return tuple(name for name in (self.tensor, self.minus) if name is not None)
 
     @property
     def shape(self):
@@ -45,10 +48,13 @@ class Slot:
     @property
     def file_shape(self):
         """Shape in the file."""
-        return tuple(self.shape[axis] for axis in np.argsort(self.axes)) if self.axes else self.shape
+        shape = tuple(self.shape[axis] for axis in np.argsort(self.axes)) if self.axes else self.shape
+        return (*shape, 1, 1) if self.as_conv else shape
 
     def arranged(self, shape):
         """Shape that a tensor of the file's shape gets in the model."""
+        if self.as_conv and shape[2:] == (1, 1):
+            shape = shape[:2]
         if self.axes and len(shape) == len(self.axes):
             shape = tuple(shape[axis] for axis in self.axes)
         if self.image_channels and len(shape) == 4 and shape[2] == 3:
@@ -57,7 +63,11 @@ class Slot:
 
     def value(self, tensors):
         """Read what the variable takes, as a float32 array."""
+        if self.tensor is None:
+            return np.ones(self.shape, np.float32)
         value = _read(tensors[self.tensor])
+        if self.as_conv:
+            value = value.reshape(value.shape[:2])
         if self.axes:
             value = value.transpose(self.axes)
         if self.image_channels:
@@ -107,12 +117,13 @@ def fill(model, spec, file, layout, include_top, classes):
     Raises:
         ValueError: for a file that does not fit; lists what each side has that the other lacks.
     """
-    slots = _slots(model, spec, file, layout)
-    tensors = _known(file.tensors, layout)
-    trunk_only = not include_top or _is_other_head(slots, tensors, layout, spec, classes)
+    family = layout.family(spec)
+    slots = _slots(model, spec, file, family)
+    tensors = _known(file, family)
+    trunk_only = not include_top or _is_other_head(slots, tensors, family, spec, classes)
     if trunk_only:
-        slots = [slot for slot in slots if not layout.in_head(slot.tensor)]
-        tensors = {name: tensor for name, tensor in tensors.items() if not layout.in_head(name)}
+        slots = [slot for slot in slots if not any(map(family.in_head, slot.tensors))]
+        tensors = {name: tensor for name, tensor in tensors.items() if not family.in_head(name)}
     # Read twice rather than kept: the first pass only checks, and the memory stays at about the model's own.
     if misfits := _misfits(slots, tensors):
         raise ValueError(f"{file.path} does not fit {spec.name}, and nothing of it was loaded: {'; '.join(misfits)}.")
@@ -123,40 +134,48 @@ def fill(model, spec, file, layout, include_top, classes):
     _tell(slots, tensors, spec, file)
 
 
-def _slots(model, spec, file, layout):
-    modules = layouts.modules(layout, model, spec, file.positional)
+def _slots(model, spec, file, family):
+    modules = layouts.modules(family, model, spec, file.positional)
     by_name = {layer.name: layer for layer in modules}
     slots = []
     for layer, module in modules.items():
         # The norm stage1_block1_bn2 follows stage1_block1_conv2.
-        conv = by_name.get(layer.name.replace("bn", "conv")) if layout.conv_bias and "bn" in layer.name else None
+        conv = by_name.get(layer.name.replace("bn", "conv")) if family.conv_bias and "bn" in layer.name else None
         for variable in layer.weights:
             folds = conv is not None and not conv.use_bias and variable.name == "moving_mean"
+            as_conv = family.dense_as_conv and layer.name == "head_dense" and variable.name == "kernel"
+            is_one = variable.name == "gamma" and not family.gamma
             slots.append(
                 Slot(
                     variable,
-                    tensor=layout.tensor(module, variable.name),
-                    minus=layout.tensor(modules[conv], "bias") if folds else None,
-                    axes=layout.axes.get(len(variable.shape)),
+                    tensor=None if is_one else family.tensor(module, variable.name),
+                    minus=family.tensor(modules[conv], "bias") if folds else None,
+                    axes=family.axes.get(len(variable.shape)),
                     image_channels=layer.name == "stem_conv1" and variable.name == "kernel",
+                    as_conv=as_conv,
                 )
             )
     return slots
 
 
-def _known(tensors, layout):
-    """Take the tensors under the names that the layout knows them by, unless one is taken; drop what is no weight."""
-    names = {name: layout.known_as(name) for name in tensors}
-    return {name if known in tensors else known: tensors[name] for name, known in names.items() if known is not None}
+def _known(file, family):
+    """Take the tensors under the names that the family knows them by, unless two are one; drop what is no weight."""
+    if file.positional:
+        return file.tensors
+    names = family.known(list(file.tensors))
+    uses = collections.Counter(names.values())
+    return {
+        known if uses[known] == 1 else name: file.tensors[name] for name, known in names.items() if known is not None
+    }
 
 
-def _is_other_head(slots, tensors, layout, spec, classes):
+def _is_other_head(slots, tensors, family, spec, classes):
     """Whether the file has a whole head, but for other classes; or none, while a number of one's own was asked for."""
-    if not any(layout.in_head(name) for name in tensors):
+    if not any(family.in_head(name) for name in tensors):
         return classes != spec.classes
     found = set()
     for slot in slots:
-        if layout.in_head(slot.tensor):
+        if any(map(family.in_head, slot.tensors)):
             shape = slot.arranged(tensors[slot.tensor].shape) if slot.tensor in tensors else ()
             # Damage is not another number of classes: all but that number must be there and right.
             if not shape or shape[:-1] != slot.shape[:-1]:

@@ -1,6 +1,7 @@
 """How each kind of file names and shapes the tensors of a network's layers.
 
-A layout is one rule from a layer's name to the file's, and what else it does its own way: a `Layout`.
+A `Layout` is a kind of file (timm's, keras.applications', kresnets'); its `Family`s say, for the rows that each of them
+serves, what the file calls a layer and what else it does its own way.
 """
 
 import collections
@@ -11,38 +12,45 @@ import re
 import keras
 
 from kresnets.preprocess import Preprocessing
-from kresnets.specs import SPECS, ResNetSpec
+from kresnets.specs import Spec
+from kresnets.weights import keras_names, torch_names
 
 # A network's layers with weights; what a user put before the stem is not the file's business.
 _OWN = re.compile(r"stem_(conv|bn)\d+|stage\d+_.+|head_dense")
+_KERAS_MODULE = re.compile(r"conv1_conv|conv2d(_\d+)?")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Layout:
-    """One kind of file.
+class Family:
+    """The networks of a layout that share one rule of names.
 
     Args:
-        label: what messages call it.
+        serves: row -> whether it is one of them.
         module: (layer's name, row) -> the file's name for that layer.
         is_head: (file's name for a layer) -> whether it belongs to the head.
-        refusal: row -> why the row can't take such a file, as the rest of a sentence; None where it can.
-        known_as: (name of a tensor) -> the name to know it by, None for one that is no weight.
+        unfit: row -> why a row of the family still computes something else, as the rest of a sentence; None where it
+            does not.
+        known: names of all tensors -> {name: the name to know it by, None for one that is no weight}.
         join: between the name of a layer and of a variable.
         variables: the file's names of variables, where they are not Keras's.
         axes: number of axes -> which of the file's axes comes where in Keras; none for Keras's own order.
         conv_bias: whether every convolution has a bias, also under a norm.
+        gamma: whether norms have one.
+        dense_as_conv: whether the head is a 1x1 convolution.
         preprocessing: what such files want where they do not say.
     """
 
-    label: str
-    module: collections.abc.Callable[[str, ResNetSpec], str]
+    serves: collections.abc.Callable[[Spec], bool]
+    module: collections.abc.Callable[[str, Spec], str]
     is_head: collections.abc.Callable[[str], bool]
-    refusal: collections.abc.Callable[[ResNetSpec], str | None]
-    known_as: collections.abc.Callable[[str], str | None] = lambda name: name
+    unfit: collections.abc.Callable[[Spec], str | None] = lambda spec: None
+    known: collections.abc.Callable[[list[str]], dict[str, str | None]] = lambda names: dict(zip(names, names))
     join: str = "/"
     variables: dict[str, str] = dataclasses.field(default_factory=dict)
     axes: dict[int, tuple[int, ...]] = dataclasses.field(default_factory=dict)
     conv_bias: bool = False
+    gamma: bool = True
+    dense_as_conv: bool = False
     preprocessing: Preprocessing = Preprocessing("torch")
 
     def tensor(self, module, variable):
@@ -52,6 +60,124 @@ class Layout:
     def in_head(self, tensor):
         """Whether a tensor of the file belongs to the head."""
         return self.is_head(tensor.rpartition(self.join)[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """One kind of file.
+
+    Args:
+        label: what messages call it.
+        families: which rows it serves, and how.
+        missing: row -> why the layout has no such network, as the rest of a sentence.
+    """
+
+    label: str
+    families: tuple[Family, ...]
+    missing: collections.abc.Callable[[Spec], str] = lambda spec: "it has no such network"
+
+    def family(self, spec):
+        """Find the family that serves a row, None where none does."""
+        return next((family for family in self.families if family.serves(spec)), None)
+
+    def refusal(self, spec):
+        """Say why a row can't take such a file, as the rest of a sentence; None where it can."""
+        family = self.family(spec)
+        return self.missing(spec) if family is None else family.unfit(spec)
+
+
+_TORCH = dict(
+    known=lambda names: {name: None if name.endswith(".num_batches_tracked") else name for name in names},
+    join=".",
+    variables={
+        "kernel": "weight",
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    },
+    axes={4: (2, 3, 1, 0), 2: (1, 0)},
+)
+# timm's Inception nets, and its pre-activation ones, are trained on pixels scaled to -1..1: the torch mode with means
+# and deviations of a half.
+_HALVES = Preprocessing("torch", mean=(0.5,) * 3, std=(0.5,) * 3)
+TORCH = Layout(
+    "timm and torchvision",
+    (
+        Family(
+            serves=torch_names.is_v1,
+            module=torch_names.v1,
+            is_head=lambda module: module == "fc",
+            unfit=torch_names.v1_unfit,
+            **_TORCH,
+        ),
+        Family(
+            serves=torch_names.is_v2,
+            module=torch_names.v2,
+            is_head=lambda module: module == "head.fc",
+            unfit=torch_names.v2_unfit,
+            dense_as_conv=True,
+            preprocessing=_HALVES,
+            **_TORCH,
+        ),
+        Family(
+            serves=torch_names.is_inception_v4,
+            module=torch_names.inception_v4,
+            is_head=lambda module: module == "last_linear",
+            preprocessing=_HALVES,
+            **_TORCH,
+        ),
+        Family(
+            serves=torch_names.is_inception_resnet_v2,
+            module=torch_names.inception_resnet_v2,
+            is_head=lambda module: module == "classif",
+            preprocessing=_HALVES,
+            **_TORCH,
+        ),
+    ),
+    missing=torch_names.missing,
+)
+KERAS_APPLICATIONS = Layout(
+    "keras.applications",
+    (
+        Family(
+            serves=keras_names.is_v1,
+            module=keras_names.v1,
+            is_head=keras_names.is_head,
+            unfit=keras_names.v1_unfit,
+            known=keras_names.known_head,
+            conv_bias=True,
+            preprocessing=Preprocessing("caffe"),
+        ),
+        Family(
+            serves=keras_names.is_v2,
+            module=keras_names.v2,
+            is_head=keras_names.is_head,
+            unfit=keras_names.v2_unfit,
+            known=keras_names.known_head,
+            preprocessing=Preprocessing("tf"),
+        ),
+        Family(
+            serves=keras_names.is_inception,
+            module=keras_names.inception,
+            is_head=keras_names.is_head,
+            known=keras_names.known_inception,
+            gamma=False,  # a norm before a ReLU can leave the scale to what follows
+            preprocessing=Preprocessing("tf"),
+        ),
+    ),
+)
+KRESNETS = Layout(
+    "kresnets",
+    (
+        Family(
+            serves=lambda spec: True,
+            module=lambda layer, spec: layer,
+            # Whatever a user adds around a trunk belongs to the head.
+            is_head=lambda module: not module.startswith(("stem_", "stage")),
+        ),
+    ),
+)
 
 
 def of(file):
@@ -65,25 +191,24 @@ def of(file):
     modules = {name.rpartition("/")[0] for name in file.tensors}
     if "stem_conv1" in modules:
         return KRESNETS
-    if "conv1_conv" in modules or (file.positional and "conv2d" in modules):
+    if any(map(_KERAS_MODULE.fullmatch, modules)):
         return KERAS_APPLICATIONS
     found = f"its first tensors are {', '.join(list(file.tensors)[:3])}" if file.tensors else "it holds no tensors"
-    raise ValueError(f"{file.path} is neither a file of keras.applications' ResNets nor of kresnets: {found}.")
+    raise ValueError(f"{file.path} is neither a file of keras.applications' networks nor of kresnets: {found}.")
 
 
-def modules(layout, model, spec, positional=False):
+def modules(family, model, spec, positional=False):
     """Map the network's own layers with weights to the file's names for them, in the order of the model.
 
     Args:
-        layout: a `Layout`.
+        family: a `Family`.
         model: the model that was built from the row.
         spec: the row.
         positional: whether the file names layers by class and place.
     """
-    names = {
-        layer: layout.module(layer.name, spec) for layer in model.layers if layer.weights and _OWN.fullmatch(layer.name)
-    }
-    return dict(zip(names, _by_place(names), strict=True)) if positional else names
+    own = [layer for layer in model.layers if layer.weights and _OWN.fullmatch(layer.name)]
+    names = _by_place(own) if positional else (family.module(layer.name, spec) for layer in own)
+    return dict(zip(own, names, strict=True))
 
 
 def _by_place(layers):
@@ -101,124 +226,3 @@ def _by_place(layers):
         kind = next(name for cls, name in kinds.items() if isinstance(layer, cls))
         yield f"{kind}_{counts[kind]}" if counts[kind] else kind
         counts[kind] += 1
-
-
-def _part(layer):
-    """Split `stage2_block3_shortcut_conv` into (2, 3, `shortcut_conv`); None for a layer of no block."""
-    stage, _, rest = layer.partition("_")
-    block, _, part = rest.partition("_")
-    stage, block = stage.removeprefix("stage"), block.removeprefix("block")
-    return (int(stage), int(block), part) if block.isdecimal() else None
-
-
-# --- timm and torchvision -------------------------------------------------------------------------------------------
-
-_TORCH_STEM = {"stem_conv1": "conv1", "stem_bn1": "bn1", "head_dense": "fc"}
-# The deep stem is a torch.nn.Sequential called conv1, without its last norm; the ReLUs are its modules 2 and 5.
-_TORCH_DEEP_STEM = {
-    "stem_conv1": "conv1.0",
-    "stem_bn1": "conv1.1",
-    "stem_conv2": "conv1.3",
-    "stem_bn2": "conv1.4",
-    "stem_conv3": "conv1.6",
-    "stem_bn3": "bn1",
-    "head_dense": "fc",
-}
-
-
-def _torch_module(layer, spec):
-    """`stage2_block3_conv1` -> `layer2.2.conv1`."""
-    if (place := _part(layer)) is None:
-        return (_TORCH_DEEP_STEM if spec.deep_stem else _TORCH_STEM)[layer]
-    stage, block, part = place
-    first = 1 if spec.avg_shortcut else 0  # module 0 of a D net's shortcut is the pool, also where it pools nothing
-    part = {"shortcut_conv": f"downsample.{first}", "shortcut_bn": f"downsample.{first + 1}"}.get(part, part)
-    return f"layer{stage}.{block - 1}.{part}"
-
-
-def _torch_refusal(spec):
-    if not _is_imagenet_v1(spec):
-        return "timm and torchvision have no such network"
-    if spec.stride_on == "1x1":
-        return _other_stride(spec, "3x3", twin=f"{spec.name}B")
-    return None
-
-
-def _is_imagenet_v1(spec):
-    return (
-        isinstance(spec, ResNetSpec)
-        and spec.residual
-        and not spec.preactivation
-        and spec.stem == "imagenet"
-        and spec.shortcut == "B"
-    )
-
-
-def _other_stride(spec, theirs, twin):
-    build = twin if twin != spec.name and twin in SPECS else f"the row with stride_on={theirs!r}"
-    return (
-        f"its network strides in the {theirs} of a block and {spec.name} in the {spec.stride_on}, so the same shapes "
-        f"would compute something else: build {build}"
-    )
-
-
-TORCH = Layout(
-    label="timm and torchvision",
-    module=_torch_module,
-    is_head=lambda module: module == "fc",
-    refusal=_torch_refusal,
-    known_as=lambda name: None if name.endswith(".num_batches_tracked") else name,
-    join=".",
-    variables={
-        "kernel": "weight",
-        "gamma": "weight",
-        "beta": "bias",
-        "moving_mean": "running_mean",
-        "moving_variance": "running_var",
-    },
-    axes={4: (2, 3, 1, 0), 2: (1, 0)},
-)
-
-# --- keras.applications ---------------------------------------------------------------------------------------------
-
-_KERAS_ENDS = {"stem_conv1": "conv1_conv", "stem_bn1": "conv1_bn", "head_dense": "predictions"}
-
-
-def _keras_module(layer, spec):
-    """`stage2_block3_conv1` -> `conv3_block3_1_conv`; its stages count from 2, and its shortcut is convolution 0."""
-    if (place := _part(layer)) is None:
-        return _KERAS_ENDS[layer]
-    stage, block, part = place
-    kind, index = (part.removeprefix("shortcut_"), 0) if part.startswith("shortcut_") else (part[:-1], part[-1])
-    return f"conv{stage + 1}_block{block}_{index}_{kind}"
-
-
-def _keras_refusal(spec):
-    if not _is_imagenet_v1(spec) or spec.block == "basic" or spec.deep_stem or spec.avg_shortcut:
-        return "keras.applications has no such network"
-    if spec.stride_on == "3x3":
-        return _other_stride(spec, "1x1", twin=spec.name.removesuffix("B"))
-    return None
-
-
-KERAS_APPLICATIONS = Layout(
-    label="keras.applications",
-    module=_keras_module,
-    is_head=lambda module: not module.startswith(("conv", "batch_normalization")),
-    refusal=_keras_refusal,
-    known_as=lambda name: name.replace(
-        "probs/", "predictions/"
-    ),  # the published files are older than the name in the code
-    conv_bias=True,
-    preprocessing=Preprocessing("caffe"),
-)
-
-# --- kresnets -------------------------------------------------------------------------------------------------------
-
-KRESNETS = Layout(
-    label="kresnets",
-    module=lambda layer, spec: layer,
-    # Whatever a user adds around a trunk belongs to the head.
-    is_head=lambda module: not module.startswith(("stem_", "stage")),
-    refusal=lambda spec: None,
-)

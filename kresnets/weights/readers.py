@@ -143,7 +143,7 @@ def _keras_3_file(path, file, datasets):
         group = "/".join(parts[:-2])
         if group not in labels:
             labels[group] = _text(file[group]["vars"].attrs.get("name"))
-        named[full] = f"{labels[group] or parts[-3]}/{_variable(parts[-3], parts[-1])}"
+        named[full] = f"{labels[group] or parts[-3]}/{_variable(parts[-3], parts[-1], len(file[group]['vars']))}"
     model_name = _text(file["vars"].attrs.get("name")) if "vars" in file else None
     preprocessing = _text(file.attrs.get("preprocessing"))
     return WeightsFile(
@@ -156,9 +156,11 @@ def _keras_3_file(path, file, datasets):
     )
 
 
-def _variable(group, index):
-    """Name the variable that Keras 3 keeps as number `index` of the layer group `conv2d_3`."""
+def _variable(group, index, count):
+    """Name the variable that Keras 3 keeps as number `index` of the `count` in the layer group `conv2d_3`."""
     names = _KERAS_VARIABLES.get(re.sub(r"_\d+$", "", group), ())
+    if "gamma" in names and count < len(names):
+        names = names[1:]  # a norm without a scale
     return names[int(index)] if index.isdecimal() and int(index) < len(names) else index
 
 

@@ -1,12 +1,15 @@
-"""Where published weights come from: a row a network."""
+"""Published weights: a row a file, and which row `weights="imagenet"` means.
+
+To add one, add its row: `kresnets.weights.list`, the builders and the tests go by this table.
+"""
 
 import dataclasses
-import os
-import pathlib
+from typing import Literal
 
-import keras
+from kresnets.preprocess import Preprocessing
 
-KERAS_APPLICATIONS_URL = "https://storage.googleapis.com/tensorflow/keras-applications/resnet/"
+_KERAS_NUMBERS = "keras.io/api/applications"
+_TIMM_NUMBERS = "timm, results/results-imagenet.csv"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,53 +17,200 @@ class Published:
     """Weights that someone published for a network.
 
     Args:
+        network: name of the builder that takes them, such as `"ResNet50D"`.
+        tag: what `weights=` takes for them.
+        host: `"keras"` (keras.applications' bucket) or `"hub"` (the Hugging Face Hub).
+        repository: folder of the bucket, or repository of the hub.
         file: name of the file with the head.
-        md5: its hash.
-        trunk_file: name of the file without the head.
-        trunk_md5: its hash.
+        trunk_file: name of the file without the head, where there is one.
+        md5: hash of `file`; None where none is known.
+        trunk_md5: hash of `trunk_file`.
+        revision: commit of the hub's repository to take; None where none is known: the newest.
+        licence: SPDX name.
+        preprocessing: what the weights want. Size and crop are those of `top1`; where no crop is stated, it is all of
+            the image.
+        input_size: pixels a side that they were trained for.
+        test_size: larger pixels a side that their publisher recommends for prediction; None where none is.
+        top1: published top-1 accuracy on ImageNet's validation set in percent, at `top1_size`; None where none is
+            known.
+        top1_size: pixels a side that `top1` was measured with.
+        test_top1: the same at `test_size`, where both were published.
+        top1_from: who says so.
     """
 
+    network: str
+    tag: str
+    host: Literal["keras", "hub"]
+    repository: str
     file: str
-    md5: str
-    trunk_file: str
-    trunk_md5: str
+    trunk_file: str | None = None
+    md5: str | None = None
+    trunk_md5: str | None = None
+    revision: str | None = None
+    licence: str = "Apache-2.0"
+    preprocessing: Preprocessing
+    input_size: int
+    test_size: int | None = None
+    top1: float | None = None
+    top1_size: int | None = None
+    test_top1: float | None = None
+    top1_from: str | None = None
 
 
-def _keras_row(name, md5, trunk_md5):
-    stem = f"{name}_weights_tf_dim_ordering_tf_kernels"
-    return Published(file=f"{stem}.h5", md5=md5, trunk_file=f"{stem}_notop.h5", trunk_md5=trunk_md5)
+def _keras(network, stem, folder, mode, top1, md5, trunk_md5, size=224):
+    file = f"{stem}_weights_tf_dim_ordering_tf_kernels"
+    return Published(
+        network=network,
+        tag="keras",
+        host="keras",
+        repository=folder,
+        file=f"{file}.h5",
+        trunk_file=f"{file}_notop.h5",
+        md5=md5,
+        trunk_md5=trunk_md5,
+        preprocessing=Preprocessing(mode, size=size),
+        input_size=size,
+        top1=top1,
+        top1_size=size,
+        top1_from=_KERAS_NUMBERS,
+    )
 
 
-# Network -> its ImageNet weights. Names and hashes are keras.applications' own (a test compares them), and so is the
-# cache: a file that it fetched is not fetched again.
-IMAGENET = {
-    "ResNet50": _keras_row("resnet50", "2cb95161c43110f7111970584f804107", "4d473c1dd8becc155b73f8504c6f6626"),
-    "ResNet101": _keras_row("resnet101", "f1aeb4b969a6efcfb50fad2f0c20cfc5", "88cf7a10940856eca736dc7b7e228a21"),
-    "ResNet152": _keras_row("resnet152", "100835be76be38e30d865e96f2aaae62", "ee4c566cf9a93f14d82f913c2dc6dd0c"),
-}
+def _timm(
+    network, name, top1=None, test_top1=None, *,
+    size=224, test=None, at=None, crop=0.875, mode="torch", mean=None, std=None, licence="Apache-2.0",
+):  # fmt: skip
+    """A file of timm's; `at`: pixels a side that `top1` and `crop` belong to, where it is not the size of training."""
+    at = at or size
+    return Published(
+        network=network,
+        tag=f"timm/{name}_in1k",
+        host="hub",
+        repository=f"timm/{name}_in1k",
+        file="model.safetensors",
+        licence=licence,
+        preprocessing=Preprocessing(mode, crop=crop, mean=mean, std=std, size=at),
+        input_size=size,
+        test_size=test,
+        top1=top1,
+        top1_size=None if top1 is None else at,
+        test_top1=test_top1,
+        top1_from=None if top1 is None else _TIMM_NUMBERS,
+    )
 
 
-def fetch(published, trunk_only):
-    """Fetch a published file, unless the cache has it, and check its hash.
+# How timm's recipes want their images (timm/models/resnet.py): `_ttcfg`, `_rcfg`, `_r3cfg` and so on.
+_TT = dict(test=288)
+_A1 = dict(crop=0.95, test=288)
+_A3 = dict(crop=0.95, size=160, test=224, at=224)
+_LARGE = dict(crop=0.95, size=256, test=320)
+_RA4 = dict(crop=0.9, test=288, mean=(0.5,) * 3, std=(0.5,) * 3)
+_TV = dict(licence="BSD-3-Clause")
+_TV2 = _TV | dict(crop=0.965, size=176, test=224, at=224)
+_TF = dict(size=299, mode="tf")
 
-    Args:
-        published: a `Published`.
-        trunk_only: whether the file without the head will do.
+# Only files whose licence lets anyone use them, and that a network here computes as their own does: timm's
+# inception_v3 files are left out, as its average pools count the padding.
+# timm: no hash is known of the safetensors files (that in a .pth's name is another file's), and no revision; the fetch
+# checks each against the sha256 that the hub states.
+PUBLISHED = (
+    # names and hashes are those of keras.applications' source, so a file that it fetched is not fetched again
+    _keras(
+        "ResNet50", "resnet50", "resnet", "caffe", 74.9,
+        "2cb95161c43110f7111970584f804107", "4d473c1dd8becc155b73f8504c6f6626",
+    ),
+    _keras(
+        "ResNet101", "resnet101", "resnet", "caffe", 76.4,
+        "f1aeb4b969a6efcfb50fad2f0c20cfc5", "88cf7a10940856eca736dc7b7e228a21",
+    ),
+    _keras(
+        "ResNet152", "resnet152", "resnet", "caffe", 76.6,
+        "100835be76be38e30d865e96f2aaae62", "ee4c566cf9a93f14d82f913c2dc6dd0c",
+    ),
+    _keras(
+        "ResNet50V2", "resnet50v2", "resnet", "tf", 76.0,
+        "3ef43a0b657b3be2300d5770ece849e0", "fac2f116257151a9d068a22e544a4917",
+    ),
+    _keras(
+        "ResNet101V2", "resnet101v2", "resnet", "tf", 77.2,
+        "6343647c601c52e1368623803854d971", "c0ed64b8031c3730f411d2eb4eea35b5",
+    ),
+    _keras(
+        "ResNet152V2", "resnet152v2", "resnet", "tf", 78.0,
+        "a49b44d1979771252814e80f8ec446f9", "ed17cf2e0169df9d443503ef94b23b33",
+    ),
+    _keras(
+        "InceptionV3", "inception_v3", "inception_v3", "tf", 77.9,
+        "9a0d58056eeedaa3f26cb7ebd46da564", "bcbd6486424b2319ff4ef7d526e38f63", size=299,
+    ),
+    _keras(
+        "InceptionResNetV2", "inception_resnet_v2", "inception_resnet_v2", "tf", 80.3,
+        "e693bd0210a403b3192acc6073ad2e96", "d19885ff4a710c122648d3b5c3b684e4", size=299,
+    ),
+    _timm("InceptionResNetV2", "inception_resnet_v2.tf", 80.43, crop=0.8975, **_TF),
+    _timm("InceptionResNetV2", "inception_resnet_v2.tf_ens_adv", 80.00, crop=0.8975, **_TF),
+    _timm("InceptionV4", "inception_v4.tf", 80.14, **_TF),
+    _timm("ResNet18", "resnet18.a1", 71.50, 73.16, **_A1),
+    _timm("ResNet18", "resnet18.a2", **_A1),
+    _timm("ResNet18", "resnet18.a3", 68.25, **_A3),
+    _timm("ResNet18", "resnet18.gluon", 70.84),
+    _timm("ResNet18", "resnet18.tv", 69.75, **_TV),
+    _timm("ResNet18D", "resnet18d.ra2", 72.30, 73.79, **_TT),
+    _timm("ResNet18D", "resnet18d.ra4_e3600_r224", 74.36, 76.01, **_RA4),
+    _timm("ResNet18V2", "resnetv2_18.ra4_e3600_r224", **_RA4),
+    _timm("ResNet26", "resnet26.bt", **_TT),
+    _timm("ResNet26D", "resnet26d.bt", 76.70, 77.42, **_TT),
+    _timm("ResNet34", "resnet34.a1", 76.42, 77.93, **_A1),
+    _timm("ResNet34", "resnet34.a3", 73.00, **_A3),
+    _timm("ResNet34", "resnet34.bt", 75.18, **_TT),
+    _timm("ResNet34", "resnet34.ra4_e3600_r224", 77.49, 78.97, **_RA4),
+    _timm("ResNet34", "resnet34.tv", 73.30, **_TV),
+    _timm("ResNet34D", "resnet34d.ra2", 77.11, 78.44, **_TT),
+    _timm("ResNet34V2", "resnetv2_34.ra4_e3600_r224", **_RA4),
+    _timm("ResNet50B", "resnet50.a1", 80.38, 81.24, **_A1),
+    _timm("ResNet50B", "resnet50.a3", 78.05, **_A3),
+    _timm("ResNet50B", "resnet50.gluon", 77.58),
+    _timm("ResNet50B", "resnet50.tv", 76.16, **_TV),
+    _timm("ResNet50B", "resnet50.tv2", 80.85, **_TV2),
+    _timm("ResNet50C", "resnet50c.gluon"),
+    _timm("ResNet50D", "resnet50d.a1", 80.73, 81.47, **_A1),
+    _timm("ResNet50D", "resnet50d.a2", **_A1),
+    _timm("ResNet50D", "resnet50d.a3", **_A3),
+    _timm("ResNet50D", "resnet50d.gluon", 79.08),
+    _timm("ResNet50D", "resnet50d.ra2", 80.55, 81.35, **_TT),
+    _timm("ResNet50D", "resnet50d.ra4_e3600_r224", 80.96, 81.84, **_RA4 | dict(crop=0.95)),
+    _timm("ResNet101B", "resnet101.a1", 81.49, 82.33, **_A1),
+    _timm("ResNet101B", "resnet101.a1h", 81.95, 82.80, **_A1),
+    _timm("ResNet101B", "resnet101.gluon"),
+    _timm("ResNet101B", "resnet101.tv", 77.40, **_TV),
+    _timm("ResNet101C", "resnet101c.gluon"),
+    _timm("ResNet101D", "resnet101d.gluon", 80.47),
+    _timm("ResNet101D", "resnet101d.ra2", 82.25, 83.02, **_LARGE),
+    _timm("ResNet152B", "resnet152.a1", 82.00, 82.74, **_A1),
+    _timm("ResNet152B", "resnet152.a1h", 82.82, 83.49, **_A1),
+    _timm("ResNet152B", "resnet152.gluon"),
+    _timm("ResNet152B", "resnet152.tv", 78.33, **_TV),
+    _timm("ResNet152C", "resnet152c.gluon"),
+    _timm("ResNet152D", "resnet152d.gluon", 80.48),
+    _timm("ResNet152D", "resnet152d.ra2", 83.16, 83.68, **_LARGE),
+    _timm("ResNet200D", "resnet200d.ra2", 83.25, 83.98, **_LARGE),
+)  # fmt: skip
 
-    Returns:
-        pathlib.Path of the file.
 
-    Raises:
-        RuntimeError: where it can't be had; says which file, from where, and where to put a copy by hand.
+def of(network):
+    """Return the rows of a network, in the order of the table; none for a network without published weights."""
+    return tuple(row for row in PUBLISHED if row.network == network)
+
+
+def find(network, tag):
+    """Return the row of a network's tag, or None."""
+    return next((row for row in of(network) if row.tag == tag), None)
+
+
+def best(network):
+    """Return the row that `weights="imagenet"` means: of the network's, the one of the highest top-1.
+
+    `top1` decides, which is the accuracy at the smallest size that one was published for; a row without comes last.
+    None for a network without published weights.
     """
-    file, md5 = (published.trunk_file, published.trunk_md5) if trunk_only else (published.file, published.md5)
-    url = KERAS_APPLICATIONS_URL + file
-    home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-    try:
-        return pathlib.Path(keras.utils.get_file(file, url, cache_dir=home, cache_subdir="models", file_hash=md5))
-    except Exception as error:  # get_file raises bare Exceptions when the network or the server fails
-        place = os.path.join(home, "models", file)
-        raise RuntimeError(
-            f"{file} could not be fetched from {url}; put a copy into {place} by hand (its md5 is {md5}), or pass "
-            f"weights=None or the path of a file. The reason was: {' '.join(str(error).split())}"
-        ) from error
+    return max(of(network), key=lambda row: row.top1 or 0.0, default=None)
