@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import sys
+import warnings
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read by TensorFlow's C++ when it is loaded
 
@@ -40,8 +41,13 @@ def load_run(folder):
     from kresnets.preprocess import Preprocessing
 
     model = keras.saving.load_model(folder / "model.keras", compile=False)
-    preprocess = config.get("preprocess")
-    return model, config.get("class_names"), Preprocessing(**preprocess) if preprocess else None
+    try:
+        preprocessing = Preprocessing(**config["preprocess"]) if config.get("preprocess") else None
+    except (ValueError, TypeError) as error:  # a field that only a later version knows
+        raise ValueError(
+            f"{folder / 'config.json'} says how images are preprocessed, but not in a way that is known: {error}"
+        ) from error
+    return model, config.get("class_names"), preprocessing
 
 
 def positive_int(text):
@@ -72,13 +78,14 @@ def run(main):
     Args:
         main: function without arguments that returns an exit code. What bad input raises in the library (ValueError,
             OSError, RuntimeError, ImportError) is told in one line on stderr, with exit code 2; any other exception is
-            a defect and keeps its traceback.
+            a defect and keeps its traceback. Warnings are told in one line each.
 
     Example:
         >>> run(lambda: 0)
         Traceback (most recent call last):
         SystemExit: 0
     """
+    warnings.showwarning = _show_warning
     sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
     try:
         code = main() or 0
@@ -98,6 +105,10 @@ def run(main):
         print(f"{os.path.basename(sys.argv[0])}: TensorFlow gave up ({type(error).__name__}): {first}", file=sys.stderr)
         code = 2
     sys.exit(code)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None):
+    print(f"{os.path.basename(sys.argv[0])}: warning: {_sentence(message)}", file=file or sys.stderr)
 
 
 def _sentence(error):

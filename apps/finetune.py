@@ -64,7 +64,7 @@ def _parser():
     )
     add("--model", default="ResNet50", help="a network of kresnets.list_models(); default ResNet50")
     add("--weights", default="imagenet", help="imagenet, none, a file, or another run's folder; default imagenet")
-    add("--size", type=_common.positive_int, help="pixels a side; default the network's own")
+    add("--size", type=_common.positive_int, help="pixels a side; default that of the weights, else the network's own")
     add("--limit", type=_common.positive_int, help="most images for training and validation together")
     add("--batch-size", type=_common.positive_int, default=32)
     add("--dtype", choices=("auto", "float32", "mixed_bfloat16"), default="auto")
@@ -184,9 +184,9 @@ def _train(run, options, arguments, command):
     policy = fast_dtype() if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images)
-    size = options.size or spec.input_size
     keras.utils.set_random_seed(options.seed)
-    model = _model(spec, options.weights, size, len(data.class_names))
+    model = _model(spec, options.weights, options.size, len(data.class_names))
+    size = model.input_shape[1]
     config = _config(arguments, command, data, model, size, policy, recipe)
     _replace_or_resume(run, config)
     _introduce(options, config, data)
@@ -319,17 +319,25 @@ def _spec(name):
 
 
 def _model(spec, weights, size, classes):
-    """Build the network with its own head on the trunk of the weights: none, imagenet, a file, or another run."""
+    """Build the network with its own head on the trunk of the weights: none, imagenet, a file, or another run.
+
+    Without a size it is that of the weights: what a run was trained at, or what their `Preprocessing` says.
+    """
     import kresnets
 
     build = getattr(kresnets, spec.name)
-    shape = (size, size, 3)
-    if not (pathlib.Path(weights) / "config.json").is_file():
-        return build(weights=None if weights == "none" else weights, input_shape=shape, classes=classes)
-    source, _, _ = _common.load_run(weights)
-    model = build(weights=None, input_shape=shape, classes=classes)
-    kresnets.copy_trunk(source, model)
-    return model
+    a_run = (pathlib.Path(weights) / "config.json").is_file()
+    if a_run:
+        source, _, _ = _common.load_run(weights)
+        size = size or source.input_shape[1]
+    else:
+        shape = size and (size, size, 3)
+        source = build(weights=None if weights == "none" else weights, input_shape=shape, classes=classes)
+        size = size or kresnets.preprocessing_of(source).size or spec.input_size
+        if source.input_shape[1] == size:
+            return source
+    model = build(weights=None, input_shape=(size, size, 3), classes=classes)
+    return kresnets.copy_trunk(source, model)
 
 
 def _data_notes(data):
@@ -355,11 +363,9 @@ def _judge(run, model, data, size, config, history):
     from kresnets import metrics, report
     from kresnets.hardware import describe
 
-    mode, crop = config["preprocess"]["mode"], config["preprocess"]["crop"]
-    images = data.test.batches(64, size, crop)
-    probabilities = model.predict(
-        images.map(lambda x, y: kresnets.preprocess_input(x, "channels_last", mode)), verbose=0
-    )
+    preprocessing = kresnets.Preprocessing(**config["preprocess"])
+    images = data.test.batches(64, size, preprocessing.crop)
+    probabilities = model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
     labels = data.test.labels
     numbers = metrics.evaluate(labels, probabilities, list(data.class_names), seed=config["arguments"]["seed"])
     seconds = sum(history.history["seconds"])
@@ -368,9 +374,9 @@ def _judge(run, model, data, size, config, history):
     report.curves(run / "history.csv", run / "curves.png")
     report.confusion(labels, metrics.predict_classes(probabilities), list(data.class_names), run / "confusion.png")
     worst = report.worst_mistakes(labels, probabilities)
-    photographs = data.test.pixels(size, worst, crop)
+    photographs = data.test.pixels(size, worst, preprocessing.crop)
     heat = report.grad_cam(
-        model, kresnets.preprocess_input(photographs, "channels_last", mode), np.argmax(probabilities[worst], axis=1)
+        model, preprocessing(photographs, "channels_last"), np.argmax(probabilities[worst], axis=1)
     )
     report.mistakes(
         photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png"

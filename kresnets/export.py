@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 from kresnets.data.images import load_image
-from kresnets.preprocess import MODES, Preprocessing, preprocess_input, preprocessing_of
+from kresnets.preprocess import Preprocessing, resolve
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]+")
 _ABANDONED_AFTER = 24 * 3600  # seconds; no export takes that long
@@ -52,7 +52,8 @@ def export_saved_model(model, path, labels=None, preprocess=None, top=5):
         labels: sequence of str, the name of each class in the order of the outputs; two classes may share a name.
             Defaults to None: the indices `"0"`, `"1"`, ...
         preprocess: `"caffe"`, `"tf"`, `"torch"`, a `Preprocessing`, or None for what the model carries
-            (`preprocessing_of`). Defaults to None.
+            (`preprocessing_of`). Where the model carries another one, a warning names both and yours is served.
+            Defaults to None.
         top: int >= 1, labels and scores per image, cut to the number of classes. Defaults to 5.
 
     Returns:
@@ -99,6 +100,8 @@ class Classifier:
     def of(cls, model, labels=None, preprocess=None, top=5):
         """Check the arguments of `export_saved_model` and bind them."""
         _check_model(model)
+        preprocessing = resolve(model, preprocess)
+        _check_size(model, preprocessing)
         activation = _last_activation(model)
         units = model.output_shape[-1]
         classes = 2 if units == 1 and activation == "sigmoid" else units
@@ -112,7 +115,7 @@ class Classifier:
         return cls(
             model=model,
             labels=_checked_labels(labels, classes),
-            preprocessing=_checked_preprocessing(model, preprocess),
+            preprocessing=preprocessing,
             top=min(top, classes),
             activation=activation,
             feature_layer=_feature_layer(model),
@@ -120,8 +123,8 @@ class Classifier:
 
     @property
     def size(self):
-        """Side of the model's input in pixels."""
-        return self.model.input_shape[1]
+        """Side of the images in pixels: the model's own, or that of its weights where the model leaves it free."""
+        return self.model.input_shape[1] or self.preprocessing.size
 
     def serving_default(self, image_bytes):
         """Map the bytes of image files, `(batch,)`, to labels, scores and valid."""
@@ -167,7 +170,7 @@ class Classifier:
         # oneDNN's convolution gives an empty batch the wrong shape: such a batch is computed with one black row.
         count = tf.shape(images)[0]
         images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        inputs = preprocess_input(images, data_format="channels_last", mode=self.preprocessing.mode)
+        inputs = self.preprocessing(images, "channels_last")
         return self.model(inputs, training=False)[:count]
 
     def _load(self, image_bytes):
@@ -205,17 +208,20 @@ def _check_model(model):
         )
     if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError("The model must have one input of a known shape and one output: build it with `input_shape`.")
-    shape = model.input_shape
-    if len(shape) != 4 or shape[1] is None or shape[1] != shape[2] or shape[3] != 3:
-        raise ValueError(
-            "Only models of square RGB images of one size, channels last, can be exported. Received: input shape "
-            f"{shape}; build the model with an `input_shape` like (224, 224, 3)."
-        )
     if len(model.output_shape) != 2 or model.output_shape[-1] is None:
         raise ValueError(f"The model must give one vector per image. Received: output shape {model.output_shape}.")
     for variable in model.variables:
         if keras.backend.is_float_dtype(variable.dtype) and not np.all(np.isfinite(variable.numpy())):
             raise ValueError(f"The weights {variable.path!r} hold NaN or infinite values: this model cannot be served.")
+
+
+def _check_size(model, preprocessing):
+    shape = model.input_shape
+    if len(shape) != 4 or (shape[1] or preprocessing.size) is None or shape[1] != shape[2] or shape[3] != 3:
+        raise ValueError(
+            "Only models of square RGB images of one size, channels last, can be exported. Received: input shape "
+            f"{shape}; build the model with an `input_shape` like (224, 224, 3)."
+        )
 
 
 def _checked_labels(labels, classes):
@@ -227,17 +233,6 @@ def _checked_labels(labels, classes):
     if len(labels) != classes:
         raise ValueError(f"The model has {classes} classes and `labels` names {len(labels)}: give one name for each.")
     return tuple(labels)
-
-
-def _checked_preprocessing(model, preprocess):
-    if preprocess is None:
-        preprocess = preprocessing_of(model)
-    if preprocess is None:
-        raise ValueError(
-            f"The model does not say how its images are to be preprocessed: pass `preprocess`, one of "
-            f"{', '.join(map(repr, MODES))}, as it was trained with."
-        )
-    return preprocess if isinstance(preprocess, Preprocessing) else Preprocessing(preprocess)
 
 
 def _last_activation(model):

@@ -6,7 +6,10 @@ told.
 """
 
 import dataclasses
+import math
+import numbers
 import os
+import warnings
 
 import keras
 import numpy as np
@@ -19,32 +22,54 @@ _MODES = {
     "torch": (False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 MODES = tuple(_MODES)
+_PROBE = np.array([[[0.0, 64.0, 128.0]], [[255.0, 32.0, 16.0]]])
 
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """How the weights of a model want their images.
 
+    Called on pixels, it is `preprocess_input` with its mode and means; crop and size are for who cuts the images.
+
     Args:
         mode: `"caffe"`, `"tf"` or `"torch"`; see `preprocess_input`.
         crop: fraction of the resized short side that the centre crop keeps, 0 < crop <= 1.
+        mean: three numbers, of R, G and B scaled to 0..1, in place of the torch mode's own; None for the mode's own.
+        std: three positive numbers likewise.
+        size: pixels a side that the weights were trained for, or None where that is unknown.
 
     Raises:
-        ValueError: for an unknown mode, or a crop out of its range.
+        ValueError: for an unknown mode, a value out of its range, or a mean or std with another mode than torch.
 
     Example:
         >>> import kresnets
-        >>> kresnets.Preprocessing("tf", crop=0.875)
-        Preprocessing(mode='tf', crop=0.875)
+        >>> kresnets.Preprocessing("torch", crop=0.95, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), size=224).mean
+        (0.5, 0.5, 0.5)
     """
 
     mode: str = "torch"
     crop: float = 1.0
+    mean: tuple[float, float, float] | None = None
+    std: tuple[float, float, float] | None = None
+    size: int | None = None
 
     def __post_init__(self):
         check_mode(self.mode)
-        if not 0 < self.crop <= 1:
-            raise ValueError(f"`crop` must be above 0 and at most 1. Received: crop={self.crop}")
+        if not _is_number(self.crop) or not 0 < self.crop <= 1:
+            raise ValueError(f"`crop` must be above 0 and at most 1. Received: crop={self.crop!r}")
+        mean, std = _checked_means(self.mode, self.mean, self.std)
+        # JSON, in which layers and runs keep this, makes lists of tuples and knows no numbers of numpy's.
+        object.__setattr__(self, "crop", float(self.crop))
+        object.__setattr__(self, "mean", mean)
+        object.__setattr__(self, "std", std)
+        if self.size is not None:
+            if not isinstance(self.size, numbers.Integral) or isinstance(self.size, bool) or self.size < 1:
+                raise ValueError(f"`size` must be a whole number of pixels from 1, or None. Received: {self.size!r}")
+            object.__setattr__(self, "size", int(self.size))
+
+    def __call__(self, images, data_format=None):
+        """Return RGB pixels 0..255 as the weights want them; see `preprocess_input`."""
+        return preprocess_input(images, data_format, self.mode, self.mean, self.std)
 
 
 def check_mode(mode):
@@ -53,7 +78,31 @@ def check_mode(mode):
         raise ValueError(f"Unknown preprocessing mode {mode!r}: use one of {', '.join(map(repr, MODES))}.")
 
 
-def preprocess_input(x, data_format=None, mode="torch"):
+def _checked_means(mode, mean, std):
+    """Return mean and std as tuples of three floats or None."""
+    checked = []
+    for name, values in (("mean", mean), ("std", std)):
+        if values is not None:
+            if mode != "torch":
+                raise ValueError(
+                    f"Only the torch mode takes a `{name}` of its own, and the mode is {mode!r}: use mode='torch', or "
+                    "leave it out."
+                )
+            listed = [] if isinstance(values, str) or not np.iterable(values) else list(values)
+            good = all(_is_number(value) and (name == "mean" or value > 0) for value in listed)
+            if len(listed) != 3 or not good:
+                kind = "finite" if name == "mean" else "positive"
+                raise ValueError(f"`{name}` must be three {kind} numbers, of R, G and B. Received: {name}={values!r}")
+            values = tuple(map(float, listed))
+        checked.append(values)
+    return checked
+
+
+def _is_number(value):
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def preprocess_input(x, data_format=None, mode="torch", mean=None, std=None):
     """Turn RGB pixels 0..255 into what the weights of a network were trained on.
 
     Args:
@@ -63,12 +112,16 @@ def preprocess_input(x, data_format=None, mode="torch"):
         mode: `"caffe"` (RGB to BGR, ImageNet mean subtracted, no scaling; keras.applications' ResNets), `"tf"`
             (scaled to -1..1; their v2 and Inception nets) or `"torch"` (scaled to 0..1, ImageNet mean and deviation;
             timm's and torchvision's files).
+        mean: three numbers, of R, G and B scaled to 0..1, in place of the torch mode's own (some of timm's files were
+            trained with 0.5 thrice). Defaults to None, the mode's own.
+        std: three positive numbers likewise.
 
     Returns:
         The same kind of array or tensor, in a floating dtype, equal to `keras.applications`' own result for that mode.
 
     Raises:
-        ValueError: for an unknown mode or data format, or other than 3 channels.
+        ValueError: for an unknown mode or data format, other than 3 channels, or a `mean` or `std` that is not three
+            numbers or goes with another mode than torch.
 
     Example:
         >>> import kresnets, numpy as np
@@ -76,6 +129,7 @@ def preprocess_input(x, data_format=None, mode="torch"):
         0.0
     """
     check_mode(mode)
+    mean, std = _checked_means(mode, mean, std)
     data_format = data_format or keras.config.image_data_format()
     if data_format not in ("channels_last", "channels_first"):
         raise ValueError(f"`data_format` must be 'channels_last' or 'channels_first'. Received: {data_format!r}")
@@ -84,23 +138,27 @@ def preprocess_input(x, data_format=None, mode="torch"):
     axis = -1 if data_format == "channels_last" else -3
     if len(x.shape) < 3 or x.shape[axis] not in (3, None):
         raise ValueError(
-            f"`preprocess_input` takes 3 channels (RGB) on axis {axis} ({data_format}). Received: shape={tuple(x.shape)}; "
-            "repeat a grey image three times along that axis."
+            f"`preprocess_input` takes 3 channels (RGB) on axis {axis} ({data_format}). Received: "
+            f"shape={tuple(x.shape)}; repeat a grey image three times along that axis."
         )
     x = _as_float(x)
-    reverse, divisor, mean, std = _MODES[mode]
+    reverse, divisor, own_mean, own_std = _MODES[mode]
     if reverse:
         x = x[..., ::-1] if axis == -1 else x[..., ::-1, :, :]
     if divisor:
         x = x / divisor
-    x = x - _per_channel(mean, x, axis)
+    x = x - _per_channel(mean or own_mean, x, axis)
+    std = std or own_std
     return x if std is None else x / _per_channel(std, x, axis)
 
 
 def _as_float(x):
+    if isinstance(x, np.ndarray):
+        # numpy's own kinds alone, as keras.applications: bfloat16 arrays, which numpy does not know, become float32.
+        return x if issubclass(x.dtype.type, np.floating) else x.astype(keras.config.floatx())
     if keras.backend.is_float_dtype(keras.backend.standardize_dtype(x.dtype)):
         return x
-    if hasattr(x, "astype"):  # numpy, JAX
+    if hasattr(x, "astype"):  # JAX
         return x.astype(keras.config.floatx())
     if keras.config.backend() == "tensorflow" or isinstance(x, keras.KerasTensor):
         return keras.ops.cast(x, keras.config.floatx())
@@ -119,16 +177,15 @@ def decode_predictions(preds, top=5):
     """Name the ImageNet classes of a network's answer.
 
     Args:
-        preds: array `(batch, 1000)` of scores.
-        top: how many classes to name, highest first. Defaults to 5.
+        preds: array or tensor `(batch, 1000)` of scores.
+        top: how many classes to name, highest first, 1 to 1000. Defaults to 5.
 
     Returns:
         For each row a list of `top` tuples `(wordnet id, name, score)`, as `keras.applications` gives them (its own
-        function is
-        called: it fetches the list of names once, checked by its hash).
+        function is called: it fetches the list of names once, checked by its hash).
 
     Raises:
-        ValueError: for another shape than `(batch, 1000)`.
+        ValueError: for another shape than `(batch, 1000)`, or a `top` out of its range.
         RuntimeError: when the list of names cannot be fetched.
 
     Example:
@@ -136,10 +193,14 @@ def decode_predictions(preds, top=5):
         >>> kresnets.decode_predictions(np.eye(1000)[:1], top=1)  # doctest: +SKIP
         [[('n01440764', 'tench', 1.0)]]
     """
+    shape = getattr(preds, "shape", None)
+    if shape is None or len(shape) != 2 or shape[1] != 1000:
+        given = type(preds).__name__ if shape is None else f"shape={tuple(shape)}"
+        raise ValueError(f"`preds` must be an array (batch, 1000), scores of the ImageNet classes. Received: {given}")
+    if isinstance(top, bool) or not isinstance(top, numbers.Integral) or not 1 <= top <= 1000:
+        raise ValueError(f"`top` must be a whole number from 1 to 1000. Received: top={top!r}")
     try:
         return keras.applications.imagenet_utils.decode_predictions(preds, top=top)
-    except ValueError:
-        raise
     except Exception as error:  # get_file raises bare Exceptions when the network or the server fails
         home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
         raise RuntimeError(
@@ -164,3 +225,53 @@ def preprocessing_of(model):
         if isinstance(carried, Preprocessing):
             return carried
     return None
+
+
+def resolve(model, forced=None):
+    """Return the `Preprocessing` to use with a model, and warn where it is not the one that its weights want.
+
+    Args:
+        model: a Keras model.
+        forced: what the user asked for: a mode, a `Preprocessing`, or None for what the model carries. A mode keeps
+            the carried crop and size, and the carried means too where the carried mode is the same.
+
+    Raises:
+        ValueError: where the model carries none and none is forced, or for an unknown mode.
+
+    Example:
+        >>> import kresnets
+        >>> kresnets.preprocess.resolve(kresnets.CifarResNet20(), "torch")
+        Preprocessing(mode='torch', crop=1.0, mean=None, std=None, size=None)
+    """
+    carried = preprocessing_of(model)
+    if forced is None:
+        if carried is None:
+            raise ValueError(
+                f"{model.name!r} does not say how its weights want their images: pass what they were trained with, "
+                f"such as preprocess='torch' (one of {', '.join(map(repr, MODES))}, or a kresnets.Preprocessing; "
+                "keras.applications' ResNets: 'caffe')."
+            )
+        return carried
+    chosen = forced
+    if not isinstance(forced, Preprocessing):
+        check_mode(forced)
+        carried = carried or Preprocessing(forced)
+        if forced == carried.mode:
+            return carried
+        chosen = Preprocessing(forced, crop=carried.crop, size=carried.size)
+    # By what they make of pixels: torch with its own means written out, or tf and torch with 0.5 thrice, are the same.
+    if carried is not None and not np.allclose(chosen(_PROBE, "channels_last"), carried(_PROBE, "channels_last")):
+        # A random start carries the torch mode and cannot be told from weights that were trained with it.
+        warnings.warn(
+            f"preprocess={forced!r} is used as asked for, but the weights of {model.name!r} want {carried}: leave "
+            "`preprocess` out, unless you know that they were trained otherwise.",
+            stacklevel=3,
+        )
+    return chosen
+
+
+def carry(model, preprocessing):
+    """Have a model that carries a `Preprocessing` carry this one instead; any other model stays as it is."""
+    for layer in model._flatten_layers(include_self=False):
+        if isinstance(getattr(layer, "preprocessing", None), Preprocessing):
+            layer.preprocessing = preprocessing

@@ -362,6 +362,40 @@ def test_a_network_of_kresnets_brings_its_preprocessing(tmp_path):
     np.testing.assert_allclose(served["scores"][0], expected, atol=1e-4)
 
 
+def unsure(model, sharpness):
+    """Keep the answers of random weights apart from 0 and 1, where nothing could be told from them."""
+    model.layers[-1].set_weights([sharpness * weight for weight in model.layers[-1].get_weights()])
+    return model
+
+
+HALF = Preprocessing("torch", 0.9, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), SIZE)
+
+
+def test_means_crop_and_size_of_the_weights_are_served(tmp_path):
+    """torch with .5 thrice is the tf mode; a model that leaves its size free is served at that of its weights."""
+    applications = pytest.importorskip("kresnets.applications")
+    model = unsure(applications.CifarResNet20(weights=None, input_shape=(None, None, 3)), 0.05)
+    model.get_layer("stem_bn1").preprocessing = HALF
+    pixels = picture(2 * SIZE, 3 * SIZE)
+    folder = export_saved_model(model, tmp_path)
+    served = serve(folder, [encoded(pixels, "PNG")])
+    right, wrong = (np.sort(keras_answer(model, pixels, mode, 0.9))[::-1][:5] for mode in ("tf", "torch"))
+    np.testing.assert_allclose(served["scores"][0], right, atol=1e-4)
+    assert np.abs(right - wrong).max() > 1e-2
+    images = tf.saved_model.load(str(folder)).signatures["predict_tensor"].structured_input_signature[1]["images"]
+    assert images.shape.as_list() == [None, SIZE, SIZE, 3]
+
+
+def test_a_forced_mode_is_said_aloud_and_served(tmp_path):
+    applications = pytest.importorskip("kresnets.applications")
+    model = unsure(applications.CifarResNet20(weights=None, input_shape=(SIZE, SIZE, 3)), 0.002)
+    with pytest.warns(UserWarning, match="preprocess='caffe' is used as asked for, but the weights of .* want .*torch"):
+        served = serve(export(model, tmp_path, preprocess="caffe"), [FILES["png"][0]])
+    right, wrong = (np.sort(keras_answer(model, FILES["png"][1], mode))[::-1][:5] for mode in ("caffe", "torch"))
+    np.testing.assert_allclose(served["scores"][0], right, atol=1e-4)
+    assert np.abs(right - wrong).max() > 1e-2
+
+
 # --- what is refused, and leaves nothing ---
 
 

@@ -235,6 +235,43 @@ def test_a_model_that_is_not_ours_says_its_mode_and_groups():
     assert len(history.epoch) == 2
 
 
+HALF = kresnets.Preprocessing("torch", 0.95, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), 12)
+
+
+def test_means_that_the_weights_want_reach_the_images():
+    """torch with .5 thrice is the tf mode: the same training as with images that keras.applications prepared so."""
+    recipe = dataclasses.replace(SHORT, schedule="constant", optimizer="sgd", weight_decay=None, stages=())
+    (x, y), mine, by_hand = photographs(32), tiny(), tiny()
+    mine.get_layer("stem_bn1").preprocessing = HALF
+    history = fine_tune(mine, (x, y), (x, y), recipe=recipe, verbose=0)
+    by_hand.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy")
+    prepared = keras.applications.imagenet_utils.preprocess_input(x.astype("float32"), mode="tf")
+    head = kresnets.StagedUnfreezing({0: "head"})
+    witness = by_hand.fit(prepared, y, batch_size=32, validation_data=(prepared, y), verbose=0, callbacks=[head])
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(history.history[name], witness.history[name], rtol=1e-4)
+    assert kresnets.preprocessing_of(mine) == HALF
+
+
+def test_a_forced_preprocessing_is_said_aloud_used_and_carried(tmp_path):
+    images, recipe = photographs(32), dataclasses.replace(SHORT, stages=())
+    losses = []
+    for carried, forced in ((kresnets.Preprocessing(), HALF), (HALF, None)):
+        model = tiny()
+        model.get_layer("stem_bn1").preprocessing = carried
+        if forced is None:
+            history = fine_tune(model, images, recipe=recipe, verbose=0)
+        else:
+            with pytest.warns(UserWarning, match="used as asked for, but the weights of 'tiny' want") as said:
+                history = fine_tune(model, images, recipe=recipe, preprocess=forced, verbose=0)
+            assert [warning.filename for warning in said if "as asked" in str(warning.message)] == [__file__]
+        # What it learned from is what it wants from now on, also in a file.
+        model.save(tmp_path / "model.keras")
+        assert kresnets.preprocessing_of(keras.saving.load_model(tmp_path / "model.keras")) == HALF
+        losses.append(history.history["loss"])
+    assert losses[0] == losses[1]
+
+
 def test_logits_and_float_head_under_mixed_precision():
     keras.utils.set_random_seed(0)
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")

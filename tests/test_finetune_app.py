@@ -20,6 +20,9 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "apps"))
 import _common  # noqa: E402
 import finetune  # noqa: E402
+import predict  # noqa: E402
+
+HALF = (0.5, 0.5, 0.5)
 
 
 @pytest.fixture(scope="module")
@@ -295,6 +298,78 @@ def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
     assert answers[0].count("defective") == 2
     scores = [[float(line.split()[-1]) for line in answer.splitlines()[1:]] for answer in answers]
     np.testing.assert_allclose(*scores, atol=2e-4)
+
+
+def test_the_size_is_the_users_else_that_of_the_weights_else_the_networks(finished, tmp_path):
+    import kresnets
+
+    spec, wanted = kresnets.SPECS["CifarResNet20"], kresnets.Preprocessing("torch", 0.875, HALF, HALF, 48)
+    source = kresnets.CifarResNet20(include_top=False)
+    source.get_layer("stem_bn1").preprocessing = wanted
+    file = str(tmp_path / "trunk.weights.h5")
+    source.save_weights(file)
+    run, kernel = str(tmp_path / "run"), source.get_layer("stage3_block3_conv2").get_weights()[0]
+    shutil.copytree(finished[0], run)
+    learned = keras.saving.load_model(f"{run}/model.keras").get_layer("stage3_block3_conv2").get_weights()[0]
+    for weights, size, expected, trunk in (
+        (file, None, 48, kernel), (file, 40, 40, kernel), ("none", None, 32, None), (run, None, 32, learned), (run, 64, 64, learned),
+    ):  # fmt: skip
+        model = finetune._model(spec, weights, size, 2)
+        assert model.input_shape == (None, expected, expected, 3) and model.output_shape == (None, 2)
+        assert kresnets.preprocessing_of(model) == (wanted if weights == file else kresnets.Preprocessing())
+        if trunk is not None:
+            np.testing.assert_array_equal(model.get_layer("stage3_block3_conv2").get_weights()[0], trunk)
+
+
+@pytest.mark.slow
+def test_means_crop_and_size_of_the_weights_are_used_from_file_to_answer(folder, tmp_path, monkeypatch, capsys):
+    """torch with .5 thrice is the tf mode of keras.applications: trained, judged and served so."""
+    from sklearn.metrics import roc_auc_score
+
+    import kresnets
+    from kresnets.data import load_data
+    from kresnets.data.images import load_image
+
+    run, file = tmp_path / "run", tmp_path / "trunk.weights.h5"
+    source = kresnets.CifarResNet20(include_top=False)
+    source.get_layer("stem_bn1").preprocessing = kresnets.Preprocessing("torch", 0.875, HALF, HALF, 48)
+    source.save_weights(file)
+    options = ["--model", "CifarResNet20", "--dtype", "float32", "--head-epochs", "1", "--stages", "--weights", str(file)]
+    done = finish([sys.executable, "apps/finetune.py", "--data", str(folder), "--out", str(run), *options])
+    assert done.returncode == 0 and "CifarResNet20, 48 pixels" in done.stdout, done.stderr
+    noted = json.loads((run / "config.json").read_text())["preprocess"]
+    assert noted == {"mode": "torch", "crop": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3, "size": 48}
+    test = load_data(folder, progress=False).test
+    model = keras.saving.load_model(run / "model.keras")
+    scores = model.predict(
+        keras.applications.imagenet_utils.preprocess_input(test.pixels(48, crop=0.875), mode="tf"), verbose=0
+    )
+    judged = json.loads((run / "metrics.json").read_text())
+    assert judged["auc"] == pytest.approx(roc_auc_score(test.labels, scores[:, 1]), abs=1e-6)
+    photographs = [str(path) for path in sorted((folder / "defective").iterdir())[:3]]
+    monkeypatch.setattr(sys, "argv", ["predict.py", str(run), *photographs])
+    code, lines, _ = predicted(capsys)
+    seen = np.stack([load_image(pathlib.Path(path).read_bytes(), 48, 0.875) for path in photographs])
+    best = model.predict(keras.applications.imagenet_utils.preprocess_input(seen, mode="tf"), verbose=0).max(axis=1)
+    said = [float(line.split()[-1]) for line in lines if line.startswith("/")]
+    assert code == 0
+    np.testing.assert_allclose(said, best, atol=2e-4)
+    # Notes that were changed by hand no longer say what the weights carry: one line on stderr, and they hold.
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"preprocess": {"mode": "caffe"}}))
+    code, _, errors = predicted(capsys)
+    assert code == 0 and len(errors) == 1
+    assert errors[0].startswith("predict.py: warning: ") and "is used as asked for" in errors[0]
+    (run / "config.json").write_text(json.dumps(config | {"preprocess": {"mode": "torch", "gamma": 2}}))
+    code, _, errors = predicted(capsys)
+    assert code == 2 and len(errors) == 1 and "not in a way that is known" in errors[0]
+
+
+def predicted(capsys):
+    with pytest.raises(SystemExit) as end:
+        _common.run(predict.main)
+    output = capsys.readouterr()
+    return end.value.code, output.out.splitlines(), output.err.splitlines()
 
 
 def ask(*arguments):

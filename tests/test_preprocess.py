@@ -1,18 +1,22 @@
 """Preprocessing is keras.applications' own, in every mode, and stays with the model that wants it."""
 
+import dataclasses
+import json
 import os
 import pathlib
 import subprocess
 import sys
+import warnings
 
 import keras
+import ml_dtypes
 import numpy as np
 import pytest
 import tensorflow as tf
 
 import kresnets
 from kresnets import Preprocessing, preprocess_input, preprocessing_of
-from kresnets.preprocess import MODES
+from kresnets.preprocess import MODES, carry, resolve
 
 REFERENCE = keras.applications.imagenet_utils.preprocess_input
 # float32 rounds each of the three operations to 2**-24 of numbers up to 255; float16 to 2**-11.
@@ -101,6 +105,41 @@ def test_never_in_place(mode, dtype):
     preprocess_input(x, mode=mode)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+def test_bfloat16_as_keras_applications(mode, data_format):
+    x = pixels("float32", data_format=data_format).astype(ml_dtypes.bfloat16)
+    for kind in (np.array, tf.constant):  # numpy does not know bfloat16: keras.applications makes float32 of it
+        expected = REFERENCE(kind(x), data_format=data_format, mode=mode)
+        found = preprocess_input(kind(x), data_format=data_format, mode=mode)
+        assert type(found) is type(expected) and found.dtype == expected.dtype
+        np.testing.assert_array_equal(np.asarray(found, "float32"), np.asarray(expected, "float32"))
+
+
+HALF = (0.5, 0.5, 0.5)  # of timm's files whose name has `ra4`
+
+
+@pytest.mark.parametrize("data_format", ["channels_last", "channels_first"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_torch_with_means_of_a_half_is_the_tf_mode(dtype, data_format):
+    x = pixels(dtype, data_format=data_format)
+    expected = REFERENCE(x.copy(), data_format=data_format, mode="tf")
+    for kind in (np.array, tf.constant) if dtype != "uint8" else (np.array,):
+        found = preprocess_input(kind(x), data_format, "torch", mean=HALF, std=HALF)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)
+        np.testing.assert_array_equal(Preprocessing(mean=HALF, std=HALF)(kind(x), data_format), found)
+
+
+def test_means_and_deviations_are_those_of_each_channel():
+    mean, std = (0.1, 0.2, 0.3), (0.5, 0.25, 0.125)
+    layer = keras.layers.Normalization(mean=np.array(mean), variance=np.array(std) ** 2)
+    x = pixels()
+    np.testing.assert_allclose(preprocess_input(x, mean=mean, std=std), layer(x / 255), rtol=1e-5, atol=1e-6)
+    own = dict(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    for kept in own:  # one alone leaves the mode's own other
+        assert_close(preprocess_input(x, **{kept: own[kept]}), REFERENCE(x.copy(), mode="torch"))
+
+
 # --- what is refused ---
 
 
@@ -136,6 +175,35 @@ def test_what_is_no_array(x):
 def test_a_crop_that_is_none(crop):
     with pytest.raises(ValueError, match="`crop` must be above 0 and at most 1. Received"):
         Preprocessing("torch", crop)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        dict(mode="tf", mean=HALF), dict(mode="caffe", std=HALF), dict(mean=0.5), dict(mean=(0.5, 0.5)),
+        dict(mean="abc"), dict(mean=(0, 0, float("nan"))), dict(std=(1, 1, 0)), dict(std=(1, 1, -1)), dict(std=("1", 1, 1)),
+    ],
+)  # fmt: skip
+def test_means_that_are_none(wrong):
+    name = next(key for key in wrong if key != "mode")
+    for call in (Preprocessing, lambda **wrong: preprocess_input(pixels(), **wrong)):
+        with pytest.raises(ValueError, match=f"`{name}`") as error:
+            call(**wrong)
+        assert repr(wrong.get("mode", wrong[name])) in str(error.value)
+
+
+@pytest.mark.parametrize("size", [0, -1, 2.5, "224", True, (224, 224)])
+def test_a_size_that_is_none(size):
+    with pytest.raises(ValueError, match="`size` must be a whole number of pixels from 1, or None. Received: "):
+        Preprocessing(size=size)
+
+
+def test_it_survives_json_and_old_notes_are_read():
+    whole = Preprocessing("torch", np.float32(0.5), list(HALF), np.array(HALF), np.int64(224))
+    assert whole.mean == whole.std == HALF and type(whole.size) is int
+    assert Preprocessing(**json.loads(json.dumps(dataclasses.asdict(whole)))) == whole
+    assert hash(whole) == hash(dataclasses.replace(whole))
+    assert Preprocessing(**{"mode": "tf", "crop": 0.9}) == Preprocessing("tf", 0.9, None, None, None)
 
 
 # --- it stays with the model ---
@@ -188,8 +256,15 @@ WAYS = {
 
 @pytest.mark.parametrize("way", WAYS)
 def test_it_survives(way, tmp_path):
-    wanted = Preprocessing("caffe", 0.875)
-    assert preprocessing_of(WAYS[way](trunk(wanted), tmp_path)) == wanted
+    for wanted in (Preprocessing("caffe", 0.875), Preprocessing("torch", 0.95, HALF, HALF, 256)):
+        assert preprocessing_of(WAYS[way](trunk(wanted), tmp_path)) == wanted
+
+
+def test_weights_alone_bring_it_too(tmp_path):
+    wanted = Preprocessing("torch", 0.95, HALF, HALF, 256)
+    trunk(wanted).save_weights(tmp_path / "trunk.weights.h5")
+    again = kresnets.CifarResNet20(include_top=False, weights=tmp_path / "trunk.weights.h5")
+    assert preprocessing_of(again) == wanted
 
 
 def test_the_plain_copy_and_foreign_models_have_none():
@@ -203,28 +278,84 @@ def test_a_copied_trunk_brings_it():
     assert preprocessing_of(target) == Preprocessing("tf", 0.5)
 
 
+# --- what a user forces, and what the weights want ---
+
+WANTED = Preprocessing("torch", 0.95, HALF, HALF, 224)
+
+
+@pytest.mark.parametrize(
+    ("forced", "used"),
+    [
+        (None, WANTED),
+        ("torch", WANTED),  # the mode that they have, with their means
+        (Preprocessing("torch", 1.0, HALF, HALF), Preprocessing("torch", 1.0, HALF, HALF)),
+        (Preprocessing("tf"), Preprocessing("tf")),  # the same numbers by another name
+    ],
+)
+def test_what_agrees_is_silent(forced, used):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert resolve(trunk(WANTED), forced) == used
+        assert resolve(trunk(Preprocessing()), Preprocessing(mean=(0.485, 0.456, 0.406))).mode == "torch"
+        assert resolve(kresnets.as_plain_keras(trunk(WANTED)), "tf") == Preprocessing("tf")
+
+
+@pytest.mark.parametrize(
+    ("forced", "used"),
+    [
+        ("caffe", Preprocessing("caffe", 0.95, size=224)),
+        (Preprocessing("torch"), Preprocessing("torch")),
+        (Preprocessing("caffe", 0.9), Preprocessing("caffe", 0.9)),
+    ],
+)
+def test_what_differs_is_said_aloud_and_used(forced, used):
+    model = trunk(WANTED)
+    with pytest.warns(UserWarning) as said:
+        assert resolve(model, forced) == used
+    sentence = str(said[0].message)
+    assert len(said) == 1
+    assert all(part in sentence for part in (repr(forced), repr(WANTED), "leave `preprocess` out"))
+    assert preprocessing_of(model) == WANTED
+
+
+def test_a_model_that_does_not_say_needs_to_be_told():
+    plain = kresnets.as_plain_keras(trunk(WANTED))
+    with pytest.raises(ValueError, match="does not say .*'caffe', 'tf', 'torch'"):
+        resolve(plain)
+    with pytest.raises(ValueError, match="Unknown preprocessing mode 'keras'"):
+        resolve(plain, "keras")
+    carry(plain, WANTED)
+    assert preprocessing_of(plain) is None
+
+
 # --- names of classes ---
 
+NAMES = {str(index): [f"n{index:08}", f"name {index}"] for index in range(1000)}
 
-def test_decode_predictions_is_that_of_keras_applications(monkeypatch):
-    """The list of names is fetched from the network: here what Keras makes of it is stood in for."""
-    asked = []
-    monkeypatch.setattr(
-        keras.applications.imagenet_utils,
-        "decode_predictions",
-        lambda preds, top: asked.append((preds, top)) or [["cat"]],
-    )
-    scores = np.eye(1000)[:1]
-    assert kresnets.decode_predictions(scores, top=2) == [["cat"]]
-    assert asked == [(scores, 2)]
-    kresnets.decode_predictions(scores)
-    assert asked[1][1] == 5
+
+def test_decode_predictions_names_the_highest(monkeypatch):
+    """The list of names is fetched from the network: one that stands in for it, where Keras keeps what it fetched."""
+    reference = keras.applications.imagenet_utils.decode_predictions
+    monkeypatch.setitem(reference.__globals__, "CLASS_INDEX", NAMES)
+    scores = np.random.default_rng(0).permuted(np.tile(np.arange(1000) / 499500, (3, 1)), axis=1).astype("float32")
+    for top in (1, 5, 1000):
+        best = [sorted(range(1000), key=lambda index: -row[index])[:top] for row in scores]
+        expected = [
+            [(f"n{index:08}", f"name {index}", row[index]) for index in indices]
+            for row, indices in zip(scores, best, strict=True)
+        ]
+        for preds in (scores, tf.constant(scores)):
+            assert kresnets.decode_predictions(preds, top=top) == expected == reference(preds, top=top)
+    assert kresnets.decode_predictions(scores) == reference(scores) and len(reference(scores)[0]) == 5
 
 
 def test_decode_predictions_refuses_other_shapes():
-    for scores in (np.zeros((1, 10)), np.zeros(1000)):
-        with pytest.raises(ValueError, match=r"1000"):
+    for scores in (np.zeros((1, 10)), np.zeros(1000), [[0.0] * 1000], None):
+        with pytest.raises(ValueError, match=r"`preds` must be .*1000.* Received: "):
             kresnets.decode_predictions(scores)
+    for top in (0, -1, 1001, 2.5, "5", True):
+        with pytest.raises(ValueError, match="`top` must be a whole number from 1 to 1000. Received: top="):
+            kresnets.decode_predictions(np.zeros((1, 1000)), top=top)
 
 
 OFFLINE = """
@@ -256,3 +387,30 @@ def test_without_a_network_it_says_where_to_put_the_list(tmp_path):
     said = done.stdout.split("said: ")[1]
     assert "could not be fetched" in said and str(tmp_path / "models" / "imagenet_class_index.json") in said
     assert "Name or service not known" in said and said.count("\n") == 1
+
+
+ON_JAX = """
+import sys
+import keras, jax.numpy as jnp, numpy as np
+import kresnets
+assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
+reference = keras.applications.imagenet_utils.preprocess_input
+x = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3))
+for mode in kresnets.preprocess.MODES:
+    for dtype in ("float32", "float16", "bfloat16", "uint8"):
+        pixels = jnp.asarray(x, dtype)
+        expected = reference(pixels if dtype != "uint8" else pixels.astype("float32"), "channels_last", mode)
+        found = kresnets.preprocess_input(pixels, "channels_last", mode)
+        assert found.dtype == expected.dtype, (mode, dtype, found.dtype)
+        limit = {"float16": 2**-9, "bfloat16": 2**-6}.get(dtype, 1e-6) * float(abs(expected).max())
+        assert float(abs(found.astype("float32") - expected.astype("float32")).max()) <= limit, (mode, dtype)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.jax
+def test_jax_arrays_equal_keras_applications():
+    root = str(pathlib.Path(kresnets.__file__).parents[1])
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": root}
+    done = subprocess.run([sys.executable, "-c", ON_JAX], env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr[-2000:]

@@ -8,7 +8,7 @@ import numpy as np
 
 from kresnets.callbacks import LayerwiseLearningRate, StagedUnfreezing
 from kresnets.groups import layout
-from kresnets.preprocess import preprocessing_of
+from kresnets.preprocess import carry, resolve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, is_dataset, with_length
 from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.transfer.schedule import StagedCosine
@@ -53,8 +53,9 @@ def fine_tune(
         loss: a Keras loss in place of sparse cross-entropy (from logits where the last activation is not softmax).
             Defaults to None.
         metrics: list of Keras metrics. Defaults to None for `["accuracy"]`.
-        preprocess: preprocessing mode, for a model that carries none; see `kresnets.preprocess_input`. Defaults to
-            None.
+        preprocess: a mode or a `kresnets.Preprocessing`, for a model that carries none (`preprocessing_of`). Where the
+            model carries another one, a warning names both, yours is used, and the model carries it from then on.
+            Defaults to None, what the model carries.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
         class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
@@ -95,7 +96,7 @@ def fine_tune(
     unfreezing = StagedUnfreezing(plan, recipe.batchnorm, groups)
     unfreezing.check(where)
     classes = _check_model(model, loss)
-    mode = _mode(model, preprocess)
+    preprocessing = resolve(model, preprocess)
     train, steps = _checked(train, "train", model)
     validation = None if validation is None else _checked(validation, "validation", model)[0]
     _compile(model, recipe, names, steps, classes, loss, metrics)
@@ -106,13 +107,14 @@ def fine_tune(
             "recipe": dataclasses.asdict(recipe),
             "network": [v.path for v in model.weights],
             "batches": steps,
-            "preprocess": mode,
+            "preprocess": dataclasses.asdict(preprocessing),
         }
         told |= {"class_weight": str(class_weight), "loss": str(loss), "metrics": str(metrics)}
         check_same_run(state_dir, told)
         state = RunState(state_dir, unfreezing.stage_of)
     averages = None if recipe.ema is None else keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    batches, judged, clocks = _batches(train, validation, recipe, mode, classes, _one_hot(recipe) and loss is None)
+    one_hot = _one_hot(recipe) and loss is None
+    batches, judged, clocks = _batches(train, validation, recipe, preprocessing, classes, one_hot)
     run = [
         EpochSeeds(recipe.seed, [*clocks, *([] if epoch is None else [epoch])]),
         LayerwiseLearningRate(
@@ -127,6 +129,7 @@ def fine_tune(
     ]
     epochs = recipe.epochs(names)
     _say_plan(plan, epochs, state)
+    carry(model, preprocessing)  # before the first file is written: from now on the weights learn to want it
     history = model.fit(
         batches,
         epochs=epochs,
@@ -168,20 +171,6 @@ def _check_model(model, loss):
             f"{model.name!r} has {shape[-1]} output: use 2 or more with integer labels, or pass your own `loss`."
         )
     return shape[-1]
-
-
-def _mode(model, preprocess):
-    carried = preprocessing_of(model)
-    if preprocess is None and carried is None:
-        raise ValueError(
-            f"{model.name!r} does not say how its weights want their images: pass preprocess='torch', 'tf' or 'caffe' (the one that the "
-            "weights were trained with; keras.applications' ResNets: 'caffe')."
-        )
-    if preprocess is not None and carried is not None and preprocess != carried.mode:
-        _LOG.warning(
-            "preprocess=%r was asked for, but the weights of %r want %r.", preprocess, model.name, carried.mode
-        )
-    return carried.mode if preprocess is None else preprocess
 
 
 def _checked(source, argument, model):
@@ -273,9 +262,9 @@ def _optimizer(name, config):
     return optimizer
 
 
-def _batches(train, validation, recipe, mode, classes, one_hot):
-    learning = Preparation(mode, classes, one_hot, recipe.augment, recipe.mixup, recipe.seed)
-    judging = Preparation(mode, classes, one_hot)
+def _batches(train, validation, recipe, preprocessing, classes, one_hot):
+    learning = Preparation(preprocessing, classes, one_hot, recipe.augment, recipe.mixup, recipe.seed)
+    judging = Preparation(preprocessing, classes, one_hot)
     if is_dataset(train):
         from kresnets.data.part import epoch_variable
 

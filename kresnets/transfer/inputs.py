@@ -4,8 +4,6 @@ length."""
 import keras
 import numpy as np
 
-from kresnets.preprocess import preprocess_input
-
 BATCH_SIZE = 32  # of arrays, as in model.fit
 _DRAWS_PER_EPOCH = 1 << 31  # above any number of batches: the draws of two epochs never meet
 
@@ -80,7 +78,7 @@ class Preparation:
     """Turn a batch of RGB images 0..255 and integer labels into what a model is trained on.
 
     Args:
-        mode: preprocessing mode, see `kresnets.preprocess_input`.
+        preprocessing: the `kresnets.Preprocessing` that the weights want.
         classes: number of classes, which every label must be below.
         one_hot: whether labels become one-hot. Defaults to False.
         augment: kind of augmentation, see `kresnets.data.augmentation`. Defaults to `"none"`.
@@ -88,8 +86,8 @@ class Preparation:
         seed: of both. Defaults to 0.
     """
 
-    def __init__(self, mode, classes, one_hot=False, augment="none", mixup=0.0, seed=0):
-        self._mode, self._classes, self._one_hot = mode, classes, one_hot
+    def __init__(self, preprocessing, classes, one_hot=False, augment="none", mixup=0.0, seed=0):
+        self._preprocessing, self._classes, self._one_hot = preprocessing, classes, one_hot
         self._augment = self._mixup = None
         if augment != "none" or mixup:
             from kresnets.data.augment import Mixup, augmentation
@@ -109,7 +107,7 @@ class Preparation:
             images, labels = self._mixup(images, labels, draw)
         if not on_tensors:
             images, labels = np.asarray(images), np.asarray(labels)
-        return (preprocess_input(images, "channels_last", self._mode), labels, *weights)
+        return (self._preprocessing(images, "channels_last"), labels, *weights)
 
     def dataset(self, dataset, epoch=None):
         """Return the `tf.data.Dataset` of prepared batches."""
