@@ -132,11 +132,13 @@ def _published(spec, weights):
 
 
 def _file(spec, weights):
-    path = pathlib.Path(weights).expanduser() if isinstance(weights, (str, os.PathLike)) else pathlib.Path()
+    # The functions of os.path raise nothing, for a home that is nobody's and a name that is too long neither.
+    path = pathlib.Path(os.path.expanduser(weights) if isinstance(weights, (str, os.PathLike)) else "")
     if path.suffix not in _SUFFIXES:
         raise _not_allowed(spec, weights)
-    if not path.is_file():
-        what = "is a directory, and not" if path.is_dir() else "is not there; give the path of"
+    if not os.path.isfile(path):
+        found = "is a directory, and not" if os.path.isdir(path) else "is something else than"
+        what = found if os.path.exists(path) else "is not there; give the path of"
         raise ValueError(f"{spec.name}: {path} {what} a file of weights.")
     return path
 

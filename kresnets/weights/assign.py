@@ -8,7 +8,7 @@ import math
 import keras
 import numpy as np
 
-from kresnets.weights import layouts
+from kresnets.weights import layouts, readers
 
 _log = logging.getLogger("kresnets")
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -189,7 +189,7 @@ def _misfits(slots, tensors):
     needed = {name: slot for slot in slots for name in slot.tensors}
     missing = [name for name in needed if name not in tensors]
     unused = [name for name in tensors if name not in needed]
-    shapes, dtypes, values = [], [], []
+    shapes, dtypes, values, negative = [], [], [], []
     for slot in slots:
         present = [name for name in slot.tensors if name in tensors]
         no_floats = [f"{name} ({tensors[name].dtype})" for name in present if tensors[name].dtype not in _FLOATS]
@@ -201,26 +201,32 @@ def _misfits(slots, tensors):
         dtypes += no_floats
         shapes += others
         # Read last and only what fits: a tensor that does not may be of any size.
-        if len(present) == len(slot.tensors) and not no_floats and not others and not _is_finite(slot.value(tensors)):
-            values.append(" - ".join(slot.tensors))
+        if len(present) == len(slot.tensors) and not no_floats and not others:
+            value = slot.value(tensors)
+            if not _is_finite(value):
+                values.append(" - ".join(slot.tensors))
+            elif slot.variable.name == "moving_variance" and value.min() < 0:
+                negative.append(slot.tensor)
     found = {
         "the file lacks": missing,
         "the network has no": unused,
         "it holds other shapes:": shapes,
         "it holds no floating-point numbers in": dtypes,
         "it holds NaN or infinity in": values,
+        "it holds variances below 0 in": negative,
     }
     return [f"{what} {_listed(names)}" for what, names in found.items() if names]
 
 
 def _is_finite(array):
     # One pass and no array of flags: a sum is finite only if all terms are, unless it overflows.
-    return math.isfinite(array.sum(dtype=np.float64))
+    with np.errstate(invalid="ignore"):  # infinities of both signs
+        return math.isfinite(array.sum(dtype=np.float64))
 
 
 def _listed(names):
     rest = len(names) - _NAMES_TOLD
-    return ", ".join(names[:_NAMES_TOLD]) + (f" and {rest} more" if rest > 0 else "")
+    return ", ".join(map(readers.shown, names[:_NAMES_TOLD])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _tell(slots, tensors, spec, file):

@@ -13,7 +13,7 @@ import keras
 
 from kresnets.preprocess import Preprocessing
 from kresnets.specs import Spec
-from kresnets.weights import keras_names, torch_names
+from kresnets.weights import keras_names, readers, torch_names
 
 # A network's layers with weights; what a user put before the stem is not the file's business.
 _OWN = re.compile(r"stem_(conv|bn)\d+|stage\d+_.+|head_dense")
@@ -193,7 +193,8 @@ def of(file):
         return KRESNETS
     if any(map(_KERAS_MODULE.fullmatch, modules)):
         return KERAS_APPLICATIONS
-    found = f"its first tensors are {', '.join(list(file.tensors)[:3])}" if file.tensors else "it holds no tensors"
+    first = ", ".join(map(readers.shown, list(file.tensors)[:3]))
+    found = f"its first tensors are {first}" if first else "it holds no tensors"
     raise ValueError(f"{file.path} is neither a file of keras.applications' networks nor of kresnets: {found}.")
 
 

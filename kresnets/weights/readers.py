@@ -15,7 +15,9 @@ import numpy as np
 _SAFETENSORS_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}
 
 # What h5py raises, by where in a file the damage lies.
-_DAMAGE = (OSError, RuntimeError, KeyError, TypeError, AttributeError, UnicodeError)
+_DAMAGE = (OSError, RuntimeError, KeyError, TypeError, AttributeError, ValueError)
+_NORM = r"/batch_normalization(?:_\d+)?/vars/"
+_LONGEST = 200  # characters of what a file says that a message repeats
 
 # Keras 3 numbers the variables of a layer in the order in which its class makes them.
 _KERAS_VARIABLES = {
@@ -23,6 +25,16 @@ _KERAS_VARIABLES = {
     "dense": ("kernel", "bias"),
     "batch_normalization": ("gamma", "beta", "moving_mean", "moving_variance"),
 }
+
+
+class Refusal(ValueError):
+    """A file that is refused, in a sentence of this package."""
+
+
+def shown(text):
+    """Make what a file says fit for a sentence: it may call its tensors anything, at any length."""
+    text = text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+    return text if text.isprintable() else ascii(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,23 +92,26 @@ def opened(path):
 
 
 @contextlib.contextmanager
-def _telling(path):
-    """Turn what the reading libraries raise for a bad file into one sentence."""
+def _telling(path, tensor=""):
+    """Turn what the reading libraries raise for a bad file, or one tensor of it, into one sentence."""
     import safetensors
 
     kind = "safetensors" if str(path).endswith(".safetensors") else "HDF5"
     try:
         yield
+    except Refusal:
+        raise
     except (*_DAMAGE, safetensors.SafetensorError) as error:
-        raise ValueError(
-            f"{path} can't be read as a {kind} file of weights: it is damaged, only half there or something else. "
-            f"The reader says: {' '.join(str(error).split())}"
+        what = f"{tensor} of {path}" if tensor else path
+        raise Refusal(
+            f"{what} can't be read as a {kind} file of weights: it is damaged, only half there or something else. "
+            f"The reader says: {shown(' '.join(str(error).split()))}"
         ) from error
 
 
-def _reader(path, function, *args):
+def _reader(path, name, function, *args):
     def read():
-        with _telling(path):
+        with _telling(path, shown(name)):
             return function(*args)
 
     return read
@@ -110,7 +125,7 @@ def _open_safetensors(path, stack):
     for name in file.keys():
         view = file.get_slice(name)
         dtype = view.get_dtype()
-        read = _reader(path, file.get_tensor, name)
+        read = _reader(path, name, file.get_tensor, name)
         tensors[name] = Tensor(tuple(view.get_shape()), _SAFETENSORS_DTYPES.get(dtype, dtype), read)
     return WeightsFile(path, "safetensors", tensors)
 
@@ -133,6 +148,9 @@ def _open_h5(path, stack):
 def _keras_3_file(path, file, datasets):
     labels = {}  # layer group -> the layer's own name, which Keras writes beside its variables
     named = {}
+    # One norm without its variable 3 has lost it; a network of such norms has no scales.
+    ones, threes = (sum(bool(re.search(_NORM + index, full)) for full in datasets) for index in "13")
+    scaled = 2 * threes >= ones
     for full in datasets:
         parts = full.split("/")
         if parts[0] == "optimizer" or "seed_generator" in parts:
@@ -143,7 +161,7 @@ def _keras_3_file(path, file, datasets):
         group = "/".join(parts[:-2])
         if group not in labels:
             labels[group] = _text(file[group]["vars"].attrs.get("name"))
-        named[full] = f"{labels[group] or parts[-3]}/{_variable(parts[-3], parts[-1], len(file[group]['vars']))}"
+        named[full] = f"{labels[group] or parts[-3]}/{_variable(parts[-3], parts[-1], scaled)}"
     model_name = _text(file["vars"].attrs.get("name")) if "vars" in file else None
     preprocessing = _text(file.attrs.get("preprocessing"))
     return WeightsFile(
@@ -156,10 +174,10 @@ def _keras_3_file(path, file, datasets):
     )
 
 
-def _variable(group, index, count):
-    """Name the variable that Keras 3 keeps as number `index` of the `count` in the layer group `conv2d_3`."""
+def _variable(group, index, scaled):
+    """Name the variable that Keras 3 keeps as number `index` of the layer group `conv2d_3`."""
     names = _KERAS_VARIABLES.get(re.sub(r"_\d+$", "", group), ())
-    if "gamma" in names and count < len(names):
+    if "gamma" in names and not scaled:
         names = names[1:]  # a norm without a scale
     return names[int(index)] if index.isdecimal() and int(index) < len(names) else index
 
@@ -168,7 +186,7 @@ def _by_name(path, named, datasets):
     tensors = {}
     for full, name in named.items():
         if name in tensors:
-            raise ValueError(f"{path} holds two tensors that are both called {name}.")
+            raise Refusal(f"{path} holds two tensors that are both called {shown(name)}.")
         dataset = datasets[full]
         is_bfloat16 = (
             dataset.dtype.kind == "V"
@@ -176,7 +194,7 @@ def _by_name(path, named, datasets):
             and _text(dataset.attrs.get("dtype")) == "bfloat16"
         )
         dtype = "bfloat16" if is_bfloat16 else dataset.dtype.name
-        tensors[name] = Tensor(dataset.shape, dtype, _reader(path, _read_dataset, dataset, is_bfloat16))
+        tensors[name] = Tensor(dataset.shape, dtype, _reader(path, name, _read_dataset, dataset, is_bfloat16))
     return tensors
 
 
@@ -192,24 +210,34 @@ def _walk(group, path, seen, prefix=""):
     for name in group:
         full = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(
-                f"{path} holds a link ({full}), which is not followed: copy the weights themselves into one file."
+            raise Refusal(
+                f"{path} holds a link ({shown(full)}), which is not followed: copy the weights themselves into one file."
             )
         item = group[name]
         if item in seen:
-            raise ValueError(f"{path} holds {full} under two names, which no weights file does.")
+            raise Refusal(f"{path} holds {shown(full)} under two names, which no weights file does.")
         seen.add(item)
         if isinstance(item, h5py.Group):
             yield from _walk(item, path, seen, prefix=f"{full}/")
         elif isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                raise ValueError(
-                    f"{path} keeps {full} in another file, which is not read: copy the weights themselves into one."
-                )
-            # A chunk is unpacked whole: one larger than its tensor only costs memory.
-            if item.shape is None or math.prod(item.chunks or ()) > max(item.size, 1):
-                raise ValueError(f"{path} does not keep {full} as an array of its own size.")
+            with _telling(path, shown(full)):
+                _check_storage(item, path, shown(full))
             yield full, item
+
+
+def _check_storage(dataset, path, full):
+    """Refuse a dataset whose numbers do not all lie in the file as they are."""
+    if dataset.external or dataset.is_virtual:
+        raise Refusal(f"{path} keeps {full} in another file, which is not read: copy the weights themselves into one.")
+    # A chunk is read whole: one larger than its tensor only costs memory.
+    if dataset.shape is None or math.prod(dataset.chunks or ()) > max(dataset.size, 1):
+        raise Refusal(f"{path} does not keep {full} as an array of its own size.")
+    # HDF5 unpacks a chunk to whatever size it unpacks to. Keras packs nothing.
+    if dataset.id.get_create_plist().get_nfilters():
+        raise Refusal(f"{path} keeps {full} packed, which is not read: unpack it with `h5repack -f NONE`.")
+    # What was never written would read as zeros, and what is cut off as anything.
+    if dataset.id.get_storage_size() < dataset.nbytes:
+        raise Refusal(f"{path} is only half there: it does not hold all of {full}.")
 
 
 def _text(value):
@@ -220,4 +248,4 @@ def _fields(path, text):
     try:
         return dict(json.loads(text))
     except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} does not say readably how images are preprocessed: {text!r}") from error
+        raise Refusal(f"{path} does not say readably how images are preprocessed: {shown(text)}") from error
