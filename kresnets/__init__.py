@@ -4,11 +4,13 @@ from kresnets import applications as applications
 from kresnets import callbacks as callbacks
 from kresnets import layers as layers
 from kresnets import preprocess as preprocess
+from kresnets.analysis import summarize as summarize
 from kresnets.applications import *  # noqa: F403
 from kresnets.applications import list_models as list_models
 from kresnets.build import build as build
 from kresnets.callbacks import LayerwiseLearningRate as LayerwiseLearningRate
 from kresnets.callbacks import StagedUnfreezing as StagedUnfreezing
+from kresnets.features import features as features
 from kresnets.groups import groups as groups
 from kresnets.plain import as_plain_keras as as_plain_keras
 from kresnets.preprocess import Preprocessing as Preprocessing

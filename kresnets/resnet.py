@@ -52,8 +52,8 @@ def _stem(x, spec):
 
 
 def _stem_pool(x, spec):
-    if spec.stem_norm or spec.stem_pool_border == "zeros":
-        # Wherever a ReLU came before, zeros and nothing are the same, and zeros are faster.
+    if spec.stem_pool_border == "zeros":
+        # Where a ReLU came before, zeros are what torch's padding by nothing is.
         x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
         return keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     # At stride 2 Keras's own padding, which a max pool leaves out, is not symmetric: so pool at stride 1, then take

@@ -132,111 +132,39 @@ class ResNetSpec(Spec):
         narrowing = any(later < earlier for earlier, later in zip(outputs, outputs[1:]))
         stem = "stem_width" if self.stem_width else "widths"
         narrows = stem if outputs[1] < outputs[0] else "widths"
+        plain, v1, basic = not self.residual, not self.preactivation, self.block == "basic"
+        cifar, a = self.stem == "cifar", self.shortcut == "A"
+        uneven = any(self.inner_width(width) % self.cardinality for width in self.widths)
+        broken = any((self.width_per_group or 0) * width % self.widths[0] for width in self.widths)
+        bare_border = self.stem_pool_border == "nothing"
+        no_projection = self.downsample_in == "last" and self.shortcut == "B"
         misfits = (
-            (
-                "block",
-                "stride_on",
-                self.block == "basic" and self.stride_on == "1x1",
-                "a basic block has no 1x1 to stride",
-            ),
-            (
-                "block",
-                "cardinality",
-                self.block == "basic" and self.cardinality > 1,
-                "only a bottleneck's 3x3 is grouped",
-            ),
-            (
-                "block",
-                "width_per_group",
-                self.block == "basic" and self.width_per_group is not None,
-                "a basic block has the one width",
-            ),
-            (
-                "widths",
-                "cardinality",
-                any(self.inner_width(width) % self.cardinality for width in self.widths),
-                "each group needs as many whole channels as the others",
-            ),
-            (
-                "widths",
-                "width_per_group",
-                any(self.width_per_group and width * self.width_per_group % self.widths[0] for width in self.widths),
-                "it must come out whole in each stage, where it rises as they do",
-            ),
-            (
-                "stem",
-                "deep_stem",
-                self.stem == "cifar" and self.deep_stem,
-                "the deep stem replaces the 7x7, which a CIFAR stem lacks",
-            ),
-            (
-                "shortcut",
-                "avg_shortcut",
-                self.shortcut == "A" and self.avg_shortcut,
-                "the pool belongs before a projection, and A has none",
-            ),
-            (
-                stem,
-                "deep_stem",
-                self.deep_stem and outputs[0] < 2,
-                "its first two convolutions have half of the channels",
-            ),
-            (
-                "shortcut",
-                narrows,
-                self.residual and self.shortcut == "A" and narrowing,
-                "A can add channels of zeros, not take any away",
-            ),
-            ("residual", "avg_shortcut", not self.residual and self.avg_shortcut, "a plain net has no shortcut"),
-            (
-                "residual",
-                "zero_gamma",
-                not self.residual and self.zero_gamma,
-                "a plain block that starts at 0 lets nothing through",
-            ),
-            (
-                "residual",
-                "stochastic_depth",
-                not self.residual and self.stochastic_depth,
-                "without a shortcut nothing is left of a block that is left out",
-            ),
-            ("residual", "preactivation", not self.residual and self.preactivation, "the plain twins are those of v1"),
-            (
-                "preactivation",
-                "zero_gamma",
-                self.preactivation and self.zero_gamma,
-                "no norm ends a pre-activation branch",
-            ),
-            (
-                "stem",
-                "stem_pool_border",
-                self.stem == "cifar" and self.stem_pool_border == "nothing",
-                "a CIFAR stem has no pool",
-            ),
-            ("preactivation", "stem_norm", not self.preactivation and not self.stem_norm, "a v1 stem is normed"),
-            (
-                "preactivation",
-                "downsample_in",
-                not self.preactivation and self.downsample_in == "last",
-                "only v2 nets stride in the last block",
-            ),
-            (
-                "preactivation",
-                "bias_without_norm",
-                not self.preactivation and self.bias_without_norm,
-                "in v1 a norm follows every convolution",
-            ),
-            (
-                "downsample_in",
-                "avg_shortcut",
-                self.downsample_in == "last" and self.avg_shortcut and self.shortcut == "B",
-                "the last block's shortcut is an identity there, with no projection to pool for",
-            ),
-        )
+            ("block", "stride_on", basic and self.stride_on == "1x1", "a basic block has no 1x1 to stride"),
+            ("block", "cardinality", basic and self.cardinality > 1, "only a bottleneck's 3x3 is grouped"),
+            ("block", "width_per_group", basic and self.width_per_group, "only a bottleneck's 3x3 has groups with a width"),
+            ("widths", "cardinality", uneven, "each group needs as many whole channels as the others"),
+            ("widths", "width_per_group", broken, "it rises as they do and must come out whole in each stage"),
+            ("stem", "deep_stem", cifar and self.deep_stem, "the deep stem replaces the 7x7, which a CIFAR stem lacks"),
+            (stem, "deep_stem", self.deep_stem and outputs[0] < 2, "its first two convolutions have half of the channels"),
+            ("stem", "stem_pool_border", cifar and bare_border, "a CIFAR stem has no pool"),
+            ("stem_norm", "stem_pool_border", self.stem_norm and bare_border, "after a ReLU it is the same as zeros"),
+            ("shortcut", "avg_shortcut", a and self.avg_shortcut, "the pool belongs before a projection, and A has none"),
+            ("shortcut", narrows, self.residual and a and narrowing, "A can add channels of zeros, not take any away"),
+            ("residual", "avg_shortcut", plain and self.avg_shortcut, "a plain net has no shortcut"),
+            ("residual", "zero_gamma", plain and self.zero_gamma, "a plain block that starts at 0 lets nothing through"),
+            ("residual", "stochastic_depth", plain and self.stochastic_depth, "nothing is left of a plain block left out"),
+            ("residual", "preactivation", plain and self.preactivation, "the plain twins are those of v1"),
+            ("preactivation", "zero_gamma", not v1 and self.zero_gamma, "no norm ends a pre-activation branch"),
+            ("preactivation", "stem_norm", v1 and not self.stem_norm, "a v1 stem is normed"),
+            ("preactivation", "downsample_in", v1 and self.downsample_in == "last", "only v2 nets stride in the last block"),
+            ("preactivation", "bias_without_norm", v1 and self.bias_without_norm, "in v1 a norm follows every convolution"),
+            ("downsample_in", "avg_shortcut", no_projection and self.avg_shortcut, "the last block has no projection to pool for"),
+        )  # fmt: skip
         for one, other, misfit, why in misfits:
             if misfit:
                 raise ValueError(
-                    f"{self.name}: {one}={getattr(self, one)!r} does not go with {other}={getattr(self, other)!r}: {why}; change one of the two."
+                    f"{self.name}: {one}={getattr(self, one)!r} does not go with {other}={getattr(self, other)!r}: {why}; "
+                    "change one of the two."
                 )
 
     @property
