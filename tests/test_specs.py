@@ -65,8 +65,9 @@ def refusal(knobs):
 
 
 COMBINATIONS = [dict(zip(KNOBS, values, strict=True)) for values in itertools.product(*KNOBS.values())]
+BARE = {"stem_pool_border": {"preactivation": True, "stem_norm": False}}  # where it matters
 PAIRS = [
-    DEFAULTS | {knob: value, other: its}
+    DEFAULTS | BARE.get(knob, {}) | {knob: value, other: its}
     for knob, values in LATER.items()
     for value in values[1:]
     for other, others in (KNOBS | LATER).items()
