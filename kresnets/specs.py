@@ -147,7 +147,6 @@ class ResNetSpec(Spec):
             ("stem", "deep_stem", cifar and self.deep_stem, "the deep stem replaces the 7x7, which a CIFAR stem lacks"),
             (stem, "deep_stem", self.deep_stem and outputs[0] < 2, "its first two convolutions have half of the channels"),
             ("stem", "stem_pool_border", cifar and bare_border, "a CIFAR stem has no pool"),
-            ("preactivation", "stem_pool_border", v1 and bare_border, "a v1 stem is normed: after its ReLU, that is zeros"),
             ("stem_norm", "stem_pool_border", self.stem_norm and bare_border, "after a ReLU it is the same as zeros"),
             ("shortcut", "avg_shortcut", a and self.avg_shortcut, "the pool belongs before a projection, and A has none"),
             ("shortcut", narrows, self.residual and a and narrowing, "A can add channels of zeros, not take any away"),
