@@ -42,6 +42,7 @@ def test_every_public_name_has_a_docstring_with_an_example():
     assert [name for name in names if ">>> " not in (getattr(kresnets, name).__doc__ or "")] == []
 
 
+@pytest.mark.slow
 def test_the_table_of_networks_is_that_of_the_rows():
     sys.path.insert(0, str(ROOT / "apps"))
     import networks
@@ -61,6 +62,9 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
     blocks = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert len(blocks) >= 2
     for block in blocks:
+        if "fit(" not in block and "fine_tune(" not in block:
+            exec(compile(block, "README.md", "exec"), {})
+            continue
         small = (
             block.replace("ResNet50", "CifarResNet20")
             .replace("224", "32")
