@@ -1,14 +1,19 @@
-"""Measure kresnets against its peers, in one process, alternating: python apps/bench.py step
+"""Measure kresnets against its peers, alternating: python apps/bench.py step (or build, load, import)
 
 Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are
-noisy.
+noisy. What has a limit says whether it is kept, and the exit code is 1 where one is not.
 """
 
 import argparse
+import gc
 import itertools
 import json
+import logging
 import pathlib
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 
 import _common
@@ -17,21 +22,44 @@ import _common
 def main(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    step = commands.add_parser(
-        "step", help="training step and prediction against keras.applications, and the cost of the callbacks"
+    step = _command(
+        commands, "step", 5, "training step and prediction against keras.applications, and the cost of the callbacks"
     )
     step.add_argument("--model", default="ResNet50", help="a network that keras.applications has too; default ResNet50")
     step.add_argument("--size", type=_common.positive_int, default=224)
     step.add_argument("--batch-size", type=_common.positive_int, default=16)
     step.add_argument("--steps", type=_common.positive_int, default=3, help="timed steps a round; default 3")
-    step.add_argument("--rounds", type=_common.positive_int, default=5)
     step.add_argument(
         "--dtype", nargs="+", choices=("float32", "mixed_bfloat16"), default=["float32", "mixed_bfloat16"]
     )
-    step.add_argument("--out", type=pathlib.Path, default=pathlib.Path("runs/bench/step.json"))
+    build = _command(commands, "build", 9, "time to build a network, against keras.applications")
+    build.add_argument("--model", default="ResNet50", help="a network of both libraries; default ResNet50")
+    load = _command(commands, "load", 5, "time and memory to load a local weights file, against keras.applications")
+    load.add_argument("--model", default="ResNet152", help="a network of both libraries; default ResNet152")
+    _command(commands, "import", 9, "seconds that importing kresnets adds to importing keras")
     options = parser.parse_args(argv)
-    _common.import_tensorflow()
-    return bench_step(options)
+    if options.command != "import":
+        _common.import_tensorflow()
+        _check_model(options.model)
+    benches = {"step": bench_step, "build": bench_build, "load": bench_load, "import": bench_import}
+    return benches[options.command](options)
+
+
+def _command(commands, name, rounds, text):
+    command = commands.add_parser(name, help=text)
+    command.add_argument("--rounds", type=_common.positive_int, default=rounds, help=f"default {rounds}")
+    command.add_argument("--out", type=pathlib.Path, default=pathlib.Path(f"runs/bench/{name}.json"))
+    return command
+
+
+def _check_model(model):
+    import keras
+
+    import kresnets
+
+    if model not in kresnets.SPECS or not hasattr(keras.applications, model):
+        both = [name for name in kresnets.list_models() if hasattr(keras.applications, name)]
+        raise ValueError(f"--model must be a network of both libraries: {', '.join(both)}. Received: {model}")
 
 
 def bench_step(options):
@@ -41,9 +69,6 @@ def bench_step(options):
     import kresnets
     from kresnets.hardware import describe
 
-    if options.model not in kresnets.SPECS or not hasattr(keras.applications, options.model):
-        both = [name for name in kresnets.list_models() if hasattr(keras.applications, name)]
-        raise ValueError(f"--model must be a network of both libraries: {', '.join(both)}. Received: {options.model}")
     print(f"{options.model}, {options.size} pixels, batch {options.batch_size}; {describe()}")
     print(f"{'':34}{'A images/s':>12}{'B images/s':>12}{'A / B':>8}   spread of A / B")
     rows = []
@@ -68,12 +93,129 @@ def bench_step(options):
                 flush=True,
             )
     keras.mixed_precision.set_dtype_policy("float32")
+    print(f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} rounds, alternating.")
+    return _write(options, rows)
+
+
+def bench_build(options):
+    """Time the building of one network at its default size in both libraries."""
+    import keras
+
+    import kresnets
+
+    def build(library):
+        keras.utils.clear_session()
+        gc.collect()
+        began = time.perf_counter()
+        getattr(library, options.model)(weights=None)
+        return time.perf_counter() - began
+
+    rounds = _rounds(lambda: build(kresnets), lambda: build(keras.applications), options)
+    return _write(options, [_limited(f"seconds to build {options.model}", rounds, 1.0)])
+
+
+def bench_load(options):
+    """Time the loading of a file that keras.applications wrote, and take the most memory that building and loading need."""
+    import keras
+
+    import kresnets
+
+    logging.getLogger("absl").setLevel("ERROR")  # the published files are in the format that Keras calls legacy
+    build = getattr(keras.applications, options.model)
+    theirs, ours = build(weights=None), getattr(kresnets, options.model)(weights=None)
+    size = sum(weight.numpy().nbytes for weight in theirs.weights)
+    spec = kresnets.SPECS[options.model]
+
+    def load_ours():
+        kresnets.weights.load(ours, spec, kresnets.weights.resolve(spec, path), include_top=True, classes=spec.classes)
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "weights.h5"
+        theirs.save(path)
+        loaded = _rounds(lambda: _seconds(load_ours), lambda: _seconds(theirs.load_weights, path), options)
+        whole = _rounds(
+            lambda: _seconds(getattr(kresnets, options.model), weights=path),
+            lambda: _seconds(build, weights=path),
+            options,
+        )
+        del theirs, ours
+        peaks = _rounds(*(lambda name=name: _peak(name, options.model, path) / size for name in _LIBRARIES), options)
+    return _write(
+        options,
+        [
+            _limited(f"seconds to load {options.model} into a built model", loaded, 1.5),
+            _limited("seconds to build and load", whole, 1.5),
+            _limited(f"peak memory of that, in sizes of the weights ({size >> 20} MiB)", peaks, 2.5, of="a"),
+        ],
+    )
+
+
+_LIBRARIES = ("kresnets", "keras.applications")
+# The process's own high-water mark before and after; a small network first, so that what TensorFlow takes once is in
+# both.
+_PEAK = """
+import importlib, resource, sys
+import kresnets
+kresnets.CifarResNet20()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+library, model, path = sys.argv[1:]
+model = getattr(importlib.import_module(library), model)(weights=path)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+"""
+_IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"
+
+
+def _peak(library, model, path):
+    """Bytes by which building and loading raise a fresh process's peak memory."""
+    return _child(_PEAK, library, model, str(path))
+
+
+def bench_import(options):
+    """Time the imports in fresh processes."""
+    rounds = _rounds(
+        lambda: _child(_IMPORT.format("keras, kresnets")), lambda: _child(_IMPORT.format("keras")), options
+    )
+    return _write(options, [_limited("seconds to import keras, A with kresnets", rounds, 0.3, of="difference")])
+
+
+def _child(script, *arguments):
+    done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"A process that was to measure failed: {done.stderr.strip().splitlines()[-1]}")
+    return float(done.stdout)
+
+
+def _seconds(function, *args, **kwargs):
+    began = time.perf_counter()
+    function(*args, **kwargs)
+    return time.perf_counter() - began
+
+
+def _limited(what, rounds, limit, of="ratio"):
+    """Sum rounds up, print them and say whether the ratio A / B (or A, or A - B) is within its limit."""
+    a, b = (statistics.median(values) for values in zip(*rounds))
+    values = {"ratio": a / b, "a": a, "difference": a - b}
+    ratios = [one / other for one, other in rounds]
+    kept = values[of] <= limit
+    print(f"{what}: A {a:.3f}, B {b:.3f}, A / B {a / b:.3f} ({min(ratios):.3f} to {max(ratios):.3f})")
+    names = {"ratio": "A / B", "a": "A", "difference": "A - B"}
+    print(f"    {names[of]} = {values[of]:.3f}, at most {limit}: {'kept' if kept else 'MISSED'}", flush=True)
+    return {"what": what, "a": a, "b": b, "ratios": ratios, "limit": limit, "limit_of": names[of], "kept": kept}
+
+
+def _rounds(one, other, options):
+    """Run both in turn, once to warm and then as often as was asked: pairs of what they return."""
+    one(), other()
+    return [(one(), other()) for _ in range(options.rounds)]
+
+
+def _write(options, rows):
+    from kresnets.hardware import describe
+
     measured = {"machine": describe(), "options": {k: str(v) for k, v in vars(options).items()}, "rows": rows}
     _common.write_text(options.out, json.dumps(measured, indent=1) + "\n")
-    print(
-        f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} rounds, alternating. {options.out}"
-    )
-    return 0
+    print(f"{describe()}. {options.out}")
+    return 0 if all(row.get("kept", True) for row in rows) else 1
 
 
 class _Training:
@@ -129,9 +271,8 @@ class _Prediction:
 
 
 def _alternate(one, other, options):
-    """Run both in turn and return images a second of each, the ratio of the medians, and the ratio of each round."""
-    one(), other()  # warm
-    rounds = [(one(), other()) for _ in range(options.rounds)]
+    """Return images a second of each, the ratio of the medians, and the ratio of each round."""
+    rounds = _rounds(one, other, options)
     a, b = (options.batch_size / statistics.median(times) for times in zip(*rounds))
     return {"a": a, "b": b, "ratio": a / b, "ratios": [second / first for first, second in rounds]}
 

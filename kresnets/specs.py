@@ -535,7 +535,8 @@ _INCEPTION_RESNET_V1 = dict(
 
 # Inception-ResNet-v2 as TF-slim, keras.applications and timm have it. The paper's figures 15 to 19 differ: they take
 # the stem of v4 and other widths (its figure 17 says 1154 channels where code and weights have 1088), and the authors'
-# weights are those of this network.
+# weights are those of this network. keras.applications' differs from timm's in one thing: its norms have no gamma, which
+# a file of its own therefore fills with 1 (Family.gamma in weights/layouts.py).
 _IRV2_C = ((Conv(192, 1),), (Conv(192, 1), Conv(224, (1, 3)), Conv(256, (3, 1))))
 _INCEPTION_RESNET_V2 = dict(
     stem=_V3_STEM,

@@ -226,6 +226,41 @@ def test_equals_its_reference(reference, name, tmp_path):
         assert _trainable(model) == known.params == known.spec.params
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("reference", "name"),
+    [("timm", "resnet18"), ("timm", "resnetv2_18"), ("timm", "inception_v4"), ("keras", "ResNet50V2"), ("keras", "InceptionV3")],
+)  # fmt: skip
+def test_a_file_gives_its_trunk_to_other_heads_and_channels(reference, name, tmp_path, caplog):
+    """Without a head, with one for other classes (which starts afresh, and is said), and for grey or 4-channel images."""
+    known = {"timm": timm_reference, "keras": keras_reference}[reference](name, tmp_path)
+    file, side = known.files[0], known.spec.min_size + 2
+    images = golden_images(side)
+    shape = (side, side, 3)
+
+    def build(channels=3, **arguments):
+        return kresnets.build(known.spec, weights=file, input_shape=(*shape[:2], channels), **arguments)
+
+    whole = build(classifier_activation=None)
+    expected = np.asarray(keras.Model(whole.input, whole.get_layer("head_pool").output)(images))
+    np.testing.assert_allclose(build(include_top=False, pooling="avg")(images), expected, rtol=1e-5, atol=1e-6)
+    with caplog.at_level("INFO", logger="kresnets"):
+        other = build(classes=7)
+    assert "the head for 7 classes starts afresh" in caplog.text and other.output_shape == (None, 7)
+    trunk = keras.Model(other.input, other.get_layer("head_pool").output)
+    np.testing.assert_allclose(trunk(images), expected, rtol=1e-5, atol=1e-6)
+    assert kresnets.preprocessing_of(other) == kresnets.preprocessing_of(whole)
+    # One channel takes the sum over R, G and B: a grey image gives what its copy in three channels gives.
+    grey = build(channels=1, include_top=False, pooling="avg")
+    features = keras.Model(whole.input, whole.get_layer("head_pool").output)
+    copies = features(np.repeat(images[..., :1], 3, axis=-1))
+    np.testing.assert_allclose(grey(images[..., :1]), copies, rtol=1e-4, atol=1e-4 * np.abs(copies).max())
+    # Four take R, G, B, R at 3/4.
+    four = build(channels=4, include_top=False).get_layer("stem_conv1").kernel
+    kernel = np.asarray(whole.get_layer("stem_conv1").kernel)
+    np.testing.assert_allclose(four, kernel[:, :, [0, 1, 2, 0]] * 0.75, rtol=1e-6)
+
+
 def test_trunk_equals_keras_applications_at_an_odd_size(tmp_path):
     """Odd sizes meet every padding, and strides that leave a rest; the file is like the published `notop` ones."""
     reference = make_lively(keras.applications.ResNet50(weights=None, include_top=False, input_shape=(97, 97, 3)))

@@ -162,7 +162,7 @@ KERAS_APPLICATIONS = Layout(
             module=keras_names.inception,
             is_head=keras_names.is_head,
             known=keras_names.known_inception,
-            gamma=False,  # a norm before a ReLU can leave the scale to what follows
+            gamma=False,  # theirs have none (a ReLU passes a scale on to what follows); ours, as timm's, have: it starts at 1
             preprocessing=Preprocessing("tf"),
         ),
     ),
