@@ -375,9 +375,7 @@ def _judge(run, model, data, size, config, history):
     report.confusion(labels, metrics.predict_classes(probabilities), list(data.class_names), run / "confusion.png")
     worst = report.worst_mistakes(labels, probabilities)
     photographs = data.test.pixels(size, worst, preprocessing.crop)
-    heat = report.grad_cam(
-        model, preprocessing(photographs, "channels_last"), np.argmax(probabilities[worst], axis=1)
-    )
+    heat = report.grad_cam(model, preprocessing(photographs, "channels_last"), np.argmax(probabilities[worst], axis=1))
     report.mistakes(
         photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png"
     )

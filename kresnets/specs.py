@@ -398,7 +398,6 @@ def _row(name, depths, params, *knobs):
     )
 
 
-
 def _times(count, step):
     return ((step,),) * count
 
@@ -615,9 +614,27 @@ SPECS = {
         _row("CifarPlainNet44", (7,) * 3, 658_586, _CIFAR, _PLAIN),
         _row("CifarPlainNet56", (9,) * 3, 853_018, _CIFAR, _PLAIN),
         _row("CifarPlainNet110", (18,) * 3, 1_727_962, _CIFAR, _PLAIN),
-        InceptionSpec(name="InceptionV3", reference="1512.00567, table 1; as keras.applications", params=23_834_568, **_INCEPTION_V3),
-        InceptionSpec(name="InceptionV4", reference="1602.07261, figure 9; as timm", params=42_679_816, **_INCEPTION_V4),
-        InceptionSpec(name="InceptionResNetV1", reference="1602.07261, figures 10 to 15", params=22_756_328, imagenet=False, **_INCEPTION_RESNET_V1),
-        InceptionSpec(name="InceptionResNetV2", reference="1602.07261, table 1; as timm and keras.applications", params=55_843_464, **_INCEPTION_RESNET_V2),
+        InceptionSpec(
+            name="InceptionV3",
+            reference="1512.00567, table 1; as keras.applications",
+            params=23_834_568,
+            **_INCEPTION_V3,
+        ),
+        InceptionSpec(
+            name="InceptionV4", reference="1602.07261, figure 9; as timm", params=42_679_816, **_INCEPTION_V4
+        ),
+        InceptionSpec(
+            name="InceptionResNetV1",
+            reference="1602.07261, figures 10 to 15",
+            params=22_756_328,
+            imagenet=False,
+            **_INCEPTION_RESNET_V1,
+        ),
+        InceptionSpec(
+            name="InceptionResNetV2",
+            reference="1602.07261, table 1; as timm and keras.applications",
+            params=55_843_464,
+            **_INCEPTION_RESNET_V2,
+        ),
     )
 }

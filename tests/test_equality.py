@@ -41,9 +41,7 @@ TIMM = {
     "resnetv2_50": dataclasses.replace(
         SPECS["ResNet50B"], preactivation=True, stem_norm=False, stem_pool_border="nothing", params=25_549_352
     ),
-    "resnext50_32x4d": dataclasses.replace(
-        SPECS["ResNet50B"], cardinality=32, width_per_group=4, params=25_028_904
-    ),
+    "resnext50_32x4d": dataclasses.replace(SPECS["ResNet50B"], cardinality=32, width_per_group=4, params=25_028_904),
     "wide_resnet50_2": dataclasses.replace(SPECS["ResNet50B"], width_per_group=128, params=68_883_240),
 }
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}

@@ -112,7 +112,9 @@ def test_the_parameters_of_inception_resnet_v1_by_hand():
     to_8 += normed((896, 256, 1), (256, 256, 9), (256, 256, 9))
     c = normed((1792, 192, 1)) + normed((1792, 192, 1), (192, 192, 3), (192, 192, 3)) + linear(384, 1792)  # figure 13
     total = stem + 5 * a + to_17 + 10 * b + to_8 + 5 * c + linear(1792, 1000)  # figure 15
-    assert total == SPECS["InceptionResNetV1"].params == count(kresnets.InceptionResNetV1(weights=None).trainable_weights)
+    assert (
+        total == SPECS["InceptionResNetV1"].params == count(kresnets.InceptionResNetV1(weights=None).trainable_weights)
+    )
 
 
 def test_inception_v2_is_v3_before_its_7x7_was_factorised():

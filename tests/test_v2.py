@@ -95,5 +95,7 @@ def test_nothing_beyond_the_border_is_nothing(size):
     x = np.random.default_rng(0).normal(size=(1, size, size, 64)).astype("float32") - 3
     padded = np.pad(x, [(0, 0), (1, 1), (1, 1), (0, 0)], constant_values=-np.inf)
     half = -(-size // 2)
-    windows = [padded[:, dy : dy + 2 * half : 2, dx : dx + 2 * half : 2][:, :half, :half] for dy in range(3) for dx in range(3)]
+    windows = [
+        padded[:, dy : dy + 2 * half : 2, dx : dx + 2 * half : 2][:, :half, :half] for dy in range(3) for dx in range(3)
+    ]
     np.testing.assert_array_equal(pool(x), np.max(windows, axis=0))
