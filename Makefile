@@ -8,6 +8,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && echo $$p && break; done)
 export TF_CPP_MIN_LOG_LEVEL ?= 2
 TEST_EXTRAS = elpv,jax,test
+# Two processes, a test file in one: most of a test is building and tracing, which one core does.
+TWO = -n 2 --dist loadfile
 
 .PHONY: demo test quick everything oldest clean
 
@@ -15,10 +17,10 @@ demo: .venv/elpv.installed
 	.venv/bin/python apps/demo.py
 
 test: .venv/$(TEST_EXTRAS).installed
-	.venv/bin/python -m pytest -m "not everything" --durations=15
+	.venv/bin/python -m pytest $(TWO) -m "not everything" --durations=15
 
 quick: .venv/$(TEST_EXTRAS).installed
-	.venv/bin/python -m pytest -m "not everything and not slow"
+	.venv/bin/python -m pytest $(TWO) -m "not everything and not slow"
 
 everything: .venv/$(TEST_EXTRAS).installed
 	.venv/bin/python -m pytest --durations=15

@@ -93,7 +93,7 @@ def bench_step(options):
                 flush=True,
             )
     keras.mixed_precision.set_dtype_policy("float32")
-    print(f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} rounds, alternating.")
+    print(f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} alternating rounds.")
     return _write(options, rows)
 
 
@@ -115,7 +115,7 @@ def bench_build(options):
 
 
 def bench_load(options):
-    """Time the loading of a file that keras.applications wrote, and take the most memory that building and loading need."""
+    """Time the loading of a file that keras.applications wrote, and take the peak memory of building and loading."""
     import keras
 
     import kresnets
@@ -151,16 +151,23 @@ def bench_load(options):
 
 
 _LIBRARIES = ("kresnets", "keras.applications")
-# The process's own high-water mark before and after; a small network first, so that what TensorFlow takes once is in
-# both.
+# The high-water mark of a fresh process, before and after; a small network first, so that what TensorFlow takes once is
+# in both. Linux hands getrusage's mark down from the parent, so there the process's own is read.
 _PEAK = """
-import importlib, resource, sys
+import importlib, pathlib, re, resource, sys
 import kresnets
+
+def peak():
+    status = pathlib.Path("/proc/self/status")
+    if status.exists():
+        return int(re.search(r"VmHWM:\\s*(\\d+) kB", status.read_text())[1]) * 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
 kresnets.CifarResNet20()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak()
 library, model, path = sys.argv[1:]
 model = getattr(importlib.import_module(library), model)(weights=path)
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * (1 if sys.platform == "darwin" else 1024))
+print(peak() - before)
 """
 _IMPORT = "import time; began = time.perf_counter(); import {}; print(time.perf_counter() - began)"
 
