@@ -93,7 +93,7 @@ def bench_step(options):
                 flush=True,
             )
     keras.mixed_precision.set_dtype_policy("float32")
-    print(f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} alternating rounds.")
+    print(f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} rounds A B A B.")
     return _write(options, rows)
 
 

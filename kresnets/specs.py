@@ -24,7 +24,7 @@ class Spec:
         dropout: rate before the head's last layer, 0 <= dropout < 1.
         stochastic_depth: rate at which training leaves out the last residual branch, an image at a time; it rises
             linearly from the first block to there, 0 <= stochastic_depth < 1 (arXiv 1603.09382 section 3). Inference
-            leaves out none.
+            leaves out none. It moves the order of layers in the graph: copy weights by layer, not by `set_weights`.
         imagenet: whether ImageNet weights of this network exist (decides the builder's default for `weights`).
         params: learned parameters (trainable ones, without moving statistics) with the default head on 3 channels;
             None for a row of one's own. Checked against the built network by the tests.

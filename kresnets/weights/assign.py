@@ -118,6 +118,11 @@ def fill(model, spec, file, layout, include_top, classes):
         ValueError: for a file that does not fit; lists what each side has that the other lacks.
     """
     family = layout.family(spec)
+    if file.positional and spec.stochastic_depth:
+        raise ValueError(
+            f"{file.path} names its layers by their place alone, and {spec.name} with stochastic_depth={spec.stochastic_depth} has "
+            "others: load it into the row with stochastic_depth=0, save that one's weights, and load those."
+        )
     slots = _slots(model, spec, file, family)
     tensors = _known(file, family)
     trunk_only = not include_top or _is_other_head(slots, tensors, family, spec, classes)
