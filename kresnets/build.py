@@ -2,6 +2,8 @@
 
 import collections.abc
 import dataclasses
+import numbers
+import re
 
 import keras
 
@@ -11,6 +13,7 @@ from kresnets.layers import BatchNormalization
 from kresnets.preprocess import Preprocessing
 from kresnets.specs import InceptionSpec, ResNetSpec, Spec
 
+_OWN_NAME = re.compile(r"stem_|stage[1-9]\d*_|head_")  # how a network's own layers are called
 _TRUNKS = {ResNetSpec: resnet.trunk, InceptionSpec: inception.trunk}
 
 
@@ -57,9 +60,10 @@ def build(
         raise ValueError(f'`spec` must be a row such as kresnets.SPECS["ResNet50D"]. Received: {spec!r}')
     classes = spec.classes if classes is None else classes
     _check_arguments(spec, include_top, pooling, classes, classifier_activation)
+    classes = int(classes)  # numpy's too
     input_shape = _input_shape(spec, include_top, input_tensor, input_shape)
     # Before any layer is made: an unknown file or tag should cost no time and leave nothing behind.
-    source = weights_package.resolve(spec, weights)
+    source = weights_package.fetched(weights_package.resolve(spec, weights), spec, include_top, classes)
     image = _image(input_tensor, input_shape)
     x = _TRUNKS[type(spec)](image, spec)
     x = _head(x, spec, include_top, pooling, classes, classifier_activation)
@@ -79,7 +83,7 @@ def _check_arguments(spec, include_top, pooling, classes, classifier_activation)
         raise ValueError(f"{spec.name}: `include_top` must be True or False. Received: include_top={include_top!r}")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"{spec.name}: `pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
-    if isinstance(classes, bool) or not isinstance(classes, int) or classes < 1:
+    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
         raise ValueError(f"{spec.name}: `classes` must be a whole number from 1. Received: classes={classes!r}")
     try:
         keras.activations.get(classifier_activation)
@@ -107,6 +111,7 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
                 f"{spec.name}: `input_shape` and `input_tensor` disagree; leave `input_shape` out. Received: "
                 f"input_shape={input_shape}, input_tensor of shape {given}"
             )
+        _check_names(spec, input_tensor)
         input_shape = given
     if input_shape is None:
         side = spec.input_size if include_top else None
@@ -120,12 +125,29 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
     return input_shape
 
 
+def _check_names(spec, tensor):
+    """Refuse layers before the stem that are named as the network's own: files and groups find layers by name."""
+    before = keras.Model(keras.utils.get_source_inputs(tensor), tensor).layers
+    taken = [
+        layer.name for layer in before if _OWN_NAME.match(layer.name) and not isinstance(layer, keras.layers.InputLayer)
+    ]
+    if taken:
+        raise ValueError(
+            f"{spec.name}: `input_tensor` comes from a layer called {taken[0]!r}, a name that belongs to the network (stem_, stage1_ ..., "
+            "head_): give your layer another one."
+        )
+
+
 def _fits(input_shape, spec, first):
     if not isinstance(input_shape, tuple) or len(input_shape) != 3:
         return False
     sides, channels = (input_shape[1:], input_shape[0]) if first else (input_shape[:-1], input_shape[-1])
-    whole = all(side is None or isinstance(side, int) and side >= spec.min_size for side in sides)
-    return whole and isinstance(channels, int) and channels >= 1
+    whole = all(side is None or _is_whole(side) and side >= spec.min_size for side in sides)
+    return whole and _is_whole(channels) and channels >= 1
+
+
+def _is_whole(value):
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
 def _image(input_tensor, input_shape):

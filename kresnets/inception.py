@@ -50,11 +50,13 @@ def _chain(x, steps, spec, name, nth):
 
 def _joined(x, branches, spec, name, nth):
     outputs = [_chain(x, steps, spec, f"{name}_branch{n}", nth) for n, steps in enumerate(branches, start=1)]
+    _check_grids(outputs, spec, name)
     return keras.layers.Concatenate(axis=channel_axis(), name=f"{name}_concat")(outputs)
 
 
 def _residual(x, step, spec, name, nth):
     branch = _joined(x, step.branches, spec, name, nth)
+    _check_grids([x, branch], spec, name)
     # Linear, with a bias and no norm, as in the authors' code.
     branch = conv(branch, x.shape[channel_axis()], 1, f"{name}_up", use_bias=True)
     if step.scale != 1:
@@ -62,6 +64,15 @@ def _residual(x, step, spec, name, nth):
     branch = drop_branch(branch, spec, nth, spec.residuals, f"{name}_drop")
     x = keras.layers.Add(name=f"{name}_add")([x, branch])
     return relu(x, f"{name}_out") if step.relu else x
+
+
+def _check_grids(tensors, spec, name):
+    axis = channel_axis() % 4
+    grids = [tuple(side for i, side in enumerate(x.shape[1:], start=1) if i != axis) for x in tensors]
+    if len(set(grids)) > 1:
+        raise ValueError(
+            f"{spec.name}: what `stages` joins in {name} has grids of {', '.join(map(str, grids))}: let its branches stride and pad alike."
+        )
 
 
 def convolutions(spec):

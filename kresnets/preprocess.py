@@ -220,6 +220,8 @@ def preprocessing_of(model):
         >>> kresnets.preprocessing_of(kresnets.ResNet18(weights=None, input_shape=(32, 32, 3))).mode
         'torch'
     """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")
     for layer in model._flatten_layers(include_self=False):
         carried = getattr(layer, "preprocessing", None)
         if isinstance(carried, Preprocessing):
@@ -272,6 +274,8 @@ def resolve(model, forced=None):
 
 def carry(model, preprocessing):
     """Have a model that carries a `Preprocessing` carry this one instead; any other model stays as it is."""
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")
     for layer in model._flatten_layers(include_self=False):
         if isinstance(getattr(layer, "preprocessing", None), Preprocessing):
             layer.preprocessing = preprocessing

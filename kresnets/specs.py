@@ -6,6 +6,7 @@ of one's own for `kresnets.build`.
 """
 
 import dataclasses
+import math
 from typing import Literal
 
 
@@ -51,7 +52,7 @@ class Spec:
         _in_range(self, "classes", self.classes >= 1, "a whole number from 1")
         _in_range(self, "dropout", 0 <= self.dropout < 1, "0 <= dropout < 1")
         _in_range(self, "stochastic_depth", 0 <= self.stochastic_depth < 1, "0 <= stochastic_depth < 1")
-        _in_range(self, "epsilon", self.epsilon > 0, "above 0")
+        _in_range(self, "epsilon", 0 < self.epsilon < math.inf, "above 0 and finite")
         _in_range(self, "momentum", 0 <= self.momentum < 1, "0 <= momentum < 1")
         _in_range(self, "min_size", 1 <= self.min_size <= self.input_size, f"1 to input_size={self.input_size}")
 
@@ -150,6 +151,7 @@ class ResNetSpec(Spec):
             ("stem_norm", "stem_pool_border", self.stem_norm and bare_border, "after a ReLU it is the same as zeros"),
             ("shortcut", "avg_shortcut", a and self.avg_shortcut, "the pool belongs before a projection, and A has none"),
             ("shortcut", narrows, self.residual and a and narrowing, "A can add channels of zeros, not take any away"),
+            ("residual", "shortcut", plain and self.shortcut == "C", "a plain net has no shortcut to project"),
             ("residual", "avg_shortcut", plain and self.avg_shortcut, "a plain net has no shortcut"),
             ("residual", "zero_gamma", plain and self.zero_gamma, "a plain block that starts at 0 lets nothing through"),
             ("residual", "stochastic_depth", plain and self.stochastic_depth, "nothing is left of a plain block left out"),
@@ -284,11 +286,19 @@ class InceptionSpec(Spec):
 
     def __post_init__(self):
         super().__post_init__()
-        chains = [self.stem, *(block for stage in self.stages for block in stage)]
-        fits = all(isinstance(chain, tuple) and chain and all(map(_is_step, chain)) for chain in chains)
-        allowed = "tuples of the steps Conv, Pool, Mix and Residual, none empty, with whole numbers from 1"
-        _in_range(self, "stem", fits and isinstance(self.stem[0], Conv), f"{allowed}, a Conv first")
-        _in_range(self, "stages", fits and self.stages and all(self.stages), allowed)
+        steps = "steps Conv, Pool and Mix, none empty, with whole numbers from 1"
+        stem = _is_chain(self.stem) and isinstance(self.stem[0], Conv)
+        _in_range(self, "stem", stem, f"a tuple of {steps}, a Conv first and at most one Mix")
+        stages = _is_tuple(self.stages) and all(
+            _is_tuple(stage) and all(_is_chain(block, Residual) for block in stage) for stage in self.stages
+        )
+        _in_range(
+            self,
+            "stages",
+            stages,
+            f"a tuple of stages, a stage a tuple of blocks, a block a tuple of {steps}, and at most one Mix or Residual (with a "
+            "finite scale) in it",
+        )
         if self.stochastic_depth and not self.residuals:
             raise ValueError(
                 f"{self.name}: stochastic_depth={self.stochastic_depth!r} does not go with these `stages`: they have no Residual to leave "
@@ -306,14 +316,29 @@ class InceptionSpec(Spec):
         return sum(isinstance(step, Residual) for stage in self.stages for block in stage for step in block)
 
 
-def _is_step(step):
+def _is_tuple(value):
+    return isinstance(value, tuple) and bool(value)
+
+
+def _is_chain(steps, *more):
+    """Whether these are steps one after the other; a `Residual` stands in a block alone, where `more` has it."""
+    joins = [step for step in steps if isinstance(step, (Mix, Residual))] if _is_tuple(steps) else [None] * 2
+    return len(joins) < 2 and all(_is_step(step, more) for step in steps)
+
+
+def _is_step(step, more=()):
     if isinstance(step, Conv):
         sides = step.kernel if isinstance(step.kernel, tuple) else (step.kernel,) * 2
-        return len(sides) == 2 and all(type(n) is int and n > 0 for n in (step.filters, *sides, step.stride))
+        whole = len(sides) == 2 and all(type(n) is int and n > 0 for n in (step.filters, *sides, step.stride))
+        return whole and isinstance(step.padded, bool)
     if isinstance(step, Pool):
         return step.kind in ("max", "avg") and type(step.stride) is int and step.stride > 0
-    branches = step.branches if isinstance(step, (Mix, Residual)) else ()
-    return bool(branches) and all(isinstance(b, tuple) and b and all(map(_is_step, b)) for b in branches)
+    if isinstance(step, Residual):
+        number = type(step.scale) in (int, float) and math.isfinite(step.scale)
+        fits = number and isinstance(step.relu, bool) and Residual in more
+    else:
+        fits = isinstance(step, Mix)
+    return fits and bool(step.branches) and all(map(_is_chain, step.branches))
 
 
 def swap(steps, old, new):

@@ -12,6 +12,7 @@ from keras import layers
 
 import kresnets
 from kresnets import SPECS, copy_trunk, freeze, groups
+from kresnets.specs import ResNetSpec
 
 SIZE = (16, 16, 3)
 TRUNK_GROUPS = ["stem", "stage1", "stage2", "stage3"]
@@ -68,7 +69,8 @@ QUICK = ("ResNet18", "ResNet26", "ResNet50", "ResNet50C", "ResNet26D", "PlainNet
 )
 def test_every_row(name):
     """The group is the layer's name up to its first underscore; all layers have one, in the order of the image."""
-    model = kresnets.build(small(SPECS[name]), input_shape=(32, 32, 3))
+    spec = SPECS[name]
+    model = kresnets.build(small(spec) if isinstance(spec, ResNetSpec) else spec, input_shape=(75, 75, 3))
     found = named(model)
     assert list(found) == ["stem", *(f"stage{i}" for i in range(1, len(SPECS[name].depths) + 1)), "head"]
     assert {layer: group for group, layers_ in found.items() for layer in layers_} == {

@@ -204,14 +204,31 @@ def test_the_convolutions_of_a_row_are_named_as_they_are_built(name):
         dict(stages=(((Mix(),),),)),
         dict(stages=(((Mix((Conv(4, 1),), ()),),),)),
         dict(stages=((("Conv(4, 1)",),),)),
+        dict(stages=5),
+        dict(stages=[(((Conv(4, 1),),),)]),
+        dict(stages=(((Conv(4, 1, padded="no"),),),)),
+        dict(stages=(((Residual((Conv(4, 1),), scale="x"),),),)),
+        dict(stages=(((Residual((Conv(4, 1),), scale=math.nan),),),)),
+        dict(stages=(((Residual((Conv(4, 1),), relu=1),),),)),
+        dict(stages=(((Mix((Conv(4, 1),)), Mix((Conv(4, 1),))),),)),  # two joins of one name
+        dict(stages=(((Mix((Residual((Conv(4, 1),)),)),),),)),
+        dict(stem=(Conv(4, 3), Residual((Conv(4, 1),)))),
     ],
 )
 def test_a_bad_row_gets_one_sentence(knobs):
     with pytest.raises(ValueError) as error:
         tiny(**{"stages": (((Conv(4, 1),),),), **knobs})
     message = str(error.value)
-    assert message.startswith("tiny: `stem` must be" if "stem" in knobs else "tiny: `sta") or "`st" in message
+    assert message.startswith(f"tiny: `{next(iter(knobs))}` must be")
     assert "Received" in message and "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "step", [Mix((Conv(8, 3, 2),), (Conv(8, 1),)), Residual((Conv(8, 3, 2),)), Residual((Conv(8, 3, padded=False),))]
+)
+def test_branches_of_unequal_grids_are_told_by_their_block(step):
+    with pytest.raises(ValueError, match="tiny: what `stages` joins in stage1_block1 has grids of .*149, 149"):
+        kresnets.build(tiny((step,)))
 
 
 def test_stochastic_depth_wants_a_residual_step():

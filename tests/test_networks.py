@@ -268,6 +268,17 @@ def test_input_tensor_of_the_users_layers():
     ]
 
 
+def test_a_layer_before_the_stem_may_not_have_the_networks_names():
+    image = keras.layers.Conv2D(3, 1, name="stem_conv9")(keras.Input((32, 32, 2)))
+    with pytest.raises(ValueError, match="'stem_conv9', a name that belongs to the network"):
+        kresnets.CifarResNet20(input_tensor=image)
+
+
+def test_whole_numbers_of_numpy_are_whole_numbers():
+    model = kresnets.CifarResNet20(classes=np.int64(5), input_shape=(np.int32(16), 16, 3))
+    assert (model.input_shape, model.output_shape) == ((None, 16, 16, 3), (None, 5))
+
+
 @pytest.mark.parametrize("shape", [[16, 16, 3], tf.TensorShape([16, 16, 3]), np.zeros((16, 16, 3)).shape])
 def test_any_sequence_is_a_shape(shape):
     assert kresnets.CifarResNet20(include_top=False, input_shape=shape).input_shape == (None, 16, 16, 3)
@@ -293,6 +304,7 @@ BAD = {
         (32, 32),
         "abc",
         (32.0, 32, 3),
+        (32, 32, True),
         (32, 32, 0),
         (32, 32, -3),
         (None, None, None),

@@ -26,6 +26,7 @@ from safetensors.numpy import load_file, save_file
 from test_equality import GOLDEN, golden_tensor, make_lively, relative_error, save_legacy
 
 import kresnets
+from kresnets.preprocess import carry
 from kresnets.weights import fetch, load, resolve, sources
 
 # As timm's resnet18 and keras.applications' ResNet50 but for the widths, the depths and the classes.
@@ -166,6 +167,15 @@ def test_kresnets_file_says_how_images_are_preprocessed(said, mode, tmp_path, ca
     with caplog.at_level(logging.INFO, logger="kresnets"):
         assert kresnets.preprocessing_of(build(weights=path)).mode == mode
     assert ("does not say how" in caplog.text) == (said is None)
+
+
+def test_load_weights_of_keras_takes_the_preprocessing_along(tmp_path):
+    source, target = build(TINY_A), build(TINY_A)
+    carry(source, kresnets.Preprocessing("caffe", crop=0.9))
+    source.save_weights(tmp_path / "a.weights.h5")
+    assert kresnets.preprocessing_of(target).mode == "torch"
+    target.load_weights(tmp_path / "a.weights.h5")
+    assert kresnets.preprocessing_of(target) == kresnets.Preprocessing("caffe", crop=0.9)
 
 
 @pytest.mark.parametrize("said", ["{not json", "[1]", '{"mode": "unheard of"}', '{"unheard of": 1}'])
@@ -402,6 +412,9 @@ def test_rows_that_compute_otherwise_refuse_a_file(torch_file, keras_file):
             assert word in str(caught.value)
 
     row_b = dataclasses.replace(TINY_A, stride_on="3x3", name="ResNet50B")
+    check(row_b, torch_file, "strides=(1, 2, 2, 2)", strides=(1, 2, 2, 1))
+    check(TINY_A, keras_file, "strides=(1, 2, 2, 2)", strides=(1, 2, 2, 1))
+    check(row_b, torch_file, "epsilon=1e-5", epsilon=1e-3)
     check(TINY_A, torch_file, "build ResNet50B", "3x3")
     check(TINY_A, torch_file, "stride_on='3x3'", name="Mine")
     check(row_b, keras_file, "build ResNet50", "1x1")

@@ -19,11 +19,11 @@ _FILES = (
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where the weights of a model come from: one of the two.
+    """Where the weights of a model come from.
 
     Args:
-        path: a file that is there.
-        published: one to fetch.
+        path: a file that is there; None where it is still to be fetched.
+        published: the row of a published file.
     """
 
     path: pathlib.Path | None = None
@@ -84,6 +84,31 @@ def resolve(spec, weights):
     return Source(path=path)
 
 
+def fetched(source, spec, include_top, classes):
+    """Fetch the file of a published source; give any other back as it is.
+
+    Args:
+        source: what `resolve` returned.
+        spec: the row.
+        include_top: whether the model will have its head.
+        classes: outputs of the head.
+
+    Returns:
+        A `Source` with its path, or None.
+
+    Raises:
+        RuntimeError: for a published file that can't be fetched.
+
+    Example:
+        >>> import kresnets
+        >>> kresnets.weights.fetched(None, kresnets.SPECS["ResNet50"], True, 1000)
+    """
+    if source is None or source.path is not None:
+        return source
+    path = fetch.fetch(source.published, trunk_only=not include_top or classes != spec.classes)
+    return dataclasses.replace(source, path=path)
+
+
 def load(model, spec, source, include_top, classes):
     """Fill a model from its source, or raise and leave it as it was.
 
@@ -108,10 +133,8 @@ def load(model, spec, source, include_top, classes):
         >>> kresnets.weights.load(kresnets.ResNet50(weights=None), spec, source, True, 1000).mode  # doctest: +SKIP
         'caffe'
     """
-    path = source.path
-    if path is None:
-        path = fetch.fetch(source.published, trunk_only=not include_top or classes != spec.classes)
-    with readers.opened(path) as file:
+    source = fetched(source, spec, include_top, classes)
+    with readers.opened(source.path) as file:
         layout = _layout(spec, file)
         preprocessing = source.published.preprocessing if source.published else _preprocessing(spec, file, layout)
         assign.fill(model, spec, file, layout, include_top, classes)
@@ -172,7 +195,13 @@ def _preprocessing(spec, file, layout):
             _log.info(
                 "%s: %s does not say how its images were preprocessed; taken for the torch mode.", spec.name, file.path
             )
-        return layout.family(spec).preprocessing
+        assumed = layout.family(spec).preprocessing
+        if layout is layouts.TORCH:
+            _log.info(
+                "%s: %s does not say how its images were preprocessed; taken for %s (timm's ra4 files want means and deviations of 0.5).",
+                spec.name, file.path, assumed,
+            )  # fmt: skip
+        return assumed
     try:
         return Preprocessing(**file.preprocessing)
     except (TypeError, ValueError) as error:

@@ -131,7 +131,11 @@ def fill(model, spec, file, layout, include_top, classes):
         tensors = {name: tensor for name, tensor in tensors.items() if not family.in_head(name)}
     # Read twice rather than kept: the first pass only checks, and the memory stays at about the model's own.
     if misfits := _misfits(slots, tensors):
-        raise ValueError(f"{file.path} does not fit {spec.name}, and nothing of it was loaded: {'; '.join(misfits)}.")
+        no_head = not trunk_only and not any(map(family.in_head, tensors))
+        hint = " (it has no head: pass include_top=False, or your own `classes`)" if no_head else ""
+        raise ValueError(
+            f"{file.path} does not fit {spec.name}, and nothing of it was loaded: {'; '.join(misfits)}{hint}."
+        )
     for slot in slots:
         slot.variable.assign(slot.value(tensors))
     if trunk_only and include_top:

@@ -118,7 +118,10 @@ def _from_hub(published, trunk_only):
     endpoint = os.environ.get("HF_ENDPOINT", HUB_URL).rstrip("/")
     url = f"{endpoint}/{published.repository}/resolve/{published.revision or 'main'}/{published.file}"
     what = f"{published.file} of {published.repository}"
-    by_hand = f"fetch {url} by hand and pass the path of your copy as `weights`, or pass weights=None"
+    by_hand = (
+        f"fetch {url} by hand and pass the path of your copy as `weights` (a path does not say that its images want "
+        f"{published.preprocessing}: pass that as `preprocess` to fine_tune and export), or pass weights=None"
+    )
     try:
         import huggingface_hub
     except ModuleNotFoundError:

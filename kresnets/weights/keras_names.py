@@ -5,7 +5,7 @@ import re
 
 from kresnets.inception import convolutions
 from kresnets.specs import ResNetSpec
-from kresnets.weights.torch_names import other_stride, same_network, split
+from kresnets.weights.torch_names import other_numbers, other_stride, same_network, split
 
 _V1_ENDS = {"stem_conv1": "conv1_conv", "stem_bn1": "conv1_bn", "head_dense": "predictions"}
 _V2_ENDS = {"stem_conv1": "conv1_conv", "stage4_bn": "post_bn", "head_dense": "predictions"}
@@ -39,7 +39,9 @@ def v1(layer, spec):
 
 def v1_unfit(spec):
     """Say what the row computes that keras.applications does not; None where they agree."""
-    return other_stride(spec, "1x1", twin=spec.name.removesuffix("B")) if spec.stride_on == "3x3" else None
+    if spec.stride_on == "3x3":
+        return other_stride(spec, "1x1", twin=spec.name.removesuffix("B"))
+    return other_numbers(spec)
 
 
 def known_head(names):
@@ -77,7 +79,7 @@ def v2_unfit(spec):
             "its stem's pool takes zeros beyond the border and this one nothing, so the same shapes would compute something else: "
             "build the row with stem_pool_border='zeros'"
         )
-    return None
+    return other_numbers(spec, last=1)
 
 
 def _is_bottleneck(spec):

@@ -56,7 +56,9 @@ def v1(layer, spec):
 
 def v1_unfit(spec):
     """Say what the row computes that timm does not; None where they agree."""
-    return other_stride(spec, "3x3", twin=f"{spec.name}B") if spec.stride_on == "1x1" else None
+    if spec.stride_on == "1x1":
+        return other_stride(spec, "3x3", twin=f"{spec.name}B")
+    return other_numbers(spec)
 
 
 def is_v2(spec):
@@ -83,7 +85,7 @@ def v2_unfit(spec):
             "its stem's pool leaves the padding out and this one pools zeros, so the same shapes would compute something "
             "else: build the row with stem_pool_border='nothing'"
         )
-    return None
+    return other_numbers(spec)
 
 
 def _is_imagenet(spec):
@@ -97,6 +99,16 @@ def other_stride(spec, theirs, twin):
         f"its network strides in the {theirs} of a block and {spec.name} in the {spec.stride_on}, so the same shapes "
         f"would compute something else: build {build}"
     )
+
+
+def other_numbers(spec, last=2):
+    """Say which strides or epsilon a file's network has, where the row has others; its last stage strides by `last`."""
+    strides = (1, 2, 2, 2) if last == 2 else (2, 2, 2, 1)
+    if len(spec.strides) == 4 and spec.strides != strides:
+        return f"its network has strides={strides}, so the same shapes would compute something else: build the row with those"
+    if not 0.9e-5 < spec.epsilon < 1.1e-5:  # 1e-5 of torch and 1.001e-5 of keras.applications differ by nothing seen
+        return "its network was taught with epsilon=1e-5: build the row with that"
+    return None
 
 
 def missing(spec):
