@@ -11,13 +11,13 @@ class Progress(keras.callbacks.Callback):
     """Print one line an epoch, and on a terminal the batch too.
 
     Args:
-        plan: dict first epoch -> group from which on layers learn.
-        epochs: number of epochs in all.
+        stages: the groups or blocks from which on layers learn, one after the other.
+        epochs: number of epochs in all, the most where stages wait for a plateau.
     """
 
-    def __init__(self, plan, epochs):
+    def __init__(self, stages, epochs):
         super().__init__()
-        self._plan, self._epochs = plan, epochs
+        self._stages, self._epochs = list(stages), epochs
         self._terminal = sys.stdout.isatty()
         self._shown = 0.0
 
@@ -46,11 +46,16 @@ class Progress(keras.callbacks.Callback):
         print(f"{start}{self._where()}: {numbers}; {took:.1f} s, about {_clock(left)} left", end=end, flush=True)
 
     def _where(self):
-        stage = sum(start <= self._epoch for start in self._plan)
-        name = list(self._plan.values())[stage - 1]
-        count = sum(math.prod(v.shape) for v in self.model.trainable_variables)
+        trained = self.model.trainable_variables  # which tell the stage, also where a plateau decides on it
+        stage = max(
+            i for i, name in enumerate(self._stages, start=1) if any(v.path.startswith(f"{name}_") for v in trained)
+        )
+        name = self._stages[stage - 1]
+        count = sum(math.prod(v.shape) for v in trained)
         what = "the head trains" if name == "head" else f"{name} and above train"
-        return f"stage {stage}/{len(self._plan)}, epoch {self._epoch + 1}/{self._epochs}, {what} ({count / 1e6:.2f} M)"
+        return (
+            f"stage {stage}/{len(self._stages)}, epoch {self._epoch + 1}/{self._epochs}, {what} ({count / 1e6:.2f} M)"
+        )
 
 
 def _clock(seconds):

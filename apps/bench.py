@@ -1,4 +1,4 @@
-"""Measure kresnets against its peers, alternating: python apps/bench.py step (or build, load, import)
+"""Measure kresnets against its peers, alternating: python apps/bench.py step (or build, load, import, peak, trace)
 
 Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are
 noisy. What has a limit says whether it is kept, and the exit code is 1 where one is not.
@@ -37,11 +37,19 @@ def main(argv=None):
     load = _command(commands, "load", 5, "time and memory to load a local weights file, against keras.applications")
     load.add_argument("--model", default="ResNet152", help="a network of both libraries; default ResNet152")
     _command(commands, "import", 9, "seconds that importing kresnets adds to importing keras")
+    _command(commands, "peak", 5, "the machine's convolution and matrix peak")
+    trace = _command(commands, "trace", 1, "where the time of a training step goes, by kind of operation")
+    trace.add_argument("--model", default="ResNet50", help="a network of both libraries; default ResNet50")
+    trace.add_argument("--size", type=_common.positive_int, default=224)
+    trace.add_argument("--batch-size", type=_common.positive_int, default=16)
+    trace.add_argument("--dtype", choices=("float32", "mixed_bfloat16"), default="float32")
     options = parser.parse_args(argv)
     if options.command != "import":
         _common.import_tensorflow()
+    if hasattr(options, "model"):
         _check_model(options.model)
     benches = {"step": bench_step, "build": bench_build, "load": bench_load, "import": bench_import}
+    benches |= {"peak": bench_peak, "trace": bench_trace}
     return benches[options.command](options)
 
 
@@ -95,6 +103,47 @@ def bench_step(options):
     keras.mixed_precision.set_dtype_policy("float32")
     print(f"A is kresnets (or training with both callbacks), B the other; medians of {options.rounds} rounds A B A B.")
     return _write(options, rows)
+
+
+def bench_peak(options):
+    """Measure what the machine convolves and multiplies at best, in both precisions."""
+    from _peak import peaks
+
+    found = {dtype: peaks(dtype, rounds=options.rounds) for dtype in ("float32", "bfloat16")}
+    print(f"{'GFLOP/s, a multiply-add is two':32}{'float32':>10}{'bfloat16':>10}")
+    for name in found["float32"]:
+        print(f"{name:32}{found['float32'][name] / 1e9:10.0f}{found['bfloat16'][name] / 1e9:10.0f}")
+    return _write(
+        options, [{"what": name, **{dtype: found[dtype][name] for dtype in found}} for name in found["float32"]]
+    )
+
+
+def bench_trace(options):
+    """Take a training step of both libraries apart."""
+    import keras
+    import numpy as np
+    from _trace import trace
+
+    import kresnets
+
+    keras.mixed_precision.set_dtype_policy(options.dtype)
+    shape = (options.size, options.size, 3)
+    images = np.random.default_rng(0).normal(size=(options.batch_size, *shape)).astype("float32")
+    labels = np.arange(options.batch_size)
+    found = {}
+    for name, library in (("kresnets", kresnets), ("keras.applications", keras.applications)):
+        model = getattr(library, options.model)(weights=None, input_shape=shape)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        for _ in range(2):
+            model.train_on_batch(images, labels)
+        found[name] = trace(lambda model=model: model.train_on_batch(images, labels))
+    keras.mixed_precision.set_dtype_policy("float32")
+    print(f"{'seconds over all threads':28}" + "".join(f"{name:>20}" for name in found))
+    kinds = dict.fromkeys(kind for seconds in found.values() for kind in seconds)
+    for kind in kinds:
+        print(f"{kind:28}" + "".join(f"{seconds.get(kind, 0):20.3f}" for seconds in found.values()))
+    print(f"{'all':28}" + "".join(f"{sum(seconds.values()):20.3f}" for seconds in found.values()))
+    return _write(options, [{"what": kind, **{name: found[name].get(kind, 0.0) for name in found}} for kind in kinds])
 
 
 def bench_build(options):

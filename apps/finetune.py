@@ -14,6 +14,7 @@ import logging
 import os
 import pathlib
 import shlex
+import shutil
 import sys
 import time
 import warnings
@@ -30,11 +31,15 @@ WRITTEN = (
         "bad_images.txt",
         "report.html",
         "run.json",
+        "schedule.toml",
+        "stages.json",
+        "learning_rate.png",
+        "features",
         *PICTURES.values(),
     ),
-    *("epoch-*.weights.h5", "best-*.npz", "done", ".tmp-*"),
+    *("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "done", ".tmp-*"),
 )
-_NOT_OF_THE_RUN = ("out", "overwrite")  # options that do not change what is trained
+_NOT_OF_THE_RUN = ("out", "overwrite", "cache")  # options that do not change what is trained
 
 
 def main(argv=None):
@@ -75,6 +80,7 @@ def _parser():
         action="store_true",
         help="everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage)",
     )
+    add("--cache", choices=("auto", "off"), default="auto", help="keep what frozen layers give; changes no result")
     add("--out", required=True, help="the run's folder")
     add("--overwrite", action="store_true", help="replace a run made with other arguments")
     recipe = parser.add_argument_group("recipe", "defaults are those of kresnets.Recipe")
@@ -87,8 +93,8 @@ def _parser():
         help="groups or blocks to thaw, one after the other; none: the head alone",
     )
     add("--epochs-per-stage", type=_common.positive_int)
+    add("--learning-rate", type=_rate_or_find, help="a number, or find: by a range test on the first stage")
     for name in (
-        "--learning-rate",
         "--trunk-learning-rate",
         "--ratio",
         "--weight-decay",
@@ -96,10 +102,15 @@ def _parser():
         "--label-smoothing",
         "--mixup",
         "--ema",
+        "--ramp",
     ):
         add(name, type=float)
-    for name in ("--batchnorm", "--optimizer", "--schedule", "--augment"):
+    for name in ("--batchnorm", "--optimizer", "--augment", "--advance"):
         add(name)
+    add("--schedule", help="cosine, constant, or a TOML file of stages, such as the schedule.toml of another run")
+    add("--views", type=_common.positive_int, help="augmented copies of each image that are kept; default 1: none")
+    add("--patience", type=_whole)
+    add("--max-epochs-per-stage", type=_common.positive_int)
     add("--seed", type=_whole, default=0)
     return parser
 
@@ -108,6 +119,13 @@ def _whole(text):
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text!r}")
     return int(text)
+
+
+def _rate_or_find(text):
+    try:
+        return text if text == "find" else float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"must be a number or 'find', not {text!r}") from None
 
 
 def _is_finished(run, arguments, overwrite):
@@ -140,7 +158,7 @@ def _is_finished(run, arguments, overwrite):
 def _clear(run, patterns):
     for pattern in patterns:
         for path in run.glob(pattern):
-            path.unlink()
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 @contextlib.contextmanager
@@ -187,6 +205,8 @@ def _train(run, options, arguments, command):
     keras.utils.set_random_seed(options.seed)
     model = _model(spec, options.weights, options.size, len(data.class_names))
     size = model.input_shape[1]
+    if options.learning_rate == "find":
+        recipe = _with_found_rate(recipe, options, arguments, model, data, run)
     config = _config(arguments, command, data, model, size, policy, recipe)
     _replace_or_resume(run, config)
     _introduce(options, config, data)
@@ -199,10 +219,11 @@ def _train(run, options, arguments, command):
         data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch),
         data.validation.batches(options.batch_size, size, crop),
         recipe,
+        cache="auto" if options.cache == "auto" else False,
         callbacks=[
             # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
             keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _note_down(run, config, data)),
-            Progress(recipe.plan(names), recipe.epochs(names)),
+            Progress([group for group, _ in recipe.staging(names).stages], recipe.epochs(names)),
         ],
         class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
         epoch=epoch,
@@ -214,7 +235,7 @@ def _train(run, options, arguments, command):
     os.replace(beside, run / "model.keras")
     _judge(run, model, data, size, config, history)
     # Only now is the state of no more use; a run cut off before goes on from it.
-    _clear(run, ("epoch-*.weights.h5", "best-*.npz", "run.json", "done"))
+    _clear(run, ("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "stages.json", "run.json", "done"))
 
 
 def _set_up():
@@ -268,8 +289,19 @@ def _recipe(options):
     given = {
         field.name: getattr(options, field.name)
         for field in dataclasses.fields(Recipe)
-        if getattr(options, field.name, None) is not None
+        if getattr(options, field.name, None) not in (None, "find")
     }
+    if (given.get("schedule") or "").endswith(".toml"):
+        refused = sorted(
+            {"head_epochs", "stages", "epochs_per_stage", "advance", "patience", "max_epochs_per_stage", "ramp"}
+            & set(given)
+        )
+        if refused or options.from_scratch:
+            name = refused[0].replace("_", "-") if refused else "from-scratch"
+            raise ValueError(
+                f"--{name} does not go with --schedule {given['schedule']}, which says it already; leave one out."
+            )
+        return Recipe(**{**given, "schedule": "constant"}).with_schedule(given["schedule"])
     if not options.from_scratch:
         return Recipe(**given)
     refused = sorted({"head_epochs", "stages", "trunk_learning_rate", "ratio", "batchnorm"} & set(given))
@@ -281,6 +313,34 @@ def _recipe(options):
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
 
 
+def _with_found_rate(recipe, options, arguments, model, data, run):
+    """Return the recipe at the rate that a range test finds for its first stage; an interrupted run keeps its own."""
+    import kresnets
+    from kresnets.groups import layout
+    from kresnets.transfer.freezing import set_trainable
+
+    try:
+        earlier = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        if earlier["arguments"] == arguments:
+            rates = ("learning_rate", "trunk_learning_rate")
+            return dataclasses.replace(recipe, **{name: earlier["recipe"][name] for name in rates})
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # no run yet, or one that is about to be replaced
+    where = layout(model)
+    start = where.first(recipe.staging(where.names).stages[0][0])
+    set_trainable(model, where, lambda place: place >= start, recipe.batchnorm)
+    batches = data.train.batches(options.batch_size, model.input_shape[1], kresnets.preprocessing_of(model).crop)
+    found = kresnets.find_learning_rate(model, batches, optimizer=recipe.optimizer, preprocess=True)
+    rate = float(f"{found.suggestions['valley']:.2g}")
+    found.plot(run / "learning_rate.png")
+    print(
+        f"Learning rate {rate:g}, found by a range test (learning_rate.png); once the trunk thaws a tenth of it, unless told."
+    )
+    first = not recipe.head_epochs and recipe.timetable is None  # the trunk trains from the first epoch
+    trunk = rate if first else options.trunk_learning_rate or rate / 10
+    return dataclasses.replace(recipe, learning_rate=rate, trunk_learning_rate=trunk)
+
+
 def _check_plan(spec, recipe):
     """Hold the recipe's stages against the network before any photograph is looked at."""
     import kresnets
@@ -290,7 +350,7 @@ def _check_plan(spec, recipe):
     places = (
         ((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1)
     )
-    kresnets.StagedUnfreezing(recipe.plan(names), recipe.batchnorm).check(Layout(names, tuple(places)))
+    kresnets.StagedUnfreezing(recipe.staging(names), recipe.batchnorm).check(Layout(names, tuple(places)))
 
 
 def _replace_or_resume(run, config):

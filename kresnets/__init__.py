@@ -9,6 +9,7 @@ from kresnets.applications import *  # noqa: F403
 from kresnets.applications import list_models as list_models
 from kresnets.build import build as build
 from kresnets.callbacks import LayerwiseLearningRate as LayerwiseLearningRate
+from kresnets.callbacks import Plateau as Plateau
 from kresnets.callbacks import StagedUnfreezing as StagedUnfreezing
 from kresnets.features import features as features
 from kresnets.groups import groups as groups
@@ -18,6 +19,8 @@ from kresnets.preprocess import decode_predictions as decode_predictions
 from kresnets.preprocess import preprocess_input as preprocess_input
 from kresnets.preprocess import preprocessing_of as preprocessing_of
 from kresnets.specs import SPECS as SPECS
+from kresnets.transfer.cache import FeatureCache as FeatureCache
+from kresnets.transfer.find_rate import find_learning_rate as find_learning_rate
 from kresnets.transfer.fine_tune import fine_tune as fine_tune
 from kresnets.transfer.freezing import copy_trunk as copy_trunk
 from kresnets.transfer.freezing import freeze as freeze

@@ -4,10 +4,13 @@ import json
 import pathlib
 import sys
 
+import numpy as np
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "apps"))
 import bench
+
+import kresnets
 
 
 def rows(path):
@@ -34,3 +37,31 @@ def test_what_is_measured_in_processes_of_its_own(command, tmp_path):
 def test_a_network_of_kresnets_alone_is_refused():
     with pytest.raises(ValueError, match="--model must be a network of both .*ResNet50.* Received: ResNet50D"):
         bench.main(["build", "--model", "ResNet50D"])
+
+
+def test_a_trace_names_the_kinds_of_operations():
+    import _trace
+
+    model = kresnets.CifarResNet20()
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    batch = np.zeros((2, 32, 32, 3), "float32"), np.zeros(2)
+    model.train_on_batch(*batch)
+    seconds = _trace.trace(lambda: model.train_on_batch(*batch))
+    kinds = {
+        "convolution forward",
+        "convolution by input",
+        "convolution by filter",
+        "batch norm",
+        "optimizer",
+        "elementwise",
+    }
+    assert kinds <= set(seconds) and min(seconds.values()) > 0
+    assert seconds.get("other", 0) < 0.05 * sum(seconds.values())
+
+
+def test_peaks_are_of_both_kinds():
+    import _peak
+
+    found = _peak.peaks("float32", batch_size=1, rounds=1)
+    assert found["convolution"] == max(value for name, value in found.items() if name.startswith("3x3"))
+    assert min(found.values()) > 1e8 and len(found) == 6

@@ -362,7 +362,7 @@ def test_a_nested_trunk_with_a_head_of_ones_own():
     ("make", "sentence"),
     [
         (lambda: StagedUnfreezing({1: "head"}), "first stage must start at epoch 0"),
-        (lambda: StagedUnfreezing(["head"]), "must be a dict"),
+        (lambda: StagedUnfreezing(["head", "stage3"]), "how long .head. takes"),
         (lambda: StagedUnfreezing({0: "head", -1: "stage3"}), "must be a dict"),
         (lambda: StagedUnfreezing({0: "head", 1.5: "stage3"}), "must be a dict"),
         (lambda: StagedUnfreezing({0: "head"}, batchnorm="eval"), "'frozen' or 'train'"),
@@ -388,8 +388,11 @@ def test_bad_input_gets_a_sentence_and_nothing_is_trained(make, sentence):
 @pytest.mark.jax
 def test_the_same_promises_on_jax():
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    chosen = "frozen_group and frozen] or survive or second or [1] and order or [2] and file or 2-True or nested or averages or interrupted and plain"
-    files = [__file__, os.path.join(os.path.dirname(__file__), "test_fine_tune.py")]
+    chosen = "frozen_group and frozen] or survive or second or [1] and order or [2] and file or 2-True or nested or averages_go or interrupted and plain or stages_follow and adam or kick or killed_run and 4"
+    files = [
+        __file__,
+        *(os.path.join(os.path.dirname(__file__), f"test_{name}.py") for name in ("fine_tune", "plateau")),
+    ]
     command = [
         sys.executable,
         "-m",
@@ -400,7 +403,7 @@ def test_the_same_promises_on_jax():
         "no:cacheprovider",
         *files,
         "-m",
-        "not slow",
+        "not slow and not everything",
         "-k",
         chosen,
     ]

@@ -334,7 +334,17 @@ def test_means_crop_and_size_of_the_weights_are_used_from_file_to_answer(folder,
     source = kresnets.CifarResNet20(include_top=False)
     source.get_layer("stem_bn1").preprocessing = kresnets.Preprocessing("torch", 0.875, HALF, HALF, 48)
     source.save_weights(file)
-    options = ["--model", "CifarResNet20", "--dtype", "float32", "--head-epochs", "1", "--stages", "--weights", str(file)]
+    options = [
+        "--model",
+        "CifarResNet20",
+        "--dtype",
+        "float32",
+        "--head-epochs",
+        "1",
+        "--stages",
+        "--weights",
+        str(file),
+    ]
     done = finish([sys.executable, "apps/finetune.py", "--data", str(folder), "--out", str(run), *options])
     assert done.returncode == 0 and "CifarResNet20, 48 pixels" in done.stdout, done.stderr
     noted = json.loads((run / "config.json").read_text())["preprocess"]

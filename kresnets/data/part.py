@@ -1,6 +1,7 @@
 """Loaded data: three parts of encoded images with labels, and the batches that are drawn from them."""
 
 import dataclasses
+import hashlib
 import os
 
 import numpy as np
@@ -105,7 +106,19 @@ class Part:
             dataset = order.batch(batch_size).map(gather, tf.data.AUTOTUNE, deterministic=True)
         else:
             dataset = self._decode(order, size, crop).batch(batch_size)
-        return dataset.prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.prefetch(tf.data.AUTOTUNE)
+        dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size))
+        return dataset
+
+    def identity(self):
+        """Return a short name of the images and labels, which other ones do not share: of files by their sizes and
+        times, of images in memory by their bytes."""
+        found = hashlib.blake2b(repr(self.ids).encode(), digest_size=16)
+        found.update(self.labels)
+        for content in self._contents.numpy():
+            told = os.stat(content) if self._files else None
+            found.update(b"%d %d\0" % (told.st_size, told.st_mtime_ns) if told else hashlib.blake2b(content).digest())
+        return found.hexdigest()
 
     def pixels(self, size, indices=None, crop=1.0):
         """Decode images into one array.
@@ -170,6 +183,34 @@ class Part:
             return load_image(image_bytes, size, crop), labels[index]
 
         return order.map(load, tf.data.AUTOTUNE, deterministic=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rows:
+    """Say which images a pipeline of `Part.batches` draws, for those who keep something computed from them; it hangs on
+    the pipeline as `kresnets_rows`.
+
+    Args:
+        part: the `Part`.
+        batch_size: int.
+        size: int, pixels a side.
+        crop: float.
+        order: `tf.data.Dataset` of batches of indices, drawn as the pipeline draws its images.
+    """
+
+    part: Part
+    batch_size: int
+    size: int
+    crop: float
+    order: tf.data.Dataset
+
+    def natural(self):
+        """Return the pipeline in the order of the indices."""
+        return self.part.batches(self.batch_size, self.size, self.crop)
+
+    def identity(self):
+        """Return a short name of the images as the pipeline gives them."""
+        return f"{self.part.identity()}-{self.size}-{self.crop}"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,9 +6,10 @@ import logging
 import keras
 import numpy as np
 
-from kresnets.callbacks import LayerwiseLearningRate, StagedUnfreezing
+from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
+from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, is_dataset, with_length
 from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.transfer.schedule import StagedCosine
@@ -38,7 +39,8 @@ def fine_tune(
     rate.
 
     Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing`
-    and `LayerwiseLearningRate`. Afterwards the model has the weights of the epoch with the best validation loss (of
+    and `LayerwiseLearningRate`. Where the recipe waits for a plateau, the stages last as long as the validation loss
+    improves, and `epochs` in the log are the most that there can be. Afterwards the model has the weights of the epoch with the best validation loss (of
     the last one without validation).
 
     Args:
@@ -48,7 +50,11 @@ def fine_tune(
             `(batch,)`.
         validation: the same, or None. Defaults to None.
         recipe: a `kresnets.Recipe`. Defaults to `Recipe()`.
-        cache: `"auto"` or False; the cache of frozen features is not in this version. Defaults to `"auto"`.
+        cache: whether what the frozen layers of a stage give is computed once and kept: `"auto"` where that saves time
+            and changes nothing (so not under augmentation with `views=1`, nor mixup), True wherever the model can be
+            cut, False nowhere; or a folder, as True, in which they are kept for later runs too. In memory up to a
+            quarter of what is free, then in `state_dir` until the run ends. See `kresnets.FeatureCache`. Defaults to
+            `"auto"`.
         callbacks: further Keras callbacks; they see the logs of the stages. Defaults to ().
         loss: a Keras loss in place of sparse cross-entropy (from logits where the last activation is not softmax).
             Defaults to None.
@@ -61,7 +67,8 @@ def fine_tune(
         class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
         epoch: the `kresnets.data.epoch_variable()` that `train` reads, if it does. Defaults to None.
         state_dir: folder in which the run's state is kept after each epoch, so that the same call, after an
-            interruption at any moment, goes on where it was. Defaults to None.
+            interruption at any moment, goes on where it was; at the end `schedule.toml` there says which stage took
+            how long (see `Recipe.with_schedule`). Defaults to None.
         verbose: as in `model.fit`. Defaults to `"auto"`.
 
     Returns:
@@ -79,12 +86,9 @@ def fine_tune(
         >>> history.history["trainable_parameters"]
         [130, 202882, 253570]
     """
-    if cache not in ("auto", False):
-        raise ValueError(
-            f"`cache` must be 'auto' or False: this version has no feature cache. Received: cache={cache!r}"
-        )
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
+    check_cache(cache, recipe)
     callbacks = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     for callback in callbacks:
         if isinstance(callback, (StagedUnfreezing, LayerwiseLearningRate)):
@@ -93,12 +97,16 @@ def fine_tune(
             )
     where = layout(model, groups)
     names, plan = where.names, recipe.plan(where.names)
-    unfreezing = StagedUnfreezing(plan, recipe.batchnorm, groups)
+    unfreezing = StagedUnfreezing(recipe.staging(names), recipe.batchnorm, groups, folder=state_dir)
     unfreezing.check(where)
+    if unfreezing.schedule.listens and validation is None:
+        raise ValueError(
+            "The recipe's stages listen to the validation: give `validation`, or a Recipe with advance='epochs' and restore_best=False."
+        )
     classes = _check_model(model, loss)
     preprocessing = resolve(model, preprocess)
     train, steps = _checked(train, "train", model)
-    validation = None if validation is None else _checked(validation, "validation", model)[0]
+    validation, judging_steps = (None, 0) if validation is None else _checked(validation, "validation", model)
     _compile(model, recipe, names, steps, classes, loss, metrics)
 
     state = None
@@ -112,47 +120,69 @@ def fine_tune(
         told |= {"class_weight": str(class_weight), "loss": str(loss), "metrics": str(metrics)}
         check_same_run(state_dir, told)
         state = RunState(state_dir, unfreezing.stage_of)
+        unfreezing.recall(state.rows)
     averages = None if recipe.ema is None else keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     one_hot = _one_hot(recipe) and loss is None
-    batches, judged, clocks = _batches(train, validation, recipe, preprocessing, classes, one_hot)
+    learning = Preparation(preprocessing, classes, one_hot, recipe.augment, recipe.mixup, recipe.seed)
+    judging = Preparation(preprocessing, classes, one_hot)
+    batches, clock = _training_batches(train, learning, recipe.seed)
+    judged = None
+    if validation is not None:
+        judged = judging.dataset(validation) if is_dataset(validation) else Batches(validation, judging)
+    cached = cached_fit(
+        cache, model, where, unfreezing, recipe, (train, validation), (learning, judging), (steps, judging_steps),
+        dataclasses.asdict(preprocessing), state_dir, verbose,
+    )  # fmt: skip
     run = [
-        EpochSeeds(recipe.seed, [*clocks, *([] if epoch is None else [epoch])]),
+        EpochSeeds(recipe.seed, [one for one in (clock, epoch, cached) if one is not None]),
         LayerwiseLearningRate(
             recipe.ratio, groups
         ),  # first of those that log, so that the state's history has its columns
         state,
         averages,  # after the state, which keeps the weights that learn; before the unfreezing, which rebuilds their averages
         unfreezing,
-        _ConstantRates(recipe.peak_rates(names)) if recipe.schedule == "constant" else None,
+        _ConstantRates(recipe.peaks(names), unfreezing) if recipe.rate == "constant" else None,
         BestWeights(state, averages),
         *callbacks,
     ]
     epochs = recipe.epochs(names)
-    _say_plan(plan, epochs, state)
+    _say_plan(plan, epochs, state, at_most=unfreezing.schedule.waits)
     carry(model, preprocessing)  # before the first file is written: from now on the weights learn to want it
-    history = model.fit(
+    history = (cached or model).fit(
         batches,
         epochs=epochs,
-        initial_epoch=0 if state is None else epochs if state.done else state.initial_epoch,
+        initial_epoch=0 if state is None else epochs if _is_over(unfreezing, state) else state.initial_epoch,
         validation_data=judged,
         callbacks=[callback for callback in run if callback is not None],
         class_weight=class_weight,
         shuffle=False,
         verbose=verbose,
     )
+    if state is not None:
+        Progress.replay(unfreezing.schedule, state.rows).happened().write(state.folder / "schedule.toml")
     return _whole_history(history, state)
 
 
 class _ConstantRates(keras.callbacks.Callback):
-    """Set the learning rate where a stage begins; between, it belongs to whoever else sets it."""
+    """Set the learning rate where a stage begins; between, it belongs to whoever else sets it.
 
-    def __init__(self, rates):
+    Args:
+        rates: dict of stage -> rate.
+        unfreezing: the `StagedUnfreezing` that stands before this one.
+    """
+
+    def __init__(self, rates, unfreezing):
         super().__init__()
-        self._rates = rates
+        self._rates, self._unfreezing = rates, unfreezing
 
     def on_epoch_begin(self, epoch, logs=None):
-        if epoch in self._rates:
-            self.model.optimizer.learning_rate = self._rates[epoch]
+        if epoch == self._unfreezing.progress.starts[-1]:
+            self.model.optimizer.learning_rate = self._rates[self._unfreezing.stage_of(epoch)]
+
+
+def _is_over(unfreezing, state):
+    # It may have been cut off after the last plateau and before anything noted the end.
+    return state.done or Progress.replay(unfreezing.schedule, state.rows, state.initial_epoch).finished
 
 
 def _check_model(model, loss):
@@ -237,7 +267,7 @@ def _compile(model, recipe, names, steps, classes, loss, metrics):
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
     peaks = recipe.peak_rates(names)
     rate = next(iter(peaks.values()))
-    if recipe.schedule == "cosine":
+    if recipe.rate == "cosine":
         rate = StagedCosine(
             [e * steps for e in peaks], list(peaks.values()), recipe.epochs(names) * steps, recipe.warmup
         )
@@ -262,25 +292,22 @@ def _optimizer(name, config):
     return optimizer
 
 
-def _batches(train, validation, recipe, preprocessing, classes, one_hot):
-    learning = Preparation(preprocessing, classes, one_hot, recipe.augment, recipe.mixup, recipe.seed)
-    judging = Preparation(preprocessing, classes, one_hot)
-    if is_dataset(train):
-        from kresnets.data.part import epoch_variable
+def _training_batches(train, learning, seed):
+    """Return what `fit` takes, and what must know the epoch."""
+    if not is_dataset(train):
+        batches = Batches(train, learning, seed)
+        return batches, batches
+    from kresnets.data.part import epoch_variable
 
-        clock = epoch_variable()
-        batches = learning.dataset(train, clock)
-    else:
-        clock = batches = Batches(train, learning, recipe.seed)
-    if validation is not None:
-        validation = judging.dataset(validation) if is_dataset(validation) else Batches(validation, judging)
-    return batches, validation, [clock]
+    clock = epoch_variable()
+    return learning.dataset(train, clock), clock
 
 
-def _say_plan(plan, epochs, state):
+def _say_plan(plan, epochs, state, at_most):
     stages = ", ".join(f"{name} from epoch {epoch}" for epoch, name in plan.items())
     _LOG.info(
-        "Fine-tuning for %d epochs: %s%s.",
+        "Fine-tuning for %s%d epochs: %s%s.",
+        "at most " * at_most,
         epochs,
         stages,
         f"; going on at epoch {state.initial_epoch}" if state and state.initial_epoch else "",

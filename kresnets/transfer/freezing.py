@@ -59,6 +59,12 @@ def set_trainable(model, where, learns, batchnorm):
                     inner.trainable = False
 
 
+def copy_flags(source, target):
+    """Give every layer below `target`, a clone, the `trainable` flag of its like below `source`."""
+    for one, other in zip(_with_inner(source), _with_inner(target), strict=True):  # the outer ones first
+        other.trainable = one.trainable
+
+
 def _containers(model):
     # Those of the outside first: setting a container may set what it holds.
     yield model

@@ -63,11 +63,13 @@ class Batches(keras.utils.PyDataset):
         if not self._arrays:
             self._source.on_epoch_end()
 
+    def rows(self, index):
+        """Return the rows of the arrays that a batch of the epoch takes, ascending: h5py takes nothing else."""
+        return np.sort(self._order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE])
+
     def __getitem__(self, index):
         if self._arrays:
-            rows = np.sort(
-                self._order[index * BATCH_SIZE : (index + 1) * BATCH_SIZE]
-            )  # sorted: h5py takes nothing else
+            rows = self.rows(index)
             batch = tuple(array[rows] for array in self._source)
         else:
             batch = self._source[int(self._order[index])]

@@ -2,11 +2,12 @@
 
 A Keras optimizer is built once, on a fixed list of variables, and knows one learning rate. Two things are done to it
 here, on the very object that the model and the user hold: `rebuild` gives it another list and keeps the state of all
-that stays; `scale_updates` multiplies each variable's update. Keras has no public door for either, so its private
-names appear in this file and no other; tests/test_optimizer.py fails when Keras changes them.
+that stays; `scale_updates` and `ramp_updates` multiply each variable's update. Keras has no public door for either,
+so its private names appear in this file and no other; tests/test_optimizer.py fails when Keras changes them.
 """
 
 import contextlib
+import dataclasses
 
 import keras
 import numpy as np
@@ -149,6 +150,36 @@ def _copy(source, target):
     target.assign(np.array(source.numpy()))
 
 
+@dataclasses.dataclass(frozen=True)
+class Ramp:
+    """Rise linearly over `steps` steps of the optimizer, of which `start` is the first: 1 / steps there, 1 at the last.
+
+    A function of the optimizer's step count, so that one traced step serves the whole rise.
+    """
+
+    start: int
+    steps: int
+
+    def __call__(self, step):
+        risen = keras.ops.cast(step - self.start + 1, "float32") / self.steps
+        return keras.ops.clip(risen, 0.0, 1.0)
+
+
+class _Scaling:
+    """By what each variable's update is multiplied: a ratio, 1 unless told, and a ramp, if any."""
+
+    def __init__(self, optimizer):
+        self._optimizer, self.ratios, self.ramps = optimizer, {}, {}
+
+    def of(self, variable):
+        key = self._optimizer._var_key(variable)
+        return self.ratios.get(key, 1.0), self.ramps.get(key)
+
+    def scaled(self, rate, ratio, ramp):
+        rate = rate * ratio
+        return rate if ramp is None else rate * keras.ops.cast(ramp(self._optimizer._iterations), rate.dtype)
+
+
 def scale_updates(optimizer, variables):
     """Multiply the update of each variable, and its decoupled weight decay, by a ratio.
 
@@ -158,56 +189,147 @@ def scale_updates(optimizer, variables):
             variable.
     """
     optimizer = core(optimizer)
-    cls = type(optimizer)
-    ratios = {optimizer._var_key(variable): ratio for variable, ratio in variables}
+    _scaling(optimizer).ratios = {optimizer._var_key(variable): ratio for variable, ratio in variables}
 
-    def ratio_of(variable):
-        return ratios.get(optimizer._var_key(variable), 1.0)
+
+def ramp_updates(optimizer, variables):
+    """Multiply the update of each variable, and its decoupled weight decay, by a `Ramp`, beside any ratio.
+
+    Args:
+        optimizer: a Keras optimizer, built or not.
+        variables: list of `(keras.Variable, Ramp)`; a variable not listed has none.
+    """
+    optimizer = core(optimizer)
+    _scaling(optimizer).ramps = {optimizer._var_key(variable): ramp for variable, ramp in variables}
+
+
+def _scaling(optimizer):
+    """Return the scaling of an optimizer, put in place where there is none yet."""
+    if found := vars(optimizer).get("kresnets_scaling"):
+        return found
+    cls, scaling = type(optimizer), _Scaling(optimizer)
 
     def update_step(gradient, variable, learning_rate):
         # The rate, not the gradient: Adam and its kin divide a gradient's scale away.
-        if ratio := ratio_of(variable):
-            cls.update_step(optimizer, gradient, variable, learning_rate * ratio)
+        ratio, ramp = scaling.of(variable)
+        if ratio:
+            cls.update_step(optimizer, gradient, variable, scaling.scaled(learning_rate, ratio, ramp))
 
     def apply_weight_decay(variables):
         # Keras decays by the one learning rate, which is therefore another one while each group decays.
-        for ratio in sorted({ratio_of(variable) for variable in variables} - {0.0}):
-            optimizer._get_current_learning_rate = lambda ratio=ratio: cls._get_current_learning_rate(optimizer) * ratio
-            cls._apply_weight_decay(optimizer, [variable for variable in variables if ratio_of(variable) == ratio])
+        alike = {}
+        for variable in variables:
+            alike.setdefault(scaling.of(variable), []).append(variable)
+        for (ratio, ramp), members in alike.items():
+            if ratio:
+                optimizer._get_current_learning_rate = lambda ratio=ratio, ramp=ramp: scaling.scaled(
+                    cls._get_current_learning_rate(optimizer), ratio, ramp
+                )
+                cls._apply_weight_decay(optimizer, members)
         optimizer._get_current_learning_rate = lambda: cls._get_current_learning_rate(optimizer)
 
     def update_averages(variables):
         cls._update_model_variables_moving_average(optimizer, variables)
         for variable, average in zip(optimizer._trainable_variables, getattr(optimizer, _AVERAGES), strict=True):
-            if ratio_of(variable) == 0 and average is not None:
+            if scaling.of(variable)[0] == 0 and average is not None:
                 average.assign(variable)  # exactly: the average of a constant is rounded otherwise
 
     _set(
         optimizer,
+        kresnets_scaling=scaling,
         update_step=update_step,
         _apply_weight_decay=apply_weight_decay,
         _update_model_variables_moving_average=update_averages,
     )
-    _set(optimizer, kresnets_ratio_of=ratio_of)
+    return scaling
 
 
 def unscale_updates(optimizer):
-    """Take `scale_updates` back."""
+    """Take `scale_updates` and `ramp_updates` back."""
     names = (
+        "kresnets_scaling",
+        "kresnets_mark",
         "update_step",
         "_apply_weight_decay",
         "_update_model_variables_moving_average",
         "_get_current_learning_rate",
-        "kresnets_ratio_of",
     )
     for name in names:
         vars(core(optimizer)).pop(name, None)
 
 
-def ratio_of(optimizer, variable):
-    """Return the ratio that `scale_updates` gave a variable, 1 where it gave none."""
-    scaled = vars(core(optimizer)).get("kresnets_ratio_of")
-    return scaled(variable) if scaled else 1.0
+def ratio_of(optimizer, variable, step=None):
+    """Return by what the update of a variable is multiplied, 1 where nothing was told; without a step, once risen."""
+    scaling = vars(core(optimizer)).get("kresnets_scaling")
+    ratio, ramp = scaling.of(variable) if scaling else (1.0, None)
+    return ratio if ramp is None or step is None else ratio * float(keras.ops.convert_to_numpy(ramp(step)))
+
+
+def twin(optimizer, rate):
+    """Return an optimizer like another one, not built, at a constant learning rate."""
+    config = optimizer.get_config()
+    if core(optimizer) is not optimizer:
+        inner = twin(optimizer.inner_optimizer, rate)
+        return type(optimizer)(inner, **{key: value for key, value in config.items() if key != "inner_optimizer"})
+    made = type(optimizer).from_config({**config, "learning_rate": rate})
+    for name in ("_exclude_from_weight_decay_pattern",):  # told by exclude_from_weight_decay, no part of the config
+        if name in vars(optimizer):
+            _set(made, **{name: vars(optimizer)[name]})
+    return made
+
+
+def mark(optimizer):
+    """Note the step and the learning rate at which an epoch begins, where all of our callbacks find it."""
+    _set(core(optimizer), kresnets_mark=(steps(optimizer), learning_rate(optimizer)))
+
+
+def marked(optimizer):
+    """Return what `mark` noted last: `(step, learning rate)`."""
+    return vars(core(optimizer))["kresnets_mark"]
+
+
+def capture(model):
+    """Return the state of a model and its optimizer, but for the learning rate, as a dict of arrays.
+
+    The names say which weight of the model each array belongs to, so that `put_back` finds it in an optimizer that
+    was rebuilt on more variables.
+    """
+    arrays = {f"weight/{index}": np.array(weight.numpy()) for index, weight in enumerate(model.weights)}
+    return arrays | {name: np.array(variable.numpy()) for name, variable in _optimizer_state(model)}
+
+
+def put_back(model, arrays):
+    """Give a model and its optimizer the state that `capture` returned; variables that joined since keep their own.
+
+    The step count comes back too, to fit the slots, unless the learning rate is a schedule: its clock goes on.
+    """
+    for index, weight in enumerate(model.weights):
+        _assign(weight, arrays[f"weight/{index}"])
+    clock = core(model.optimizer)._iterations if has_schedule(model.optimizer) else None
+    for name, variable in _optimizer_state(model):
+        if name in arrays and variable is not clock:
+            _assign(variable, arrays[name])
+
+
+def _optimizer_state(model):
+    """Yield `(name, variable)` of all that an optimizer keeps but the learning rate; slots by their weight's index."""
+    optimizer = model.optimizer
+    while optimizer is not None:
+        kind = "inner/" if optimizer is not model.optimizer else ""
+        index_of = {optimizer._var_key(weight): index for index, weight in enumerate(model.weights)}
+        for name, value in vars(optimizer).items():
+            if isinstance(value, keras.Variable) and value is not optimizer._learning_rate:
+                yield f"{kind}{name}", value
+        for name, slots in _slots(optimizer):
+            for slot, variable in zip(slots, optimizer._trainable_variables, strict=True):
+                if slot is not None:
+                    yield f"{kind}{name}/{index_of[optimizer._var_key(variable)]}", slot
+        optimizer = getattr(optimizer, "inner_optimizer", None)
+
+
+def _assign(variable, array):
+    # numpy's files know no bfloat16 and give bytes back.
+    variable.assign(array.view(variable.numpy().dtype) if array.dtype.kind == "V" else array)
 
 
 def _set(optimizer, **attributes):

@@ -5,8 +5,10 @@ import inspect
 
 import keras
 
+from kresnets.callbacks.stages import Plateau, Schedule
 from kresnets.transfer.freezing import BATCHNORM
 
+ADVANCE = ("epochs", "plateau")
 SCHEDULES = ("cosine", "constant")
 AUGMENT = ("none", "light", "strong")
 
@@ -29,16 +31,30 @@ class Recipe:
         optimizer: name of a Keras optimizer. Defaults to `"adamw"`.
         weight_decay: decoupled, on kernels only; None for the optimizer's own default. Defaults to 1e-4.
         schedule: `"cosine"`, down to 0 once in each stage, or `"constant"`, on which `ReduceLROnPlateau` and its like
-            can work. Defaults to `"cosine"`.
+            can work. Where `advance` is `"plateau"`, or there is a `timetable`, it is constant: a cosine needs to know
+            its end. Defaults to `"cosine"`.
         warmup: share of each stage's steps in which the rate rises from 0, 0..1 (cosine only). Defaults to 0.1.
         augment: `"none"`, `"light"` or `"strong"`, see `kresnets.data.augmentation`. Defaults to `"light"`.
-        views: augmented copies of each image that the feature cache keeps. Without the cache there is only 1. Defaults
+        views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many augmented copies
+            of each image are made once, the frozen layers compute them once, and an epoch draws among them. Defaults
             to 1.
         label_smoothing: 0 <= label_smoothing < 1. Defaults to 0.
         mixup: alpha of mixup (arXiv 1710.09412); 0 for none. Defaults to 0.
         ema: momentum of a moving average of the weights, which validation and the result then use; None for none.
             Defaults to None.
         seed: of shuffling, augmentation and dropout. Defaults to 0.
+        advance: `"epochs"`, or `"plateau"`: each stage, that of the head too, lasts until the validation loss stops
+            improving, whatever `head_epochs` (unless 0) and `epochs_per_stage` say; the last one's plateau ends the
+            training. Defaults to `"epochs"`.
+        patience: epochs in a row without improvement that are a plateau, from 0. Defaults to 2.
+        max_epochs_per_stage: most epochs of a stage that waits for its plateau. Defaults to 10.
+        restore_best: whether the best weights of a stage come back before the next one thaws, see `StagedUnfreezing`;
+            None: where `advance` is `"plateau"`. Defaults to None.
+        ramp: epochs, from 0, over which the rate of what a stage thaws rises to its full one; None: 2 where `advance`
+            is `"plateau"`, else 0 (the cosine has its own warm-up). Defaults to None.
+        timetable: the stages with their lengths, `(("head", 3), ("stage4", Plateau(patience=1)))`, in place of
+            `head_epochs`, `stages`, `epochs_per_stage` and `advance`; the first one learns at `learning_rate`, the
+            others at `trunk_learning_rate`. `with_schedule` reads it from a file. Defaults to None.
 
     Raises:
         ValueError: for a value out of its range.
@@ -66,6 +82,12 @@ class Recipe:
     mixup: float = 0.0
     ema: float | None = None
     seed: int = 0
+    advance: str = "epochs"
+    patience: int = 2
+    max_epochs_per_stage: int = 10
+    restore_best: bool | None = None
+    ramp: float | None = None
+    timetable: tuple[tuple[str, int | Plateau], ...] | None = None
 
     def __post_init__(self):
         if self.stages is not None:
@@ -104,16 +126,23 @@ class Recipe:
             ("schedule", self.schedule in SCHEDULES, f"one of {SCHEDULES}"),
             ("warmup", _number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
             ("augment", self.augment in AUGMENT, f"one of {AUGMENT}"),
-            ("views", self.views == 1, "1: more views need the feature cache, which this version does not have"),
+            ("views", _whole(self.views, 1), "a whole number from 1"),
             ("label_smoothing", _number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
             ("mixup", _number(self.mixup) and 0 <= self.mixup <= 1, "from 0 to 1"),
             ("ema", self.ema is None or isinstance(self.ema, number) and 0 < self.ema < 1, "between 0 and 1, or None"),
             ("seed", _whole(self.seed, 0) and self.seed < 2**32, "a whole number from 0 to 4294967295"),
+            ("advance", self.advance in ADVANCE, f"one of {ADVANCE}"),
+            ("patience", _whole(self.patience, 0), "a whole number from 0"),
+            ("max_epochs_per_stage", _whole(self.max_epochs_per_stage, 1), "a whole number from 1"),
+            ("restore_best", self.restore_best is None or isinstance(self.restore_best, bool), "True, False or None"),
+            ("ramp", self.ramp is None or _number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
         )
         for field, fits, allowed in rules:
             if not fits:
                 raise ValueError(f"Recipe: `{field}` must be {allowed}. Received: {field}={getattr(self, field)!r}")
-        if not self.head_epochs and self.stages == ():
+        if self.timetable is not None:
+            object.__setattr__(self, "timetable", self._checked_timetable())
+        elif not self.head_epochs and self.stages == ():
             raise ValueError("Recipe: with head_epochs=0 and stages=() nothing would ever learn; give one of them.")
 
     @classmethod
@@ -133,24 +162,96 @@ class Recipe:
         rates = dict(learning_rate=learning_rate, trunk_learning_rate=learning_rate, ratio=1.0)
         return cls(head_epochs=0, stages=("stem",), epochs_per_stage=epochs, batchnorm="train", seed=seed, **rates)
 
+    def with_schedule(self, path):
+        """Return this recipe with the stages of a TOML file in place of its own.
+
+        Args:
+            path: of a file such as each run writes, see `StagedUnfreezing.write_schedule`.
+
+        Raises:
+            ValueError: for a file that is absent, no schedule, or leaves its last stage without an end.
+
+        Example:
+            >>> import kresnets
+            >>> from kresnets.callbacks import Schedule
+            >>> Schedule((("head", 3), ("stage4", 2))).write("/tmp/schedule.toml")
+            >>> kresnets.Recipe().with_schedule("/tmp/schedule.toml").epochs(("stem", "stage4", "head"))
+            5
+        """
+        read = Schedule.from_file(path)
+        try:
+            return dataclasses.replace(
+                self, timetable=read.stages, restore_best=read.restore_best, ramp=read.ramp, advance="epochs"
+            )
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    def _checked_timetable(self):
+        # A list of lists too: that is what JSON makes of it.
+        pairs = isinstance(self.timetable, (list, tuple)) and all(
+            isinstance(stage, (list, tuple)) and len(stage) == 2 for stage in self.timetable
+        )
+        if not pairs:
+            raise ValueError(
+                f"Recipe: `timetable` must be pairs of a group and its length such as (('head', 3),). Received: {self.timetable!r}"
+            )
+        stages = tuple(
+            (name, Plateau(**length) if isinstance(length, dict) else length) for name, length in self.timetable
+        )
+        try:
+            told = Schedule(stages)
+        except ValueError as error:
+            raise ValueError(f"Recipe: `timetable` is not one: {error}") from None
+        for index, (name, _) in enumerate(stages):
+            if told.most_epochs(index) is None:
+                raise ValueError(f"Recipe: `timetable` gives {name!r} no end: give it epochs, or max_epochs.")
+        return stages
+
+    def staging(self, names):
+        """Return the `kresnets.callbacks.Schedule` for a model with these groups, the head last."""
+        listening = self.advance == "plateau"
+        if self.timetable is not None:
+            stages = self.timetable
+        else:
+            trunk = tuple(reversed(names[2:-1])) if self.stages is None else self.stages
+            first = ((names[-1], self.head_epochs),) if self.head_epochs else ()
+            stages = (*first, *((group, self.epochs_per_stage) for group in trunk))
+            if listening:
+                plateau = Plateau(patience=self.patience, max_epochs=self.max_epochs_per_stage)
+                stages = tuple((group, plateau) for group, _ in stages)
+        restore = listening if self.restore_best is None else self.restore_best
+        return Schedule(stages, restore, 2 * listening if self.ramp is None else self.ramp)
+
     def plan(self, names):
         """Return `{first epoch: group or block from which on layers learn}` for a model with these groups, the head
-        last."""
-        stages = tuple(reversed(names[2:-1])) if self.stages is None else self.stages
-        plan = {0: names[-1]} if self.head_epochs else {}
-        plan |= {self.head_epochs + k * self.epochs_per_stage: stage for k, stage in enumerate(stages)}
+        last; where stages wait for a plateau, the latest first epochs that can be."""
+        plan, epoch, schedule = {}, 0, self.staging(names)
+        for index, (group, _) in enumerate(schedule.stages):
+            plan[epoch] = group
+            epoch += schedule.most_epochs(index)
         return plan
 
     def epochs(self, names):
-        """Return the number of epochs in all."""
-        return self.head_epochs + self.epochs_per_stage * (len(self.plan(names)) - bool(self.head_epochs))
+        """Return the number of epochs in all, the most where stages wait for a plateau."""
+        schedule = self.staging(names)
+        return sum(schedule.most_epochs(index) for index in range(len(schedule.stages)))
+
+    @property
+    def rate(self):
+        """The schedule of the learning rate that is used: constant where a cosine would not know its end."""
+        return "constant" if self.advance == "plateau" or self.timetable is not None else self.schedule
+
+    def peaks(self, names):
+        """Return `{group or block: peak learning rate of the stage that it begins}`."""
+        head_first = bool(self.head_epochs) or self.timetable is not None
+        return {
+            group: self.learning_rate if head_first and index == 0 else self.trunk_learning_rate
+            for index, (group, _) in enumerate(self.staging(names).stages)
+        }
 
     def peak_rates(self, names):
-        """Return `{first epoch: peak learning rate}`, one entry a stage."""
-        return {
-            epoch: self.learning_rate if self.head_epochs and epoch == 0 else self.trunk_learning_rate
-            for epoch in self.plan(names)
-        }
+        """Return `{first epoch: peak learning rate}`, one entry a stage, see `plan`."""
+        return dict(zip(self.plan(names), self.peaks(names).values()))
 
 
 def optimizer_class(name):

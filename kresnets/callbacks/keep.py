@@ -1,0 +1,100 @@
+"""What `StagedUnfreezing` keeps of a run: what each epoch measured, and the best weights of the stage."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import re
+
+import numpy as np
+
+
+class Keep:
+    """Keep rows and arrays in a folder, each file written beside and renamed, or in memory.
+
+    Args:
+        folder: path, made if needed; None for memory.
+        schedule: the `Schedule` of the run; a folder of another one is refused.
+        model: the model of the run, likewise.
+    """
+
+    def __init__(self, folder, schedule, model):
+        self._folder = None if folder is None else pathlib.Path(folder)
+        self._arrays = {}
+        shapes = [list(weight.shape) for weight in model.weights]
+        self._run = json.loads(json.dumps({"schedule": dataclasses.asdict(schedule), "weights": shapes}, default=float))
+
+    def clear(self):
+        """Forget an earlier run."""
+        self._arrays = {}
+        if self._folder is not None:
+            for path in (self._folder / "stages.json", *self._folder.glob("stage-best-*.npz")):
+                path.unlink(missing_ok=True)
+
+    def write_rows(self, rows):
+        """Write what the epochs measured, into the folder if there is one."""
+        if self._folder is None:
+            return
+        text = json.dumps({**self._run, "epochs": rows}, indent=1)
+        self._write("stages.json", lambda path: path.write_text(text, encoding="utf-8"))
+
+    def read_rows(self, epoch):
+        """Return what the epochs measured, nothing where that was not kept or `epoch` is the first."""
+        path = None if self._folder is None else self._folder / "stages.json"
+        if path is None or not epoch or not path.exists():
+            return []
+        try:
+            told = dict(json.loads(path.read_text(encoding="utf-8")))
+            rows = told.pop("epochs")
+        except (ValueError, KeyError, TypeError):
+            raise ValueError(f"{path} is damaged: remove it and start at epoch 0.") from None
+        if told != self._run:
+            raise ValueError(
+                f"{path} is of a run with other stages or another network: give another `folder`, or start at epoch 0."
+            )
+        return rows
+
+    def write(self, epoch, arrays):
+        """Keep the arrays that an epoch ended with, and those of the one kept before."""
+        if self._folder is None:
+            self._arrays = {**dict(list(self._arrays.items())[-1:]), epoch: arrays}
+            return
+        self._write(_name(epoch), lambda path: _save(path, arrays))
+        earlier = sorted(int(re.search(r"(\d+)", path.name)[1]) for path in self._folder.glob("stage-best-*.npz"))
+        # A backup between epochs resumes at the next one, one in the midst of an epoch a while earlier.
+        for old in earlier[:-2]:
+            (self._folder / _name(old)).unlink()
+
+    def read(self, epoch):
+        """Return the arrays that an epoch ended with."""
+        if epoch in self._arrays:
+            return self._arrays[epoch]
+        path = self._folder and self._folder / _name(epoch)
+        if not path or not path.exists():
+            raise ValueError(
+                f"The weights of epoch {epoch}, the best of its stage, were not kept: give StagedUnfreezing the `folder` of the interrupted "
+                "run, or start at epoch 0."
+            )
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+
+    def _write(self, name, save):
+        self._folder.mkdir(parents=True, exist_ok=True)
+        beside = self._folder / f".tmp-{name}"
+        try:
+            save(beside)
+            os.replace(beside, self._folder / name)
+        except OSError as error:
+            beside.unlink(missing_ok=True)
+            raise OSError(
+                f"{self._folder / name} could not be written (is the disk full?); make room and start again: {error.strerror or error}"
+            ) from error
+
+
+def _name(epoch):
+    return f"stage-best-{epoch:04d}.npz"
+
+
+def _save(path, arrays):
+    with open(path, "wb") as file:  # opened here: numpy would add another suffix to the name
+        np.savez(file, **arrays)
