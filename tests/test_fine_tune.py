@@ -109,7 +109,7 @@ def test_the_epoch_with_the_best_validation_loss_is_kept():
     model = tiny()
     x, y = photographs()
     recipe = dataclasses.replace(
-        SHORT, stages=("stage3",), epochs_per_stage=2, schedule="constant", trunk_learning_rate=0.5
+        SHORT, stages=("stage3",), epochs_per_stage=2, schedule="constant", trunk_learning_rate=5.0
     )  # too fast
     history = fine_tune(model, (x, y), (x, y), recipe, verbose=0)
     losses = history.history["val_loss"]

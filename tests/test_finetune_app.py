@@ -86,7 +86,7 @@ def test_a_run_leaves_what_it_promises(finished):
     run, output = finished
     pictures = {"curves.png", "confusion.png", "mistakes.png"}
     assert {path.name for path in run.iterdir()} == pictures | {
-        "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html",
+        "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml",
     }  # fmt: skip
     rows = history(run)
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(6)]

@@ -112,7 +112,7 @@ def find_learning_rate(
         >>> model = kresnets.freeze(kresnets.CifarResNet20(classes=2), through="stage3")
         >>> model.compile("sgd", "sparse_categorical_crossentropy")
         >>> images, labels = np.random.default_rng(0).normal(size=(64, 32, 32, 3)), np.arange(64) % 2
-        >>> found = kresnets.find_learning_rate(model, (images, labels), steps=20)
+        >>> found = kresnets.find_learning_rate(model, (images, labels), end=0.1, steps=20)
         >>> sorted(found.suggestions)
         ['steepest', 'valley']
     """
@@ -128,8 +128,8 @@ def find_learning_rate(
     rates = rates[: len(losses)]
     if len(losses) < steps // 10 + 5 + _LEAST:
         raise ValueError(
-            f"The loss diverged at rate {rates[-1] if len(rates) else start:.1e} after {len(losses)} steps, too early to read a rate off: give a "
-            f"lower `start` than {start:g}."
+            f"The loss diverged at rate {rates[-1] if len(rates) else start:.1e} after {len(losses)} steps, too early to read a rate off: give "
+            f"more `steps` than {steps}, or a lower `start` than {start:g}."
         )
     kept = slice(steps // 10, -5)
     return RangeTest(rates, losses, smoothed, len(losses) < steps, suggest(rates[kept], smoothed[kept]))
