@@ -5,7 +5,7 @@ import re
 
 from kresnets.inception import convolutions
 from kresnets.specs import ResNetSpec
-from kresnets.weights.torch_names import other_numbers, other_stride, same_network, split
+from kresnets.weights.torch_names import other_numbers, other_stride, other_v2, same_network, split
 
 _V1_ENDS = {"stem_conv1": "conv1_conv", "stem_bn1": "conv1_bn", "head_dense": "predictions"}
 _V2_ENDS = {"stem_conv1": "conv1_conv", "stage4_bn": "post_bn", "head_dense": "predictions"}
@@ -72,14 +72,7 @@ def v2(layer, spec):
 
 def v2_unfit(spec):
     """Say what the row computes that keras.applications does not; None where they agree."""
-    if spec.stride_on == "1x1":
-        return other_stride(spec, "3x3", twin=spec.name)
-    if spec.stem_pool_border != "zeros":
-        return (
-            "its stem's pool takes zeros beyond the border and this one nothing, so the same shapes would compute something else: "
-            "build the row with stem_pool_border='zeros'"
-        )
-    return other_numbers(spec, last=1)
+    return other_v2(spec, border="zeros", last=1)
 
 
 def _is_bottleneck(spec):

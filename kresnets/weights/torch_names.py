@@ -78,14 +78,20 @@ def v2(layer, spec):
 
 def v2_unfit(spec):
     """Say what the row computes that timm does not; None where they agree."""
+    return other_v2(spec, border="nothing", last=2)
+
+
+def other_v2(spec, border, last):
+    """Say what a v2 row computes otherwise than a file's network, whose stem pools with that border and whose last stage
+    strides by `last`; None where they agree."""
     if spec.stride_on == "1x1":
         return other_stride(spec, "3x3", twin=spec.name)
-    if spec.stem_pool_border != "nothing":
+    if spec.stem_pool_border != border:
         return (
-            "its stem's pool leaves the padding out and this one pools zeros, so the same shapes would compute something "
-            "else: build the row with stem_pool_border='nothing'"
+            f"its stem's pool takes {border} beyond the border and this one {spec.stem_pool_border}, so the same shapes would "
+            f"compute something else: build the row with stem_pool_border={border!r}"
         )
-    return other_numbers(spec)
+    return other_numbers(spec, last)
 
 
 def _is_imagenet(spec):
