@@ -51,7 +51,7 @@ def features(model):
         >>> pyramid.predict(np.zeros((1, 96, 64, 3)), verbose=0)["stage4"].shape
         (1, 3, 2, 512)
     """
-    if not isinstance(model, keras.Model) or not _has_graph(model):
+    if not isinstance(model, keras.Model) or not has_graph(model):
         raise ValueError(
             "`features` takes a Functional or Sequential Keras model that has been built. Received: "
             f"{type(model).__name__}"
@@ -66,16 +66,17 @@ def features(model):
     return {name: found[name] for name in order}
 
 
-def _has_graph(model):
+def has_graph(model):
+    """Whether a model is Functional, or Sequential and built."""
     return isinstance(getattr(model, "outputs", None), list)
 
 
 def _trace(model, stride):
     """Return the features of a model that is given its inputs at a stride, and the stride of what it puts out."""
     found, strides = {}, {id(tensor): stride for tensor in model.inputs}
-    for node in _nodes(model):
+    for node in graph_nodes(model):
         layer, arriving = node.operation, max(strides[id(tensor)] for tensor in node.input_tensors)
-        if isinstance(layer, keras.Model) and _has_graph(layer):
+        if isinstance(layer, keras.Model) and has_graph(layer):
             inner, leaving = _trace(layer, arriving)
             if inner.keys() & found.keys():
                 raise ValueError(
@@ -92,7 +93,7 @@ def _trace(model, stride):
     return found, max(strides[id(tensor)] for tensor in model.outputs)
 
 
-def _nodes(model):
+def graph_nodes(model):
     """List the calls of layers in a model's graph, each after those whose tensors it takes."""
     inputs = {id(tensor) for tensor in model.inputs}
 

@@ -54,14 +54,14 @@ def set_trainable(model, where, learns, batchnorm):
     for place, layer in where.places:
         layer.trainable = learns(place)
         if layer.trainable and batchnorm == "frozen" and place[0] != head:
-            for inner in _with_inner(layer):
+            for inner in with_inner(layer):
                 if isinstance(inner, keras.layers.BatchNormalization):
                     inner.trainable = False
 
 
 def copy_flags(source, target):
     """Give every layer below `target`, a clone, the `trainable` flag of its like below `source`."""
-    for one, other in zip(_with_inner(source), _with_inner(target), strict=True):  # the outer ones first
+    for one, other in zip(with_inner(source), with_inner(target), strict=True):  # the outer ones first
         other.trainable = one.trainable
 
 
@@ -73,7 +73,8 @@ def _containers(model):
             yield from _containers(layer)
 
 
-def _with_inner(layer):
+def with_inner(layer):
+    """Return a layer and all that it holds, the outer ones first."""
     # No public door opens a layer that wraps others (`keras.Model.layers` is for models only).
     return layer._flatten_layers()
 
@@ -103,7 +104,7 @@ def copy_trunk(source, target):
         for model in (source, target)
     ]
     described = [
-        {layer.name: _computation(layer) for layer in trunk if not isinstance(layer, keras.layers.InputLayer)}
+        {layer.name: layer_computation(layer) for layer in trunk if not isinstance(layer, keras.layers.InputLayer)}
         for trunk in trunks
     ]
     differing = [name for name in {**described[0], **described[1]} if described[0].get(name) != described[1].get(name)]
@@ -133,7 +134,7 @@ def copy_trunk(source, target):
     return target
 
 
-def _computation(layer):
+def layer_computation(layer):
     """Return what a layer computes: its kind, its settings but for how it starts and whether it learns, and its
     weights' shapes."""
     left_out = ("name", "trainable", "dtype", "preprocessing", "build_config")

@@ -5,8 +5,8 @@ import collections
 
 import keras
 
-from kresnets.features import _has_graph, _nodes
-from kresnets.transfer.freezing import _with_inner
+from kresnets.features import graph_nodes, has_graph
+from kresnets.transfer.freezing import with_inner
 
 
 class CannotCache(ValueError):
@@ -28,9 +28,9 @@ def _run(model, tensors):
     def given(argument):
         return values[id(argument)] if isinstance(argument, keras.KerasTensor) else argument
 
-    for node in _nodes(model):
+    for node in graph_nodes(model):
         args, kwargs = keras.tree.map_structure(given, (node.arguments.args, node.arguments.kwargs))
-        if isinstance(node.operation, keras.Model) and _has_graph(node.operation):
+        if isinstance(node.operation, keras.Model) and has_graph(node.operation):
             outputs = _run(node.operation, keras.tree.flatten(args[0]))
         else:
             outputs = keras.tree.flatten(node.operation(*args, **kwargs))
@@ -48,7 +48,7 @@ def find_cut(graph, allowed=lambda layer: True):
     Raises:
         CannotCache: where there is none.
     """
-    nodes, ends = _nodes(graph), {id(tensor) for tensor in graph.outputs}
+    nodes, ends = graph_nodes(graph), {id(tensor) for tensor in graph.outputs}
     uses = collections.Counter(key for node in nodes for key in {id(tensor) for tensor in node.input_tensors})
     uses.update(ends)
     live, below, cut = {id(tensor): tensor for tensor in graph.inputs}, set(), None
@@ -88,7 +88,7 @@ def _inert(node):
     # Also where it was called with training=False: Keras's models tell all their layers what they are told.
     random = any(variable.name == "seed_generator_state" for variable in layer.variables)
     return not random and not any(
-        inner.weights and inner.trainable or inner.activity_regularizer is not None for inner in _with_inner(layer)
+        inner.weights and inner.trainable or inner.activity_regularizer is not None for inner in with_inner(layer)
     )
 
 

@@ -12,7 +12,7 @@ from kresnets.transfer.cache import cut as cutting
 from kresnets.transfer.cache.features import bytes_of, extract
 from kresnets.transfer.cache.source import source_of
 from kresnets.transfer.cache.store import as_text, memory_limit
-from kresnets.transfer.freezing import _with_inner, set_trainable
+from kresnets.transfer.freezing import set_trainable, with_inner
 
 _LOG = logging.getLogger("kresnets")
 _FEATURES = "features"  # what marks a batch that has passed the lower half
@@ -73,7 +73,7 @@ class CachedFit:
     @contextlib.contextmanager
     def _flags_of(self, stage):
         """Have the flags that `StagedUnfreezing` will set when the stage begins."""
-        start, before = self._where.first(stage), [(layer, layer.trainable) for layer in _with_inner(self._model)]
+        start, before = self._where.first(stage), [(layer, layer.trainable) for layer in with_inner(self._model)]
         set_trainable(self._model, self._where, lambda place: place >= start, self._batchnorm)
         try:
             yield

@@ -12,7 +12,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from kresnets.transfer.freezing import _computation
+from kresnets.transfer.freezing import layer_computation
 
 MEMORY_SHARE = 0.25  # of the memory that is free, for all features of the moment
 _FREE_LEFT = 1.02  # a disk is full before its last byte
@@ -183,7 +183,7 @@ def computation(head, cut):
     where a layer does not say its settings."""
     model = keras.Model(head.inputs, cut)
     try:
-        layers = [(layer.name, layer.compute_dtype, _computation(layer)) for layer in model.layers]
+        layers = [(layer.name, layer.compute_dtype, layer_computation(layer)) for layer in model.layers]
     except NotImplementedError:
         return None
     return digest(keras.config.backend(), layers, *(np.asarray(v.numpy()) for v in model.weights))
