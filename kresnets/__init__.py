@@ -18,6 +18,7 @@ from kresnets.preprocess import Preprocessing as Preprocessing
 from kresnets.preprocess import decode_predictions as decode_predictions
 from kresnets.preprocess import preprocess_input as preprocess_input
 from kresnets.preprocess import preprocessing_of as preprocessing_of
+from kresnets.recompute import recompute as recompute
 from kresnets.specs import SPECS as SPECS
 from kresnets.transfer.cache import FeatureCache as FeatureCache
 from kresnets.transfer.find_rate import find_learning_rate as find_learning_rate

@@ -11,6 +11,7 @@ from kresnets import inception, resnet
 from kresnets import weights as weights_package
 from kresnets.layers import BatchNormalization
 from kresnets.preprocess import Preprocessing
+from kresnets.recompute import recompute as recomputing
 from kresnets.specs import InceptionSpec, ResNetSpec, Spec
 
 _OWN_NAME = re.compile(r"stem_|stage[1-9]\d*_|head_")  # how a network's own layers are called
@@ -27,6 +28,7 @@ def build(
     classes=None,
     classifier_activation="softmax",
     name=None,
+    recompute=False,
 ):
     """Build the network of any row, a user's own too.
 
@@ -43,6 +45,7 @@ def build(
         classes: outputs of the head. Defaults to the row's.
         classifier_activation: activation of the head; None gives logits. Defaults to `"softmax"`.
         name: the model's name. Defaults to the row's in lower case.
+        recompute: train in less memory and more time, see `kresnets.recompute`. Defaults to False.
 
     Returns:
         A flat Functional `keras.Model` from preprocessed images to class scores, features or a feature map.
@@ -61,6 +64,8 @@ def build(
     classes = spec.classes if classes is None else classes
     _check_arguments(spec, include_top, pooling, classes, classifier_activation)
     classes = int(classes)  # numpy's too
+    if not isinstance(recompute, bool):
+        raise ValueError(f"{spec.name}: `recompute` must be True or False. Received: recompute={recompute!r}")
     input_shape = _input_shape(spec, include_top, input_tensor, input_shape)
     # Before any layer is made: an unknown file or tag should cost no time and leave nothing behind.
     source = weights_package.fetched(weights_package.resolve(spec, weights), spec, include_top, classes)
@@ -75,7 +80,7 @@ def build(
     if source is not None:
         preprocessing = weights_package.load(model, spec, source, include_top=include_top, classes=classes)
     _carry(model, preprocessing)
-    return model
+    return recomputing(model) if recompute else model
 
 
 def _check_arguments(spec, include_top, pooling, classes, classifier_activation):

@@ -2,6 +2,8 @@
 
 import keras
 
+from kresnets.recompute import Recomputing
+
 
 def as_plain_keras(model):
     """Copy a model with every layer of kresnets replaced by Keras's own.
@@ -28,7 +30,8 @@ def as_plain_keras(model):
         raise ValueError(
             f"`as_plain_keras` takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
         )
-    if model.compiled:  # clone_model would compile the copy too, with what may be known here alone
+    # clone_model would compile the copy too, with what may be known here alone, and make it recompute.
+    if model.compiled or isinstance(model, Recomputing):
         ends = (ends[0] if len(ends) == 1 else ends for ends in (model.inputs, model.outputs))
         graph = keras.Model(*ends, name=model.name)
     else:
