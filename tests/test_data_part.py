@@ -11,8 +11,7 @@ import pytest
 import tensorflow as tf
 from sklearn.utils.class_weight import compute_sample_weight
 
-from kresnets.data import Part, class_weight, epoch_variable, load_image
-from kresnets.data import part as part_module
+from kresnets.data import Part, class_weight, decoded, epoch_variable, load_image
 
 CELLS = importlib.resources.files("elpv_dataset") / "data" / "images"
 FILES = [str(CELLS / f"cell{number:04d}.png") for number in range(1, 38)]
@@ -28,7 +27,7 @@ def make_part(files=True):
 @pytest.fixture(params=["memory", "streaming"])
 def path(request, monkeypatch):
     if request.param == "streaming":
-        monkeypatch.setattr(part_module, "MEMORY_BUDGET", 1000)
+        monkeypatch.setattr(decoded, "memory_limit", lambda: 1000)
     return request.param
 
 
@@ -55,8 +54,8 @@ def test_batches_in_order(path, files):
 def test_both_paths_draw_the_same_batches(monkeypatch):
     epoch = epoch_variable()
     results = []
-    for budget in (2**31, 0):
-        monkeypatch.setattr(part_module, "MEMORY_BUDGET", budget)
+    for limit in (2**31, 0):
+        monkeypatch.setattr(decoded, "memory_limit", lambda limit=limit: limit)
         dataset = make_part().batches(8, 32, shuffle_seed=3, epoch=epoch)
         results.append([drawn(dataset) for number in range(3) if epoch.assign(number) is not None])
     for (images, labels), (others, other_labels) in zip(*results):
@@ -94,16 +93,15 @@ def test_a_seed_alone_shuffles_anew_each_time(path):
 def test_decoded_once_where_memory_allows(monkeypatch):
     calls = []
 
-    def decode(self, order, count, size, crop):
-        calls.append(size)
-        return np.zeros((count, size, size, 3), np.float32)
+    def decode(self, array, crop):
+        calls.append(array.shape)
 
-    monkeypatch.setattr(Part, "_to_array", decode)
+    monkeypatch.setattr(Part, "decode_into", decode)
     part = make_part()
     for size in (32, 32, 48):
         drawn(part.batches(8, size))
     part.pixels(48)
-    assert calls == [32, 48]
+    assert calls == [(37, 32, 32, 3), (37, 48, 48, 3)]
 
 
 def test_images_that_end_in_zeros_keep_them(path):

@@ -2,14 +2,14 @@
 
 import dataclasses
 import hashlib
+import io
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from kresnets.data.decoded import check_cache, kept
 from kresnets.data.images import load_image
-
-MEMORY_BUDGET = 2 * 1024**3  # bytes of float32 pixels that a part may keep decoded
 
 
 def epoch_variable():
@@ -48,7 +48,7 @@ class Part:
             # File names that are no valid text exist; TensorFlow takes them as bytes.
             self._contents = tf.constant([os.fsencode(content) for content in contents], dtype=tf.string)
             self._label_tensor = tf.constant(self.labels)
-        self._decoded = (None, None)
+        self._kept = (None, None)  # (size, crop), and the images decoded so
 
     def __len__(self):
         return len(self.ids)
@@ -60,12 +60,11 @@ class Part:
         """Return the number of images of each class as a dict, class name -> count."""
         return dict(zip(self.class_names, np.bincount(self.labels, minlength=len(self.class_names)).tolist()))
 
-    def batches(self, batch_size, size, crop=1.0, shuffle_seed=None, epoch=None):
+    def batches(self, batch_size, size, crop=1.0, shuffle_seed=None, epoch=None, cache="auto"):
         """Return the part's batches as a tf.data pipeline of known cardinality.
 
-        Decoded once, at the first use, where the float32 pixels take at most `MEMORY_BUDGET` bytes; else in every
-        epoch, in parallel. The last batch may be smaller. Give `shuffle=False` to `model.fit`, which otherwise warns
-        that it cannot shuffle a pipeline itself.
+        The last batch may be smaller. Give `shuffle=False` to `model.fit`, which otherwise warns that it cannot shuffle
+        a pipeline itself.
 
         Args:
             batch_size: int, images per batch.
@@ -76,13 +75,23 @@ class Part:
                 `(shuffle_seed, epoch)` alone, read when an epoch's iterator is made, so that a resumed run draws the
                 same batches as one that was never interrupted; without it every iteration shuffles anew. Defaults to
                 None.
+            cache: whether images are decoded and resized once, now, with a progress bar, and kept; the batches are the
+                same, bit by bit. `"auto"`: in memory, where the float32 pixels take at most a quarter of what is free.
+                A folder (made if needed): images with at least 4 times the pixels of the result go to a file there, of
+                12 `size`² bytes each, which later runs find again by the files' names, sizes and times, size and crop;
+                others as with `"auto"`. Delete the folder when it is no longer of use. False: every epoch decodes them,
+                as it does what fits nowhere. What this part already keeps at this size and crop is used in any case but
+                False. Defaults to `"auto"`.
 
         Returns:
             A `tf.data.Dataset` of `(images, labels)`: float32 `(batch, size, size, 3)`, RGB 0..255, and int32
             `(batch,)`.
 
         Raises:
-            ValueError: for a batch size below 1, or `epoch` without `shuffle_seed`.
+            ValueError: for a batch size below 1, `epoch` without `shuffle_seed`, or another `cache`.
+            OSError: where the folder cannot be written or has too little room, before anything is decoded.
+            tf.errors.InvalidArgumentError: for an image that is damaged (`load_data` finds them first): now where
+                images are kept, else when its batch is drawn.
 
         Example:
             >>> import tensorflow as tf
@@ -96,29 +105,38 @@ class Part:
             raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
         if epoch is not None and shuffle_seed is None:
             raise ValueError("`epoch` chooses among the orders of a `shuffle_seed`: give one, or leave `epoch` out.")
+        check_cache(cache)
         order = self._order(shuffle_seed, epoch)
-        if self._fits(size):
-            pixels, labels = self._pixels(size, crop), self._label_tensor
-
-            def gather(indices):
-                return tf.gather(pixels, indices), tf.gather(labels, indices)
-
-            dataset = order.batch(batch_size).map(gather, tf.data.AUTOTUNE, deterministic=True)
-        else:
+        pixels = self._keep(size, crop, cache)
+        if pixels is None:
             dataset = self._decode(order, size, crop).batch(batch_size)
+        else:
+            dataset = order.batch(batch_size).map(self._gather(pixels), tf.data.AUTOTUNE, deterministic=True)
         dataset = dataset.prefetch(tf.data.AUTOTUNE)
-        dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size))
+        dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size), cache)
         return dataset
 
     def identity(self):
-        """Return a short name of the images and labels, which other ones do not share: of files by their sizes and
-        times, of images in memory by their bytes."""
+        """Return a short name of the images and labels, which other ones do not share."""
+        return hashlib.blake2b(self.labels, key=self.images_identity().encode(), digest_size=16).hexdigest()
+
+    def images_identity(self):
+        """Return a short name of the images: of files by their names, sizes and times, of images in memory by their
+        bytes."""
         found = hashlib.blake2b(repr(self.ids).encode(), digest_size=16)
-        found.update(self.labels)
         for content in self._contents.numpy():
-            told = os.stat(content) if self._files else None
-            found.update(b"%d %d\0" % (told.st_size, told.st_mtime_ns) if told else hashlib.blake2b(content).digest())
+            if self._files:
+                # The time of the last change of any kind too: an unpacked archive sets the other one as it likes.
+                told = os.stat(content)
+                found.update(b"%d %d %d\0" % (told.st_size, told.st_mtime_ns, told.st_ctime_ns))
+            else:
+                found.update(hashlib.blake2b(content).digest())
         return found.hexdigest()
+
+    def encoded(self, index):
+        """Return an image as it was given, for those who open files: its path as bytes, or a stream of its bytes."""
+        content = self._contents[index].numpy()
+        return content if self._files else io.BytesIO(content)
 
     def pixels(self, size, indices=None, crop=1.0):
         """Decode images into one array.
@@ -131,33 +149,54 @@ class Part:
         Returns:
             float32 array `(images, size, size, 3)`, RGB 0..255.
         """
-        if indices is None and self._fits(size):
-            return self._pixels(size, crop).numpy()
+        key, pixels = self._kept
+        if key == (size, crop):
+            return np.array(pixels if indices is None else pixels[np.asarray(indices, np.int64)])
         indices = np.arange(len(self)) if indices is None else np.asarray(indices)
-        return self._to_array(tf.data.Dataset.from_tensor_slices(indices.astype(np.int64)), len(indices), size, crop)
+        array = np.empty((len(indices), size, size, 3), np.float32)
+        self.decode_into(array, crop, indices)
+        return array
 
-    def _fits(self, size):
-        return len(self) * size * size * 3 * 4 <= MEMORY_BUDGET
+    def decode_into(self, array, crop=1.0, indices=None, told=""):
+        """Fill an array `(images, size, size, 3)` with decoded images, in parallel, with a progress bar.
 
-    def _pixels(self, size, crop):
-        """Return the decoded part, kept for the latest size and crop."""
-        key, pixels = self._decoded
-        if key != (size, crop):
-            array = self._to_array(tf.data.Dataset.range(len(self)), len(self), size, crop)
-            with tf.device("CPU:0"):
-                pixels = tf.constant(array)
-            self._decoded = ((size, crop), pixels)
-        return pixels
-
-    def _to_array(self, order, count, size, crop):
+        Args:
+            array: float32, all of which is written.
+            crop: float, as in `batches`. Defaults to 1.0.
+            indices: int array, which images, or None for all. Defaults to None.
+            told: str, what the bar says behind "decoding images". Defaults to "".
+        """
         from tqdm import tqdm
 
-        array = np.empty((count, size, size, 3), np.float32)
-        images = self._decode(order, size, crop).prefetch(16).as_numpy_iterator()
-        bar = tqdm(images, "decoding images", count, disable=None if self._progress else True, unit=" images", delay=2)
+        indices = np.arange(len(self)) if indices is None else indices
+        order = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64))
+        images = self._decode(order, array.shape[1], crop).prefetch(16).as_numpy_iterator()
+        hidden = None if self._progress else True
+        bar = tqdm(images, f"decoding images{told}", len(indices), disable=hidden, unit=" images", delay=2)
         for index, (image, _) in enumerate(bar):
             array[index] = image
-        return array
+
+    def _keep(self, size, crop, cache):
+        """Return the decoded images, the latest size and crop of which are kept; None where each epoch decodes them."""
+        if cache is False:
+            return None
+        if self._kept[0] != (size, crop):
+            self._kept = (None, None)  # before the others take their room
+            pixels = kept(self, size, crop, cache)
+            if pixels is None:
+                return None
+            self._kept = ((size, crop), pixels)
+        return self._kept[1]
+
+    def _gather(self, pixels):
+        labels, shape = self._label_tensor, (None, *pixels.shape[1:])
+
+        def gather(indices):
+            # By numpy: an array that tf.data captures is copied, as a whole, once more.
+            images = tf.numpy_function(lambda rows: np.asarray(pixels[rows]), [indices], tf.float32, stateful=False)
+            return tf.ensure_shape(images, shape), tf.gather(labels, indices)
+
+        return gather
 
     def _order(self, seed, epoch):
         """Return a dataset of the part's indices, int64, in the order in which an epoch draws them."""
@@ -196,6 +235,7 @@ class Rows:
         size: int, pixels a side.
         crop: float.
         order: `tf.data.Dataset` of batches of indices, drawn as the pipeline draws its images.
+        cache: that of `Part.batches`.
     """
 
     part: Part
@@ -203,10 +243,11 @@ class Rows:
     size: int
     crop: float
     order: tf.data.Dataset
+    cache: str | bool | os.PathLike = "auto"
 
     def natural(self):
         """Return the pipeline in the order of the indices."""
-        return self.part.batches(self.batch_size, self.size, self.crop)
+        return self.part.batches(self.batch_size, self.size, self.crop, cache=self.cache)
 
     def identity(self):
         """Return a short name of the images as the pipeline gives them."""

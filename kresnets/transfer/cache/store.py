@@ -46,16 +46,17 @@ def as_text(count):
 
 
 class Store:
-    """Hand out arrays for features.
+    """Hand out arrays for features, or for something else that is computed once.
 
     Args:
         folder: where files go, made if needed; None for memory alone. Defaults to None.
         limit: bytes above which an array is a file; None for `memory_limit()`. Defaults to None.
         lasting: whether files stay when they are no longer needed. Defaults to True.
+        what: what is kept, in the plural: for messages and the names of files. Defaults to `"features"`.
     """
 
-    def __init__(self, folder=None, limit=None, lasting=True):
-        self._lasting = lasting
+    def __init__(self, folder=None, limit=None, lasting=True, what="features"):
+        self._lasting, self._what = lasting, what
         self.folder = None if folder is None else pathlib.Path(folder)
         self.limit = memory_limit() if limit is None else limit
 
@@ -72,7 +73,7 @@ class Store:
 
     def may_have(self, size):
         """Whether there are files of features, or will be with one of `size` bytes."""
-        return self.folder is not None and (size > self.limit or any(self.folder.glob("features-*.npy")))
+        return self.folder is not None and (size > self.limit or any(self.folder.glob(f"{self._what}-*.npy")))
 
     def find(self, key, shape, dtype):
         """Return the array that is kept under a key, or None."""
@@ -116,13 +117,13 @@ class Store:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _path(self, key):
-        return None if self.folder is None else self.folder / f"features-{key}.npy"
+        return None if self.folder is None else self.folder / f"{self._what}-{key}.npy"
 
     def _check_room(self, size):
         free = shutil.disk_usage(self.folder).free
         if free < size * _FREE_LEFT:
             raise OSError(
-                f"The features take {as_text(size)}, but {self.folder} has {as_text(free)} left: make room, or give another folder."
+                f"The {self._what} take {as_text(size)}, but {self.folder} has {as_text(free)} left: make room, or give another folder."
             )
 
     def _reserve(self, path, size):
@@ -134,7 +135,7 @@ class Store:
                 except OSError as error:
                     path.unlink()
                     raise OSError(
-                        f"{self.folder} has no room for {as_text(size)} of features ({error.strerror})."
+                        f"{self.folder} has no room for {as_text(size)} of {self._what} ({error.strerror})."
                     ) from error
 
     def _sweep(self):
