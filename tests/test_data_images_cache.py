@@ -216,10 +216,10 @@ def test_folders_that_cannot_be_used_are_told_in_a_sentence(folder, tmp_path, mo
 @pytest.mark.slow
 def test_the_bench_of_the_pipeline(monkeypatch):
     monkeypatch.syspath_prepend(pathlib.Path(__file__).parents[1] / "apps")
-    import _pipeline
+    from _bench import pipeline
 
-    monkeypatch.setattr(_pipeline, "_SECONDS", 0.1)
-    found = _pipeline.measure("CifarResNet20", images=6, width=400, height=300, size=32, batch_size=2, rounds=1)
+    monkeypatch.setattr(pipeline, "_SECONDS", 0.1)
+    found = pipeline.measure("CifarResNet20", images=6, width=400, height=300, size=32, batch_size=2, rounds=1)
     assert found["ratio"] == found["later epochs"] / found["training step"] and min(found.values()) > 0
     assert found["later epochs"] > found["decoded in every epoch"]
 

@@ -3,9 +3,21 @@
 import statistics
 import time
 
+from _bench.rounds import write
+
 # (side, channels): the 3x3 convolutions of a ResNet at 224 pixels.
 CONVOLUTIONS = ((56, 64), (28, 128), (14, 256), (7, 512))
 MATRIX = 2048
+
+
+def bench_peak(options):
+    """Measure what the machine convolves and multiplies at best, in both precisions."""
+    found = {dtype: peaks(dtype, rounds=options.rounds) for dtype in ("float32", "bfloat16")}
+    print(f"{'GFLOP/s, a multiply-add is two':32}{'float32':>10}{'bfloat16':>10}")
+    for name in found["float32"]:
+        print(f"{name:32}{found['float32'][name] / 1e9:10.0f}{found['bfloat16'][name] / 1e9:10.0f}")
+    rows = [{"what": name, **{dtype: found[dtype][name] for dtype in found}} for name in found["float32"]]
+    return write(options, rows)
 
 
 def peaks(dtype, batch_size=16, rounds=5):

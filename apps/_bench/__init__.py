@@ -1,0 +1,1 @@
+"""What `apps/bench.py` measures, a file for each command or thing that commands share."""
