@@ -11,12 +11,19 @@ import warnings
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # read by TensorFlow's C++ when it is loaded
 
 
+def tell_error(error, sentence):
+    """Tell what ended the app; another function may take this one's place."""
+    print(f"{os.path.basename(sys.argv[0])}: {sentence}", file=sys.stderr)
+
+
 def import_tensorflow():
     """Import TensorFlow without the lines its C++ prints before any log level applies, and return it."""
     with _stderr_closed():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+        if os.environ.get("KERAS_BACKEND") == "jax":
+            tf.config.set_visible_devices([], "GPU")  # it only reads images, and would take the memory that JAX needs
     tf.get_logger().setLevel("ERROR")
     return tf
 
@@ -95,14 +102,14 @@ def run(main):
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
     except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
-        print(f"{os.path.basename(sys.argv[0])}: {_sentence(error)}", file=sys.stderr)
+        tell_error(error, _sentence(error))
         code = 2
     except Exception as error:
         # TensorFlow's own errors (out of memory, a file gone since it was checked) have no base class in Python's.
         if not type(error).__module__.startswith("tensorflow."):
             raise
         first = _sentence(error).split(" [[")[0][:300]
-        print(f"{os.path.basename(sys.argv[0])}: TensorFlow gave up ({type(error).__name__}): {first}", file=sys.stderr)
+        tell_error(error, f"TensorFlow gave up ({type(error).__name__}): {first}")
         code = 2
     sys.exit(code)
 

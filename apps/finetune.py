@@ -14,48 +14,40 @@ import logging
 import os
 import pathlib
 import shlex
-import shutil
 import sys
-import time
 import warnings
 
 import _common
+import _machines
+import _run_folder
 
-PICTURES = {"Training": "curves.png", "Confusion": "confusion.png", "Worst mistakes": "mistakes.png"}
-WRITTEN = (
-    *(
-        "config.json",
-        "history.csv",
-        "model.keras",
-        "metrics.json",
-        "bad_images.txt",
-        "report.html",
-        "run.json",
-        "schedule.toml",
-        "stages.json",
-        "learning_rate.png",
-        "features",
-        *PICTURES.values(),
-    ),
-    *("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "done", ".tmp-*"),
-)
-_NOT_OF_THE_RUN = ("out", "overwrite", "cache")  # options that do not change what is trained
+# Options that do not change what is trained.
+_NOT_OF_THE_RUN = ("out", "overwrite", "cache", "devices", "coordinator", "processes", "process")
+_NOTHING = contextlib.nullcontext()
 
 
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     options = _parser().parse_args(argv)
+    _machines.check(options)
+    if _machines.watched():
+        _machines.speak()
+    elif options.coordinator:
+        return _machines.watch(options, __file__, argv)
     command = shlex.join(["python", "apps/finetune.py", *(argument for argument in argv if argument != "--overwrite")])
     arguments = {name: value for name, value in vars(options).items() if name not in _NOT_OF_THE_RUN}
     run = pathlib.Path(options.out)
-    with _alone_in(run):
-        if _is_finished(run, arguments, options.overwrite):
-            print(f"{run} is finished; nothing was changed.")
-            _print_metrics(run)
-            return 0
-        _train(run, options, arguments, command)
-    _print_metrics(run)
-    print(f"The page: {run / 'report.html'}")
+    with _machines.joined(options) as machines, _run_folder.alone_in(run) if machines.first else _NOTHING:
+        finished = machines.agreed(lambda: _run_folder.is_finished(run, arguments, options.overwrite))
+        if not finished:
+            _train(run, options, arguments, command, machines)
+    if not machines.first:
+        return 0
+    if finished:
+        print(f"{run} is finished; nothing was changed.")
+    _run_folder.print_metrics(run)
+    if not finished:
+        print(f"The page: {run / 'report.html'}")
     return 0
 
 
@@ -71,8 +63,8 @@ def _parser():
     add("--weights", default="imagenet", help="imagenet, none, a file, or another run's folder; default imagenet")
     add("--size", type=_common.positive_int, help="pixels a side; default that of the weights, else the network's own")
     add("--limit", type=_common.positive_int, help="most images for training and validation together")
-    add("--batch-size", type=_common.positive_int, default=32)
-    add("--dtype", choices=("auto", "float32", "mixed_bfloat16"), default="auto")
+    add("--batch-size", type=_common.positive_int, default=32, help="of all devices together; default 32")
+    add("--dtype", choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"), default="auto")
     add("--class-weight", choices=("none", "balanced"), default="none")
     add("--bad-images", choices=("skip", "error"), default="error")
     add(
@@ -83,6 +75,7 @@ def _parser():
     add("--cache", choices=("auto", "off"), default="auto", help="keep what frozen layers give; changes no result")
     add("--out", required=True, help="the run's folder")
     add("--overwrite", action="store_true", help="replace a run made with other arguments")
+    _machines.add_options(parser)
     recipe = parser.add_argument_group("recipe", "defaults are those of kresnets.Recipe")
     add = recipe.add_argument
     add("--head-epochs", type=_whole)
@@ -128,126 +121,90 @@ def _rate_or_find(text):
         raise argparse.ArgumentTypeError(f"must be a number or 'find', not {text!r}") from None
 
 
-def _is_finished(run, arguments, overwrite):
-    """Tell a finished run from one to start or go on with; refuse a folder that holds something else."""
-    config = run / "config.json"
-    if not config.exists():
-        strange = [path.name for path in run.iterdir() if not any(path.match(pattern) for pattern in WRITTEN)]
-        if strange:
-            raise ValueError(f"--out {run} holds {strange[0]!r} and is no run: give another folder.")
-        return False
-    try:
-        earlier = dict(json.loads(config.read_text(encoding="utf-8"))["arguments"])
-    except (ValueError, KeyError, TypeError):
-        if overwrite:
-            return False
-        raise ValueError(
-            f"{config} is damaged or none of finetune's: give another --out, or --overwrite to replace the run."
-        ) from None
-    if earlier != arguments:
-        if overwrite:
-            return False
-        differing = sorted(name for name in {*earlier, *arguments} if earlier.get(name) != arguments.get(name))
-        raise ValueError(
-            f"--out {run} was made with another {', '.join('--' + name.replace('_', '-') for name in differing)}: give another folder, or "
-            "--overwrite to replace it."
-        )
-    return (run / "metrics.json").exists()
-
-
-def _clear(run, patterns):
-    for pattern in patterns:
-        for path in run.glob(pattern):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-@contextlib.contextmanager
-def _alone_in(run):
-    """Hold a lock on the run's folder, so that no second process writes into it; remove a folder in which nothing came
-    about."""
-    import fcntl
-
-    if run.exists() and not run.is_dir():
-        raise ValueError(f"--out {run} is a file: give a folder.")
-    run.mkdir(parents=True, exist_ok=True)
-    lock = os.open(run, os.O_RDONLY)  # the folder itself: there is no file to leave behind or to remove too early
-    try:
-        for _ in range(100):  # a killed process may hold it for seconds while the system takes its memory back
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except OSError:
-                time.sleep(0.1)
-        else:
-            raise ValueError(f"Another process is working on {run}: wait for it, or give another --out.")
-        try:
-            yield
-        finally:
-            if not any(run.iterdir()):
-                run.rmdir()
-    finally:
-        os.close(lock)
-
-
-def _train(run, options, arguments, command):
-    _set_up()
+def _train(run, options, arguments, command, machines):
+    _set_up(quiet=not machines.first)
     import keras
 
-    import kresnets
-    from kresnets.data import class_weight, epoch_variable, load_data
+    from kresnets.data import load_data
+    from kresnets.devices import Devices, all_devices, apart, disconnect
     from kresnets.hardware import fast_dtype
 
     spec, recipe = _spec(options.model), _recipe(options)
     _check_plan(spec, recipe)
-    policy = fast_dtype() if options.dtype == "auto" else options.dtype
+    policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images)
-    keras.utils.set_random_seed(options.seed)
-    model = _model(spec, options.weights, options.size, len(data.class_names))
-    size = model.input_shape[1]
-    if options.learning_rate == "find":
-        recipe = _with_found_rate(recipe, options, arguments, model, data, run)
-    config = _config(arguments, command, data, model, size, policy, recipe)
-    _replace_or_resume(run, config)
-    _introduce(options, config, data)
+    several = options.devices or options.coordinator
+    one = contextlib.nullcontext(Devices(1, contextlib.nullcontext))
+    with all_devices(options.batch_size) if several else one as devices:
+        if several:
+            print(
+                f"Trains on {devices.count} devices." if devices.count > 1 else "There is one device here: it trains."
+            )
+        keras.utils.set_random_seed(options.seed)
+        with devices.scope():
+            model = _model(spec, options.weights, options.size, len(data.class_names))
+        if options.learning_rate == "find":
+            recipe = _with_found_rate(recipe, options, arguments, model, data, run, machines)
+        config = _config(arguments, command, data, model, policy, recipe)
+        machines.agreed(lambda: _run_folder.replace_or_resume(run, config))
+        if machines.agreed(lambda: config["data"]) != config["data"]:
+            raise ValueError(f"The photographs or their labels in {options.data} are not those of process 0.")
+        _introduce(options, config, data)
+        history = _fit(run, options, model, data, recipe, config, machines)
+        if machines.first:
+            beside = run / ".tmp-model.keras"
+            with apart():
+                model.save(beside)
+            os.replace(beside, run / "model.keras")
+    if options.coordinator:
+        disconnect()
+    if not machines.first:
+        return
+    if devices.count > 1:
+        model = keras.saving.load_model(run / "model.keras", compile=False)  # on one device
+    _judge(run, model, data, config, history)
+    # Only now is the state of no more use; a run cut off before goes on from it.
+    _run_folder.clear(run, ("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "stages.json", "run.json", "done"))
 
+
+def _fit(run, options, model, data, recipe, config, machines):
+    import keras
     from _progress import Progress
 
-    names, crop, epoch = tuple(kresnets.groups(model)), config["preprocess"]["crop"], epoch_variable()
-    history = kresnets.fine_tune(
+    import kresnets
+    from kresnets.data import class_weight, epoch_variable
+
+    names, epoch = tuple(kresnets.groups(model)), epoch_variable()
+    size, crop = config["size"], config["preprocess"]["crop"]
+    callbacks = [
+        # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
+        keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _run_folder.note_down(run, config, data)),
+        Progress([group for group, _ in recipe.staging(names).stages], recipe.epochs(names)),
+    ]
+    return kresnets.fine_tune(
         model,
         data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch),
         data.validation.batches(options.batch_size, size, crop),
         recipe,
         cache="auto" if options.cache == "auto" else False,
-        callbacks=[
-            # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
-            keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _note_down(run, config, data)),
-            Progress([group for group, _ in recipe.staging(names).stages], recipe.epochs(names)),
-        ],
+        callbacks=callbacks if machines.first else (),
         class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
         epoch=epoch,
         state_dir=run,
         verbose=0,
     )
-    beside = run / ".tmp-model.keras"
-    model.save(beside)
-    os.replace(beside, run / "model.keras")
-    _judge(run, model, data, size, config, history)
-    # Only now is the state of no more use; a run cut off before goes on from it.
-    _clear(run, ("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "stages.json", "run.json", "done"))
 
 
-def _set_up():
-    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-        _common.import_tensorflow()
+def _set_up(quiet):
+    _common.import_tensorflow()
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("kresnets").setLevel(logging.INFO)
+    logging.getLogger("kresnets").setLevel(logging.ERROR if quiet else logging.INFO)
     # A name that matplotlib's font cannot draw: the boxes in its place say so.
     warnings.filterwarnings("ignore", message="Glyph .* missing from")
 
 
-def _config(arguments, command, data, model, size, policy, recipe):
+def _config(arguments, command, data, model, policy, recipe):
     import kresnets
 
     parts = (data.train, data.validation, data.test)
@@ -257,7 +214,7 @@ def _config(arguments, command, data, model, size, policy, recipe):
         "arguments": arguments,
         "class_names": list(data.class_names),
         "model": arguments["model"],
-        "size": size,
+        "size": model.input_shape[1],
         "dtype": policy,
         "preprocess": dataclasses.asdict(kresnets.preprocessing_of(model)),
         "recipe": dataclasses.asdict(recipe),
@@ -275,12 +232,6 @@ def _introduce(options, config, data):
     print(f"{config['model']}, {config['size']} pixels, {config['dtype']}; {data.name}:\n{data.summary()}")
     for note in _data_notes(data):
         print(note)
-
-
-def _note_down(run, config, data):
-    names = [(name if name.isprintable() else repr(name), reason) for name, reason in data.bad]
-    _common.write_text(run / "bad_images.txt", "".join(f"{name}\t{reason}\n" for name, reason in names))
-    _common.write_text(run / "config.json", json.dumps(config, indent=1) + "\n")
 
 
 def _recipe(options):
@@ -313,32 +264,39 @@ def _recipe(options):
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
 
 
-def _with_found_rate(recipe, options, arguments, model, data, run):
+def _with_found_rate(recipe, options, arguments, model, data, run, machines):
     """Return the recipe at the rate that a range test finds for its first stage; an interrupted run keeps its own."""
     import kresnets
     from kresnets.groups import layout
     from kresnets.transfer.freezing import set_trainable
 
-    try:
-        earlier = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        if earlier["arguments"] == arguments:
-            rates = ("learning_rate", "trunk_learning_rate")
-            return dataclasses.replace(recipe, **{name: earlier["recipe"][name] for name in rates})
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # no run yet, or one that is about to be replaced
+    earlier = machines.agreed(lambda: _rates_of(run, arguments))
+    if earlier is not None:
+        return dataclasses.replace(recipe, **earlier)
     where = layout(model)
     start = where.first(recipe.staging(where.names).stages[0][0])
     set_trainable(model, where, lambda place: place >= start, recipe.batchnorm)
     batches = data.train.batches(options.batch_size, model.input_shape[1], kresnets.preprocessing_of(model).crop)
     found = kresnets.find_learning_rate(model, batches, optimizer=recipe.optimizer, preprocess=True)
-    rate = float(f"{found.suggestions['valley']:.2g}")
-    found.plot(run / "learning_rate.png")
+    rate = machines.agreed(lambda: float(f"{found.suggestions['valley']:.2g}"))
+    if machines.first:
+        found.plot(run / "learning_rate.png")
     print(
         f"Learning rate {rate:g}, found by a range test (learning_rate.png); once the trunk thaws a tenth of it, unless told."
     )
     first = not recipe.head_epochs and recipe.timetable is None  # the trunk trains from the first epoch
     trunk = rate if first else options.trunk_learning_rate or rate / 10
     return dataclasses.replace(recipe, learning_rate=rate, trunk_learning_rate=trunk)
+
+
+def _rates_of(run, arguments):
+    """Return the rates that were found when this very run began, or None."""
+    try:
+        earlier = json.loads((run / "config.json").read_text(encoding="utf-8"))
+        rates = {name: earlier["recipe"][name] for name in ("learning_rate", "trunk_learning_rate")}
+        return rates if earlier["arguments"] == arguments else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # no run yet, or one that is about to be replaced
 
 
 def _check_plan(spec, recipe):
@@ -351,23 +309,6 @@ def _check_plan(spec, recipe):
         ((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1)
     )
     kresnets.StagedUnfreezing(recipe.staging(names), recipe.batchnorm).check(Layout(names, tuple(places)))
-
-
-def _replace_or_resume(run, config):
-    """Clear what --overwrite replaces, now that the new run can begin; refuse to go on with other photographs."""
-    path = run / "config.json"
-    if not path.exists():
-        return
-    try:
-        earlier = dict(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, TypeError):
-        earlier = {}
-    if earlier.get("arguments") != config["arguments"]:
-        _clear(run, WRITTEN)
-    elif earlier.get("data") != config["data"]:
-        raise ValueError(
-            f"The photographs or their labels have changed since {run} was begun: give another --out, or remove it."
-        )
 
 
 def _spec(name):
@@ -415,7 +356,7 @@ def _data_notes(data):
     return notes
 
 
-def _judge(run, model, data, size, config, history):
+def _judge(run, model, data, config, history):
     """Ask the model about the test part, once; write the pictures, the page and, last, metrics.json."""
     import numpy as np
 
@@ -423,7 +364,7 @@ def _judge(run, model, data, size, config, history):
     from kresnets import metrics, report
     from kresnets.hardware import describe
 
-    preprocessing = kresnets.Preprocessing(**config["preprocess"])
+    size, preprocessing = config["size"], kresnets.Preprocessing(**config["preprocess"])
     images = data.test.batches(64, size, preprocessing.crop)
     probabilities = model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
     labels = data.test.labels
@@ -449,23 +390,11 @@ def _judge(run, model, data, size, config, history):
         numbers,
         {**config["recipe"], **{k: v for k, v in config["arguments"].items() if k not in config["recipe"]}},
         config["command"],
-        {caption: run / name for caption, name in PICTURES.items()},
+        {caption: run / name for caption, name in _run_folder.PICTURES.items()},
         notes,
         {"Images": rows},
     )
     _common.write_text(run / "metrics.json", json.dumps(numbers, indent=1) + "\n")
-
-
-def _print_metrics(run):
-    numbers = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    print(f"On the {numbers['count']} test images:")
-    for name in ("accuracy", "balanced_accuracy", "auc"):
-        if numbers.get(name) is not None:
-            low, high = numbers[f"{name}_interval"]
-            print(f"  {name:18} {numbers[name]:.3f}  (95 %: {low:.3f} to {high:.3f})")
-    print(
-        f"  {'seconds':18} {numbers['seconds']:.0f}  ({numbers['images_per_second']:.0f} training images/s, validation included)"
-    )
 
 
 if __name__ == "__main__":

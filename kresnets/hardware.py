@@ -4,37 +4,57 @@ import pathlib
 
 import keras
 
+BFLOAT16_SINCE = 8.0  # compute capability of NVIDIA's GPUs with bfloat16: A100 and later
+
 
 def fast_dtype():
-    """Return the dtype policy that trains fastest here without losing accuracy: `"mixed_bfloat16"` where the processor
-    has it.
+    """Return the dtype policy that trains fastest here without losing accuracy.
 
-    Looks at the processor, or at the accelerator that JAX runs on. Weights, norm statistics and the head stay float32
-    under either.
+    `"mixed_bfloat16"` where the processor, or each accelerator that is used, has it; `"mixed_float16"` on NVIDIA GPUs
+    that have only that (compute capability below 8.0), where Keras then scales the loss by itself; else `"float32"`.
+    Weights, norm statistics and the head stay float32 under any.
 
     Returns:
-        `"mixed_bfloat16"` or `"float32"`.
+        `"mixed_bfloat16"`, `"mixed_float16"` or `"float32"`.
 
     Example:
         >>> from kresnets.hardware import fast_dtype
-        >>> fast_dtype() in ("mixed_bfloat16", "float32")
+        >>> fast_dtype() in ("mixed_bfloat16", "mixed_float16", "float32")
         True
     """
+    capabilities = {"jax": _jax_capabilities, "tensorflow": _tensorflow_capabilities}.get(keras.config.backend())
+    if found := capabilities() if capabilities else []:
+        old = [one for one in found if one is not None and one < BFLOAT16_SINCE]
+        return "mixed_float16" if old else "mixed_bfloat16"
     if keras.config.backend() == "jax":
-        import jax
-
-        if jax.default_backend() != "cpu":
-            return "mixed_bfloat16"
         return "float32"  # XLA's processor code has no bfloat16 convolution worth its name
-    if keras.config.backend() == "tensorflow" and _tensorflow_gpu():
-        return "mixed_bfloat16"
     return "mixed_bfloat16" if {"avx512_bf16", "amx_bf16"} & _processor_flags() else "float32"
 
 
-def _tensorflow_gpu():
+def _jax_capabilities():
+    """Return the compute capability of each accelerator, None for one that has no such number (a TPU)."""
+    import jax
+
+    devices = [device for device in jax.local_devices() if device.platform != "cpu"]
+    return [_as_number(getattr(device, "compute_capability", None)) for device in devices]
+
+
+def _tensorflow_capabilities():
     import tensorflow as tf
 
-    return bool(tf.config.list_logical_devices("GPU"))
+    if not tf.config.list_logical_devices("GPU"):
+        return []
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return [_as_number(one.get("compute_capability")) for one in details]
+
+
+def _as_number(capability):
+    """Return (8, 6) of TensorFlow, or "8.6" of JAX, as 8.6; None for what is no such number (AMD's names)."""
+    try:
+        major, minor = capability if isinstance(capability, tuple) else str(capability).split(".")
+        return int(major) + int(minor) / 10
+    except ValueError:
+        return None
 
 
 def _processor_flags():

@@ -46,7 +46,9 @@ def recompute(model):
             raise ValueError(
                 f"{layer.name!r} has an activity_regularizer, whose loss a recomputed block would lose: take it off."
             )
-    result = Recomputing(model.inputs[0], model.outputs[0] if len(model.outputs) == 1 else model.outputs, name=model.name)
+    result = Recomputing(
+        model.inputs[0], model.outputs[0] if len(model.outputs) == 1 else model.outputs, name=model.name
+    )
     if len(result.segments) < 2:
         raise ValueError(f"{model.name!r} has no blocks named stage1_block1_... to compute again.")
     return result

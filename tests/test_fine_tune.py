@@ -78,6 +78,37 @@ def test_it_equals_preprocessing_compiling_and_fitting_by_hand():
         np.testing.assert_allclose(weights(mine)[path], value, rtol=1e-4, atol=1e-5, err_msg=path)
 
 
+def test_float16_scales_the_loss_and_keeps_the_scale_through_every_stage():
+    (x, y), seen = photographs(64), []
+
+    class Scale(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 0:
+                self.model.optimizer.dynamic_scale.assign(4096.0)
+
+        def on_epoch_end(self, epoch, logs=None):
+            scaling = self.model.optimizer
+            assert isinstance(scaling, keras.optimizers.LossScaleOptimizer)
+            seen.append([float(scaling.dynamic_scale.numpy()), int(scaling.step_counter.numpy())])
+
+    expected = fine_tune(tiny(), (x, y), (x, y), SHORT, verbose=0)
+    keras.mixed_precision.set_dtype_policy("mixed_float16")
+    try:
+        model = tiny()
+        before = weights(model)
+        history = fine_tune(model, (x, y), (x, y), SHORT, callbacks=[Scale()], verbose=0)
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+    assert seen == [[4096, 2], [4096, 4], [4096, 6]]  # steps since the scale last changed: no stage begins anew
+    assert unchanged_groups(model, before) == ["stem", "stage1"]
+    assert (
+        model.layers[-1].compute_dtype == "float32"
+        and model.get_layer("stage2_block1_conv1").compute_dtype == "float16"
+    )
+    for name in ("loss", "val_loss"):
+        np.testing.assert_allclose(history.history[name], expected.history[name], rtol=5e-3)
+
+
 def test_arrays_datasets_and_pydatasets_are_the_same_to_it():
     x, y = photographs(32)
 

@@ -25,7 +25,9 @@ def trained(recompute, epochs=2, through=None, callbacks=(), optimizer=None, **k
     optimizer = keras.optimizers.SGD(0.05, momentum=0.9) if optimizer is None else optimizer()
     model.compile(optimizer, "sparse_categorical_crossentropy")
     images, labels = data(16)
-    history = model.fit(images, labels, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks))
+    history = model.fit(
+        images, labels, batch_size=8, epochs=epochs, shuffle=False, verbose=0, callbacks=list(callbacks)
+    )
     return weights(model), history.history["loss"], model
 
 
@@ -165,7 +167,9 @@ def test_it_takes_half_of_the_memory():
         "model.train_on_batch(images, labels); print(peak() - before)"
     )
     added = {
-        which: int(subprocess.run([sys.executable, "-c", code, which], capture_output=True, text=True, check=True).stdout)
+        which: int(
+            subprocess.run([sys.executable, "-c", code, which], capture_output=True, text=True, check=True).stdout
+        )
         for which in ("True", "False")
     }
     assert added["True"] < 0.6 * added["False"]

@@ -8,9 +8,13 @@ import re
 
 import numpy as np
 
+from kresnets.devices import agreed, first_file, is_first
+
 
 class Keep:
     """Keep rows and arrays in a folder, each file written beside and renamed, or in memory.
+
+    Of several processes the first one alone reads and writes the folder, and tells the others.
 
     Args:
         folder: path, made if needed; None for memory.
@@ -27,19 +31,22 @@ class Keep:
     def clear(self):
         """Forget an earlier run."""
         self._arrays = {}
-        if self._folder is not None:
+        if self._folder is not None and is_first():
             for path in (self._folder / "stages.json", *self._folder.glob("stage-best-*.npz")):
                 path.unlink(missing_ok=True)
 
     def write_rows(self, rows):
         """Write what the epochs measured, into the folder if there is one."""
-        if self._folder is None:
+        if self._folder is None or not is_first():
             return
         text = json.dumps({**self._run, "epochs": rows}, indent=1)
         self._write("stages.json", lambda path: path.write_text(text, encoding="utf-8"))
 
     def read_rows(self, epoch):
         """Return what the epochs measured, nothing where that was not kept or `epoch` is the first."""
+        return agreed(lambda: self._read_rows(epoch))
+
+    def _read_rows(self, epoch):
         path = None if self._folder is None else self._folder / "stages.json"
         if path is None or not epoch or not path.exists():
             return []
@@ -59,6 +66,8 @@ class Keep:
         if self._folder is None:
             self._arrays = {**dict(list(self._arrays.items())[-1:]), epoch: arrays}
             return
+        if not is_first():
+            return
         self._write(_name(epoch), lambda path: _save(path, arrays))
         earlier = sorted(int(re.search(r"(\d+)", path.name)[1]) for path in self._folder.glob("stage-best-*.npz"))
         # A backup between epochs resumes at the next one, one in the midst of an epoch a while earlier.
@@ -70,12 +79,12 @@ class Keep:
         if epoch in self._arrays:
             return self._arrays[epoch]
         path = self._folder and self._folder / _name(epoch)
-        if not path or not path.exists():
+        if not path or not agreed(path.exists):
             raise ValueError(
                 f"The weights of epoch {epoch}, the best of its stage, were not kept: give StagedUnfreezing the `folder` of the interrupted "
                 "run, or start at epoch 0."
             )
-        with np.load(path, allow_pickle=False) as file:
+        with first_file(path) as read, np.load(read, allow_pickle=False) as file:
             return dict(file)
 
     def _write(self, name, save):

@@ -247,6 +247,8 @@ class StagedUnfreezing(GroupCallback):
         surgery.rebuild(self.model)
         # fit() fetches the function anew for each step; the flags are read when it is traced.
         self.model.make_train_function(force=True)
+        if keras.distribution.distribution() is not None:
+            self.model.test_function = None  # it knows how the variables lie, in lists by what trains
         self._current = name
         return True
 

@@ -6,6 +6,7 @@ import logging
 import keras
 import numpy as np
 
+from kresnets import devices
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
@@ -123,8 +124,12 @@ def fine_tune(
         unfreezing.recall(state.rows)
     averages = None if recipe.ema is None else keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
     one_hot = _one_hot(recipe) and loss is None
-    learning = Preparation(preprocessing, classes, one_hot, recipe.augment, recipe.mixup, recipe.seed)
-    judging = Preparation(preprocessing, classes, one_hot)
+    division = devices.Division.of(model)
+    # Of several processes each prepares its own share, and draws numbers of its own for it.
+    share = division if division.processes > 1 else None
+    seed = recipe.seed * division.processes + division.process
+    learning = Preparation(preprocessing, classes, one_hot, recipe.augment, recipe.mixup, seed, share)
+    judging = Preparation(preprocessing, classes, one_hot, share=share)
     batches, clock = _training_batches(train, learning, recipe.seed)
     judged = None
     if validation is not None:
@@ -148,17 +153,18 @@ def fine_tune(
     epochs = recipe.epochs(names)
     _say_plan(plan, epochs, state, at_most=unfreezing.schedule.waits)
     carry(model, preprocessing)  # before the first file is written: from now on the weights learn to want it
-    history = (cached or model).fit(
-        batches,
-        epochs=epochs,
-        initial_epoch=0 if state is None else epochs if _is_over(unfreezing, state) else state.initial_epoch,
-        validation_data=judged,
-        callbacks=[callback for callback in run if callback is not None],
-        class_weight=class_weight,
-        shuffle=False,
-        verbose=verbose,
-    )
-    if state is not None:
+    with devices.in_shares(model, division, batches, judged, class_weight) as (batches, judged, class_weight):
+        history = (cached or model).fit(
+            batches,
+            epochs=epochs,
+            initial_epoch=0 if state is None else epochs if _is_over(unfreezing, state) else state.initial_epoch,
+            validation_data=judged,
+            callbacks=[callback for callback in run if callback is not None],
+            class_weight=class_weight,
+            shuffle=False,
+            verbose=verbose,
+        )
+    if state is not None and devices.is_first():
         Progress.replay(unfreezing.schedule, state.rows).happened().write(state.folder / "schedule.toml")
     return _whole_history(history, state)
 

@@ -86,10 +86,12 @@ class Preparation:
         augment: kind of augmentation, see `kresnets.data.augmentation`. Defaults to `"none"`.
         mixup: alpha of mixup. Defaults to 0.
         seed: of both. Defaults to 0.
+        share: function of a batch that returns the part of it to be prepared, with something after it that passes
+            unchanged; None for all of it. Defaults to None.
     """
 
-    def __init__(self, preprocessing, classes, one_hot=False, augment="none", mixup=0.0, seed=0):
-        self._preprocessing, self._classes, self._one_hot = preprocessing, classes, one_hot
+    def __init__(self, preprocessing, classes, one_hot=False, augment="none", mixup=0.0, seed=0, share=None):
+        self._preprocessing, self._classes, self._one_hot, self._share = preprocessing, classes, one_hot, share
         self._augment = self._mixup = None
         if augment != "none" or mixup:
             from kresnets.data.augment import Mixup, augmentation
@@ -98,7 +100,7 @@ class Preparation:
             self._mixup = Mixup(mixup, seed) if mixup else None
 
     def __call__(self, batch, draw=None):
-        images, labels, *weights = batch
+        images, labels, *weights = batch if self._share is None else self._share(batch)
         on_tensors = not isinstance(images, np.ndarray)
         labels = _in_range(labels, self._classes, on_tensors)
         if self._one_hot:

@@ -11,13 +11,16 @@ import time
 import keras
 import numpy as np
 
+from kresnets.devices import agreed, apart, first_file, is_first
+
 
 class RunState(keras.callbacks.Callback):
     """Write all that a run needs to go on after a kill at any moment, once an epoch.
 
     Keras's BackupAndRestore overwrites its weights and then its epoch number: a kill in between pairs them wrongly, a
     kill within leaves half a file. Here the epoch is part of the file's name, each file is written beside and
-    renamed, and old ones go only when the new one is whole.
+    renamed, and old ones go only when the new one is whole. Of several processes the first one alone reads and writes
+    them.
 
     Args:
         folder: where the files lie; made if needed.
@@ -30,17 +33,21 @@ class RunState(keras.callbacks.Callback):
     def __init__(self, folder, stage_of):
         super().__init__()
         self.folder, self._stage_of = pathlib.Path(folder), stage_of
+        self.initial_epoch, self.done, self.rows = agreed(self._read)
+
+    def _read(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         for litter in self.folder.glob(".tmp-*"):
             litter.unlink()
-        done = self._epochs("epoch-*.weights.h5")
-        self.initial_epoch = max(done) + 1 if done else 0
-        self.done = (self.folder / "done").exists()
-        self.rows = [row for row in _read_csv(self.folder / "history.csv") if row["epoch"] < self.initial_epoch]
+        done = [_epoch(path) for path in self.folder.glob("epoch-*.weights.h5")]
+        initial_epoch = max(done) + 1 if done else 0
+        rows = [row for row in _read_csv(self.folder / "history.csv") if row["epoch"] < initial_epoch]
+        return initial_epoch, (self.folder / "done").exists(), rows
 
     def on_train_begin(self, logs=None):
         if self.initial_epoch:
-            self.model.load_weights(self.folder / f"epoch-{self.initial_epoch - 1:04d}.weights.h5")
+            with first_file(self.folder / f"epoch-{self.initial_epoch - 1:04d}.weights.h5") as path:
+                self.model.load_weights(path)
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
@@ -61,9 +68,12 @@ class RunState(keras.callbacks.Callback):
 
     def write(self, name, save):
         """Have `save(path)` write a file beside, then give it its name."""
+        if not is_first():
+            return
         beside = self.folder / f".tmp-{name}"
         try:
-            save(beside)
+            with apart():
+                save(beside)
         except OSError as error:
             beside.unlink(missing_ok=True)
             raise OSError(
@@ -74,12 +84,9 @@ class RunState(keras.callbacks.Callback):
 
     def remove(self, pattern, keep):
         """Remove the files of all epochs but one."""
-        for path in self.folder.glob(pattern):
+        for path in self.folder.glob(pattern) if is_first() else ():
             if _epoch(path) != keep:
                 path.unlink()
-
-    def _epochs(self, pattern):
-        return [_epoch(path) for path in self.folder.glob(pattern)]
 
 
 class BestWeights(keras.callbacks.Callback):
@@ -105,7 +112,7 @@ class BestWeights(keras.callbacks.Callback):
         self._forget()
         for row in self._state.rows if self._state else ():
             self._is_best(row["epoch"], row)
-        if self.epoch is not None and not self._file().exists():
+        if self.epoch is not None and not agreed(self._file().exists):
             # Killed after the epoch was done and before its weights were kept: they are those just restored.
             if self._averages:
                 self._averages.on_test_begin()
@@ -118,8 +125,12 @@ class BestWeights(keras.callbacks.Callback):
             self._keep()
 
     def on_train_end(self, logs=None):
-        if self.epoch is not None:
-            self.model.set_weights(self._weights if self._state is None else _read_arrays(self._file()))
+        if self.epoch is None:
+            return
+        if self._state is not None:
+            with first_file(self._file()) as path:
+                self._weights = _read_arrays(path)
+        self.model.set_weights(self._weights)
 
     def _is_best(self, epoch, logs):
         best = logs.get("val_loss", math.inf) < self._loss
@@ -177,6 +188,8 @@ def _write_csv(path, rows):
 def check_same_run(folder, description):
     """Raise a ValueError where the folder holds the state of a run with another description; note this one in a new
     folder."""
+    if not is_first():
+        return
     path = pathlib.Path(folder) / "run.json"
     text = json.dumps(description, sort_keys=True, indent=1)
     if path.exists():
