@@ -22,6 +22,7 @@ WRITTEN = (
         "stages.json",
         "learning_rate.png",
         "features",
+        "images",
         *PICTURES.values(),
     ),
     *("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "done", ".tmp-*"),

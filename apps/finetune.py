@@ -72,7 +72,13 @@ def _parser():
         action="store_true",
         help="everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage)",
     )
-    add("--cache", choices=("auto", "off"), default="auto", help="keep what frozen layers give; changes no result")
+    add(
+        "--cache",
+        choices=("auto", "off"),
+        default="auto",
+        help="keep what frozen layers give, and large photographs decoded, in --out until the run ends; changes no result",
+    )
+    add("--recompute", action="store_true", help="train in less memory and more time; features are then not kept")
     add("--out", required=True, help="the run's folder")
     add("--overwrite", action="store_true", help="replace a run made with other arguments")
     _machines.add_options(parser)
@@ -125,6 +131,7 @@ def _train(run, options, arguments, command, machines):
     _set_up(quiet=not machines.first)
     import keras
 
+    import kresnets
     from kresnets.data import load_data
     from kresnets.devices import Devices, all_devices, apart, disconnect
     from kresnets.hardware import fast_dtype
@@ -144,6 +151,7 @@ def _train(run, options, arguments, command, machines):
         keras.utils.set_random_seed(options.seed)
         with devices.scope():
             model = _model(spec, options.weights, options.size, len(data.class_names))
+            model = kresnets.recompute(model) if options.recompute else model
         if options.learning_rate == "find":
             recipe = _with_found_rate(recipe, options, arguments, model, data, run, machines)
         config = _config(arguments, command, data, model, policy, recipe)
@@ -165,7 +173,9 @@ def _train(run, options, arguments, command, machines):
         model = keras.saving.load_model(run / "model.keras", compile=False)  # on one device
     _judge(run, model, data, config, history)
     # Only now is the state of no more use; a run cut off before goes on from it.
-    _run_folder.clear(run, ("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "stages.json", "run.json", "done"))
+    _run_folder.clear(
+        run, ("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "stages.json", "run.json", "done", "images")
+    )
 
 
 def _fit(run, options, model, data, recipe, config, machines):
@@ -175,7 +185,7 @@ def _fit(run, options, model, data, recipe, config, machines):
     import kresnets
     from kresnets.data import class_weight, epoch_variable
 
-    names, epoch = tuple(kresnets.groups(model)), epoch_variable()
+    names, epoch, images = tuple(kresnets.groups(model)), epoch_variable(), _images_cache(run, options, machines)
     size, crop = config["size"], config["preprocess"]["crop"]
     callbacks = [
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
@@ -184,8 +194,8 @@ def _fit(run, options, model, data, recipe, config, machines):
     ]
     return kresnets.fine_tune(
         model,
-        data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch),
-        data.validation.batches(options.batch_size, size, crop),
+        data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch, cache=images),
+        data.validation.batches(options.batch_size, size, crop, cache=images),
         recipe,
         cache="auto" if options.cache == "auto" else False,
         callbacks=callbacks if machines.first else (),
@@ -194,6 +204,11 @@ def _fit(run, options, model, data, recipe, config, machines):
         state_dir=run,
         verbose=0,
     )
+
+
+def _images_cache(run, options, machines):
+    """Return where photographs are kept decoded: large ones in the run's folder, if this process may write there."""
+    return run / "images" if options.cache == "auto" and machines.first else "auto"
 
 
 def _set_up(quiet):
@@ -276,7 +291,8 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines):
     where = layout(model)
     start = where.first(recipe.staging(where.names).stages[0][0])
     set_trainable(model, where, lambda place: place >= start, recipe.batchnorm)
-    batches = data.train.batches(options.batch_size, model.input_shape[1], kresnets.preprocessing_of(model).crop)
+    size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
+    batches = data.train.batches(options.batch_size, size, crop, cache=_images_cache(run, options, machines))
     found = kresnets.find_learning_rate(model, batches, optimizer=recipe.optimizer, preprocess=True)
     rate = machines.agreed(lambda: float(f"{found.suggestions['valley']:.2g}"))
     if machines.first:
@@ -365,7 +381,7 @@ def _judge(run, model, data, config, history):
     from kresnets.hardware import describe
 
     size, preprocessing = config["size"], kresnets.Preprocessing(**config["preprocess"])
-    images = data.test.batches(64, size, preprocessing.crop)
+    images = data.test.batches(64, size, preprocessing.crop, cache=False)  # drawn once
     probabilities = model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
     labels = data.test.labels
     numbers = metrics.evaluate(labels, probabilities, list(data.class_names), seed=config["arguments"]["seed"])

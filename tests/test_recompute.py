@@ -173,3 +173,16 @@ def test_it_takes_half_of_the_memory():
         for which in ("True", "False")
     }
     assert added["True"] < 0.6 * added["False"]
+
+
+def test_fine_tune_trains_it_uncached_and_says_why(caplog):
+    recipe = kresnets.Recipe(head_epochs=1, stages=("stage3",), epochs_per_stage=1, augment="none")
+    caplog.set_level("INFO", "kresnets")
+    images, labels = data(16)
+    found = {}
+    for recompute in (True, False):
+        model = kresnets.recompute(tiny()) if recompute else tiny()
+        found[recompute] = kresnets.fine_tune(model, (images, labels), recipe=recipe, verbose=0).history["loss"]
+    np.testing.assert_allclose(found[True], found[False], rtol=1e-5)
+    (told,) = [one.getMessage() for one in caplog.records if "uncached" in one.getMessage()]
+    assert told.startswith("Training goes uncached: the model computes its blocks again to save memory")

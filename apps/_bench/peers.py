@@ -75,7 +75,8 @@ def _of_keras_hub(model, shape):
 
 
 class Training:
-    """Time training steps of a Keras model, by the clock between batches: tracing and set-up are outside."""
+    """Time training steps of a Keras model, by the clock between batches: tracing and set-up are outside, and a moment in
+    which the machine did something else spoils one step."""
 
     def __init__(self, model, size, batch_size, steps, callbacks=()):
         import keras
@@ -90,31 +91,41 @@ class Training:
         self._batches = batches.cache().repeat(steps + 1)
 
     def __call__(self):
-        import keras
-
-        times = []
-        clock = keras.callbacks.LambdaCallback(
-            on_train_batch_begin=lambda batch, logs: times.append(time.perf_counter()),
-            on_epoch_end=lambda epoch, logs: times.append(time.perf_counter()),
-        )
-        self._model.fit(self._batches, shuffle=False, verbose=0, callbacks=[clock, *self._callbacks])
-        # The first step traces.
-        return statistics.median(b - a for a, b in itertools.pairwise(times[1:]))
+        clock = _Clock("on_train_batch_begin", "on_epoch_end")
+        self._model.fit(self._batches, shuffle=False, verbose=0, callbacks=[clock.callback, *self._callbacks])
+        return clock.median()
 
 
 class Prediction:
-    """Time the prediction of some batches by `model.predict`."""
+    """Time `model.predict`, batch by batch."""
 
     def __init__(self, model, size, batch_size, steps):
         import numpy as np
 
-        self._model, self._batch_size, self._steps = model, batch_size, steps
-        self._images = np.random.default_rng(0).normal(size=(batch_size * steps, size, size, 3)).astype("float32")
+        self._model, self._batch_size = model, batch_size
+        shape = (batch_size * (steps + 1), size, size, 3)
+        self._images = np.random.default_rng(0).normal(size=shape).astype("float32")
 
     def __call__(self):
-        began = time.perf_counter()
-        self._model.predict(self._images, batch_size=self._batch_size, verbose=0)
-        return (time.perf_counter() - began) / self._steps
+        clock = _Clock("on_predict_batch_begin", "on_predict_end")
+        self._model.predict(self._images, self._batch_size, verbose=0, callbacks=[clock.callback])
+        return clock.median()
+
+
+class _Clock:
+    """Note when each batch begins, and the end."""
+
+    def __init__(self, *events):
+        import keras
+
+        self._times = []
+        self.callback = keras.callbacks.LambdaCallback()
+        for event in events:
+            setattr(self.callback, event, lambda *_, **__: self._times.append(time.perf_counter()))
+
+    def median(self):
+        """Return the median of the batches but the first, which traces and waits for the pipeline."""
+        return statistics.median(b - a for a, b in itertools.pairwise(self._times[1:]))
 
 
 class Timm:

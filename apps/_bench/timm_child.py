@@ -1,5 +1,7 @@
 """Time a network of timm; `peers.Timm` runs this in a Python that has it, needing nothing else of the project."""
 
+import itertools
+import statistics
 import sys
 import time
 
@@ -29,10 +31,11 @@ def main(name, dtype, size, batch_size, steps, what):
 
     for _ in sys.stdin:
         step()  # what the processor forgot while it waited
-        began = time.perf_counter()
+        times = [time.perf_counter()]
         for _ in range(steps):
             step()
-        print((time.perf_counter() - began) / steps, flush=True)
+            times.append(time.perf_counter())
+        print(statistics.median(b - a for a, b in itertools.pairwise(times)), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import pathlib
 
 import keras
 
+from kresnets.recompute import Recomputing
 from kresnets.transfer.cache.fit import CachedFit
 from kresnets.transfer.cache.store import Store
 
@@ -69,6 +70,8 @@ def cached_fit(
 
 
 def _not_plain(model):
+    if isinstance(model, Recomputing):
+        return "the model computes its blocks again to save memory, of which kept features take some."
     if type(model).__module__.split(".")[0] != "keras":
         return f"{type(model).__name__} is a class of its own, whose steps may do more than those of a Keras model."
     if getattr(model, "distribute_strategy", None) is not None and model.distribute_strategy.num_replicas_in_sync > 1:
