@@ -226,3 +226,12 @@ def test_jax_trains_on_the_same_batches(on_tensorflow):
     assert (losses[0], jax_losses[0]) == ("tensorflow", "jax")
     np.testing.assert_allclose(np.array(jax_losses[1:], float), np.array(losses[1:], float), rtol=1e-4)
     assert jax_draws == draws
+
+
+def test_no_thread_tunes_a_pipeline_nor_what_is_made_of_it():
+    from kresnets.preprocess import Preprocessing
+    from kresnets.transfer.inputs import Preparation
+
+    for batches in (make_part().batches(2, 8), make_part().batches(2, 8, cache=False)):
+        prepared = Preparation(Preprocessing(), 2, augment="light").dataset(batches)
+        assert batches.options().autotune.enabled is False and prepared.options().autotune.enabled is False

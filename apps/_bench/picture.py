@@ -60,7 +60,7 @@ def stacks(kinds, path, label):
         "#7e22ce",
         "#be185d",
     ]
-    colours += ["#cbd5e1"] * len(names)
+    colours += ["#94a3b8", "#cbd5e1"] * len(names)
     left = dict.fromkeys(kinds, 0.0)
     for name, colour in zip(names, colours):
         widths = [seconds.get(name, 0.0) for seconds in kinds.values()]

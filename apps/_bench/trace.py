@@ -39,8 +39,12 @@ def bench_trace(options):
     shape, steps = (options.size, options.size, 3), options.steps
     images = tf.cast(tf.random.stateless_uniform((options.batch_size * steps, *shape), (0, 0)) * 255, tf.uint8)
     batches = tf.data.Dataset.from_tensor_slices((images, tf.zeros(len(images), tf.int32)))
-    batches = batches.batch(options.batch_size).map(
-        lambda image, label: (tf.cast(image, tf.float32) / 127.5 - 1, label)
+    without = tf.data.Options()
+    without.autotune.enabled = False  # whose thread may hold up the end of an epoch, see kresnets/data/part.py
+    batches = (
+        batches.with_options(without)
+        .batch(options.batch_size)
+        .map(lambda image, label: (tf.cast(image, tf.float32) / 127.5 - 1, label))
     )
     found = {}
     for library in ("kresnets", "keras.applications"):
@@ -66,7 +70,7 @@ def trace(run):
         run: function without arguments, run and traced before.
 
     Returns:
-        Dict kind -> seconds, the largest first. Operations may run side by side, on other threads, so that all kinds
+        Dict kind -> seconds, the largest first, idle last. Operations may run side by side, on other threads, so that all kinds
         together may be more than the time that passed; what the optimizer multiplies counts as the optimizer's;
         `"input pipeline"` is what tf.data does in steps of its own; `"idle"` the time in which no operation ran: Python,
         its waiting and what starts and ends an epoch.
@@ -94,8 +98,7 @@ def trace(run):
                             seconds[kind] += event.duration_ps / 1e12
                             start = line.timestamp_ns / 1e9 + event.offset_ps / 1e12
                             spans.append((start, start + event.duration_ps / 1e12))
-    seconds[IDLE] = max(0.0, passed - _covered(spans))
-    return dict(seconds.most_common())
+    return {**dict(seconds.most_common()), IDLE: max(0.0, passed - _covered(spans))}
 
 
 def _covered(spans):

@@ -112,7 +112,7 @@ class Part:
             dataset = self._decode(order, size, crop).batch(batch_size)
         else:
             dataset = order.batch(batch_size).map(self._gather(pixels), tf.data.AUTOTUNE, deterministic=True)
-        dataset = dataset.prefetch(tf.data.AUTOTUNE)
+        dataset = dataset.prefetch(tf.data.AUTOTUNE).with_options(_without_tuning())
         dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size), cache)
         return dataset
 
@@ -222,6 +222,17 @@ class Part:
             return load_image(image_bytes, size, crop), labels[index]
 
         return order.map(load, tf.data.AUTOTUNE, deterministic=True)
+
+
+def _without_tuning():
+    """Return options that take tf.data's defaults, parallel on all cores, where it would tune itself while it runs.
+
+    The thread that tunes sleeps twice as long each time, and whoever drops an iterator often waits until it wakes: at
+    the end of an epoch, of an evaluation, of a prediction, up to as long again as that took.
+    """
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    return options
 
 
 @dataclasses.dataclass(frozen=True)
