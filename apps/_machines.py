@@ -171,6 +171,15 @@ class _Peer:
         *lines, self._begun = (self._begun + received).split(b"\n")
         return [line.decode(errors="replace") for line in lines]
 
+    def has_ended(self):
+        """Whether the other side has closed the connection, as the system does for a process that is no more."""
+        try:
+            return not self.socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+
     def line(self, seconds):
         """Wait for one line; return None where none comes."""
         self.socket.settimeout(seconds)
@@ -188,17 +197,21 @@ def _meet(options, stack):
     told = {name: value for name, value in vars(options).items() if name not in _THEIR_OWN}
     if options.process:
         return {0: _call(host.strip("[]"), port, options.process, told)}
-    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
-    try:
-        server = socket.create_server(
-            ("", port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=options.processes
-        )
-    except OSError as error:
-        raise ValueError(
-            f"Port {port}, the one after that of --coordinator, cannot be used here ({error.strerror}): give another."
-        ) from None
+    _serve(port - 1, "that of --coordinator,", 1).close()  # where JAX, which dies without a word if it cannot, will be
+    server = _serve(port, "the one after that of --coordinator,", options.processes)
     stack.callback(server.close)
     return _gather(server, options.processes, told)
+
+
+def _serve(port, which, backlog):
+    """Return a socket that listens at a port."""
+    family = socket.AF_INET6 if socket.has_dualstack_ipv6() else socket.AF_INET
+    try:
+        return socket.create_server(
+            ("", port), family=family, dualstack_ipv6=family == socket.AF_INET6, backlog=backlog
+        )
+    except OSError as error:
+        raise ValueError(f"Port {port}, {which} cannot be used here ({error.strerror}): give another.") from None
 
 
 def _call(host, port, process, told):
@@ -240,6 +253,8 @@ def _gather(server, processes, told):
         except (ValueError, KeyError, TypeError):
             connection.close()  # somebody else, such as a scan of ports
             continue
+        if number in peers and peers[number].has_ended():
+            del peers[number]  # it was started again
         differing = sorted(name for name in {*told, *theirs} if told.get(name) != theirs.get(name))
         if differing or number in peers:
             peers[-1] = peer

@@ -45,6 +45,7 @@ def is_finished(run, arguments, overwrite):
         raise ValueError(
             f"{config} is damaged or none of finetune's: give another --out, or --overwrite to replace the run."
         ) from None
+    earlier = {"recompute": False} | earlier  # of before there was such an option
     if earlier != arguments:
         if overwrite:
             return False
@@ -85,6 +86,10 @@ def alone_in(run):
         try:
             yield
         finally:
+            if not (run / "config.json").exists():  # a run that did not begin
+                clear(run, ("images", "learning_rate.png"))
+            if (run / "metrics.json").exists():  # one that is finished, perhaps by an earlier process
+                clear(run, ("images",))
             if not any(run.iterdir()):
                 run.rmdir()
     finally:

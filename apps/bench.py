@@ -7,6 +7,7 @@ runs/bench/COMMAND.json unless --out says otherwise, and step and trace a pictur
 
 import argparse
 import importlib
+import os
 import pathlib
 import sys
 
@@ -28,6 +29,10 @@ DTYPES = ("float32", "mixed_bfloat16")
 
 def main(argv=None):
     options = _parser().parse_args(argv)
+    if options.out.is_dir() or options.out.suffix != ".json":
+        raise ValueError(f"--out must be a file that ends in .json. Received: {options.out}")
+    if os.environ.get("KERAS_BACKEND", "tensorflow") != "tensorflow":
+        raise ValueError("The bench measures on TensorFlow: leave KERAS_BACKEND out.")
     if options.command != "import":
         _common.import_tensorflow()
     if hasattr(options, "model"):

@@ -137,10 +137,17 @@ def _train(run, options, arguments, command, machines):
     from kresnets.hardware import fast_dtype
 
     spec, recipe = _spec(options.model), _recipe(options)
+    if options.recompute and recipe.views > 1:
+        raise ValueError(
+            f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
+        )
     _check_plan(spec, recipe)
     policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images)
+    digest = _digest(data)
+    if machines.agreed(lambda: digest) != digest:
+        raise ValueError(f"The photographs or their labels in {options.data} are not those of process 0.")
     several = options.devices or options.coordinator
     one = contextlib.nullcontext(Devices(1, contextlib.nullcontext))
     with all_devices(options.batch_size) if several else one as devices:
@@ -152,12 +159,13 @@ def _train(run, options, arguments, command, machines):
         with devices.scope():
             model = _model(spec, options.weights, options.size, len(data.class_names))
             model = kresnets.recompute(model) if options.recompute else model
+        found = None
         if options.learning_rate == "find":
-            recipe = _with_found_rate(recipe, options, arguments, model, data, run, machines)
-        config = _config(arguments, command, data, model, policy, recipe)
+            recipe, found = _with_found_rate(recipe, options, arguments, model, data, run, machines, devices.count)
+        config = _config(arguments, command, digest, data, model, policy, recipe)
         machines.agreed(lambda: _run_folder.replace_or_resume(run, config))
-        if machines.agreed(lambda: config["data"]) != config["data"]:
-            raise ValueError(f"The photographs or their labels in {options.data} are not those of process 0.")
+        if found is not None and machines.first:
+            found.plot(run / "learning_rate.png")
         _introduce(options, config, data)
         history = _fit(run, options, model, data, recipe, config, machines)
         if machines.first:
@@ -219,11 +227,16 @@ def _set_up(quiet):
     warnings.filterwarnings("ignore", message="Glyph .* missing from")
 
 
-def _config(arguments, command, data, model, policy, recipe):
+def _digest(data):
+    """Return what tells photographs and labels from others."""
+    parts = (data.train, data.validation, data.test)
+    text = "\n".join(repr((part.ids, part.labels.tolist())) for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _config(arguments, command, digest, data, model, policy, recipe):
     import kresnets
 
-    parts = (data.train, data.validation, data.test)
-    digest = hashlib.sha256("\n".join(repr((part.ids, part.labels.tolist())) for part in parts).encode())
     return {
         "kresnets": kresnets.__version__,
         "arguments": arguments,
@@ -234,7 +247,7 @@ def _config(arguments, command, data, model, policy, recipe):
         "preprocess": dataclasses.asdict(kresnets.preprocessing_of(model)),
         "recipe": dataclasses.asdict(recipe),
         "command": command,
-        "data": digest.hexdigest(),
+        "data": digest,
     }
 
 
@@ -279,30 +292,31 @@ def _recipe(options):
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
 
 
-def _with_found_rate(recipe, options, arguments, model, data, run, machines):
-    """Return the recipe at the rate that a range test finds for its first stage; an interrupted run keeps its own."""
+def _with_found_rate(recipe, options, arguments, model, data, run, machines, devices):
+    """Return the recipe at the rate that a range test finds for its first stage, and the test; an interrupted run keeps
+    its own rate and has no test."""
     import kresnets
     from kresnets.groups import layout
     from kresnets.transfer.freezing import set_trainable
 
     earlier = machines.agreed(lambda: _rates_of(run, arguments))
     if earlier is not None:
-        return dataclasses.replace(recipe, **earlier)
+        return dataclasses.replace(recipe, **earlier), None
     where = layout(model)
     start = where.first(recipe.staging(where.names).stages[0][0])
     set_trainable(model, where, lambda place: place >= start, recipe.batchnorm)
     size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
     batches = data.train.batches(options.batch_size, size, crop, cache=_images_cache(run, options, machines))
+    if devices > 1 and len(data.train) >= options.batch_size:
+        batches = batches.take(len(data.train) // options.batch_size)  # a short one need not divide among them
     found = kresnets.find_learning_rate(model, batches, optimizer=recipe.optimizer, preprocess=True)
     rate = machines.agreed(lambda: float(f"{found.suggestions['valley']:.2g}"))
-    if machines.first:
-        found.plot(run / "learning_rate.png")
     print(
         f"Learning rate {rate:g}, found by a range test (learning_rate.png); once the trunk thaws a tenth of it, unless told."
     )
     first = not recipe.head_epochs and recipe.timetable is None  # the trunk trains from the first epoch
     trunk = rate if first else options.trunk_learning_rate or rate / 10
-    return dataclasses.replace(recipe, learning_rate=rate, trunk_learning_rate=trunk)
+    return dataclasses.replace(recipe, learning_rate=rate, trunk_learning_rate=trunk), found
 
 
 def _rates_of(run, arguments):

@@ -33,9 +33,11 @@ def recompute(model):
         >>> model = kresnets.recompute(kresnets.CifarResNet20())
         >>> model.compile("sgd", "sparse_categorical_crossentropy")
     """
-    if not isinstance(getattr(model, "inputs", None), list) or len(model.inputs) != 1:
+    one = isinstance(getattr(model, "inputs", None), list) and len(model.inputs) == len(model.outputs) == 1
+    if not one or not (isinstance(model, keras.Sequential) or isinstance(model.output, keras.KerasTensor)):
         raise ValueError(
-            f"`recompute` takes a Functional model with one input. Received: {getattr(model, 'name', model)!r}"
+            "`recompute` takes a Functional model with one input and one output tensor. Received: "
+            f"{getattr(model, 'name', model)!r}"
         )
     for layer in model.layers:
         if isinstance(layer, keras.Model):
@@ -46,9 +48,14 @@ def recompute(model):
             raise ValueError(
                 f"{layer.name!r} has an activity_regularizer, whose loss a recomputed block would lose: take it off."
             )
-    result = Recomputing(
-        model.inputs[0], model.outputs[0] if len(model.outputs) == 1 else model.outputs, name=model.name
-    )
+    try:
+        layout(model)
+    except ValueError:
+        raise ValueError(
+            f"{model.name!r} has no blocks named stage1_block1_... to compute again: `recompute` is for models of kresnets, and what "
+            "is built around one."
+        ) from None
+    result = Recomputing(model.inputs[0], model.outputs[0], name=model.name)
     if len(result.segments) < 2:
         raise ValueError(f"{model.name!r} has no blocks named stage1_block1_... to compute again.")
     return result
@@ -57,6 +64,12 @@ def recompute(model):
 @keras.saving.register_keras_serializable(package="kresnets")
 class Recomputing(keras.Model):
     """A Functional model whose blocks run again for their gradients; see `recompute`."""
+
+    @property
+    def compute_dtype(self):
+        """That of the variables: read under a lower precision, what a block leaves as it is would come back rounded. Its
+        layers compute in their own."""
+        return self.variable_dtype
 
     def call(self, inputs, training=None, mask=None):
         """Run the graph, in training block by block."""
@@ -75,8 +88,7 @@ class Recomputing(keras.Model):
         """Models of a block each, in order."""
         ends = _ends(self)
         starts = [self.inputs[0], *ends]
-        outputs = self.outputs[0] if len(self.outputs) == 1 else self.outputs
-        return tuple(keras.Model(start, end) for start, end in zip(starts, [*ends, outputs], strict=True))
+        return tuple(keras.Model(start, end) for start, end in zip(starts, [*ends, self.outputs[0]], strict=True))
 
 
 def _run_twice(segment, x):
@@ -100,20 +112,22 @@ def _run_twice(segment, x):
 def _ends(model):
     """List the tensors through which alone one block reaches the next."""
     nodes = graph_nodes(model)
-    place = {id(layer): place for place, layer in layout(model).places}
+    places, place = {id(layer): place for place, layer in layout(model).places}, [None]
+    for node in nodes:  # an operation on tensors, which is no layer, belongs to what is before it
+        place.append(places.get(id(node.operation), place[-1]))
     waiting = {id(tensor) for tensor in model.inputs}
     uses, outputs = {}, {id(tensor) for tensor in model.outputs}
     for node in nodes:
         for tensor in node.input_tensors:
             uses[id(tensor)] = uses.get(id(tensor), 0) + 1
     ends = []
-    for node, following in zip(nodes, nodes[1:]):
+    for node, here, following in zip(nodes, place[1:], place[2:]):
         for tensor in node.input_tensors:
             uses[id(tensor)] -= 1
             if not uses[id(tensor)]:
                 waiting.discard(id(tensor))
         waiting |= {id(tensor) for tensor in node.output_tensors}
         alone = len(waiting) == 1 and len(node.output_tensors) == 1 and not waiting & outputs
-        if alone and place[id(node.operation)] != place[id(following.operation)]:
+        if alone and here != following:
             ends.append(node.output_tensors[0])
     return ends

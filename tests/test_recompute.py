@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from nets import data, tiny, weights
+from nets import TINY, data, tiny, weights
 
 import kresnets
 
@@ -83,6 +83,39 @@ def test_in_bfloat16_it_trains_as_far_from_float32_as_the_model_itself():
     np.testing.assert_allclose(ours, exact, rtol=0.05)
 
 
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_what_is_frozen_within_a_block_stays_as_it_is_under_mixed_precision(policy, tmp_path):
+    keras.mixed_precision.set_dtype_policy(policy)
+    try:
+        made = kresnets.recompute(tiny())
+        made.save(tmp_path / "made.keras")
+        for model in (made, keras.models.load_model(tmp_path / "made.keras"), keras.models.clone_model(made)):
+            for layer in model.layers:
+                layer.trainable = isinstance(layer, keras.layers.BatchNormalization) or layer.name == "head_dense"
+            before = weights(model)
+            model.compile("sgd", "sparse_categorical_crossentropy")
+            model.fit(*data(8), verbose=0)
+            changed = {path for path, value in weights(model).items() if not np.array_equal(value, before[path])}
+            assert changed and not any("conv" in path for path in changed)
+            assert model.get_layer("stage1_block1_conv1").compute_dtype == policy.removeprefix("mixed_")
+    finally:
+        keras.mixed_precision.set_dtype_policy("float32")
+
+
+def test_operations_on_tensors_stay_with_the_block_before_them(float64):
+    images, labels = data(8)
+    found = {}
+    for recompute in (True, False):
+        inputs = keras.Input((12, 12, 3))
+        keras.utils.set_random_seed(0)
+        scaled = kresnets.build(TINY, input_tensor=inputs * 2.0 - 1.0, classes=3)
+        model = keras.Model(inputs, keras.ops.softmax(scaled.output * 3.0))
+        model = kresnets.recompute(model) if recompute else model
+        model.compile("sgd", "sparse_categorical_crossentropy")
+        found[recompute] = model.fit(images, labels, epochs=2, verbose=0, shuffle=False).history["loss"]
+    np.testing.assert_allclose(found[True], found[False], rtol=1e-12)
+
+
 def test_every_block_is_run_a_second_time_and_only_those_that_learn():
     import tensorflow as tf
 
@@ -137,7 +170,8 @@ def test_what_cannot_be_recomputed_is_refused_in_one_sentence():
         (nested, "'outer' has the model .* nested"),
         (regular, "'stage1_block1_conv1' has an activity_regularizer"),
         (strange, "strange"),
-        ("resnet", "takes a Functional model with one input. Received: 'resnet'"),
+        ("resnet", "takes a Functional model with one input and one output tensor. Received: 'resnet'"),
+        (keras.Model(inputs, {"scores": tiny()(inputs)}, name="dict"), "one output tensor. Received: 'dict'"),
     ):
         with pytest.raises(ValueError, match=message):
             kresnets.recompute(model)

@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 import shutil
+import tokenize
 
 import keras
 import ml_dtypes
@@ -81,8 +82,8 @@ class Store:
         if key is None or self.folder is None or not path.exists():
             return None
         try:
-            array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError:  # cut short, or no such file at all
+            array = np.lib.format.open_memmap(path, mode="r")  # which knows no archive and no pickle, as np.load does
+        except (ValueError, EOFError, SyntaxError, tokenize.TokenError):  # cut short, or no such file at all
             return None
         fits = array.shape == tuple(shape) and array.dtype == _stored(dtype)
         return array.view(dtype_of(dtype)) if fits else None
