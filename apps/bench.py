@@ -60,9 +60,10 @@ def _parser():
     add("--size", type=count, default=224)
     add("--batch-size", type=count, default=32)
     add("--seeds", type=count, default=1)
-    from _bench.finetune import RECIPES
+    from _bench.finetune import RECIPES, WAYS
 
     add("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
+    add("--ways", nargs="+", choices=WAYS[1:], default=list(WAYS[1:]), help="what the cached way is measured against")
 
     add = _command(commands, "input", "a folder of large JPEGs: what the pipeline delivers, what a step uses", 3)
     add("--images", type=count, default=128)

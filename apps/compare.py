@@ -188,7 +188,7 @@ def _pixels(summary):
 def measured(lines, options):
     """Return the lines with times: the median over rounds, in each of which every network has its turn."""
     import keras
-    from bench import _Prediction, _Training
+    from _bench.peers import Prediction, Training
 
     from kresnets.hardware import describe
 
@@ -196,9 +196,8 @@ def measured(lines, options):
     print(f"{options.dtype}, batches of {options.batch_size}; {describe()}")
     runs = {}
     for each in lines:
-        own = argparse.Namespace(**{**vars(options), "size": each.pixels})
-        model = _build(each.network, each.pixels)
-        runs[each.network] = _Prediction(model, own), _Training(model, own)
+        model, sizes = _build(each.network, each.pixels), (each.pixels, options.batch_size, options.steps)
+        runs[each.network] = Prediction(model, *sizes), Training(model, *sizes)
         for run in runs[each.network]:
             run()  # traces
     times = {name: ([], []) for name in runs}

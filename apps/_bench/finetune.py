@@ -29,11 +29,11 @@ def bench_finetune(options):
     print(f"{'':34}{'':26}{'seconds':>9}{'accuracy':>10}   (range over {options.seeds} seeds)")
     rows = []
     for name in options.recipes:
-        taken = {way: [] for way in WAYS}
+        taken = {way: [] for way in WAYS if way == WAYS[0] or way in options.ways}
         for seed in range(options.seeds):
             with tempfile.TemporaryDirectory() as folder:
                 path = _weights(folder, options.size, seed)
-                for way in WAYS:
+                for way in taken:
                     taken[way].append(_train(way, RECIPES[name], data, path, options, fast, seed))
         for way, runs in taken.items():
             seconds, accuracies = zip(*runs)
@@ -52,6 +52,8 @@ def bench_finetune(options):
             )
         cached = statistics.median(second for second, _ in taken["cached"])
         for way, reach in zip(WAYS[1:], REACH[name]):
+            if way not in taken:
+                continue
             ratio = statistics.median(second for second, _ in taken[way]) / cached
             rows.append({"what": name, "against": way, "ratio": ratio, "to_reach": reach})
             print(f"    {ratio:.1f} times faster than {way}; to reach: {reach}", flush=True)
