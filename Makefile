@@ -2,6 +2,7 @@
 # make test    install, then all tests but those marked `everything`
 # make quick   the tests that take seconds
 # make everything   all tests: hundreds of kills, every network in every way (hours)
+# make browser Debian's Chromium and its driver, for the tests of the search's page
 # make oldest  the quick tests on the lowest versions that setup.cfg allows
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -11,7 +12,7 @@ TEST_EXTRAS = elpv,jax,test
 # Two processes, a test file in one: most of a test is building and tracing, which one core does.
 TWO = -n 2 --dist loadfile
 
-.PHONY: demo test quick everything oldest clean
+.PHONY: demo test quick everything oldest browser clean
 
 demo: .venv/elpv.installed
 	.venv/bin/python apps/demo.py
@@ -41,6 +42,10 @@ oldest: .oldest/$(TEST_EXTRAS).installed
 	@test -n "$(PYTHON)" || { echo "kresnets needs Python 3.11, 3.12 or 3.13: install one, or say make PYTHON=/its/path"; exit 1; }
 	@$(PYTHON) -m venv --clear .oldest
 	sed -n 's/^ *\([A-Za-z][A-Za-z0-9_-]*\) *>= *\([0-9][0-9a-z.]*\)$$/\1==\2/p' setup.cfg > $@
+
+browser:
+	$(if $(filter 0,$(shell id -u)),,sudo )apt-get update -qq
+	$(if $(filter 0,$(shell id -u)),,sudo )apt-get install -y chromium chromium-driver
 
 clean:
 	rm -rf .venv .oldest build *.egg-info

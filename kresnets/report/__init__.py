@@ -6,3 +6,4 @@ from kresnets.report.answers import worst_mistakes as worst_mistakes
 from kresnets.report.gradcam import grad_cam as grad_cam
 from kresnets.report.history import curves as curves
 from kresnets.report.page import html as html
+from kresnets.report.search import search_page as search_page

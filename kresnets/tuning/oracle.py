@@ -1,0 +1,319 @@
+"""Keras Tuner's oracles, with what Keras Tuner 1.4.8 gets wrong mended in this one place.
+
+The numbers are issues of https://github.com/keras-team/keras-tuner. What is mended, for any oracle:
+
+- A kill at any moment (#987, #835, #439): files are written beside and renamed, and a call of the oracle is a
+  transaction. `trial.json` is written first, then `oracle.json`: that renaming is the moment from which the call has
+  happened. A new trial that `oracle.json` does not know was never handed out and is forgotten (the oracle's own state,
+  be it Hyperband's brackets or a seed, is the one before it, so that it comes again); a trial that ended without
+  `oracle.json` knowing ends again at the reload, from its own file.
+- A search begun under another tuner's name, or killed within its first trial, began anew and wrote over the old one
+  (#976): any state in the folder is read before the first write.
+- GridSearch forgot where it was (#1055), BayesianOptimization its random numbers, a retried trial kept the results of
+  the run that failed; an id came twice where a trial's folder had been deleted.
+- An exception left the oracle locked for ever; three failures of any kinds in a row raised in the middle of
+  `end_trial` (#764, #927); now failures of one kind in a row end the search with a sentence.
+- RandomSearch and Hyperband gave up a small space after 20 collisions, before all of it was tried (#596).
+- What the command says of an oracle (`beta`, `hyperband_iterations`) was overridden by what the search was begun with
+  (#803, #234): now it holds from the next trial on, or is refused where it cannot.
+- Lost trials with many machines (#915, #596): see `kresnets.tuning.chief`.
+"""
+
+import datetime
+import logging
+import math
+import os
+import time
+
+import keras_tuner
+import numpy as np
+from keras_tuner.engine.trial import Trial, TrialStatus
+
+from kresnets.tuning.kept import WORKER_MARK, Kept, Memory, is_chief, read_json, whole
+
+_COLLISIONS = 1000
+_log = logging.getLogger(__name__)
+
+
+def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None):
+    """Mend what Keras Tuner gets wrong in an oracle, in place.
+
+    The object stays what it was: its class becomes one that is derived from its own, so that what a user's oracle
+    overrides still holds, save for `reload` (an oracle's state belongs into `get_state` and `set_state`). What it
+    writes stays readable for plain Keras Tuner. Its folder has to be on a file system that renames (not `gs://`).
+
+    Args:
+        oracle: instance of any `keras_tuner.Oracle`.
+        failures: int >= 1; so many failed trials in a row of the same kind stop the search: `oracle.stopped_because`
+            is then a sentence, and `create_trial` gives trials that are STOPPED. The kind is what stands before the
+            first colon of `trial.message` ("NaN: the loss was not a number at epoch 3."), or the name of the
+            exception where the message is a traceback. It takes the place of `max_consecutive_failed_trials`.
+        deadline: seconds > 0 without a sign of life after which a worker (`kresnets.tuning.chief.Worker`) counts as
+            dead and its trial goes to another one.
+        kills: int >= 1; a trial under which the process died so many times is recorded as failed, not repeated.
+        seed: int >= 0, or None for the oracle's own. Keras Tuner takes its own argument 0 for "none given".
+        on_change: None, or a function of the oracle, called after each trial that ended, when all is written and the
+            oracle is not locked. What it raises is logged and hurts nothing.
+
+    Returns:
+        The same object.
+
+    Raises:
+        ValueError: not an oracle, or an argument out of its range.
+
+    Example:
+        >>> oracle = sound(keras_tuner.oracles.RandomSearchOracle("val_loss", max_trials=10), seed=0)
+        >>> isinstance(oracle, keras_tuner.oracles.RandomSearchOracle), oracle.seed
+        (True, 0)
+    """
+    if not isinstance(oracle, keras_tuner.Oracle):
+        raise ValueError(f"The oracle was {oracle!r}; it has to be an instance of keras_tuner.Oracle.")
+    if not (failures >= 1 and kills >= 1 and deadline > 0):
+        raise ValueError(
+            f"failures was {failures}, kills {kills}, deadline {deadline}; they have to be at least 1, at least 1 and "
+            "above 0."
+        )
+    if seed is not None:
+        _reseed(oracle, seed)
+    if isinstance(oracle, _Sound):
+        memory = oracle._kresnets
+        memory.failures, memory.deadline, memory.kills, memory.on_change = failures, deadline, kills, on_change
+        return oracle
+    oracle._kresnets = Memory(failures, deadline, kills, on_change)
+    oracle._max_collisions = max(oracle._max_collisions, _COLLISIONS)
+    kind = type(oracle)
+    oracle.__class__ = type(kind.__name__, (_Sound, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+    return oracle
+
+
+def _reseed(oracle, seed):
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise ValueError(f"seed was {seed!r}; it has to be a whole number of at least 0, or None.")
+    oracle.seed = oracle._seed_state = seed
+    if isinstance(getattr(oracle, "_random_state", None), np.random.RandomState):
+        oracle._random_state = np.random.RandomState(seed)
+    if hasattr(oracle, "_make_gpr"):
+        oracle.gpr = oracle._make_gpr()
+
+
+def kind_of(message):
+    """Return the kind of a failure, from a trial's message.
+
+    Args:
+        message: "KIND: sentence", or a traceback, or None.
+
+    Example:
+        >>> kind_of("NaN: the loss was not a number at epoch 3."), kind_of(None)
+        ('NaN', 'unknown')
+    """
+    kind = _last_error(message).partition(":")[0]
+    return kind.strip().rpartition(".")[2] or "unknown"
+
+
+def _last_error(message):
+    """Return the line of a message that says what failed: the first one, or in a traceback what follows its frames."""
+    lines = (message or "").strip().splitlines() or [""]
+    if lines[0].startswith("Traceback"):
+        frames = [number for number, line in enumerate(lines) if line.startswith("  File ")]
+        after = [line for line in lines[frames[-1] :] if not line.startswith(" ")] if frames else []
+        return (after or lines[-1:])[0]
+    return lines[0]
+
+
+class _Sound(Kept):
+    """Stands before any oracle's own class. Tested against the names of Keras Tuner's that it relies on."""
+
+    @property
+    def stopped_because(self):
+        """None, or the sentence that says why no more trials are given."""
+        return self._kresnets.stopped_because
+
+    # Calls of Keras Tuner's interface.
+
+    @whole
+    def create_trial(self, tuner_id):
+        self._own()
+        memory = self._kresnets
+        memory.heard[tuner_id] = time.monotonic()
+        self.forget_silent()
+        again = tuner_id in self.ongoing_trials
+        if not again:
+            self._fail_killed()
+        if memory.stopped_because:
+            return self._stop(tuner_id)
+        known = set(self.trials)
+        trial = super().create_trial(tuner_id)
+        if trial.status == TrialStatus.STOPPED and is_chief() and self.ongoing_trials:
+            # Whoever runs those may die: someone has to be there to repeat them. Keras Tuner lets all others go.
+            self.tuner_ids.add(tuner_id)
+            trial.status = TrialStatus.IDLE
+        if trial.status == TrialStatus.STOPPED:
+            memory.told_stop = True
+        if trial.trial_id in known and tuner_id in self.ongoing_trials:
+            # Else `BaseTuner` takes the old results for the new ones, or the mean of both (a NaN stays for ever).
+            trial.metrics, trial.score, trial.best_step = type(trial.metrics)(), None, 0
+            trial.status, trial.message = TrialStatus.RUNNING, None
+            self._save_trial(trial)
+        if tuner_id in self.ongoing_trials and not again:
+            memory.handed[trial.trial_id] = memory.handed.get(trial.trial_id, 0) + 1
+            memory.put_back.discard(trial.trial_id)
+            memory.dirty = True
+        return trial
+
+    @whole
+    def update_trial(self, trial_id, metrics, step=0):
+        self._hear(trial_id)
+        trial = self.trials[trial_id]
+        if not self._awaited(trial_id) or _reported(trial, metrics, step):
+            return trial
+        return super().update_trial(trial_id, metrics, step)
+
+    @whole
+    def end_trial(self, trial):
+        if trial.trial_id not in self.trials:
+            raise ValueError(
+                f"Trial {trial.trial_id} ended, which is none of this search: its folder {self._project_dir} was "
+                "emptied while the trial ran. Start the worker anew."
+            )
+        # The first result counts: a worker that was thought dead may end a trial that another one repeated.
+        if self._awaited(trial.trial_id):
+            self._finish(trial)
+
+    def get_trial(self, trial_id):
+        self._hear(trial_id)
+        return super().get_trial(trial_id)
+
+    def score_trial(self, trial):
+        try:
+            super().score_trial(trial)
+        except ValueError as error:  # Keras Tuner's for a metric that was never reported
+            trial.score = math.nan  # from which Keras Tuner makes a failure
+            trial.message = trial.message or f"NoScore: {error}"
+
+    def _check_consecutive_failures(self):
+        """Keras Tuner's raises here, before the trial is written: `_finish` counts instead."""
+
+    # What is new.
+
+    @whole
+    def give_back(self, trial_id):
+        """Put a trial back that was interrupted on purpose (Ctrl-C): it is repeated, and no death is counted."""
+        for tuner_id, trial in list(self.ongoing_trials.items()):
+            if trial.trial_id == trial_id:
+                self._leave(tuner_id)
+                self._kresnets.handed[trial_id] = self._kresnets.handed.get(trial_id, 1) - 1
+
+    @whole
+    def forget_silent(self):
+        """Put the trials of workers that gave no sign of life for `deadline` seconds back into the queue."""
+        memory, now = self._kresnets, time.monotonic()
+        for tuner_id in {*self.tuner_ids, *self.ongoing_trials}:
+            if WORKER_MARK in tuner_id and now - memory.heard.setdefault(tuner_id, now) > memory.deadline:
+                trial = self._leave(tuner_id)
+                what = f": its trial {trial.trial_id} goes to another one" if trial else ""
+                _log.warning("Worker %s gave no sign of life for %g s%s.", tuner_id, memory.deadline, what)
+
+    @whole
+    def is_over(self):
+        """Return whether a chief may leave: nothing runs or waits, and all workers that live know that it is over."""
+        waiting = self.ongoing_trials or self.tuner_ids or (self._retry_queue and not self.stopped_because)
+        return not waiting and (self._kresnets.told_stop or self.remaining_trials() == 0)
+
+    @whole
+    def finish(self):
+        """Write that the search is through, so that workers that come late leave."""
+        self._kresnets.finished = self._kresnets.dirty = True
+
+    def tell(self):
+        """Call the hook `on_change`, if a trial ended since the last call."""
+        memory, hook = self._kresnets, self._kresnets.on_change
+        changed, memory.changed = memory.changed, False
+        if changed and hook is not None:
+            try:
+                hook(self)
+            except Exception:  # a page that cannot be drawn must not cost the search
+                _log.exception("The search goes on, but what was to follow trial %s failed.", self.end_order[-1:])
+
+    # How a trial ends.
+
+    def _awaited(self, trial_id):
+        running = any(trial.trial_id == trial_id for trial in list(self.ongoing_trials.values()))
+        return running or trial_id in self._kresnets.put_back
+
+    def _finish(self, trial):
+        memory, trial_id = self._kresnets, trial.trial_id
+        memory.put_back.discard(trial_id)
+        self._retry_queue = [waiting for waiting in self._retry_queue if waiting != trial_id]
+        if trial.status != TrialStatus.COMPLETED and not trial.message:
+            # Keras Tuner's messages between processes have no place for it: the worker wrote it to the folder.
+            record = read_json(os.path.join(self._get_trial_dir(trial_id), "record.json"))
+            trial.message = record.get("reason") if isinstance(record, dict) else None
+        self._show(trial_id)
+        super().end_trial(trial)
+        trial = self.trials[trial_id]
+        if trial.score is not None and math.isnan(trial.score):
+            trial.score, trial.message = None, trial.message or "NaN: the objective was not a number."
+        self._count_failures()
+        memory.changed = memory.dirty = True
+
+    def _show(self, trial_id):
+        """Give Keras Tuner's display what it lacks, and raises for, when it was silent at the trial's begin."""
+        display, now = self._display, datetime.datetime.now()
+        display.search_start = display.search_start or now
+        display.trial_start.setdefault(trial_id, now)
+        display.trial_number.setdefault(trial_id, list(self.trials).index(trial_id) + 1)
+
+    def _count_failures(self):
+        memory, last = self._kresnets, None
+        for count, trial_id in enumerate(reversed(self.end_order[memory.count_from :]), start=1):
+            trial = self.trials[trial_id]
+            if trial.status != TrialStatus.FAILED or kind_of(trial.message) != (last or kind_of(trial.message)):
+                return
+            last = last or kind_of(trial.message)
+            if count == memory.failures and not memory.stopped_because:
+                message = _last_error(self.trials[self.end_order[-1]].message).rstrip(".") or "no reason was given"
+                memory.stopped_because = (
+                    f"The search stopped since {count} trials in a row failed in the same way, the last with "
+                    f"{message!r}: mend that, then give the same command again."
+                )
+
+    def _fail_killed(self):
+        memory = self._kresnets
+        for trial_id in list(self._retry_queue):
+            if memory.handed.get(trial_id, 0) - self._run_times[trial_id] >= memory.kills:
+                trial = self.trials[trial_id]
+                trial.status = TrialStatus.FAILED
+                trial.message = f"Killed: the process ended while this trial ran, {memory.kills} times: out of memory?"
+                self._finish(trial)
+
+    def _stop(self, tuner_id):
+        self._leave(tuner_id)
+        self._kresnets.told_stop = True
+        return Trial(self.get_space(), trial_id=str(len(self.trials)), status=TrialStatus.STOPPED)
+
+    # Workers.
+
+    def _hear(self, trial_id):
+        for tuner_id, trial in list(self.ongoing_trials.items()):
+            if trial.trial_id == trial_id:
+                self._kresnets.heard[tuner_id] = time.monotonic()
+
+    def _leave(self, tuner_id):
+        """Forget a worker; put its trial, if it had one, back into the queue and return it."""
+        self.tuner_ids.discard(tuner_id)
+        self._kresnets.heard.pop(tuner_id, None)
+        trial = self.ongoing_trials.pop(tuner_id, None)
+        if trial is not None:
+            self._retry_queue.append(trial.trial_id)
+            self._kresnets.put_back.add(trial.trial_id)
+            self._kresnets.dirty = True
+        return trial
+
+
+def _reported(trial, metrics, step):
+    """Return whether a trial has just these results already: a worker reports again where the chief died over it."""
+    for name, value in metrics.items():
+        history = trial.metrics.get_history(name) if trial.metrics.exists(name) else []
+        if not any(seen.step == step and seen.value == [value] for seen in history):
+            return False
+    return bool(metrics)
