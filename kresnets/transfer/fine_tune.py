@@ -34,6 +34,7 @@ def fine_tune(
     class_weight=None,
     epoch=None,
     state_dir=None,
+    initial_epoch=0,
     verbose="auto",
 ):
     """Fine-tune a model by a recipe: the head alone, then the trunk stage by stage, each earlier group at a smaller
@@ -70,6 +71,8 @@ def fine_tune(
         state_dir: folder in which the run's state is kept after each epoch, so that the same call, after an
             interruption at any moment, goes on where it was; at the end `schedule.toml` there says which stage took
             how long (see `Recipe.with_schedule`). Defaults to None.
+        initial_epoch: epoch of the recipe at which to begin, for callers whose callbacks bring the state of those
+            before it (`kresnets.tuning`). Without `state_dir` only, which knows it by itself. Defaults to 0.
         verbose: as in `model.fit`. Defaults to `"auto"`.
 
     Returns:
@@ -89,6 +92,8 @@ def fine_tune(
     """
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
+    if initial_epoch and state_dir is not None:
+        raise ValueError("`initial_epoch` does not go with `state_dir`, which knows where to go on: leave one out.")
     check_cache(cache, recipe)
     callbacks = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     for callback in callbacks:
@@ -157,7 +162,11 @@ def fine_tune(
         history = (cached or model).fit(
             batches,
             epochs=epochs,
-            initial_epoch=0 if state is None else epochs if _is_over(unfreezing, state) else state.initial_epoch,
+            initial_epoch=initial_epoch
+            if state is None
+            else epochs
+            if _is_over(unfreezing, state)
+            else state.initial_epoch,
             validation_data=judged,
             callbacks=[callback for callback in run if callback is not None],
             class_weight=class_weight,

@@ -91,7 +91,7 @@ class Preparation:
     """
 
     def __init__(self, preprocessing, classes, one_hot=False, augment="none", mixup=0.0, seed=0, share=None):
-        self._preprocessing, self._classes, self._one_hot, self._share = preprocessing, classes, one_hot, share
+        self._preprocessing, self._classes, self.one_hot, self._share = preprocessing, classes, one_hot, share
         self._augment = self._mixup = None
         if augment != "none" or mixup:
             from kresnets.data.augment import Mixup, augmentation
@@ -103,7 +103,7 @@ class Preparation:
         images, labels, *weights = batch if self._share is None else self._share(batch)
         on_tensors = not isinstance(images, np.ndarray)
         labels = _in_range(labels, self._classes, on_tensors)
-        if self._one_hot:
+        if self.one_hot:
             labels = _one_hot(labels, self._classes, on_tensors)
         if self._augment:
             images = self._augment(images, draw)

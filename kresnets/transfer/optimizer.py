@@ -298,14 +298,17 @@ def capture(model):
     return arrays | {name: np.array(variable.numpy()) for name, variable in _optimizer_state(model)}
 
 
-def put_back(model, arrays):
-    """Give a model and its optimizer the state that `capture` returned; variables that joined since keep their own.
+def put_back(model, arrays, clock_too=False):
+    """Give a model and its optimizer the state that `capture` returned; weights that it lacks, and variables that joined
+    since, keep their own.
 
-    The step count comes back too, to fit the slots, unless the learning rate is a schedule: its clock goes on.
+    The step count comes back too, to fit the slots, unless the learning rate is a schedule: its clock goes on, but for
+    `clock_too`.
     """
     for index, weight in enumerate(model.weights):
-        _assign(weight, arrays[f"weight/{index}"])
-    clock = core(model.optimizer)._iterations if has_schedule(model.optimizer) else None
+        if f"weight/{index}" in arrays:
+            _assign(weight, arrays[f"weight/{index}"])
+    clock = core(model.optimizer)._iterations if has_schedule(model.optimizer) and not clock_too else None
     for name, variable in _optimizer_state(model):
         if name in arrays and variable is not clock:
             _assign(variable, arrays[name])

@@ -1,3 +1,8 @@
-"""Search over recipes with Keras Tuner: its oracles made sound, on one machine or on many."""
+"""Search over recipes with Keras Tuner: how deep to thaw, how fast each layer learns, how long the head trains alone."""
 
+from kresnets.tuning.hypermodel import RecipeHyperModel as RecipeHyperModel
 from kresnets.tuning.oracle import sound as sound
+from kresnets.tuning.records import read_records as read_records
+from kresnets.tuning.space import Range as Range
+from kresnets.tuning.space import Space as Space
+from kresnets.tuning.tuner import RecipeTuner as RecipeTuner

@@ -8,13 +8,15 @@ import keras
 
 from kresnets.recompute import Recomputing
 from kresnets.transfer.cache.fit import CachedFit
-from kresnets.transfer.cache.store import Store
+from kresnets.transfer.cache.store import SharedStore, Store
 
 _LOG = logging.getLogger("kresnets")
 
 
 def check_cache(cache, recipe):
     """Raise a ValueError for a `cache` that is none, or that the recipe forbids."""
+    if isinstance(cache, SharedStore):
+        return
     if not (cache == "auto" or isinstance(cache, (bool, str, os.PathLike)) and cache != ""):
         raise ValueError(f"`cache` must be 'auto', True, False, or a folder. Received: cache={cache!r}")
     if cache is False and recipe.views > 1:
@@ -52,17 +54,20 @@ def cached_fit(
         return None
     reason = _forbids(recipe) or _not_plain(model)
     if reason:
-        _LOG.log(logging.INFO if cache == "auto" else logging.WARNING, "Training goes uncached: %s", reason)
+        quiet = cache == "auto" or isinstance(cache, SharedStore)
+        _LOG.log(logging.INFO if quiet else logging.WARNING, "Training goes uncached: %s", reason)
         return None
     views = recipe.views if recipe.augment != "none" else 1
     changed = [recipe.augment, recipe.seed] if views > 1 else []
     folder = None if state_dir is None else pathlib.Path(state_dir) / "features"
-    lasting = cache not in ("auto", True)
+    shared = isinstance(cache, SharedStore)
+    lasting = not shared and cache not in ("auto", True)
+    store = cache if shared else Store(cache if lasting else folder, 0 if lasting else None, lasting)
     stages = [name for name, _ in unfreezing.schedule.stages]
     fit = CachedFit(
         model, where, stages, unfreezing.stage_of, recipe.batchnorm, data, prepare, steps, recipe.seed, views,
         always=cache != "auto" or views > 1,
-        store=Store(cache if lasting else folder, 0 if lasting else None, lasting),
+        store=store,
         told=([preprocessing, changed], [preprocessing, []]),
         progress=verbose != 0,
     )  # fmt: skip

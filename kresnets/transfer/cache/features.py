@@ -146,7 +146,7 @@ def extract(head, cuts, source, store, views=1, dtype=None, told=(), progress=Tr
         keys = [_key(head, cut, source, views, kind, told) for cut, kind in zip(cuts, dtypes)]
     found = [store.find(key, shape, kind) for key, shape, kind in zip(keys, shapes, dtypes)]
     if all(array is not None for array in found):
-        return found, _joined([rest for _, *rest in source.batches(0)])
+        return found, source.rest(lambda: _joined([rest for _, *rest in source.batches(0)]))
     cutting.check_same_in_training(head, images[:2])
     made = [store.create(key, shape, kind) for key, shape, kind in zip(keys, shapes, dtypes)]
     title = f"features, {as_text(sum(sizes))}"

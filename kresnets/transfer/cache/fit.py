@@ -164,7 +164,7 @@ class CachedFit:
         if self._sources is None:
             seeds = (self._seed, None)
             self._sources = [
-                source_of(data, prepare, seed, views)
+                source_of(data, prepare, seed, views, self._store.remember)
                 for data, prepare, seed, views in zip(self._data, self._prepare, seeds, (self._views, 1))
                 if data is not None
             ]

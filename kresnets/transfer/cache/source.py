@@ -27,6 +27,7 @@ class Source:
             order of the rows.
         order: function of an epoch that gives the rows of each of its batches.
         identity: function that names the data, or gives None where a later run could not know them again.
+        rest: function of a function that draws what follows the images (labels, weights), which it may save.
     """
 
     count: int
@@ -34,9 +35,14 @@ class Source:
     batches: Callable[[int], Iterable[tuple]]
     order: Callable[[int], list[np.ndarray]]
     identity: Callable[[], str | None]
+    rest: Callable[[Callable], tuple] = lambda make: make()
 
 
-def source_of(data, prepare, seed=None, views=1):
+def _ask(data, what, make):
+    return make()
+
+
+def source_of(data, prepare, seed=None, views=1, remember=_ask):
     """Return the `Source` of what a user trains on.
 
     Args:
@@ -44,15 +50,23 @@ def source_of(data, prepare, seed=None, views=1):
         prepare: the `Preparation` of its batches.
         seed: as that of `Batches`, of the order; None keeps it. Defaults to None.
         views: number of views that will be drawn. Defaults to 1.
+        remember: `Store.remember`.
 
     Raises:
         CannotCache: where the data are others each time they are drawn.
     """
     if isinstance(data, tuple):
-        return _of_arrays(data, prepare, seed)
-    if is_dataset(data) and hasattr(data, "kresnets_rows"):
-        return _of_part(data.kresnets_rows, prepare)
-    return _of_stream(data, prepare, seed, views)
+        source = _of_arrays(data, prepare, seed)
+    elif is_dataset(data) and hasattr(data, "kresnets_rows"):
+        source = _of_part(data.kresnets_rows, prepare)
+    else:
+        source = _of_stream(data, prepare, seed, views, remember)
+    labels = ("labels", getattr(prepare, "one_hot", False))
+    return dataclasses.replace(
+        source,
+        identity=lambda: remember(data, "identity", source.identity),
+        rest=lambda make: remember(data, labels, make),
+    )
 
 
 def _of_arrays(arrays, prepare, seed):
@@ -76,13 +90,13 @@ def _of_part(rows, prepare):
     return Source(len(rows.part), steps, lambda view: _drawn(natural, prepare, view), order, rows.identity)
 
 
-def _of_stream(data, prepare, seed, views):
+def _of_stream(data, prepare, seed, views, remember):
     if not is_dataset(data) and any(
         getattr(type(data), name) is not getattr(Batches.__base__, name) for name in ("on_epoch_begin", "on_epoch_end")
     ):
         raise CannotCache("A PyDataset that does something between epochs may give other images in each.")
-    first = list(_digests(data))
-    again = list(itertools.islice(_digests(data), _LOOKED_AT))
+    first = remember(data, "first pass", lambda: list(_digests(data)))
+    again = remember(data, "second pass", lambda: list(itertools.islice(_digests(data), _LOOKED_AT)))
     fixed = all(one == other for one, other in zip(first, again))
     if not fixed and not set().union(*again) <= set().union(*first):
         raise CannotCache("The pipeline gives other images each time it is drawn: it changes them at random, it seems.")

@@ -61,6 +61,10 @@ class Store:
         self.folder = None if folder is None else pathlib.Path(folder)
         self.limit = memory_limit() if limit is None else limit
 
+    def remember(self, data, what, make):
+        """Return what `make()` gives for some data; a `SharedStore` asks once."""
+        return make()
+
     def needs_file(self, size):
         """Whether an array of `size` bytes becomes a file; raise OSError where it cannot."""
         if size <= self.limit:
@@ -145,6 +149,35 @@ class Store:
             process = re.match(r"\.tmp-(\d+)-", litter.name)
             if process and not _runs(int(process[1])):
                 litter.unlink(missing_ok=True)
+
+
+class SharedStore(Store):
+    """Keep features for many trainings on the same data: files that all of them map, made by the first that needs them.
+
+    What is asked of the data themselves (their name, their labels) is asked once in a process, so a data set must not
+    change meanwhile.
+
+    Args:
+        folder: where the files go, made if needed.
+    """
+
+    def __init__(self, folder):
+        super().__init__(folder, limit=0, lasting=True)
+        self._known = []
+
+    def remember(self, data, what, make):
+        for known, kind, value in self._known:
+            if kind == what and _same(known, data):
+                return value
+        self._known.append((data, what, make()))
+        return self._known[-1][2]
+
+
+def _same(one, other):
+    """Whether these are the same object, or tuples of the same arrays."""
+    if isinstance(one, tuple) and isinstance(other, tuple) and len(one) == len(other):
+        return all(a is b for a, b in zip(one, other))
+    return one is other
 
 
 def _runs(process):

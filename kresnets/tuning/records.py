@@ -1,0 +1,83 @@
+"""What is kept of each trial beside Keras Tuner's own file: how it went, epoch by epoch, and why it ended."""
+
+import csv
+import io
+import os
+import pathlib
+
+from kresnets.tuning.kept import read_json, write_json
+
+COMPLETED, PRUNED, FAILED, RUNNING, REPEATED = "completed", "pruned", "failed", "running", "repeated"
+_STATUS = {"COMPLETED": COMPLETED, "FAILED": FAILED, "INVALID": FAILED, "RUNNING": RUNNING}
+
+
+def write_record(folder, **record):
+    """Write a trial's `record.json`.
+
+    Args:
+        folder: that of the trial.
+        record: `status` (`"completed"`, `"pruned"`, `"failed"`, `"repeated"`), `reason` (a sentence, or None), `started`
+            (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a repeat), `history` (rows of the first
+            repeat).
+    """
+    write_json(os.path.join(folder, "record.json"), record)
+
+
+def read_records(folder):
+    """Return what a search has made so far, one dict a trial in the order of their names.
+
+    Args:
+        folder: the project's folder, `<directory>/<project_name>`; it may belong to a search that runs.
+
+    Returns:
+        List of dicts with `trial_id`, `status` (as above, or `"running"`), `score` or None, `values` (hyperparameter ->
+        value, those that make a difference in the trial), and the entries of `record.json`.
+
+    Example:
+        >>> from kresnets.tuning import read_records
+        >>> read_records("/tmp/no_search_here")
+        []
+    """
+    found = []
+    for path in sorted(pathlib.Path(folder).glob("trial_*/trial.json")):
+        trial = read_json(path)
+        if trial is None:
+            continue
+        told = read_json(path.with_name("record.json")) or {}
+        status = _STATUS.get(trial["status"], RUNNING)
+        if status == COMPLETED:
+            status = told.get("status", COMPLETED)
+        values = {k: v for k, v in trial["hyperparameters"]["values"].items() if not k.startswith("tuner/")}
+        entries = {"reason": None, "started": None, "seconds": None, "epochs": 0, "scores": [], "history": []}
+        if status != RUNNING:
+            entries |= told
+        if status == FAILED and not entries["reason"]:
+            entries["reason"] = trial.get("message")
+        found.append(
+            {**entries, "trial_id": trial["trial_id"], "status": status, "score": trial["score"], "values": values}
+        )
+    return found
+
+
+def as_csv(records, parameters=()):
+    """Return records as CSV text: `trial_id`, `status`, `score`, each hyperparameter, `seconds`, `epochs`, `reason`.
+
+    Args:
+        records: what `read_records` returns.
+        parameters: names of columns that come first among the hyperparameters. Defaults to none.
+
+    Example:
+        >>> from kresnets.tuning.records import as_csv
+        >>> record = {"trial_id": "0", "status": "completed", "score": 0.5, "values": {"ratio": 0.3}}
+        >>> print(as_csv([record]).splitlines()[1])
+        0,completed,0.5,0.3,,,
+    """
+    names = list(dict.fromkeys([*parameters, *(name for record in records for name in record["values"])]))
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["trial_id", "status", "score", *names, "seconds", "epochs", "reason"])
+    for record in records:
+        values = [record["values"].get(name) for name in names]
+        rest = [record.get(name) for name in ("seconds", "epochs", "reason")]
+        writer.writerow([record["trial_id"], record["status"], record["score"], *values, *rest])
+    return text.getvalue()

@@ -1,0 +1,311 @@
+"""What a search chooses among, as data: fields of a `Recipe`, and how deep it thaws."""
+
+import dataclasses
+import math
+import os
+import tomllib
+
+from kresnets.transfer.recipe import Recipe
+
+THAW = "thaw"
+# Set by the search itself, or of no meaning for one: a trial's stages come from `thaw`, and its seed from the search.
+_NOT_SEARCHED = (
+    "stages", "timetable", "seed", "advance", "patience", "max_epochs_per_stage", "restore_best", "ramp",
+)  # fmt: skip
+FIELDS = (THAW, *(field.name for field in dataclasses.fields(Recipe) if field.name not in _NOT_SEARCHED))
+# What makes no difference unless something else has certain values: `(field, test of it)`.
+_ONLY_IF = {
+    "learning_rate": ("head_epochs", lambda value: value > 0),
+    "trunk_learning_rate": (THAW, None),
+    "ratio": (THAW, None),
+    "batchnorm": (THAW, None),
+    "epochs_per_stage": (THAW, None),
+    "warmup": ("schedule", lambda value: value == "cosine"),
+    "views": ("augment", lambda value: value != "none"),
+}
+_RANGE = {"min", "max", "step", "log"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """Say which numbers a field may take.
+
+    Args:
+        min: smallest, included.
+        max: largest, included.
+        step: distance of the numbers from `min` on; a factor, above 1, where `log`. None for all (all whole numbers of
+            a field that counts). Defaults to None.
+        log: whether small and large orders of magnitude are equally likely. Defaults to False.
+    """
+
+    min: float
+    max: float
+    step: float | None = None
+    log: bool = False
+
+    @property
+    def whole(self):
+        """Whether the numbers are whole."""
+        return all(isinstance(value, int) for value in (self.min, self.max, self.step) if value is not None)
+
+    def values(self):
+        """Return all numbers of a whole range."""
+        found, step = [], self.step or (2 if self.log else 1)
+        value = self.min
+        while value <= self.max:
+            found.append(value)
+            value = value * step if self.log else value + step
+        return found
+
+
+DEFAULT = {
+    "learning_rate": {"min": 1e-4, "max": 1e-2, "log": True},
+    "trunk_learning_rate": {"min": 1e-5, "max": 1e-3, "log": True},
+    "ratio": [0.1, 0.3, 0.5, 1.0],
+    "batchnorm": ["frozen", "train"],
+}
+
+
+class Space:
+    """Hold what a search chooses among: field -> choices, range, or one value.
+
+    Fields are those of `kresnets.Recipe` (but for `stages` and the like) and `thaw`: the deepest group or block that
+    learns in the end, the head's name for none of the trunk. The groups above it thaw before it, one after the other.
+    A field that makes no difference in a trial (the ratio where nothing thaws) is not chosen in it.
+
+    Args:
+        fields: dict of field -> list of choices, a `Range` or dict `{min, max, step, log}`, or one value that is kept;
+            or the path of a TOML file of such. What is not named is as in `base`. None for `thaw`, both rates, the
+            ratio and the batch-norm policy. Defaults to None.
+        names: the groups of the network in order, the head last (`kresnets.groups(model)`).
+        base: the `Recipe` that all trials are variations of. Defaults to `Recipe()`.
+        epochs: whole number from 2, or None; with it every trial trains so many epochs in all, however deep it thaws:
+            what the head's stage leaves is divided among the others, and a rest goes to the head. Defaults to None.
+        check: function of a group or block that raises a ValueError where the network lacks it; None looks at `names`
+            alone. Defaults to None.
+
+    Raises:
+        ValueError: for an empty space, an unknown field or group, or a value that no `Recipe` takes; before any trial.
+
+    Example:
+        >>> from kresnets.tuning import Space
+        >>> space = Space({"thaw": ["head", "stage3"], "ratio": [0.3, 1.0]}, ("stem", "stage1", "stage2", "stage3", "head"))
+        >>> space.recipe({"thaw": "stage3", "ratio": 0.3}).stages
+        ('stage3',)
+        >>> space.active({"thaw": "head", "ratio": 0.3})
+        {'thaw': 'head'}
+    """
+
+    def __init__(self, fields, names, base=None, epochs=None, check=None):
+        self.names, self.base, self.epochs = tuple(names), base or Recipe(), epochs
+        self._check_place = check or self._check_group
+        if epochs is not None and (not isinstance(epochs, int) or epochs < 2):
+            raise ValueError(f"`epochs` of a trial must be a whole number from 2. Received: {epochs!r}")
+        if self.base.timetable is not None or self.base.advance != "epochs":
+            raise ValueError("A search takes a recipe of fixed epochs: leave out its timetable, and advance='plateau'.")
+        self.fields = self._read(fields)
+        self._check()
+
+    def _read(self, fields):
+        where = "The space"
+        if isinstance(fields, (str, os.PathLike)):
+            where = f"The space {fields}"
+            try:
+                with open(fields, "rb") as file:
+                    fields = tomllib.load(file)
+            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+                raise ValueError(f"{where} is no TOML file: {error}.") from None
+        if fields is None:
+            fields = {THAW: [self.names[-1], *reversed(self.names[1:-1])], **DEFAULT}
+        if not isinstance(fields, dict) or not fields:
+            raise ValueError(
+                f"{where} must name at least one field with its choices, such as thaw = ['head', 'stage4']. Received: "
+                f"{fields!r}"
+            )
+        return {name: self._field(where, name, value) for name, value in fields.items()}
+
+    def _field(self, where, name, value):
+        if name not in FIELDS:
+            raise ValueError(f"{where} names {name!r}, which is no field: use {', '.join(FIELDS)}.")
+        if name == "epochs_per_stage" and self.epochs is not None:
+            raise ValueError(f"{where} names epochs_per_stage, which `epochs` says already: leave one of them out.")
+        if isinstance(value, dict):
+            if not {"min", "max"} <= value.keys() <= _RANGE:
+                raise ValueError(
+                    f"{where}: the range of {name!r} must have min and max, and may have step and log. Received: {value!r}"
+                )
+            value = Range(**value)
+        if isinstance(value, Range):
+            return _checked_range(where, name, value)
+        choices = list(value) if isinstance(value, (list, tuple)) else [value]
+        plain = all(isinstance(choice, (str, int, float)) for choice in choices)
+        if not choices or not plain or len({type(choice) is str for choice in choices}) > 1:
+            raise ValueError(
+                f"{where}: {name!r} must have numbers or names to choose from, of one kind, or a range "
+                f"{{min, max}}. Received: {value!r}"
+            )
+        if any(isinstance(choice, float) for choice in choices):
+            choices = [float(choice) for choice in choices]  # Keras Tuner takes no mixture
+        return tuple(dict.fromkeys(choices))
+
+    def _check_group(self, name):
+        group = name.rpartition("_block")[0] or name if isinstance(name, str) else name
+        if group not in self.names:
+            raise ValueError(f"The network has no group {name!r}: use {', '.join(self.names)}, or a block of one.")
+
+    def _check(self):
+        for name in self.fields.get(THAW, ()):
+            self._check_place(name)
+        for name, allowed in self.fields.items():
+            if name == THAW:
+                continue
+            for value in (allowed.min, allowed.max) if isinstance(allowed, Range) else allowed:
+                try:
+                    dataclasses.replace(self.base, stages=(self.names[-2],), **{name: value})
+                except ValueError as error:
+                    raise ValueError(f"The space: {error}") from None
+        if self.epochs is not None and self._most("head_epochs") >= self.epochs and self.deepest() > 0:
+            raise ValueError(
+                f"Trials of {self.epochs} epochs leave none to the trunk after {self._most('head_epochs')} of the head: "
+                "give more epochs, or fewer head_epochs."
+            )
+        nothing = self.names[-1] in self.fields.get(THAW, ()) and self._least("head_epochs") == 0
+        if nothing and self.epochs is None:
+            raise ValueError(
+                f"Where thaw is {self.names[-1]!r} and head_epochs 0 nothing would learn: start head_epochs at 1, or leave "
+                f"{self.names[-1]!r} out."
+            )
+        if not self._some_difference():
+            raise ValueError("The space holds one recipe alone: give at least one field two choices, or a range.")
+
+    def _most(self, name):
+        allowed = self.fields.get(name, (getattr(self.base, name),))
+        return allowed.max if isinstance(allowed, Range) else max(allowed)
+
+    def _least(self, name):
+        allowed = self.fields.get(name, (getattr(self.base, name),))
+        return allowed.min if isinstance(allowed, Range) else min(allowed)
+
+    def deepest(self):
+        """Return how many stages the deepest thawing has."""
+        return max(len(self.stages(name)) for name in self.fields.get(THAW, (self.names[1],)))
+
+    def _some_difference(self):
+        return any(isinstance(allowed, Range) or len(allowed) > 1 for allowed in self.fields.values())
+
+    def stages(self, thaw):
+        """Return the groups that thaw one after the other down to `thaw`."""
+        if thaw == self.names[-1]:
+            return ()
+        group = thaw if thaw in self.names else thaw.rpartition("_block")[0]
+        above = self.names[self.names.index(group) + 1 : -1]
+        return (*reversed(above), thaw)
+
+    def condition(self, name):
+        """Return `(field, its values)` under which a field makes a difference, or None where it always does, or where
+        what it hangs on is not searched."""
+        # With `epochs` the head alone trains for all of them at its rate, whatever `head_epochs`.
+        rules = _ONLY_IF if self.epochs is None else {**_ONLY_IF, "head_epochs": (THAW, None), "learning_rate": None}
+        if not rules.get(name):
+            return None
+        parent, matters = rules[name]
+        if parent not in self.fields:
+            return None
+        allowed = self.fields[parent]
+        values = allowed.values() if isinstance(allowed, Range) else allowed
+        matters = matters or (lambda value: value != self.names[-1])
+        return parent, [value for value in values if matters(value)]
+
+    def ordered(self):
+        """Return the fields, each after the one that it hangs on."""
+        first = [name for name in (THAW, "head_epochs", "schedule", "augment") if name in self.fields]
+        return [*first, *(name for name in self.fields if name not in first)]
+
+    def active(self, values):
+        """Return those of a trial's values that make a difference in it."""
+        found = {}
+        for name in self.ordered():
+            condition = self.condition(name)
+            if name in values and (condition is None or found.get(condition[0]) in condition[1]):
+                found[name] = values[name]
+        return found
+
+    def recipe(self, values, seed=None):
+        """Return the `Recipe` of a trial.
+
+        Args:
+            values: dict of field -> value; what is missing is as in `base`.
+            seed: of the recipe. Defaults to None, that of `base`.
+        """
+        values = self.active(values)
+        changed = {name: value for name, value in values.items() if name != THAW}
+        if THAW in values:
+            changed["stages"] = self.stages(values[THAW])
+        if seed is not None:
+            changed["seed"] = seed
+        stages = changed.get("stages", self.base.stages)
+        if self.epochs is not None and stages == ():
+            changed["head_epochs"] = self.epochs
+        recipe = dataclasses.replace(self.base, **changed)
+        if self.epochs is None or stages == ():
+            return recipe
+        trunk = len(recipe.staging(self.names).stages) - bool(recipe.head_epochs)
+        each = (self.epochs - recipe.head_epochs) // trunk
+        if not each:
+            raise ValueError(
+                f"{self.epochs} epochs are too few for {recipe.head_epochs} of the head and {trunk} stages of the trunk."
+            )
+        head = self.epochs - each * trunk if recipe.head_epochs else 0
+        return dataclasses.replace(recipe, head_epochs=head, epochs_per_stage=each)
+
+    def declare(self, hp):
+        """Declare the fields on Keras Tuner's `HyperParameters`, with their conditions."""
+        for name in self.ordered():
+            condition = self.condition(name)
+            if condition is None:
+                _declare(hp, name, self.fields[name])
+            elif condition[1]:
+                with hp.conditional_scope(condition[0], condition[1]):
+                    _declare(hp, name, self.fields[name])
+
+    def as_data(self):
+        """Return the space as JSON can say it."""
+        return {
+            name: dataclasses.asdict(allowed) if isinstance(allowed, Range) else list(allowed)
+            for name, allowed in self.fields.items()
+        }
+
+
+def _checked_range(where, name, found):
+    numbers = [value for value in (found.min, found.max, found.step) if value is not None]
+    if any(
+        isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) for value in numbers
+    ):
+        raise ValueError(f"{where}: the range of {name!r} must be numbers. Received: {found}")
+    if name == THAW or isinstance(getattr(Recipe(), name), str):
+        raise ValueError(f"{where}: {name!r} has names to choose from, no range. Received: {found}")
+    low = found.min <= 0 if found.log else False
+    if found.min >= found.max or low or found.step is not None and found.step <= (1 if found.log else 0):
+        raise ValueError(
+            f"{where}: the range of {name!r} must rise from min to max{', above 0' if found.log else ''}, by a step "
+            f"above {1 if found.log else 0}. Received: {found}"
+        )
+    if isinstance(getattr(Recipe(), name), int) and not found.whole:
+        raise ValueError(f"{where}: {name!r} counts: its range must be of whole numbers. Received: {found}")
+    if not isinstance(getattr(Recipe(), name), int) and found.whole:
+        step = None if found.step is None else float(found.step)
+        return Range(float(found.min), float(found.max), step, found.log)
+    return found
+
+
+def _declare(hp, name, allowed):
+    if not isinstance(allowed, Range):
+        if len(allowed) == 1:
+            hp.Fixed(name, allowed[0])
+        else:
+            hp.Choice(name, list(allowed))
+        return
+    options = {"sampling": "log"} if allowed.log else {}
+    if allowed.step is not None:
+        options["step"] = allowed.step
+    (hp.Int if allowed.whole else hp.Float)(name, allowed.min, allowed.max, **options)

@@ -1,0 +1,429 @@
+"""A Keras Tuner tuner that does nothing twice: frozen features, common first stages and equal trials are shared."""
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import pathlib
+import time
+
+import keras
+import keras_tuner
+
+from kresnets.transfer.cache.store import SharedStore
+from kresnets.tuning import stages
+from kresnets.tuning.chief import Worker, heartbeat, serve
+from kresnets.tuning.hypermodel import RecipeHyperModel
+from kresnets.tuning.kept import is_chief
+from kresnets.tuning.oracle import sound
+from kresnets.tuning.prune import Pruning, best_so_far
+from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
+
+_BUDGET = "tuner/epochs"  # Hyperband's: train up to this epoch
+
+
+class RecipeTuner(keras_tuner.Tuner):
+    """Search over recipes with any oracle of Keras Tuner, each trial for what is new in it alone.
+
+    What frozen layers give is computed once for all trials (files in the project's folder, mapped by all processes). A
+    trial whose first stages another one had already takes them over; one that is equal to another takes its score;
+    one that Hyperband promotes goes on where it was. The results are those of a plain tuner with `RecipeHyperModel`,
+    up to rounding, but for trials that are pruned.
+
+    The oracle is made sound (`kresnets.tuning.sound`): a search that was killed goes on with the same script. TensorFlow
+    keeps some memory of every function that it traced (5 to 20 MB a small trial), whatever Keras clears: a long search
+    runs best under `apps/search.py`, whose trials are in a process that is replaced when it has grown.
+
+    Args:
+        hypermodel: a `RecipeHyperModel`.
+        oracle: any `keras_tuner.Oracle`.
+        directory: as of `keras_tuner.Tuner`. Defaults to None, the current one.
+        project_name: as of `keras_tuner.Tuner`. Defaults to `"search"`.
+        overwrite: as of `keras_tuner.Tuner`. Defaults to False.
+        executions_per_trial: repeats with other seeds; the score is their mean. Defaults to 1.
+        prune: share of the other trials that may be better before one is given up, 0..1: 0.5 is the median rule; None
+            gives up none. The stage of the head is always trained. Defaults to None.
+        share: whether features and stages are shared. Defaults to True.
+        failures: so many failed trials of the same kind in a row end the search. Defaults to 3.
+        deadline: seconds without a sign of life after which a worker on another machine counts as dead. Defaults to 60.
+        seed: of the oracle; None for its own. Defaults to None.
+        on_change: function of the oracle, called after each trial. Defaults to None.
+        leave: function without arguments, asked before each trial whether to return from `search` although it is not
+            over; `finished` is then False. Defaults to None.
+
+    Raises:
+        ValueError: for arguments out of their range.
+
+    Example:
+        >>> import keras_tuner, kresnets, numpy as np
+        >>> from kresnets.tuning import RecipeHyperModel, RecipeTuner
+        >>> x, y = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3)), np.arange(8) % 2
+        >>> build = lambda: kresnets.CifarResNet20(classes=2, input_shape=(16, 16, 3))
+        >>> base = kresnets.Recipe(augment="none")
+        >>> hypermodel = RecipeHyperModel(build, {"thaw": "head", "learning_rate": [1e-3, 1e-2]}, base, epochs=2)
+        >>> oracle = keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=4)
+        >>> tuner = RecipeTuner(hypermodel, oracle, directory="/tmp/kresnets_search", overwrite=True)
+        >>> tuner.search((x, y), (x, y), verbose=0)
+        >>> len(tuner.oracle.trials), tuner.best_recipe().head_epochs
+        (2, 2)
+    """
+
+    def __init__(
+        self,
+        hypermodel,
+        oracle,
+        directory=None,
+        project_name="search",
+        overwrite=False,
+        executions_per_trial=1,
+        prune=None,
+        share=True,
+        failures=3,
+        deadline=60.0,
+        seed=None,
+        on_change=None,
+        leave=None,
+    ):
+        if not isinstance(hypermodel, RecipeHyperModel):
+            raise ValueError(f"RecipeTuner takes a RecipeHyperModel. Received: {hypermodel!r}")
+        if prune is not None and not 0 < prune <= 1:
+            raise ValueError(f"`prune` must be a share above 0 and up to 1, or None. Received: {prune!r}")
+        sound(oracle, failures, deadline, seed=seed, on_change=on_change)
+        self._prune, self._leave, self._share = prune, leave, share
+        self._reasons, self._store, self.finished = {}, None, False
+        super().__init__(
+            oracle, hypermodel, directory=directory, project_name=project_name, overwrite=overwrite,
+            executions_per_trial=executions_per_trial,
+        )  # fmt: skip
+        if self._is_worker():
+            self.oracle = Worker(oracle)
+
+    def _populate_initial_space(self):
+        # Keras Tuner would build the network once for each condition of the space to find them out.
+        hp = self.oracle.get_space()
+        self.hypermodel.declare_hyperparameters(hp)
+        self.oracle.update_space(hp)
+
+    def search(self, train=None, validation=None, *, splits=None, callbacks=(), epoch=None, verbose="auto"):
+        """Run trials until the oracle has enough.
+
+        Args:
+            train: as of `kresnets.fine_tune`. The chief of several processes needs none.
+            validation: likewise; part of what may be learned from, never of the test data. Defaults to None.
+            splits: list of pairs `(train, validation)` in place of both: each trial trains on each of them (k folds, or
+                several random splits), and its score is the mean. Defaults to None.
+            callbacks: Keras callbacks for each training, copied for each. Defaults to ().
+            epoch: as of `fine_tune`. Defaults to None.
+            verbose: as of `keras_tuner.Tuner.search`: 0 prints nothing. Defaults to `"auto"`.
+
+        Raises:
+            ValueError: where another process searches in the same folder, or there are no data to train on.
+        """
+        if is_chief():
+            with self._alone():
+                self.oracle.verbose = verbose
+                self.save()
+                serve(self.oracle)
+            self.finished = True
+            return
+        splits = [(train, validation)] if splits is None else list(splits)
+        if any(part is None for split in splits for part in split):
+            raise ValueError("A search needs training and validation data: give both, or `splits` of both.")
+        if not self._is_worker():
+            self.oracle.verbose = verbose
+        with contextlib.nullcontext() if self._is_worker() else self._alone():
+            try:
+                super().search(splits, callbacks=list(callbacks), epoch=epoch)
+                self.finished = True
+            except _Leave:
+                pass
+
+    @contextlib.contextmanager
+    def _alone(self):
+        """Hold a lock on the project's folder."""
+        import fcntl
+
+        lock = os.open(self.project_dir, os.O_RDONLY)  # the folder itself: there is no file to leave behind
+        try:
+            for _ in range(50):  # a killed process may hold it while the system takes its memory back
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except OSError:
+                    time.sleep(0.1)
+            else:
+                raise ValueError(
+                    f"Another search is running in {self.project_dir}: wait for it, or give another folder."
+                )
+            yield
+        finally:
+            os.close(lock)
+
+    def pre_create_trial(self):
+        if self._leave is not None and self._leave():
+            raise _Leave
+
+    def on_trial_end(self, trial):
+        if trial.trial_id in self._reasons:
+            trial.message = self._reasons.pop(trial.trial_id)
+        super().on_trial_end(trial)
+
+    def run_trial(self, trial, splits, callbacks=(), epoch=None):
+        """Train one trial, on each split and with each seed; see `keras_tuner.Tuner.run_trial`."""
+        began = time.time()
+        try:
+            with heartbeat(self.oracle, trial.trial_id):
+                metrics, record = self._run(trial, splits, list(callbacks), epoch)
+        except KeyboardInterrupt:
+            if not self._is_worker():
+                self.oracle.give_back(trial.trial_id)
+            raise
+        except keras_tuner.errors.FatalError:
+            raise
+        except Exception as error:  # whatever one recipe does to a training, the others are to be tried
+            self._reasons[trial.trial_id] = reason = _reason(error)
+            self._write_record(trial, began, {"status": FAILED, "reason": reason})
+            raise keras_tuner.errors.FailedTrialError(reason) from error
+        self._write_record(trial, began, record)
+        return metrics
+
+    def _write_record(self, trial, began, record):
+        full = {"reason": None, "epochs": 0, "scores": [], "history": []} | record
+        write_record(self.get_trial_dir(trial.trial_id), started=began, seconds=round(time.time() - began, 3), **full)
+
+    def _run(self, trial, splits, callbacks, epoch):
+        values, budget = self._values(trial), trial.hyperparameters.values.get(_BUDGET)
+        records = read_records(self.project_dir)
+        for other in records if self._share else ():
+            if other["status"] == COMPLETED and other["trial_id"] != trial.trial_id and budget is None:
+                if self.hypermodel.space.active(other["values"]) == values:
+                    reason = f"Equal to trial {other['trial_id']}, whose score it has."
+                    told = self.oracle.get_trial(other["trial_id"]).metrics.metrics
+                    metrics = {name: history.get_best_value() for name, history in told.items()}
+                    return metrics, {"status": REPEATED, "reason": reason, "scores": other["scores"]}
+        curves = [
+            best_so_far(record["history"], self.oracle.objective)
+            for record in records
+            if record["status"] in (COMPLETED, PRUNED) and record["trial_id"] != trial.trial_id
+        ]
+        runs = []
+        for number in range(len(splits) * self.executions_per_trial):
+            run = self._train(trial, values, budget, splits, number, callbacks, epoch, curves if not number else None)
+            if not runs or self.oracle.objective.better_than(run.best_value, min_run(runs, self.oracle.objective)):
+                stages.write_state(self._checkpoint(trial), {}, [], run.best)
+            runs.append(run)
+            if run.pruned:
+                break
+        first = runs[0]
+        record = {
+            "status": PRUNED if first.pruned else COMPLETED,
+            "reason": first.pruned,
+            "epochs": sum(run.trained for run in runs),
+            "scores": [run.best_value for run in runs],
+            "history": first.rows,
+        }
+        return [run.metrics for run in runs], record
+
+    def _values(self, trial):
+        given = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
+        return self.hypermodel.space.active(given)
+
+    def _checkpoint(self, trial):
+        return pathlib.Path(self.get_trial_dir(trial.trial_id)) / "checkpoint.npz"
+
+    def _train(self, trial, values, budget, splits, number, callbacks, epoch, curves):
+        split, execution = number % len(splits), number // len(splits)
+        hypermodel = self.hypermodel
+        seed = hypermodel.space.base.seed + execution
+        recipe = hypermodel.space.recipe(values, seed)
+        keras.backend.clear_session()
+        model = hypermodel.make(seed)
+        pruning = None
+        if self._prune is not None and curves is not None and budget is None:
+            pruning = Pruning(self.oracle.objective, curves, self._prune, _first_epochs(recipe, hypermodel.names))
+        keep = _Keep(self, trial, recipe, model, number, split, budget) if stages.shares(recipe) else None
+        run = _Run(self.oracle.objective, recipe, model, hypermodel, pruning, keep, budget)
+        callbacks = self._deepcopy_callbacks(callbacks)
+        self._configure_tensorboard_dir(callbacks, trial, number)
+        if run.initial_epoch < run.epochs:
+            train, validation = splits[split]
+            hypermodel.train(
+                model, recipe, train, validation, cache=self._features() if self._share else False,
+                callbacks=[run, *callbacks], epoch=epoch, initial_epoch=run.initial_epoch,
+            )  # fmt: skip
+        return run
+
+    def _features(self):
+        if self._store is None:
+            self._store = SharedStore(os.path.join(self.project_dir, "features"))
+        return self._store
+
+    def load_model(self, trial):
+        model = self._try_build(trial.hyperparameters)
+        found = stages.read_state(self._checkpoint(trial))
+        if found is None:  # a trial that took the score of an equal one
+            values = self._values(trial)
+            for other in read_records(self.project_dir):
+                if other["status"] == COMPLETED and self.hypermodel.space.active(other["values"]) == values:
+                    found = stages.read_state(self._checkpoint(self.oracle.get_trial(other["trial_id"])))
+        if found is None:
+            raise ValueError(f"Trial {trial.trial_id} left no weights: its status is {trial.status}.")
+        stages.assign(model, found[2][1])
+        softmax = getattr(model.layers[-1], "activation", None) is keras.activations.softmax
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
+        model.compile(loss=loss, metrics=["accuracy"])
+        return model
+
+    def best_recipe(self):
+        """Return the `Recipe` of the best trial.
+
+        Raises:
+            ValueError: where no trial has been completed.
+        """
+        trial = self.oracle.get_best_trials(1)
+        if not trial or trial[0].status != "COMPLETED":
+            raise ValueError("No trial has been completed yet: search first.")
+        return self.hypermodel.recipe(trial[0].hyperparameters)
+
+    def clear(self):
+        """Remove what trials share: features and stages. Scores, records and the best weights of each trial stay."""
+        import shutil
+
+        for name in ("features", "stages"):
+            shutil.rmtree(os.path.join(self.project_dir, name), ignore_errors=True)
+
+
+class _Leave(Exception):
+    """Leave the search between two trials."""
+
+
+def min_run(runs, objective):
+    """Return the best value among runs."""
+    best = runs[0].best_value
+    for run in runs[1:]:
+        best = run.best_value if objective.better_than(run.best_value, best) else best
+    return best
+
+
+def _first_epochs(recipe, names):
+    """Return how many epochs a trial trains at the least: its first stage, or half of its only one."""
+    ends = list(stages.ends(recipe, names))
+    return ends[0] if len(ends) > 1 else max(1, ends[0] // 2)
+
+
+def _reason(error):
+    name = type(error).__name__
+    if isinstance(error, FloatingPointError):
+        name = "NaN"
+    elif isinstance(error, MemoryError) or name == "ResourceExhaustedError":
+        name = "OutOfMemory"
+    return f"{name}: {' '.join(str(error).split())[:500] or 'no more was said'}"
+
+
+class _Keep:
+    """Find where a training may begin, and leave its states for others.
+
+    States lie in `stages/`, named by all that led to them; the state that a promoted trial goes on from lies with the
+    trial that was promoted.
+    """
+
+    def __init__(self, tuner, trial, recipe, model, number, split, budget):
+        self._tuner, self._trial, self._recipe, self._number = tuner, trial, recipe, number
+        self._split, self._budget, self._share = split, budget, tuner._share
+        self._ends = stages.ends(recipe, tuner.hypermodel.names)
+        self.learnt = stages.Learnt(model, tuner.hypermodel.groups)
+
+    def _path(self, epochs):
+        """Return where the state after so many epochs lies, or None where no other trial can meet it."""
+        told = self._ends.get(epochs)
+        if not self._share or told is None or not stages.can_meet(self._tuner.hypermodel.space, told):
+            return None
+        text = json.dumps([told, self._split], sort_keys=True)
+        name = hashlib.sha256(text.encode()).hexdigest()[:24]
+        return pathlib.Path(self._tuner.project_dir) / "stages" / f"{name}.npz"
+
+    def _of_trial(self, trial_id):
+        return pathlib.Path(self._tuner.get_trial_dir(trial_id)) / f"state-{self._number}.npz"
+
+    def found(self, most):
+        """Return the longest way that was gone already, of `most` epochs at the most, or None."""
+        values = self._trial.hyperparameters.values
+        if "tuner/trial_id" in values:
+            promoted = stages.read_state(self._of_trial(values["tuner/trial_id"]))
+            if promoted is not None:
+                return promoted
+        for epochs in sorted(self._ends, reverse=True):
+            path = self._path(epochs) if epochs < most else None
+            if path is not None and (state := stages.read_state(path)) is not None:
+                return state
+        return None
+
+    def leave(self, epochs, most, stage, rows, best):
+        """Write the state after so many epochs, if somebody may want it."""
+        path = self._path(epochs) if epochs < most else None
+        if epochs == most and self._budget is not None:
+            path = self._of_trial(self._trial.trial_id)
+        if path is not None and not path.exists():
+            stages.write_state(path, self.learnt.state(stage), rows, best)
+
+
+class _Run(keras.callbacks.Callback):
+    """Follow one training of a trial: begin it where another one got to, note it, keep its best weights, end it."""
+
+    def __init__(self, objective, recipe, model, hypermodel, pruning, keep, budget):
+        super().__init__()
+        self._objective, self._pruning, self._keep = objective, pruning, keep
+        self._stages = [(end, told["stages"][-1][0]) for end, told in stages.ends(recipe, hypermodel.names).items()]
+        self.epochs = min(self._stages[-1][0], budget or math.inf)
+        self._learnt = keep.learnt if keep else stages.Learnt(model, hypermodel.groups)
+        self.rows, self.best, self.pruned, self.trained, self._state = [], (None, {}), None, 0, None
+        found = keep.found(self.epochs) if keep else None
+        if found is not None:
+            self._state, self.rows, self.best = found
+        self.initial_epoch = len(self.rows)
+
+    @property
+    def best_value(self):
+        """The objective in the best epoch."""
+        return self._objective.get_value(self.rows[self.best[0]])
+
+    @property
+    def metrics(self):
+        """All that the best epoch measured."""
+        left_out = ("epoch", "stage", "seconds")
+        return {name: value for name, value in self.rows[self.best[0]].items() if name not in left_out} | (
+            {} if self._objective.name in self.rows[self.best[0]] else {self._objective.name: self.best_value}
+        )
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._began = time.perf_counter()
+        if self._state is not None:  # by now the optimizer is built on what this epoch trains
+            stages.surgery.put_back(self.model, self._state, clock_too=True)
+            self._state = None
+
+    def on_epoch_end(self, epoch, logs=None):
+        stage = next(group for end, group in self._stages if epoch < end)
+        numbers = {name: float(value) for name, value in (logs or {}).items()}
+        for name in ("loss", "val_loss"):
+            if not math.isfinite(numbers.get(name, 0.0)):
+                raise FloatingPointError(f"the {name} was {numbers[name]} in epoch {epoch} ({stage}).")
+        if not self._objective.has_value(numbers):
+            raise ValueError(
+                f"The objective {self._objective.name!r} is none of what is measured: {', '.join(numbers)}."
+            )
+        self.rows.append(
+            {"epoch": epoch, "stage": stage, "seconds": round(time.perf_counter() - self._began, 3), **numbers}
+        )
+        self.trained += 1
+        value = self._objective.get_value(numbers)
+        if self.best[0] is None or self._objective.better_than(value, self.best_value):
+            self.best = (epoch, self._learnt.weights(stage))
+        if self._keep:
+            self._keep.leave(epoch + 1, self.epochs, stage, self.rows, self.best)
+        if epoch + 1 >= self.epochs:
+            self.model.stop_training = True
+        elif self._pruning:
+            self.pruned = self._pruning.verdict(self.best_value, epoch + 1)
+            if self.pruned:
+                self.model.stop_training = True
