@@ -45,7 +45,7 @@ def is_finished(run, arguments, overwrite):
         raise ValueError(
             f"{config} is damaged or none of finetune's: give another --out, or --overwrite to replace the run."
         ) from None
-    earlier = {"recompute": False} | earlier  # of before there was such an option
+    earlier = {"recompute": False, "recipe": None} | earlier  # of before there were such options
     if earlier != arguments:
         if overwrite:
             return False

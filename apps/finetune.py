@@ -19,6 +19,7 @@ import warnings
 
 import _common
 import _machines
+import _network
 import _run_folder
 
 # Options that do not change what is trained.
@@ -84,6 +85,11 @@ def _parser():
     _machines.add_options(parser)
     recipe = parser.add_argument_group("recipe", "defaults are those of kresnets.Recipe")
     add = recipe.add_argument
+    add(
+        "--recipe",
+        metavar="FILE",
+        help="a JSON file of fields, such as the best_recipe.json of a search; options go before it",
+    )
     add("--head-epochs", type=_whole)
     add(
         "--stages",
@@ -136,7 +142,7 @@ def _train(run, options, arguments, command, machines):
     from kresnets.devices import Devices, all_devices, apart, disconnect
     from kresnets.hardware import fast_dtype
 
-    spec, recipe = _spec(options.model), _recipe(options)
+    spec, recipe = _network.spec_of(options.model), _recipe(options)
     if options.recompute and recipe.views > 1:
         raise ValueError(
             f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
@@ -157,7 +163,7 @@ def _train(run, options, arguments, command, machines):
             )
         keras.utils.set_random_seed(options.seed)
         with devices.scope():
-            model = _model(spec, options.weights, options.size, len(data.class_names))
+            model = _network.with_trunk(spec, options.weights, options.size, len(data.class_names))
             model = kresnets.recompute(model) if options.recompute else model
         found = None
         if options.learning_rate == "find":
@@ -270,6 +276,8 @@ def _recipe(options):
         for field in dataclasses.fields(Recipe)
         if getattr(options, field.name, None) not in (None, "find")
     }
+    if options.recipe:
+        given = _network.read_recipe(options.recipe) | given
     if (given.get("schedule") or "").endswith(".toml"):
         refused = sorted(
             {"head_epochs", "stages", "epochs_per_stage", "advance", "patience", "max_epochs_per_stage", "ramp"}
@@ -339,36 +347,6 @@ def _check_plan(spec, recipe):
         ((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1)
     )
     kresnets.StagedUnfreezing(recipe.staging(names), recipe.batchnorm).check(Layout(names, tuple(places)))
-
-
-def _spec(name):
-    import kresnets
-
-    if name not in kresnets.SPECS:
-        raise ValueError(f"There is no network {name!r}: use one of {', '.join(kresnets.list_models())}.")
-    return kresnets.SPECS[name]
-
-
-def _model(spec, weights, size, classes):
-    """Build the network with its own head on the trunk of the weights: none, imagenet, a file, or another run.
-
-    Without a size it is that of the weights: what a run was trained at, or what their `Preprocessing` says.
-    """
-    import kresnets
-
-    build = getattr(kresnets, spec.name)
-    a_run = (pathlib.Path(weights) / "config.json").is_file()
-    if a_run:
-        source, _, _ = _common.load_run(weights)
-        size = size or source.input_shape[1]
-    else:
-        shape = size and (size, size, 3)
-        source = build(weights=None if weights == "none" else weights, input_shape=shape, classes=classes)
-        size = size or kresnets.preprocessing_of(source).size or spec.input_size
-        if source.input_shape[1] == size:
-            return source
-    model = build(weights=None, input_shape=(size, size, 3), classes=classes)
-    return kresnets.copy_trunk(source, model)
 
 
 def _data_notes(data):

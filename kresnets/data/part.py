@@ -60,6 +60,44 @@ class Part:
         """Return the number of images of each class as a dict, class name -> count."""
         return dict(zip(self.class_names, np.bincount(self.labels, minlength=len(self.class_names)).tolist()))
 
+    def subset(self, rows):
+        """Return a part of this part.
+
+        Args:
+            rows: sequence of int, which images, in this order.
+
+        Example:
+            >>> from kresnets.data import Part
+            >>> Part(["a", "b"], [0, 1], [b"GIF", b"PNG"], ["cat", "dog"]).subset([1]).ids
+            ('b',)
+        """
+        contents = self._contents.numpy()
+        chosen = [os.fsdecode(contents[row]) if self._files else contents[row] for row in rows]
+        return Part([self.ids[row] for row in rows], self.labels[list(rows)], chosen, self.class_names, self._progress)
+
+    def joined(self, other):
+        """Return a part of the images of both.
+
+        Args:
+            other: a `Part` of the same classes.
+
+        Raises:
+            ValueError: where the classes differ, or one holds files and the other bytes.
+
+        Example:
+            >>> from kresnets.data import Part
+            >>> Part(["a"], [0], [b"GIF"], ["cat", "dog"]).joined(Part(["b"], [1], [b"PNG"], ["cat", "dog"])).counts()
+            {'cat': 1, 'dog': 1}
+        """
+        if self.class_names != other.class_names or self._files != other._files:
+            raise ValueError(
+                f"Parts of the same classes and kind can be joined. Received: {self.class_names} and {other.class_names}."
+            )
+        contents = [*self._contents.numpy(), *other._contents.numpy()]
+        contents = [os.fsdecode(content) if self._files else content for content in contents]
+        labels = np.concatenate([self.labels, other.labels])
+        return Part((*self.ids, *other.ids), labels, contents, self.class_names, self._progress)
+
     def batches(self, batch_size, size, crop=1.0, shuffle_seed=None, epoch=None, cache="auto"):
         """Return the part's batches as a tf.data pipeline of known cardinality.
 

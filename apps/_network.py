@@ -1,0 +1,58 @@
+"""The network that an app trains: its row, its trunk from weights, its recipe from a file."""
+
+import dataclasses
+import json
+import pathlib
+
+import _common
+
+
+def spec_of(name):
+    """Return the row of a network."""
+    import kresnets
+
+    if name not in kresnets.SPECS:
+        raise ValueError(f"There is no network {name!r}: use one of {', '.join(kresnets.list_models())}.")
+    return kresnets.SPECS[name]
+
+
+def with_trunk(spec, weights, size, classes):
+    """Build the network with its own head on the trunk of the weights: none, imagenet, a file, or another run.
+
+    Without a size it is that of the weights: what a run was trained at, or what their `Preprocessing` says.
+    """
+    import kresnets
+
+    build = getattr(kresnets, spec.name)
+    a_run = (pathlib.Path(weights) / "config.json").is_file()
+    if a_run:
+        source, _, _ = _common.load_run(weights)
+        size = size or source.input_shape[1]
+    else:
+        shape = size and (size, size, 3)
+        source = build(weights=None if weights == "none" else weights, input_shape=shape, classes=classes)
+        size = size or kresnets.preprocessing_of(source).size or spec.input_size
+        if source.input_shape[1] == size:
+            return source
+    model = build(weights=None, input_shape=(size, size, 3), classes=classes)
+    return kresnets.copy_trunk(source, model)
+
+
+def read_recipe(path):
+    """Return the fields of a recipe from a JSON file, such as a search's `best_recipe.json`."""
+    from kresnets import Recipe
+
+    try:
+        fields = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Recipe)})
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} is no recipe: it must be a JSON object of fields of kresnets.Recipe ({error})."
+        ) from None
+    if not isinstance(fields, dict) or unknown:
+        raise ValueError(f"{path} is no recipe: {', '.join(unknown) or 'a list'} is no field of kresnets.Recipe.")
+    try:
+        Recipe(**fields)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return fields

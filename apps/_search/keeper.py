@@ -1,0 +1,84 @@
+"""The process that stays: it runs the search in a child, and starts another one where the first has grown or was killed.
+
+TensorFlow keeps memory of each function that it traced, whatever Keras clears; and a system that runs out of memory kills
+the process that trains. Neither is to end a search: all that matters is on disk, and the next child goes on.
+"""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+
+CHILD = "KRESNETS_SEARCH_CHILD"
+AGAIN = 75  # the child's exit code: more is to be done, in a fresh process
+MOST_DEATHS = 9  # in a row: three trials, each of them three times
+
+
+def is_child():
+    """Whether this process is the one that trains."""
+    return CHILD in os.environ
+
+
+def keep(script, argv, ended):
+    """Run children until one ends the search; return its exit code.
+
+    Args:
+        script: path of the app.
+        argv: its arguments.
+        ended: function that returns how many trials have ended.
+    """
+    deaths, before = 0, ended()
+    while True:
+        child = subprocess.Popen(
+            [sys.executable, script, *argv], env=os.environ | {CHILD: str(os.getpid())}, preexec_fn=_die_with_parent
+        )
+        code = _wait(child)
+        if code == AGAIN:
+            continue
+        if code != -signal.SIGKILL:
+            return 128 - code if code < 0 else code
+        after = ended()
+        deaths, before = (1 if after > before else deaths + 1), after
+        if deaths == MOST_DEATHS:
+            raise RuntimeError(
+                f"The process that trains was killed {deaths} times in a row without a trial coming to its end: out of "
+                "memory? Take a smaller --batch-size or network; the same command goes on."
+            )
+        print("The process that trains was killed; another one goes on.", file=sys.stderr, flush=True)
+
+
+def _wait(child):
+    """Wait for a child, handing on what ends us."""
+
+    def hand_on(number, frame):
+        child.send_signal(signal.SIGINT)
+
+    earlier = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        return child.wait()
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
+
+
+def _die_with_parent():
+    os.setpgid(0, 0)  # Ctrl-C comes by us, once
+    try:
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    except AttributeError:  # no Linux: the child notices at its next trial
+        pass
+
+
+def is_orphan():
+    """Whether the process that stays has gone."""
+    return is_child() and os.getppid() != int(os.environ[CHILD])
+
+
+def resident():
+    """Return the bytes of memory that this process holds, 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
