@@ -76,6 +76,7 @@ def _parser():
         default=0.5,
         help="give a trial up when so great a share of the others is better; 1: never; default 0.5",
     )
+    add("--beside", nargs="+", default=[], metavar="FILE", help="further recipes (JSON) to judge beside the winner")
     add("--tensorboard", action="store_true", help="write HParams logs for TensorBoard into OUT/tensorboard")
     add("--overwrite", action="store_true", help="replace a search made with other arguments")
     several = parser.add_argument_group("many processes", "all see the folder OUT; see docs/search.md")
@@ -152,6 +153,7 @@ def _arguments(options):
     for name in ("space", "recipe"):  # what they say, not where they lie
         if found[name] is not None:
             found[name] = pathlib.Path(found[name]).read_text(encoding="utf-8", errors="replace")
+    found["beside"] = [pathlib.Path(file).name for file in found["beside"]]
     return found
 
 
@@ -358,7 +360,9 @@ def _judge(folder, tuner, best, data, hypermodel, options):
         kresnets.fine_tune(model, batches, recipe=recipe, epoch=_epoch(), verbose=0)
         return model, preprocessing
 
-    recipes = {"winner": tuner.best_recipe(), "default": dataclasses.replace(kresnets.Recipe(), seed=options.seed)}
+    recipes = {"winner": tuner.best_recipe(), "default": kresnets.Recipe()}
+    recipes |= {pathlib.Path(file).stem: kresnets.Recipe(**_network.read_recipe(file)) for file in options.beside}
+    recipes = {name: dataclasses.replace(recipe, seed=options.seed) for name, recipe in recipes.items()}
     return {"trial_id": best["trial_id"], **verdict.judge(folder, train, data, recipes, options.seed)}
 
 

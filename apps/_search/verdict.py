@@ -12,11 +12,12 @@ def judge(folder, train, data, recipes, seed):
         folder: the search's folder.
         train: function of a recipe and a `Part` to learn from that returns a trained model and its `Preprocessing`.
         data: `kresnets.data.Data`; its test part is used here, and nowhere else.
-        recipes: dict `winner` and `default` -> `Recipe`.
+        recipes: dict `winner`, `default` and perhaps others -> `Recipe`.
         seed: of the bootstrap.
 
     Returns:
-        Dict `winner`, `default` (see `kresnets.metrics.evaluate`), `difference`, `sentence`.
+        Dict `winner`, `default` and the others (see `kresnets.metrics.evaluate`), `names` of all of them, `difference`
+        of the first two, `sentence`.
     """
     import numpy as np
 
@@ -36,7 +37,7 @@ def judge(folder, train, data, recipes, seed):
     labels, names = data.test.labels, list(data.class_names)
     found = {name: metrics.evaluate(labels, given, names, seed=seed) for name, given in answers.items()}
     gain = metrics.difference(labels, answers["winner"], answers["default"], seed)
-    return {**found, "difference": gain, "sentence": _sentence(gain, len(labels))}
+    return {**found, "names": list(found), "difference": gain, "sentence": _sentence(gain, len(labels))}
 
 
 def _sentence(gain, count):
@@ -51,7 +52,7 @@ def _sentence(gain, count):
 
 def tell(verdict):
     """Print the verdict."""
-    for name in ("winner", "default"):
+    for name in verdict["names"]:
         numbers, told = verdict[name], []
         for metric in ("accuracy", "balanced_accuracy", "auc"):
             if numbers.get(metric) is not None:

@@ -164,10 +164,10 @@ class Space:
                     dataclasses.replace(self.base, stages=(self.names[-2],), **{name: value})
                 except ValueError as error:
                     raise ValueError(f"The space: {error}") from None
-        if self.epochs is not None and self._most("head_epochs") >= self.epochs and self.deepest() > 0:
+        if self.epochs is not None and self._most("head_epochs") + self.deepest() > self.epochs and self.deepest():
             raise ValueError(
-                f"Trials of {self.epochs} epochs leave none to the trunk after {self._most('head_epochs')} of the head: "
-                "give more epochs, or fewer head_epochs."
+                f"Trials of {self.epochs} epochs are too short for {self._most('head_epochs')} of the head and one for each "
+                f"of {self.deepest()} stages of the trunk: give more epochs, fewer head_epochs, or thaw less."
             )
         nothing = self.names[-1] in self.fields.get(THAW, ()) and self._least("head_epochs") == 0
         if nothing and self.epochs is None:
