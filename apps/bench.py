@@ -1,4 +1,4 @@
-"""Measure kresnets against its peers, alternating: python apps/bench.py step (or finetune, input, trace, peak, build, load, import)
+"""Measure kresnets against its peers, alternating: python apps/bench.py step (or finetune, search, input, trace, peak, build, load, import)
 
 Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are
 noisy. What has a limit says whether it is kept, and the exit code is 1 where one is not. Each run writes a JSON file,
@@ -17,6 +17,7 @@ import _common
 COMMANDS = {
     "step": "step",
     "finetune": "finetune",
+    "search": "search",
     "input": "pipeline",
     "trace": "trace",
     "peak": "peak",
@@ -64,6 +65,16 @@ def _parser():
 
     add("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
     add("--ways", nargs="+", choices=WAYS[1:], default=list(WAYS[1:]), help="what the cached way is measured against")
+
+    add = _command(commands, "search", "a search for a recipe against Keras Tuner with keras.applications", None)
+    add("--images", type=count, default=600, help="photographs of solar cells, to learn and to validate; default 600")
+    add("--size", type=count, default=224)
+    add("--batch-size", type=count, default=32)
+    add("--trials", type=count, default=24)
+    add("--prune", type=float, default=0.5, help="share of the others that may be better; default 0.5")
+    from _bench.search import SPACES
+
+    add("--spaces", nargs="+", choices=tuple(SPACES), default=list(SPACES))
 
     add = _command(commands, "input", "a folder of large JPEGs: what the pipeline delivers, what a step uses", 3)
     add("--images", type=count, default=128)
