@@ -4,6 +4,7 @@ TensorFlow keeps memory of each function that it traced, whatever Keras clears; 
 the process that trains. Neither is to end a search: all that matters is on disk, and the next child goes on.
 """
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -13,6 +14,8 @@ import sys
 CHILD = "KRESNETS_SEARCH_CHILD"
 AGAIN = 75  # the child's exit code: more is to be done, in a fresh process
 MOST_DEATHS = 9  # in a row: three trials, each of them three times
+# How a process dies of a lack of memory, and of what a library does to it.
+_DEATHS = (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 
 
 def is_child():
@@ -29,34 +32,47 @@ def keep(script, argv, ended):
         ended: function that returns how many trials have ended.
     """
     deaths, before = 0, ended()
-    while True:
-        child = subprocess.Popen(
-            [sys.executable, script, *argv], env=os.environ | {CHILD: str(os.getpid())}, preexec_fn=_die_with_parent
-        )
-        code = _wait(child)
-        if code == AGAIN:
-            continue
-        if code != -signal.SIGKILL:
-            return 128 - code if code < 0 else code
-        after = ended()
-        deaths, before = (1 if after > before else deaths + 1), after
-        if deaths == MOST_DEATHS:
-            raise RuntimeError(
-                f"The process that trains was killed {deaths} times in a row without a trial coming to its end: out of "
-                "memory? Take a smaller --batch-size or network; the same command goes on."
-            )
-        print("The process that trains was killed; another one goes on.", file=sys.stderr, flush=True)
+    with _handing_on() as start:
+        while True:
+            child, interrupted = start([sys.executable, script, *argv])
+            code = child.wait()
+            if interrupted or code in (-signal.SIGINT, -signal.SIGTERM):
+                return code if code > 0 and code != AGAIN else 130 if code else 0
+            if code == AGAIN:
+                continue
+            if code not in _DEATHS:
+                return 128 - code if code < 0 else code
+            after = ended()
+            deaths, before = (1 if after > before else deaths + 1), after
+            if deaths == MOST_DEATHS:
+                raise RuntimeError(
+                    f"The process that trains was killed {deaths} times in a row without a trial coming to its end: out "
+                    "of memory? Take a smaller --batch-size or network; the same command goes on."
+                )
+            name = signal.Signals(-code).name
+            print(f"The process that trains was killed ({name}); another one goes on.", file=sys.stderr, flush=True)
 
 
-def _wait(child):
-    """Wait for a child, handing on what ends us."""
+@contextlib.contextmanager
+def _handing_on():
+    """Hand on what ends us to the child: yield a function that starts one, and a list of the signals that came."""
+    child, came = None, []
 
     def hand_on(number, frame):
-        child.send_signal(signal.SIGINT)
+        came.append(number)
+        if child is not None:
+            child.send_signal(signal.SIGINT)
+
+    def start(command):
+        nonlocal child
+        child = subprocess.Popen(command, env=os.environ | {CHILD: str(os.getpid())}, preexec_fn=_die_with_parent)
+        if came:
+            child.send_signal(signal.SIGINT)
+        return child, came
 
     earlier = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        return child.wait()
+        yield start
     finally:
         for number, handler in earlier.items():
             signal.signal(number, handler)

@@ -1,5 +1,7 @@
 """The winner's judgement: trained on all that is not for testing, and held against the default recipe on the test part."""
 
+import dataclasses
+import hashlib
 import json
 
 import _common
@@ -26,18 +28,22 @@ def judge(folder, train, data, recipes, seed):
     everything = data.train.joined(data.validation)
     answers = {}
     for name, recipe in recipes.items():
-        path = folder / f"answers-{name}.json"
+        text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)  # an earlier winner's are not this one's
+        path = folder / f"answers-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         if not path.exists():
             print(f"The {name} recipe trains on {len(everything)} photographs ...", flush=True)
-            model, preprocessing = train(recipe, everything)
-            images = data.test.batches(64, model.input_shape[1], preprocessing.crop, cache=False)
-            given = model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
+            given = _answers(*train(recipe, everything), data.test)
             _common.write_text(path, json.dumps(np.asarray(given, "float64").tolist()))
         answers[name] = np.array(json.loads(path.read_text()))
     labels, names = data.test.labels, list(data.class_names)
     found = {name: metrics.evaluate(labels, given, names, seed=seed) for name, given in answers.items()}
     gain = metrics.difference(labels, answers["winner"], answers["default"], seed)
     return {**found, "names": list(found), "difference": gain, "sentence": _sentence(gain, len(labels))}
+
+
+def _answers(model, preprocessing, part):
+    images = part.batches(64, model.input_shape[1], preprocessing.crop, cache=False)
+    return model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
 
 
 def _sentence(gain, count):

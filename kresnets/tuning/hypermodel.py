@@ -4,6 +4,7 @@ import keras
 import keras_tuner
 
 from kresnets.groups import layout
+from kresnets.preprocess import carry, resolve
 from kresnets.transfer.fine_tune import fine_tune
 from kresnets.tuning.space import Space
 
@@ -79,7 +80,18 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
     def build(self, hp):
         self.space.declare(hp)
-        return self.make(self.space.base.seed)
+        model = self.make(self.space.base.seed)
+        self._ready(model)
+        return model
+
+    def _ready(self, model):
+        # `fine_tune` does both anew; but Keras Tuner's users evaluate what `get_best_models` builds and loads.
+        softmax = getattr(model.layers[-1], "activation", None) is keras.activations.softmax
+        plain = keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
+        told = self._training
+        metrics = ["accuracy"] if told["metrics"] is None else told["metrics"]
+        model.compile(loss=plain if told["loss"] is None else told["loss"], metrics=metrics)
+        carry(model, resolve(model, told["preprocess"]))
 
     def recipe(self, hp, seed=None):
         """Return the `Recipe` of a trial.
@@ -90,13 +102,22 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """
         return self.space.recipe(hp.values, seed)
 
-    def fit(self, hp, model, train, validation=None, callbacks=(), verbose=0, epoch=None):
+    def fit(self, hp, model, train, validation=None, callbacks=(), verbose=0, epoch=None, epochs=None, initial_epoch=0):
         """Fine-tune a model by the trial's recipe; see `fine_tune` for the arguments.
+
+        Args:
+            epochs: epoch before which to end, as Keras Tuner's Hyperband gives it. Defaults to None, the recipe's end.
+            initial_epoch: that at which to begin, with the weights that the model has. Defaults to 0.
 
         Returns:
             A Keras `History`.
         """
-        return self.train(model, self.recipe(hp), train, validation, callbacks=callbacks, verbose=verbose, epoch=epoch)
+        if epochs is not None:
+            callbacks = [_Part(initial_epoch, epochs), *callbacks]
+        return self.train(
+            model, self.recipe(hp), train, validation, callbacks=callbacks, verbose=verbose, epoch=epoch,
+            initial_epoch=initial_epoch,
+        )  # fmt: skip
 
     def train(
         self, model, recipe, train, validation, *, cache="auto", callbacks=(), verbose=0, epoch=None, initial_epoch=0
@@ -110,3 +131,19 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             model, train, validation, recipe, cache=cache, callbacks=callbacks, epoch=epoch, verbose=verbose,
             initial_epoch=initial_epoch, **self._training,
         )  # fmt: skip
+
+
+class _Part(keras.callbacks.Callback):
+    """Train the epochs from `first` on and before `end`; the rates are those of these epochs."""
+
+    def __init__(self, first, end):
+        super().__init__()
+        self._first, self._end = first, end
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self._first:
+            self.model.optimizer.iterations.assign(epoch * self.params["steps"])
+
+    def on_epoch_end(self, epoch, logs=None):
+        if epoch + 1 >= self._end:
+            self.model.stop_training = True

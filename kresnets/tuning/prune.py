@@ -32,8 +32,8 @@ class Pruning:
         others = [curve[epochs - 1] for curve in self._curves if len(curve) >= epochs]
         if epochs < self._first or len(others) < LEAST_TRIALS:
             return None
-        worst_first = self._objective.better_than(0, 1)  # smaller is better
-        limit = _quantile(sorted(others, reverse=not worst_first), self._share)
+        small_is_good = self._objective.better_than(0, 1)
+        limit = _quantile(sorted(others, reverse=not small_is_good), self._share)
         if not self._objective.better_than(limit, value):
             return None
         return (

@@ -50,11 +50,11 @@ class Range:
 
     def values(self):
         """Return all numbers of a whole range."""
-        found, step = [], self.step or (2 if self.log else 1)
-        value = self.min
+        found, value = [], self.min
         while value <= self.max:
             found.append(value)
-            value = value * step if self.log else value + step
+            # Keras Tuner's logarithmic whole numbers without a step are all of them, the small ones more often.
+            value = value * self.step if self.log and self.step else value + (self.step or 1)
         return found
 
 
@@ -97,6 +97,8 @@ class Space:
     """
 
     def __init__(self, fields, names, base=None, epochs=None, check=None):
+        if base is not None and not isinstance(base, Recipe):
+            raise ValueError(f"`base` must be a kresnets.Recipe, or None. Received: {base!r}")
         self.names, self.base, self.epochs = tuple(names), base or Recipe(), epochs
         self._check_place = check or self._check_group
         if epochs is not None and (not isinstance(epochs, int) or epochs < 2):
@@ -114,7 +116,9 @@ class Space:
                 with open(fields, "rb") as file:
                     fields = tomllib.load(file)
             except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"{where} is no TOML file: {error}.") from None
+                raise ValueError(f"{where} is no TOML file: {str(error).rstrip('.')}.") from None
+            except OSError as error:
+                raise ValueError(f"{where} cannot be read: {error.strerror}.") from None
         if fields is None:
             fields = {THAW: [self.names[-1], *reversed(self.names[1:-1])], **DEFAULT}
         if not isinstance(fields, dict) or not fields:
@@ -138,7 +142,8 @@ class Space:
         if isinstance(value, Range):
             return _checked_range(where, name, value)
         choices = list(value) if isinstance(value, (list, tuple)) else [value]
-        plain = all(isinstance(choice, (str, int, float)) for choice in choices)
+        # A truth value counts as a number in Python alone.
+        plain = all(isinstance(choice, (str, int, float)) and not isinstance(choice, bool) for choice in choices)
         if not choices or not plain or len({type(choice) is str for choice in choices}) > 1:
             raise ValueError(
                 f"{where}: {name!r} must have numbers or names to choose from, of one kind, or a range "
@@ -154,14 +159,14 @@ class Space:
             raise ValueError(f"The network has no group {name!r}: use {', '.join(self.names)}, or a block of one.")
 
     def _check(self):
-        for name in self.fields.get(THAW, ()):
+        for name in self.fields.get(THAW, self.base.stages or ()):
             self._check_place(name)
         for name, allowed in self.fields.items():
             if name == THAW:
                 continue
             for value in (allowed.min, allowed.max) if isinstance(allowed, Range) else allowed:
                 try:
-                    dataclasses.replace(self.base, stages=(self.names[-2],), **{name: value})
+                    dataclasses.replace(self.base, stages=self.names[:1], **{name: value})
                 except ValueError as error:
                     raise ValueError(f"The space: {error}") from None
         if self.epochs is not None and self._most("head_epochs") + self.deepest() > self.epochs and self.deepest():
@@ -169,11 +174,11 @@ class Space:
                 f"Trials of {self.epochs} epochs are too short for {self._most('head_epochs')} of the head and one for each "
                 f"of {self.deepest()} stages of the trunk: give more epochs, fewer head_epochs, or thaw less."
             )
-        nothing = self.names[-1] in self.fields.get(THAW, ()) and self._least("head_epochs") == 0
+        nothing = self._head_alone() and self._least("head_epochs") == 0
         if nothing and self.epochs is None:
             raise ValueError(
-                f"Where thaw is {self.names[-1]!r} and head_epochs 0 nothing would learn: start head_epochs at 1, or leave "
-                f"{self.names[-1]!r} out."
+                f"Where {self.names[-1]!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs at 1, or "
+                f"leave {self.names[-1]!r} out of thaw."
             )
         if not self._some_difference():
             raise ValueError("The space holds one recipe alone: give at least one field two choices, or a range.")
@@ -186,12 +191,21 @@ class Space:
         allowed = self.fields.get(name, (getattr(self.base, name),))
         return allowed.min if isinstance(allowed, Range) else min(allowed)
 
+    def _head_alone(self):
+        """Whether nothing but the head learns in some trial."""
+        return self.names[-1] in self.fields[THAW] if THAW in self.fields else self.base.stages == ()
+
     def deepest(self):
         """Return how many stages the deepest thawing has."""
-        return max(len(self.stages(name)) for name in self.fields.get(THAW, (self.names[1],)))
+        if THAW not in self.fields:
+            return len(self.names[2:-1] if self.base.stages is None else self.base.stages)
+        return max(len(self.stages(name)) for name in self.fields[THAW])
 
     def _some_difference(self):
-        return any(isinstance(allowed, Range) or len(allowed) > 1 for allowed in self.fields.values())
+        return any(
+            (isinstance(allowed, Range) or len(allowed) > 1) and (self.condition(name) or (None, True))[1]
+            for name, allowed in self.fields.items()
+        )
 
     def stages(self, thaw):
         """Return the groups that thaw one after the other down to `thaw`."""
@@ -202,15 +216,19 @@ class Space:
         return (*reversed(above), thaw)
 
     def condition(self, name):
-        """Return `(field, its values)` under which a field makes a difference, or None where it always does, or where
-        what it hangs on is not searched."""
-        # With `epochs` the head alone trains for all of them at its rate, whatever `head_epochs`.
-        rules = _ONLY_IF if self.epochs is None else {**_ONLY_IF, "head_epochs": (THAW, None), "learning_rate": None}
+        """Return `(field, its values)` under which a field makes a difference, or None where it always does; no values
+        where it never does, by what `base` says."""
+        rules = dict(_ONLY_IF)
+        if self.epochs is not None:
+            rules["head_epochs"] = (THAW, None)
+            if self._head_alone():  # for all of them, at its rate, whatever `head_epochs`
+                del rules["learning_rate"]
         if not rules.get(name):
             return None
         parent, matters = rules[name]
         if parent not in self.fields:
-            return None
+            always = self.base.stages != () if parent == THAW else matters(getattr(self.base, parent))
+            return None if always else (parent, [])
         allowed = self.fields[parent]
         values = allowed.values() if isinstance(allowed, Range) else allowed
         matters = matters or (lambda value: value != self.names[-1])
@@ -229,6 +247,13 @@ class Space:
             if name in values and (condition is None or found.get(condition[0]) in condition[1]):
                 found[name] = values[name]
         return found
+
+    def same(self, values, others):
+        """Return whether the trials of two dicts of values come to the same training."""
+        mine, other = self.recipe(values), self.recipe(others)
+        if not mine.head_epochs:  # then nothing learns at the head's rate
+            other = dataclasses.replace(other, learning_rate=mine.learning_rate)
+        return mine == other
 
     def recipe(self, values, seed=None):
         """Return the `Recipe` of a trial.
@@ -284,6 +309,8 @@ def _checked_range(where, name, found):
         raise ValueError(f"{where}: the range of {name!r} must be numbers. Received: {found}")
     if name == THAW or isinstance(getattr(Recipe(), name), str):
         raise ValueError(f"{where}: {name!r} has names to choose from, no range. Received: {found}")
+    if not isinstance(found.log, bool):
+        raise ValueError(f"{where}: `log` of the range of {name!r} must be true or false. Received: {found}")
     low = found.min <= 0 if found.log else False
     if found.min >= found.max or low or found.step is not None and found.step <= (1 if found.log else 0):
         raise ValueError(

@@ -19,6 +19,7 @@ from kresnets.tuning.kept import is_chief
 from kresnets.tuning.oracle import sound
 from kresnets.tuning.prune import Pruning, best_so_far
 from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
+from kresnets.tuning.space import THAW
 
 _BUDGET = "tuner/epochs"  # Hyperband's: train up to this epoch
 
@@ -87,7 +88,7 @@ class RecipeTuner(keras_tuner.Tuner):
     ):
         if not isinstance(hypermodel, RecipeHyperModel):
             raise ValueError(f"RecipeTuner takes a RecipeHyperModel. Received: {hypermodel!r}")
-        if prune is not None and not 0 < prune <= 1:
+        if prune is not None and (isinstance(prune, bool) or not 0 < prune <= 1):
             raise ValueError(f"`prune` must be a share above 0 and up to 1, or None. Received: {prune!r}")
         sound(oracle, failures, deadline, seed=seed, on_change=on_change)
         self._prune, self._leave, self._share = prune, leave, share
@@ -196,12 +197,11 @@ class RecipeTuner(keras_tuner.Tuner):
         values, budget = self._values(trial), trial.hyperparameters.values.get(_BUDGET)
         records = read_records(self.project_dir)
         for other in records if self._share else ():
-            if other["status"] == COMPLETED and other["trial_id"] != trial.trial_id and budget is None:
-                if self.hypermodel.space.active(other["values"]) == values:
-                    reason = f"Equal to trial {other['trial_id']}, whose score it has."
-                    told = self.oracle.get_trial(other["trial_id"]).metrics.metrics
-                    metrics = {name: history.get_best_value() for name, history in told.items()}
-                    return metrics, {"status": REPEATED, "reason": reason, "scores": other["scores"]}
+            if other["trial_id"] != trial.trial_id and budget is None and self._has_score_of(values, other):
+                reason = f"Equal to trial {other['trial_id']}, whose score it has."
+                told = self.oracle.get_trial(other["trial_id"]).metrics.metrics
+                metrics = {name: history.get_best_value() for name, history in told.items()}
+                return metrics, {"status": REPEATED, "reason": reason, "scores": other["scores"]}
         curves = [
             best_so_far(record["history"], self.oracle.objective)
             for record in records
@@ -223,11 +223,14 @@ class RecipeTuner(keras_tuner.Tuner):
             "scores": [run.best_value for run in runs],
             "history": first.rows,
         }
-        return [run.metrics for run in runs], record
+        return [run.measured for run in runs], record
 
     def _values(self, trial):
         given = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
         return self.hypermodel.space.active(given)
+
+    def _has_score_of(self, values, other):
+        return other["status"] in (COMPLETED, PRUNED) and self.hypermodel.space.same(other["values"], values)
 
     def _checkpoint(self, trial):
         return pathlib.Path(self.get_trial_dir(trial.trial_id)) / "checkpoint.npz"
@@ -265,14 +268,11 @@ class RecipeTuner(keras_tuner.Tuner):
         if found is None:  # a trial that took the score of an equal one
             values = self._values(trial)
             for other in read_records(self.project_dir):
-                if other["status"] == COMPLETED and self.hypermodel.space.active(other["values"]) == values:
+                if self._has_score_of(values, other):
                     found = stages.read_state(self._checkpoint(self.oracle.get_trial(other["trial_id"])))
         if found is None:
             raise ValueError(f"Trial {trial.trial_id} left no weights: its status is {trial.status}.")
         stages.assign(model, found[2][1])
-        softmax = getattr(model.layers[-1], "activation", None) is keras.activations.softmax
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
-        model.compile(loss=loss, metrics=["accuracy"])
         return model
 
     def best_recipe(self):
@@ -361,11 +361,18 @@ class _Keep:
 
     def leave(self, epochs, most, stage, rows, best):
         """Write the state after so many epochs, if somebody may want it."""
-        path = self._path(epochs) if epochs < most else None
+        paths = [self._path(epochs) if epochs < max(self._ends) or self._is_a_part() else None]
         if epochs == most and self._budget is not None:
-            path = self._of_trial(self._trial.trial_id)
-        if path is not None and not path.exists():
-            stages.write_state(path, self.learnt.state(stage), rows, best)
+            paths.append(self._of_trial(self._trial.trial_id))
+        for path in paths:
+            if path is not None and not path.exists():
+                stages.write_state(path, self.learnt.state(stage), rows, best)
+
+    def _is_a_part(self):
+        """Whether another trial can begin with all that this one trains, and thaw more."""
+        space, mine = self._tuner.hypermodel.space, self._recipe.stages
+        deeper = [space.stages(thaw) for thaw in space.fields.get(THAW, ())]
+        return space.epochs is None and any(more[: len(mine)] == mine != more for more in deeper)
 
 
 class _Run(keras.callbacks.Callback):
@@ -389,12 +396,13 @@ class _Run(keras.callbacks.Callback):
         return self._objective.get_value(self.rows[self.best[0]])
 
     @property
-    def metrics(self):
-        """All that the best epoch measured."""
-        left_out = ("epoch", "stage", "seconds")
-        return {name: value for name, value in self.rows[self.best[0]].items() if name not in left_out} | (
-            {} if self._objective.name in self.rows[self.best[0]] else {self._objective.name: self.best_value}
-        )
+    def measured(self):
+        """All epochs, those that another trial trained included, as the Keras `History` that Keras Tuner reads."""
+        found = keras.callbacks.History()
+        # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there.
+        names = set.intersection(*map(set, self.rows)) - {"epoch", "stage", "seconds"}
+        found.history = {name: [row[name] for row in self.rows] for name in self.rows[-1] if name in names}
+        return found
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
