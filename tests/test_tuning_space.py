@@ -302,3 +302,18 @@ def test_other_bad_arguments():
         RecipeHyperModel(model)
     alone = RecipeHyperModel(model, {"learning_rate": [0.1, 1.0]}, BASE, groups={"head": ".*"})
     assert alone.names == ("head",)
+
+
+def test_what_thaws_at_once_is_one_stage_and_plays_no_part_where_one_group_thaws():
+    space = Space({"thaw": ["head", "stage3", "stage1"], "unfreeze": ["gradual", "at_once"]}, NAMES, epochs=9)
+    gradual, at_once = (space.recipe({"thaw": "stage1", "unfreeze": way}) for way in ("gradual", "at_once"))
+    # Three stages of the trunk share the 6 epochs after the head's 3; one has them all.
+    assert gradual.plan(NAMES) == {0: "head", 3: "stage3", 5: "stage2", 7: "stage1"}
+    assert at_once.plan(NAMES) == {0: "head", 3: "stage1"} and at_once.epochs(NAMES) == 9
+    assert space.active({"thaw": "stage3", "unfreeze": "at_once"}) == {"thaw": "stage3"}
+
+
+@pytest.mark.parametrize("fields", [{"unfreeze": ["gradual", "at_once"]}, {"thaw": ["head", "stage1"], "unfreeze": "slowly"}])
+def test_an_unfreezing_that_cannot_be_is_refused(fields):
+    with pytest.raises(ValueError, match="unfreeze goes with thaw, and is 'gradual' or 'at_once'"):
+        Space(fields, NAMES)

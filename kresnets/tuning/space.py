@@ -8,11 +8,13 @@ import tomllib
 from kresnets.transfer.recipe import Recipe
 
 THAW = "thaw"
+UNFREEZE = "unfreeze"
+GRADUAL, AT_ONCE = "gradual", "at_once"
 # Set by the search itself, or of no meaning for one: a trial's stages come from `thaw`, and its seed from the search.
 _NOT_SEARCHED = (
     "stages", "timetable", "seed", "advance", "patience", "max_epochs_per_stage", "restore_best", "ramp",
 )  # fmt: skip
-FIELDS = (THAW, *(field.name for field in dataclasses.fields(Recipe) if field.name not in _NOT_SEARCHED))
+FIELDS = (THAW, UNFREEZE, *(field.name for field in dataclasses.fields(Recipe) if field.name not in _NOT_SEARCHED))
 # What makes no difference unless something else has certain values: `(field, test of it)`.
 _ONLY_IF = {
     "learning_rate": ("head_epochs", lambda value: value > 0),
@@ -63,6 +65,7 @@ DEFAULT = {
     "trunk_learning_rate": {"min": 1e-5, "max": 1e-3, "log": True},
     "ratio": [0.1, 0.3, 0.5, 1.0],
     "batchnorm": ["frozen", "train"],
+    UNFREEZE: [GRADUAL, AT_ONCE],
 }
 
 
@@ -70,7 +73,8 @@ class Space:
     """Hold what a search chooses among: field -> choices, range, or one value.
 
     Fields are those of `kresnets.Recipe` (but for `stages` and the like) and `thaw`: the deepest group or block that
-    learns in the end, the head's name for none of the trunk. The groups above it thaw before it, one after the other.
+    learns in the end, the head's name for none of the trunk. The groups above it thaw before it, one after the other, or
+    with it where `unfreeze` is `"at_once"` (its other choice is `"gradual"`).
     A field that makes no difference in a trial (the ratio where nothing thaws) is not chosen in it.
 
     Args:
@@ -162,7 +166,11 @@ class Space:
         for name in self.fields.get(THAW, self.base.stages or ()):
             self._check_place(name)
         for name, allowed in self.fields.items():
-            if name == THAW:
+            if name == UNFREEZE and (THAW not in self.fields or not set(allowed) <= {GRADUAL, AT_ONCE}):
+                raise ValueError(
+                    f"The space: unfreeze goes with thaw, and is {GRADUAL!r} or {AT_ONCE!r}. Received: {list(allowed)}"
+                )
+            if name in (THAW, UNFREEZE):
                 continue
             for value in (allowed.min, allowed.max) if isinstance(allowed, Range) else allowed:
                 try:
@@ -199,7 +207,8 @@ class Space:
         """Return how many stages the deepest thawing has."""
         if THAW not in self.fields:
             return len(self.names[2:-1] if self.base.stages is None else self.base.stages)
-        return max(len(self.stages(name)) for name in self.fields[THAW])
+        ways = self.fields.get(UNFREEZE, (GRADUAL,))
+        return max(len(self.stages(name, way)) for name in self.fields[THAW] for way in ways)
 
     def _some_difference(self):
         return any(
@@ -207,10 +216,12 @@ class Space:
             for name, allowed in self.fields.items()
         )
 
-    def stages(self, thaw):
+    def stages(self, thaw, unfreeze=GRADUAL):
         """Return the groups that thaw one after the other down to `thaw`."""
         if thaw == self.names[-1]:
             return ()
+        if unfreeze == AT_ONCE:
+            return (thaw,)
         group = thaw if thaw in self.names else thaw.rpartition("_block")[0]
         above = self.names[self.names.index(group) + 1 : -1]
         return (*reversed(above), thaw)
@@ -223,6 +234,8 @@ class Space:
             rules["head_epochs"] = (THAW, None)
             if self._head_alone():  # for all of them, at its rate, whatever `head_epochs`
                 del rules["learning_rate"]
+        if name == UNFREEZE:
+            rules[name] = (THAW, lambda value: len(self.stages(value)) > 1)
         if not rules.get(name):
             return None
         parent, matters = rules[name]
@@ -263,9 +276,9 @@ class Space:
             seed: of the recipe. Defaults to None, that of `base`.
         """
         values = self.active(values)
-        changed = {name: value for name, value in values.items() if name != THAW}
+        changed = {name: value for name, value in values.items() if name not in (THAW, UNFREEZE)}
         if THAW in values:
-            changed["stages"] = self.stages(values[THAW])
+            changed["stages"] = self.stages(values[THAW], values.get(UNFREEZE, GRADUAL))
         if seed is not None:
             changed["seed"] = seed
         stages = changed.get("stages", self.base.stages)
@@ -307,7 +320,7 @@ def _checked_range(where, name, found):
         isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) for value in numbers
     ):
         raise ValueError(f"{where}: the range of {name!r} must be numbers. Received: {found}")
-    if name == THAW or isinstance(getattr(Recipe(), name), str):
+    if name in (THAW, UNFREEZE) or isinstance(getattr(Recipe(), name), str):
         raise ValueError(f"{where}: {name!r} has names to choose from, no range. Received: {found}")
     if not isinstance(found.log, bool):
         raise ValueError(f"{where}: `log` of the range of {name!r} must be true or false. Received: {found}")
