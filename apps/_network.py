@@ -42,15 +42,15 @@ def read_recipe(path):
     """Return the fields of a recipe from a JSON file, such as a search's `best_recipe.json`."""
     from kresnets import Recipe
 
+    what = f"{path} is no recipe, a JSON object of fields of kresnets.Recipe"
     try:
         fields = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-        unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(Recipe)})
-    except (ValueError, TypeError) as error:
-        raise ValueError(
-            f"{path} is no recipe: it must be a JSON object of fields of kresnets.Recipe ({error})."
-        ) from None
-    if not isinstance(fields, dict) or unknown:
-        raise ValueError(f"{path} is no recipe: {', '.join(unknown) or 'a list'} is no field of kresnets.Recipe.")
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}.") from None
+    known = {field.name for field in dataclasses.fields(Recipe)}
+    unknown = sorted(set(fields) - known) if isinstance(fields, dict) else [f"a {type(fields).__name__}"]
+    if unknown:
+        raise ValueError(f"{what}: it holds {', '.join(unknown)}.")
     try:
         Recipe(**fields)
     except (ValueError, TypeError) as error:

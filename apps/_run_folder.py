@@ -33,7 +33,7 @@ def is_finished(run, arguments, overwrite):
     """Tell a finished run from one to start or go on with; refuse a folder that holds something else."""
     config = run / "config.json"
     if not config.exists():
-        strange = [path.name for path in run.iterdir() if not any(path.match(pattern) for pattern in WRITTEN)]
+        strange = [path.name for path in run.iterdir() if not _is_ours(path)]
         if strange:
             raise ValueError(f"--out {run} holds {strange[0]!r} and is no run: give another folder.")
         return False
@@ -55,6 +55,13 @@ def is_finished(run, arguments, overwrite):
             "--overwrite to replace it."
         )
     return (run / "metrics.json").exists()
+
+
+def _is_ours(path):
+    """Whether a run that did not begin can have left this."""
+    if path.name == "images" and path.is_dir():  # a user's folder may have that name
+        return all(one.match("images-*.npy") or one.match(".tmp-*") for one in path.iterdir())
+    return any(path.match(pattern) for pattern in WRITTEN)
 
 
 def clear(run, patterns):
@@ -83,11 +90,12 @@ def alone_in(run):
                 time.sleep(0.1)
         else:
             raise ValueError(f"Another process is working on {run}: wait for it, or give another --out.")
+        before = {path.name for path in run.iterdir()}
         try:
             yield
         finally:
-            if not (run / "config.json").exists():  # a run that did not begin
-                clear(run, ("images", "learning_rate.png"))
+            if not (run / "config.json").exists():  # a run that did not begin: what it left goes, nothing else
+                clear(run, {"images", "learning_rate.png"} - before)
             if (run / "metrics.json").exists():  # one that is finished, perhaps by an earlier process
                 clear(run, ("images",))
             if not any(run.iterdir()):

@@ -7,6 +7,7 @@ the test part. Interrupted or killed at any moment, the same command goes on whe
 """
 
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -38,6 +39,7 @@ def main(argv=None):
 
 def _search(folder, options, command):
     _at_interrupt(_leave_at_once)  # nothing has been written yet, and imports take Ctrl-C badly
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, keeper.ENDS)
     _set_up(options)
     from kresnets.data import load_data
 
@@ -64,10 +66,14 @@ def _search(folder, options, command):
     except KeyboardInterrupt:
         _at_interrupt(signal.SIG_IGN)  # a second one is not to cut off what is written now
         return _interrupted(folder, shown, hypermodel, options)
+    except OSError as error:
+        if error.filename is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            error.filename = str(folder)  # which a write itself does not know
+        raise
 
 
 def _at_interrupt(handler):
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in keeper.ENDS:
         signal.signal(number, handler)
 
 
@@ -149,11 +155,12 @@ def _tuner(folder, hypermodel, oracle, options, on_change):
     from kresnets.tuning import RecipeTuner
 
     limit = keeper.resident() + (1 << 30)
-    return RecipeTuner(
-        hypermodel, oracle, directory=str(folder), project_name="search",
-        prune=None if options.prune == 1 else options.prune, seed=options.seed, on_change=on_change,
-        leave=lambda: keeper.resident() > limit or keeper.is_orphan(),
-    )  # fmt: skip
+    with contextlib.redirect_stdout(None):  # Keras Tuner's "Reloading Tuner": `Live` says what there is
+        return RecipeTuner(
+            hypermodel, oracle, directory=str(folder), project_name="search",
+            prune=None if options.prune == 1 else options.prune, seed=options.seed, on_change=on_change,
+            leave=lambda: keeper.resident() > limit or keeper.is_orphan(),
+        )  # fmt: skip
 
 
 def _oracle(options):
@@ -250,7 +257,9 @@ def _end(folder, tuner, shown, data, hypermodel, options, beside):
     tuner.clear()
     shutil.rmtree(folder / "images", ignore_errors=True)
     _finish_page(folder, shown, hypermodel, best, found)
-    print(f"The page: {folder / 'search.html'}. The recipe, for finetune.py --recipe: {folder / 'best_recipe.json'}")
+    if (folder / "search.html").exists():  # else `Live` has said what is missing
+        print(f"The page: {folder / 'search.html'}")
+    print(f"The recipe, for finetune.py --recipe: {folder / 'best_recipe.json'}")
     return 0
 
 

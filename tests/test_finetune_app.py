@@ -418,6 +418,17 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(folder, tmp_path, capsys
     keras.mixed_precision.set_dtype_policy("float32")
 
 
+@pytest.mark.parametrize("beside", [None, "thesis.txt"])
+def test_a_folder_of_images_is_not_taken_for_our_own(folder, tmp_path, capsys, beside):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "holiday.png").write_bytes(b"of 1987")
+    if beside:
+        (tmp_path / beside).write_text("years of work")
+    assert ask("--data", str(folder), "--out", str(tmp_path)) == 2
+    assert "is no run" in capsys.readouterr().err
+    assert (tmp_path / "images" / "holiday.png").read_bytes() == b"of 1987"
+
+
 def test_a_folder_that_is_no_run_is_not_touched(folder, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
     assert ask("--data", str(folder), "--out", str(tmp_path), "--overwrite") == 2

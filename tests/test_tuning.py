@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import errno
 import fcntl
 import gc
 import json
@@ -653,3 +654,20 @@ def test_a_chief_and_two_workers(tmp_path):
     for record in records:
         best = min(tuned(space.recipe(record["values"]))["val_loss"])
         assert record["score"] == pytest.approx(best, abs=TOLERANCE)
+
+
+class _Full(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise OSError(errno.ENOSPC, "No space left on device", "state.npz")
+
+
+def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path):
+    def tuner():
+        hypermodel = RecipeHyperModel(residual, {"thaw": "head", "learning_rate": [1e-3, 1e-2]}, BASE)
+        return RecipeTuner(hypermodel, keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=2), str(tmp_path))
+
+    with pytest.raises(OSError, match="No space left"):
+        tuner().search(TRAIN, VALIDATION, callbacks=[_Full()], verbose=0)
+    tuner().search(TRAIN, VALIDATION, verbose=0)
+    assert [record["status"] for record in read_records(tmp_path / "search")] == ["completed", "completed"]
+

@@ -313,7 +313,9 @@ def test_what_thaws_at_once_is_one_stage_and_plays_no_part_where_one_group_thaws
     assert space.active({"thaw": "stage3", "unfreeze": "at_once"}) == {"thaw": "stage3"}
 
 
-@pytest.mark.parametrize("fields", [{"unfreeze": ["gradual", "at_once"]}, {"thaw": ["head", "stage1"], "unfreeze": "slowly"}])
+@pytest.mark.parametrize(
+    "fields", [{"unfreeze": ["gradual", "at_once"]}, {"thaw": ["head", "stage1"], "unfreeze": "slowly"}]
+)
 def test_an_unfreezing_that_cannot_be_is_refused(fields):
     with pytest.raises(ValueError, match="unfreeze goes with thaw, and is 'gradual' or 'at_once'"):
         Space(fields, NAMES)

@@ -13,6 +13,7 @@ import sys
 
 CHILD = "KRESNETS_SEARCH_CHILD"
 AGAIN = 75  # the child's exit code: more is to be done, in a fresh process
+ENDS = (signal.SIGINT, signal.SIGTERM)
 MOST_DEATHS = 9  # in a row: three trials, each of them three times
 # How a process dies of a lack of memory, and of what a library does to it.
 _DEATHS = (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
@@ -35,9 +36,9 @@ def keep(script, argv, ended):
     with _handing_on() as start:
         while True:
             child, interrupted = start([sys.executable, script, *argv])
-            code = child.wait()
-            if interrupted or code in (-signal.SIGINT, -signal.SIGTERM):
-                return code if code > 0 and code != AGAIN else 130 if code else 0
+            code = _end_of(child, interrupted)
+            if interrupted or code in [-number for number in ENDS]:
+                return 130 if code == AGAIN or code < 0 else code
             if code == AGAIN:
                 continue
             if code not in _DEATHS:
@@ -51,6 +52,15 @@ def keep(script, argv, ended):
                 )
             name = signal.Signals(-code).name
             print(f"The process that trains was killed ({name}); another one goes on.", file=sys.stderr, flush=True)
+
+
+def _end_of(child, interrupted):
+    while True:
+        try:
+            return child.wait(timeout=2)
+        except subprocess.TimeoutExpired:
+            if interrupted:  # what Python raises within a destructor or a callback of C is lost
+                child.send_signal(signal.SIGINT)
 
 
 @contextlib.contextmanager
@@ -70,7 +80,7 @@ def _handing_on():
             child.send_signal(signal.SIGINT)
         return child, came
 
-    earlier = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    earlier = {number: signal.signal(number, hand_on) for number in ENDS}
     try:
         yield start
     finally:
@@ -80,6 +90,7 @@ def _handing_on():
 
 def _die_with_parent():
     os.setpgid(0, 0)  # Ctrl-C comes by us, once
+    signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # until the child says what is to be done at it
     try:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
     except AttributeError:  # no Linux: the child notices at its next trial

@@ -46,9 +46,12 @@ class Live:
             if record["trial_id"] not in self._told:
                 self._told.add(record["trial_id"])
                 print(self._line(record, records), flush=True)
-        self.write_csv(records)
-        if time.monotonic() - self._page_at > _PAGE_EVERY:
-            self.page(running=True)
+        try:
+            self.write_csv(records)
+            if time.monotonic() - self._page_at > _PAGE_EVERY:
+                self.page(running=True)
+        except OSError as error:  # a full disk, say; whether the search can go on shows where it writes
+            print(f"trials.csv or search.html could not be written: {error.strerror}.", flush=True)
 
     def _line(self, record, records):
         done, total = len(self._told), self._options.trials

@@ -26,7 +26,7 @@ import grpc
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 # There is no public door to the two ends of the wire, nor to what goes over it. tests/test_tuning_oracle.py fails when they change.
-from keras_tuner.src import protos
+from keras_tuner.src import config, protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine import conditions
@@ -36,6 +36,8 @@ from kresnets.tuning.kept import KEY, WORKER_MARK, read_json
 _log = logging.getLogger(__name__)
 # A forgotten print in Keras Tuner's: a line for each condition of the space and each message.
 conditions.print = lambda *values: None
+# Nor the whole traceback of each trial that failed: its reason is in its record.
+config.DEBUG = False
 _ANSWER = 10.0  # seconds for one answer; a Gaussian process may take some, and a second question waits behind it
 # An answer to be had later, from this chief or the next: asking again is safe, since no call counts twice.
 _LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)

@@ -1,6 +1,7 @@
 """A Keras Tuner tuner that does nothing twice: frozen features, common first stages and equal trials are shared."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -139,6 +140,10 @@ class RecipeTuner(keras_tuner.Tuner):
                 self.finished = True
             except _Leave:
                 pass
+            except keras_tuner.errors.FatalError as error:
+                if isinstance(error.__cause__, OSError):
+                    raise error.__cause__ from None
+                raise
 
     @contextlib.contextmanager
     def _alone(self):
@@ -182,12 +187,24 @@ class RecipeTuner(keras_tuner.Tuner):
             raise
         except keras_tuner.errors.FatalError:
             raise
+        except OSError as error:
+            # What the machine lacks is not the recipe's fault: the trial is to come again once there is room.
+            codes = {getattr(one, "errno", None) for one in (error, error.__cause__)}
+            if not codes & {errno.ENOSPC, errno.EDQUOT}:
+                raise self._failed(trial, began, error) from error
+            if not self._is_worker():
+                self.oracle.give_back(trial.trial_id)
+            raise keras_tuner.errors.FatalError(str(error)) from error
         except Exception as error:  # whatever one recipe does to a training, the others are to be tried
-            self._reasons[trial.trial_id] = reason = _reason(error)
-            self._write_record(trial, began, {"status": FAILED, "reason": reason})
-            raise keras_tuner.errors.FailedTrialError(reason) from error
+            raise self._failed(trial, began, error) from error
         self._write_record(trial, began, record)
         return metrics
+
+    def _failed(self, trial, began, error):
+        """Record why a trial failed; return what tells Keras Tuner so."""
+        self._reasons[trial.trial_id] = reason = _reason(error)
+        self._write_record(trial, began, {"status": FAILED, "reason": reason})
+        return keras_tuner.errors.FailedTrialError(reason)
 
     def _write_record(self, trial, began, record):
         full = {"reason": None, "epochs": 0, "scores": [], "history": []} | record
