@@ -66,15 +66,16 @@ def _parser():
     add("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
     add("--ways", nargs="+", choices=WAYS[1:], default=list(WAYS[1:]), help="what the cached way is measured against")
 
-    add = _command(commands, "search", "a search for a recipe against Keras Tuner with keras.applications", None)
+    add = _command(commands, "search", "a search for a recipe against Keras Tuner with keras.applications", 1)
     add("--images", type=count, default=600, help="photographs of solar cells, to learn and to validate; default 600")
     add("--size", type=count, default=224)
     add("--batch-size", type=count, default=32)
     add("--trials", type=count, default=24)
     add("--prune", type=float, default=0.5, help="share of the others that may be better; default 0.5")
-    from _bench.search import SPACES
+    from _bench import search
 
-    add("--spaces", nargs="+", choices=tuple(SPACES), default=list(SPACES))
+    add("--spaces", nargs="+", choices=tuple(search.SPACES), default=list(search.SPACES))
+    add("--ways", nargs="+", choices=search.WAYS, default=list(search.WAYS), help="of ours")
 
     add = _command(commands, "input", "a folder of large JPEGs: what the pipeline delivers, what a step uses", 3)
     add("--images", type=count, default=128)

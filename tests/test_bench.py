@@ -100,3 +100,42 @@ def test_finetune_trains_each_way(tmp_path):
     assert len(found) == 6
     cached, uncached, guide, *_ = found
     assert cached["accuracy"] == uncached["accuracy"] and all(row["seconds"] > 0 for row in found)
+
+
+def test_the_trials_of_a_search_are_in_equal_parts_and_no_two_alike():
+    from _bench import search
+
+    for depths in search.SPACES.values():
+        trials = search._trials(depths, 24)
+        assert sorted(trial["thaw"] for trial in trials) == sorted(depths * (24 // len(depths)))
+        assert len({tuple(trial.items()) for trial in trials}) == 24
+        assert all(("trunk_learning_rate" in trial) is (trial["thaw"] != "head") for trial in trials)
+    with pytest.raises(ValueError, match="--trials must be at least 3, one of each depth. Received: 2"):
+        bench.main(["search", "--trials", "2"])
+
+
+def test_where_the_seconds_of_a_search_went_adds_up():
+    from _bench import search
+
+    first, other = (
+        [{"stage": "head", "seconds": s} for s in seconds] + [{"stage": "stage4", "seconds": 6.0}] * 2
+        for seconds in ([9.0, 1.0, 1.0], [3.0, 1.0, 1.0])
+    )
+    steady = search._steady([first, other])
+    assert steady == {"head": 1.0, "stage4": 6.0}
+    assert search._parts([first, other], steady) == {"epochs": 30.0, "features": 6.0, "tracing": 4.0}
+
+
+@pytest.mark.everything
+def test_a_search_is_measured_against_keras_tuner(tmp_path, monkeypatch, capsys):
+    from _bench import search
+
+    monkeypatch.setitem(search.SPACES, "to stage4", ("head",))
+    small = ["--images", "24", "--size", "32", "--batch-size", "8", "--trials", "2", "--ways", "whole"]
+    bench.main(["search", *small, "--spaces", "to stage4", "--out", str(tmp_path / "search.json")])
+    found = {row["what"]: row for row in rows(tmp_path / "search.json")}
+    (theirs,), ours = found["a trial of Keras Tuner"]["seconds"], found["search"]
+    assert ours["ratio"] == pytest.approx(2 * theirs / ours["seconds"]) and not ours["failed"]
+    assert (ours["trained"], ours["shared"], ours["pruned"], ours["all_epochs"]) == (12, 0, 0, 12)
+    assert sum(ours["parts"].values()) == pytest.approx(ours["seconds"], rel=0.01)
+    assert "times faster; to reach: 6" in capsys.readouterr().out

@@ -20,6 +20,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "apps"))
 import _common  # noqa: E402
+import _network  # noqa: E402
 import finetune  # noqa: E402
 import predict  # noqa: E402
 
@@ -316,7 +317,7 @@ def test_the_size_is_the_users_else_that_of_the_weights_else_the_networks(finish
     for weights, size, expected, trunk in (
         (file, None, 48, kernel), (file, 40, 40, kernel), ("none", None, 32, None), (run, None, 32, learned), (run, 64, 64, learned),
     ):  # fmt: skip
-        model = finetune._model(spec, weights, size, 2)
+        model = _network.with_trunk(spec, weights, size, 2)
         assert model.input_shape == (None, expected, expected, 3) and model.output_shape == (None, 2)
         assert kresnets.preprocessing_of(model) == (wanted if weights == file else kresnets.Preprocessing())
         if trunk is not None:

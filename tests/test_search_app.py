@@ -557,7 +557,8 @@ def shown(tmp_path, place):
 
 
 def test_without_plotly_the_search_says_so_once(shown, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "plotly", None)
+    for module in ("plotly", "plotly.offline"):
+        monkeypatch.setitem(sys.modules, module, None)
     shown.page()
     shown.page()
     out = capsys.readouterr().out
