@@ -265,6 +265,23 @@ class Interrupted(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+def test_trials_compute_in_the_policy_that_the_user_has_set(tmp_path):
+    seen = []
+
+    class Note(keras.callbacks.Callback):
+        def on_train_begin(self, logs=None):
+            seen.append({layer.compute_dtype for layer in self.model.layers})
+
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        tuner = recipe_tuner(tmp_path, Listed([{"learning_rate": rate} for rate in (0.01, 0.1)]), RATES)
+        search(tuner, callbacks=[Note()])
+        assert seen == [{"bfloat16"}] * 2 and tuner.get_best_models()[0].compute_dtype == "bfloat16"
+        assert keras.config.dtype_policy().name == "mixed_bfloat16"
+    finally:
+        keras.config.set_dtype_policy("float32")
+
+
 def test_an_interrupted_search_goes_on(tmp_path, plain_rates):
     def tuner():
         oracle = keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)

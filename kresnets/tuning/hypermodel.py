@@ -56,6 +56,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if not callable(build) and not isinstance(build, keras.Model):
             raise ValueError(f"`build` must be a function that returns a Keras model, or a model. Received: {build!r}")
         self._make, self.groups = build, groups
+        self._policy, self._distribution = keras.config.dtype_policy(), keras.distribution.distribution()
         self._training = {
             "groups": groups, "preprocess": preprocess, "loss": loss, "metrics": metrics, "class_weight": class_weight,
         }  # fmt: skip
@@ -65,6 +66,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
     def make(self, seed):
         """Return a model to train, its head drawn by a seed."""
+        # Before each trial Keras Tuner has Keras forget the last one, and with it these two settings of the user's.
+        keras.config.set_dtype_policy(self._policy)
+        if self._distribution is not None:
+            keras.distribution.set_distribution(self._distribution)
         keras.utils.set_random_seed(seed)
         if isinstance(self._make, keras.Model):
             model = keras.models.clone_model(self._make)
