@@ -187,11 +187,13 @@ def test_the_winner_stands_beside_the_default_with_intervals(tmp_path):
     winner = {
         "winner": METRICS,
         "default": default,
+        "head-only": {**METRICS, "accuracy": 0.5, "accuracy_interval": [0.375, 0.625]},
+        "names": ["winner", "default", "head-only"],
         "difference": {"accuracy": 0.025, "interval": [-0.05, 0.1]},
         "sentence": "It did not.",
     }
     text = page_of(tmp_path, made_records(3), winner=winner).text
-    assert "accuracy 0.875 0.800 to 0.938 0.850 0.762 to 0.925" in text and "It did not." in text
+    assert "accuracy 0.875 0.800 to 0.938 0.850 0.762 to 0.925 0.500 0.375 to 0.625" in text and "It did not." in text
     assert "Difference in accuracy: +0.025, 95 % interval -0.050 to +0.100. It contains 0" in text
 
 

@@ -451,7 +451,7 @@
       }],
       layout: layout(110 + 56 * depths.length, {
         xaxis: axis(`${safe(rate.name)}`, { tickvals: columns.map((_, i) => i), ticktext: columns.map(([label]) => label), showgrid: false, fixedrange: true, tickangle: 0 }),
-        yaxis: axis("thaw: deepest part that learns", { tickvals: depths.map((_, i) => i), ticktext: depths.map((depth) => safe(depth, narrow.matches ? 12 : 24)), showgrid: false, fixedrange: true }),
+        yaxis: axis("deepest that learns", { tickvals: depths.map((_, i) => i), ticktext: depths.map((depth) => safe(depth, narrow.matches ? 12 : 24)), showgrid: false, fixedrange: true }),
         annotations, shapes: frame ? [frame] : [], dragmode: false,
       }),
     };

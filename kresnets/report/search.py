@@ -65,8 +65,9 @@ def search_page(
         title: string. Defaults to `"Search"`.
         command: string, the command that gives the search again. Defaults to none.
         winner: dict of the verdict on the test part: `winner` and `default`, dicts as `kresnets.metrics.evaluate` gives
-            them, `difference`, a dict metric -> number, with the interval of the first as `interval`, and `sentence`.
-            Each may be absent. None: there is no verdict yet. Defaults to None.
+            them, and others that `names`, all of them in order, has; `difference`, a dict metric -> number, with the
+            interval of the first as `interval`, and `sentence`. Each may be absent. None: there is no verdict yet.
+            Defaults to None.
         notes: sentences for the end of the page. Defaults to none.
         total: how many trials the search is to make, where that is known. Defaults to None.
         running: whether the search goes on: the page says so, and loads itself again each 30 seconds. Defaults to
@@ -219,8 +220,8 @@ def _numbers(records, best, objective, total):
 
 
 def _verdict(winner):
-    """Return what the test part says: the winner beside the default recipe, with intervals."""
-    judged = {name: winner[name] for name in ("winner", "default") if winner.get(name)}
+    """Return what the test part says: the winner beside the default recipe and others, with intervals."""
+    judged = {name: winner[name] for name in winner.get("names", ("winner", "default")) if winner.get(name)}
     names = [
         name
         for name in dict.fromkeys(name for metrics in judged.values() for name in metrics)
@@ -233,8 +234,8 @@ def _verdict(winner):
     ]  # fmt: skip
     content = f"<p><b>{page._escaped(winner['sentence'])}</b></p>" if winner.get("sentence") else ""
     if rows:
-        titles = {"winner": "winner", "default": "default recipe"}
-        content += page._table(("", *(cell for name in judged for cell in (titles[name], "95 %"))), rows)
+        titles = {"default": "default recipe"}
+        content += page._table(("", *(cell for name in judged for cell in (titles.get(name, name), "95 %"))), rows)
     difference = dict(winner.get("difference") or {})
     interval = difference.pop("interval", None)
     for name, value in difference.items():
