@@ -417,7 +417,7 @@ def test_three_failures_of_a_kind_stop_the_search(tmp_path):
     records = search(stopped, callbacks=[NoRoom()])
     assert [(one["status"], one["reason"]) for one in records] == [("failed", "OutOfMemory: no room")] * 3
     assert "3 trials in a row failed in the same way" in stopped.oracle.stopped_because
-    with pytest.raises(ValueError, match="No trial has been completed yet"):
+    with pytest.raises(ValueError, match="No trial has been completed; 3 failed, the last one so: OutOfMemory: no room"):
         stopped.best_recipe()
     mended = search(tuner())  # the same again, once the memory is there
     assert [record["status"] for record in mended] == ["failed"] * 3 + ["completed"] * 2

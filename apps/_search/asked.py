@@ -158,7 +158,10 @@ def arguments(options):
     for name in ("space", "recipe"):  # what they say, not where they lie
         if found[name] is not None:
             found[name] = pathlib.Path(found[name]).read_text(encoding="utf-8", errors="replace")
-    found["beside"] = [pathlib.Path(file).name for file in found["beside"]]
+    found["beside"] = [
+        [pathlib.Path(file).name, pathlib.Path(file).read_text(encoding="utf-8", errors="replace")]
+        for file in found["beside"]
+    ]
     stems = ["winner", "default", *(pathlib.Path(file).stem for file in options.beside)]
     if len(set(stems)) < len(stems):
         raise ValueError(

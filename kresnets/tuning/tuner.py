@@ -138,6 +138,8 @@ class RecipeTuner(keras_tuner.Tuner):
             try:
                 super().search(splits, callbacks=list(callbacks), epoch=epoch)
                 self.finished = True
+                if verbose != 0 and (stopped := getattr(self.oracle, "stopped_because", None)):
+                    print(stopped, flush=True)
             except _Leave:
                 pass
             except keras_tuner.errors.FatalError as error:
@@ -288,7 +290,8 @@ class RecipeTuner(keras_tuner.Tuner):
                 if self._has_score_of(values, other):
                     found = stages.read_state(self._checkpoint(self.oracle.get_trial(other["trial_id"])))
         if found is None:
-            raise ValueError(f"Trial {trial.trial_id} left no weights: its status is {trial.status}.")
+            why = f" ({trial.message})" if trial.message else ""
+            raise ValueError(f"Trial {trial.trial_id} left no weights: its status is {trial.status}{why}.")
         stages.assign(model, found[2][1])
         return model
 
@@ -300,7 +303,12 @@ class RecipeTuner(keras_tuner.Tuner):
         """
         trial = self.oracle.get_best_trials(1)
         if not trial or trial[0].status != "COMPLETED":
-            raise ValueError("No trial has been completed yet: search first.")
+            reasons = [record["reason"] for record in read_records(self.project_dir) if record["status"] == FAILED]
+            raise ValueError(
+                f"No trial has been completed; {len(reasons)} failed, the last one so: {reasons[-1]}"
+                if reasons
+                else "No trial has been completed yet: search first."
+            )
         return self.hypermodel.recipe(trial[0].hyperparameters)
 
     def clear(self):
