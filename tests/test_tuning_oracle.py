@@ -208,7 +208,11 @@ def test_a_sound_oracle_searches_as_the_plain_one(tmp_path, uninterrupted, name)
     plain_reads(tmp_path, name)
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize(
+    "name",
+    # Fitting its Gaussian process makes that one slow.
+    [pytest.param(name, marks=pytest.mark.everything if name == "bayesian" else ()) for name in MAKERS],
+)
 def test_a_kill_at_each_single_write_changes_nothing(tmp_path, uninterrupted, name):
     expected, moment, killed = results(uninterrupted(name)), 0, True
     while killed:
