@@ -406,7 +406,7 @@ class NoRoom(keras.callbacks.Callback):
         raise MemoryError("no room")
 
 
-def test_three_failures_of_a_kind_stop_the_search(tmp_path):
+def test_three_failures_of_a_kind_stop_the_search(tmp_path, capsys):
     def tuner():
         values = [{"learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)]
         return recipe_tuner(
@@ -414,10 +414,14 @@ def test_three_failures_of_a_kind_stop_the_search(tmp_path):
         )
 
     stopped = tuner()
-    records = search(stopped, callbacks=[NoRoom()])
+    stopped.search(TRAIN, VALIDATION, callbacks=[NoRoom()], verbose=1)
+    assert capsys.readouterr().out.endswith(f"{stopped.oracle.stopped_because}\n")
+    records = read_records(stopped.project_dir)
     assert [(one["status"], one["reason"]) for one in records] == [("failed", "OutOfMemory: no room")] * 3
     assert "3 trials in a row failed in the same way" in stopped.oracle.stopped_because
-    with pytest.raises(ValueError, match="No trial has been completed; 3 failed, the last one so: OutOfMemory: no room"):
+    with pytest.raises(
+        ValueError, match="No trial has been completed; 3 failed, the last one so: OutOfMemory: no room"
+    ):
         stopped.best_recipe()
     mended = search(tuner())  # the same again, once the memory is there
     assert [record["status"] for record in mended] == ["failed"] * 3 + ["completed"] * 2
@@ -687,4 +691,3 @@ def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path):
         tuner().search(TRAIN, VALIDATION, callbacks=[_Full()], verbose=0)
     tuner().search(TRAIN, VALIDATION, verbose=0)
     assert [record["status"] for record in read_records(tmp_path / "search")] == ["completed", "completed"]
-

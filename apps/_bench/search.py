@@ -61,7 +61,7 @@ def _told_theirs(theirs, step, ours):
             f"A trial of Keras Tuner with keras.applications, float32, {depth}: {statistics.median(seconds):.1f} s, its best "
             f"validation loss {trials[0]['best']:.4f}"
         )
-    cached = _steady(rows for searches in ours.values() for search in searches for rows in search["trained_rows"])
+    cached = _steady(run for searches in ours.values() for search in searches for run in search["trained_rows"])
     whole = _steady(trial["rows"] for trials in theirs.values() for trial in trials)
     for stage in (stage for stage in whole if stage in cached and stage in step):
         row = {"keras_tuner": whole[stage], "without_features": step[stage], "on_features": cached[stage]}

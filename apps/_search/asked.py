@@ -155,19 +155,19 @@ def make_room(folder, options):
 def arguments(options):
     """Return what makes a search this one, as JSON can say it."""
     found = {name: value for name, value in vars(options).items() if name not in _NOT_OF_THE_SEARCH}
-    for name in ("space", "recipe"):  # what they say, not where they lie
-        if found[name] is not None:
-            found[name] = pathlib.Path(found[name]).read_text(encoding="utf-8", errors="replace")
-    found["beside"] = [
-        [pathlib.Path(file).name, pathlib.Path(file).read_text(encoding="utf-8", errors="replace")]
-        for file in found["beside"]
-    ]
+    # What the files say, not where they lie.
+    found |= {name: _text(found[name]) for name in ("space", "recipe") if found[name] is not None}
+    found["beside"] = [[pathlib.Path(file).name, _text(file)] for file in found["beside"]]
     stems = ["winner", "default", *(pathlib.Path(file).stem for file in options.beside)]
     if len(set(stems)) < len(stems):
         raise ValueError(
             f"--beside: files are told apart by their names, and winner and default are taken: {', '.join(stems[2:])}."
         )
     return found
+
+
+def _text(file):
+    return pathlib.Path(file).read_text(encoding="utf-8", errors="replace")
 
 
 def ended(project):
