@@ -76,7 +76,7 @@ def test_what_no_operation_covers_is_idle():
     assert 0.2 <= seconds[trace.IDLE] < 1
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_step_tells_rates_shares_and_ratios(tmp_path, capsys):
     small = ["--size", "32", "--batch-size", "2", "--rounds", "1", "--steps", "1", "--dtype", "float32"]
     assert bench.main(["step", "--model", "ResNet50", *small, "--out", str(tmp_path / "step.json")]) == 0
