@@ -1,4 +1,4 @@
-"""Measure kresnets against its peers, alternating: python apps/bench.py step (or finetune, search, input, trace, peak, build, load, import)
+"""Measure kresnets against its peers, alternating: python apps/bench.py step (or serving, finetune, search, input, trace, peak, build, load, import)
 
 Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are
 noisy. What has a limit says whether it is kept, and the exit code is 1 where one is not. Each run writes a JSON file,
@@ -16,6 +16,7 @@ import _common
 # Where each command is.
 COMMANDS = {
     "step": "step",
+    "serving": "serving",
     "finetune": "finetune",
     "search": "search",
     "input": "pipeline",
@@ -55,6 +56,13 @@ def _parser():
     add("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
     add("--memory", action="store_true", help="also what a training step adds to a process's peak memory")
     add("--timm-python", default=sys.executable, help="a Python that has timm; default this one")
+
+    add = _command(commands, "serving", "an exported model against Keras's own export, as TF Serving runs them", 5)
+    add("--model", default="ResNet50", help="a network of kresnets; default ResNet50")
+    add("--size", type=count, help="pixels a side; default the network's own")
+    add("--batch-size", type=count, nargs="+", default=[1, 32])
+    add("--steps", type=count, default=5, help="timed requests a round; default 5")
+    add("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
 
     add = _command(commands, "finetune", "fine-tuning with the feature cache, without, and as Keras's guide", None)
     add("--images", type=count, default=600, help="photographs of solar cells, to learn and to validate; default 600")
@@ -112,7 +120,7 @@ def _check_models(options):
     import kresnets
 
     names, kind = kresnets.list_models(), "networks of kresnets"
-    if options.command != "step":  # where peers that lack a network are left out
+    if options.command not in ("step", "serving"):  # where peers that lack a network are left out
         names, kind = [name for name in names if hasattr(keras.applications, name)], "a network of both libraries"
     for model in [options.model] if isinstance(options.model, str) else options.model:
         if model not in names:

@@ -2,7 +2,8 @@
 
 import keras
 
-from kresnets.recompute import Recomputing
+from kresnets.copying import copied
+from kresnets.features import has_graph
 
 
 def as_plain_keras(model):
@@ -26,19 +27,13 @@ def as_plain_keras(model):
         >>> {type(layer).__module__.split(".")[0] for layer in plain.layers}
         {'keras'}
     """
-    if not isinstance(model, keras.Model) or not isinstance(getattr(model, "inputs", None), list):
+    if not isinstance(model, keras.Model) or not has_graph(model):
         raise ValueError(
             f"`as_plain_keras` takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
         )
-    # clone_model would compile the copy too, with what may be known here alone, and make it recompute.
-    if model.compiled or isinstance(model, Recomputing):
-        ends = (ends[0] if len(ends) == 1 else ends for ends in (model.inputs, model.outputs))
-        graph = keras.Model(*ends, name=model.name)
-    else:
-        graph = model
-    copy = keras.models.clone_model(graph, clone_function=_plain)
+    copy = copied(model, _plain)
     copy.set_weights(model.get_weights())
-    _set_flags(graph, copy)
+    _set_flags(model, copy)
     return copy
 
 

@@ -17,6 +17,7 @@ import tensorflow as tf
 from keras import layers
 from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
+from tensorflow.python.framework import kernels
 
 from kresnets.export import export_saved_model
 from kresnets.preprocess import Preprocessing
@@ -168,7 +169,7 @@ def test_a_cmyk_jpeg_is_shown_by_the_plain_formula(model, folder):
 
 def test_signatures(model, folder):
     loaded = tf.saved_model.load(str(folder)).signatures
-    assert set(loaded) == {"serving_default", "predict_tensor", "features"}
+    assert set(loaded) == {"serving_default", "classify", "predict_tensor", "features"}
     for each in loaded.values():
         specs = [*each.structured_input_signature[1].values(), *each.structured_outputs.values()]
         assert all(spec.shape[0] is None for spec in specs)  # else a server cannot batch
@@ -241,6 +242,8 @@ def test_the_graph_holds_only_operations_of_tensorflow_itself(folder):
     assert "Conv2D" in found and "DecodeImage" in found
     assert not [name for name in found if "PyFunc" in name]
     assert [name for name in found if not hasattr(tf.raw_ops, name)] == []
+    # Registered by nothing but TensorFlow's core, for any processor.
+    assert [name for name in found if not kernels.get_registered_kernels_for_op(name).kernel] == []
 
 
 LOADER = """
@@ -285,8 +288,9 @@ def test_saved_model_cli_lists_the_signatures(folder):
     tool = ("-m", "tensorflow.python.tools.saved_model_cli")
     process = python(*tool, "show", "--dir", folder, "--all", stdout=subprocess.PIPE)
     shown = process.communicate(timeout=120)[0].decode()
-    for name in ("serving_default", "predict_tensor", "features"):
+    for name in ("serving_default", "classify", "predict_tensor", "features"):
         assert f"signature_def['{name}']" in shown
+    assert "Method name is: tensorflow/serving/classify" in shown
     assert "inputs['image_bytes'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1)" in shown
     assert "outputs['labels'] tensor_info:\n        dtype: DT_STRING\n        shape: (-1, 5)" in shown
 

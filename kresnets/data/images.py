@@ -5,8 +5,10 @@ Pure TensorFlow operations, so that it runs inside `tf.data` and is saved within
 
 import tensorflow as tf
 
+from kresnets.data import headers
 
-def decode_image(image_bytes):
+
+def decode_image(image_bytes, max_pixels=None):
     """Decode the bytes of one image file to RGB.
 
     JPEG (baseline, progressive, grey, CMYK), PNG, GIF and BMP; WebP where the installed TensorFlow decodes it. What
@@ -16,17 +18,21 @@ def decode_image(image_bytes):
     - 16-bit PNG: the high byte of each value (not rescaled to the picture's own range);
     - alpha: dropped, so a transparent pixel shows the colour stored under it; a palette PNG or GIF is looked up;
     - CMYK JPEG: converted by the plain formula, without colour profiles; no file's profile is applied;
-    - GIF: the first frame; BMP: 8 bits are taken as grey (a palette is ignored), 1 and 4 bits are refused;
+    - GIF: the first frame, and what is behind it is not looked at; BMP: 8 bits are taken as grey (a palette is ignored), 1 and 4 bits are refused;
     - EXIF rotation: ignored.
 
     Args:
         image_bytes: scalar string tensor (or bytes), the content of the file.
+        max_pixels: int, how many pixels the header may claim before anything is decoded; also, only the formats above
+            are then read, whatever else the installed TensorFlow knows. Defaults to None: for files that were checked
+            before (`check_image`).
 
     Returns:
         uint8 tensor `(height, width, 3)`, RGB 0..255.
 
     Raises:
-        tf.errors.InvalidArgumentError: when run on bytes that are no such image or on a truncated one.
+        tf.errors.InvalidArgumentError: when run on bytes that are no such image, on a truncated one, or on one of more
+            pixels.
 
     Example:
         >>> import tensorflow as tf
@@ -34,6 +40,17 @@ def decode_image(image_bytes):
         >>> decode_image(tf.io.encode_png(tf.zeros((2, 4, 1), "uint8"))).shape
         TensorShape([2, 4, 3])
     """
+    image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
+
+    def as_it_is():
+        return image_bytes, tf.constant(0, tf.int64) if max_pixels is None else headers.claimed_pixels(image_bytes)
+
+    image_bytes, pixels = tf.cond(headers.is_gif(image_bytes), lambda: headers.first_frame(image_bytes), as_it_is)
+    if max_pixels is not None:
+        fits = (pixels >= 0) & (pixels <= max_pixels)
+        reason = f"Neither JPEG, PNG, GIF, BMP nor WebP, or of more than {max_pixels} pixels."
+        with tf.control_dependencies([tf.debugging.Assert(fits, [reason])]):
+            image_bytes = tf.identity(image_bytes)
     image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
     return tf.ensure_shape(image, (None, None, 3))
 
@@ -89,13 +106,14 @@ def resize_and_crop(image, size, crop=1.0):
     return tf.ensure_shape(result, (size, size, image.shape[-1]))
 
 
-def load_image(image_bytes, size, crop=1.0):
+def load_image(image_bytes, size, crop=1.0, max_pixels=None):
     """Decode the bytes of an image file and bring them to a square of the network's size.
 
     Args:
         image_bytes: scalar string tensor (or bytes); see `decode_image` for the formats.
         size: int, side of the result in pixels.
         crop: float, share of the resized short side that is kept; see `resize_and_crop`. Defaults to 1.0.
+        max_pixels: int or None, how many pixels the file may unpack to; see `decode_image`. Defaults to None.
 
     Returns:
         float32 tensor `(size, size, 3)`, RGB 0..255.
@@ -110,4 +128,4 @@ def load_image(image_bytes, size, crop=1.0):
         >>> load_image(tf.io.encode_jpeg(tf.zeros((300, 400, 3), "uint8")), size=224).shape
         TensorShape([224, 224, 3])
     """
-    return resize_and_crop(decode_image(image_bytes), size, crop)
+    return resize_and_crop(decode_image(image_bytes, max_pixels), size, crop)

@@ -1,0 +1,138 @@
+"""What the first bytes of an image file claim, read before anything is decoded: a few kB may unpack to gigabytes.
+
+TensorFlow's own operations only, so that a served model guards itself.
+"""
+
+import tensorflow as tf
+
+_GIF_STEPS = 4096  # of a walk through a GIF; the blocks that programs write, all full but the last, are one step
+_BETWEEN, _EXTENSION, _IMAGE, _DONE, _BROKEN = range(5)  # where such a walk is
+
+
+def starts_with(image_bytes, magic):
+    """Whether a scalar string tensor starts with some bytes, as a scalar bool tensor."""
+    return tf.equal(tf.strings.substr(image_bytes, 0, len(magic)), magic)
+
+
+def is_gif(image_bytes):
+    """Whether TensorFlow would decode a scalar string tensor as a GIF, as a scalar bool tensor."""
+    return starts_with(image_bytes, b"GIF8")
+
+
+def claimed_pixels(image_bytes):
+    """Read from a header how many pixels a file unpacks to.
+
+    Args:
+        image_bytes: scalar string tensor (or bytes), the content of a JPEG, PNG, BMP or WebP file; for a GIF see
+            `first_frame`.
+
+    Returns:
+        Scalar int64 tensor, or -1 for bytes that are of none of these formats or lack what their format begins with.
+
+    Raises:
+        tf.errors.InvalidArgumentError: when run on a JPEG without a readable header.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from kresnets.data.headers import claimed_pixels
+        >>> int(claimed_pixels(tf.io.encode_png(tf.zeros((2, 4, 1), "uint8"))))
+        8
+    """
+    image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
+    return tf.cond(
+        starts_with(image_bytes, b"\xff\xd8\xff"),
+        lambda: tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)),
+        lambda: _by_fixed_places(image_bytes),
+    )
+
+
+def _by_fixed_places(image_bytes):
+    """Read PNG, BMP and WebP, which have their sides at fixed places."""
+    head = tf.cast(tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=32), tf.int64)
+
+    def number(place, count):  # least byte first
+        return sum(head[place + i] << (8 * i) for i in range(count))
+
+    def holds(place, wanted):
+        return tf.reduce_all(head[place : place + len(wanted)] == tf.constant(list(wanted), tf.int64))
+
+    def backwards(place):
+        return sum(head[place + i] << (8 * (3 - i)) for i in range(4))
+
+    # A PNG that hides its IHDR behind another chunk is none; a BMP that starts at the top has a negative height.
+    height = number(22, 4)
+    height = tf.where(height < 1 << 31, height, (1 << 32) - height)
+    webp = holds(0, b"RIFF") & holds(8, b"WEBP")
+    lossless = number(21, 4)
+    formats = (
+        (holds(0, b"\x89PNG\r\n\x1a\n") & holds(12, b"IHDR"), backwards(16) * backwards(20)),
+        (holds(0, b"BM"), number(18, 4) * height),
+        (webp & holds(12, b"VP8 "), (number(26, 2) & 0x3FFF) * (number(28, 2) & 0x3FFF)),
+        (webp & holds(12, b"VP8L"), ((lossless & 0x3FFF) + 1) * ((lossless >> 14 & 0x3FFF) + 1)),
+        (webp & holds(12, b"VP8X"), (number(24, 3) + 1) * (number(27, 3) + 1)),
+    )
+    pixels = tf.constant(-1, tf.int64)
+    for found, claimed in formats:
+        pixels = tf.where(found, claimed, pixels)
+    return pixels
+
+
+def first_frame(image_bytes):
+    """Cut a GIF behind its first frame.
+
+    The decoder unpacks every frame even where one is asked for, so that a small file takes any amount of memory.
+
+    Args:
+        image_bytes: scalar string tensor (or bytes), the content of a GIF file.
+
+    Returns:
+        The content of a GIF file of one frame, scalar string tensor, empty where the file ends before its first frame
+        does, and how many pixels that frame claims, scalar int64 tensor.
+
+    Example:
+        >>> import io
+        >>> from PIL import Image
+        >>> from kresnets.data.headers import first_frame
+        >>> file = io.BytesIO()
+        >>> frames = [Image.new("L", (4, 2), grey) for grey in (9, 99)]
+        >>> frames[0].save(file, "GIF", save_all=True, append_images=frames[1:])
+        >>> cut, pixels = first_frame(file.getvalue())
+        >>> len(cut.numpy()) < len(file.getvalue()), int(pixels)
+        (True, 8)
+    """
+    image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
+    size = tf.strings.length(image_bytes)
+    # Zeros behind the end, which end every walk there.
+    data = tf.cast(tf.pad(tf.io.decode_raw(image_bytes, tf.uint8), [[0, 16]]), tf.int32)
+
+    def at(place):
+        return data[tf.minimum(place, size)]
+
+    def table(flags):  # bytes of a table of colours
+        return tf.where(flags >= 0x80, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
+
+    def step(place, where, pixels):
+        value = at(place)
+        between = where == _BETWEEN
+        opens, image = between & (value == 0x21), between & (value == 0x2C)
+        closes = ~between & (value == 0)
+        sides = [at(place + 5 + i) + 256 * at(place + 6 + i) for i in (0, 2)]
+        full = data[place:size:256] == 255  # blocks of 255 bytes, one behind the other
+        run = tf.argmin(tf.concat([tf.cast(full, tf.int32), [0]], 0), output_type=tf.int32)
+        ahead = tf.where(run > 0, 256 * run, value + 1)
+        ahead = tf.where(image, 11 + table(at(place + 9)), tf.where(opens, 2, ahead))
+        after = tf.where(closes, tf.where(where == _IMAGE, _DONE, _BETWEEN), where)
+        after = tf.where(image, _IMAGE, tf.where(opens, _EXTENSION, after))
+        after = tf.where(between & ~opens & ~image, _BROKEN, after)
+        claimed = tf.cast(sides[0], tf.int64) * tf.cast(sides[1], tf.int64)
+        return tf.minimum(place + ahead, size + 1), after, tf.where(image, claimed, pixels)
+
+    end, where, pixels = tf.while_loop(
+        lambda place, where, pixels: (where < _DONE) & (place < size),
+        step,
+        (13 + table(at(10)), tf.constant(_BETWEEN), tf.constant(0, tf.int64)),
+        maximum_iterations=_GIF_STEPS,
+        parallel_iterations=1,
+    )
+    whole = tf.strings.join([tf.strings.substr(image_bytes, 0, end), b";"])
+    return tf.where((where == _DONE) & (end <= size), whole, b""), pixels

@@ -1,0 +1,90 @@
+"""A Keras classifier as a SavedModel that TF Serving serves: bytes of image files in, labels out.
+
+Decoding, resizing and preprocessing are inside, by the very functions that training uses.
+"""
+
+import pathlib
+
+from kresnets.data.check import MAX_PIXELS
+from kresnets.export.classifier import Classifier
+from kresnets.export.saved import save
+from kresnets.export.verify import verify
+from kresnets.export.versions import folder_beside, publish, writing
+from kresnets.export.warmup import write_warmup
+
+__all__ = ["Classifier", "export_saved_model"]
+
+
+def export_saved_model(
+    model, path, labels=None, preprocess=None, top=5, dtype="float32", fold=True, max_pixels=MAX_PIXELS
+):
+    """Write a classifier as a new version of a SavedModel for TF Serving.
+
+    The version folder appears in one step, after the written model was loaded again and found to answer as the Keras
+    model does in float32 (probabilities to 1e-4; 2e-2 in bfloat16): a server that polls never sees half a version, two
+    exporters never get the same number, and whatever fails leaves nothing behind.
+
+    The SavedModel needs neither Keras nor kresnets. Its signatures, all with a free batch dimension:
+
+    - `serving_default`: `image_bytes` (string `(batch,)`, each the content of a JPEG, PNG, GIF or BMP file) ->
+      `labels` (string `(batch, top)`), `scores` (float32 `(batch, top)`, falling) and `valid` (bool `(batch,)`). Bytes
+      that are no image, or one of more than `max_pixels`, get `valid` false, labels "" and scores 0, and leave the rest
+      of the batch alone.
+    - `classify`: `inputs` (string `(batch,)`, each a serialized tf.Example with the file in `image/encoded`) ->
+      `classes` and `scores`, as `labels` and `scores` above: TF Serving's Classify API.
+    - `predict_tensor`: `images` (float32 `(batch, size, size, 3)`, RGB 0..255) -> `probabilities` (float32
+      `(batch, classes)`).
+    - `features`: `images` -> `features` (float32): what the last Dense layer takes, usually the pooled output of the
+      trunk; without a Dense layer at the end, the output of the last global pooling layer.
+
+    The weights are constants of the graph, once for all signatures (above 1 GB variables beside it, which is slower).
+    `assets.extra/tf_serving_warmup_requests` has a server trace the graph for batches of 1, 8 and 32 before it answers
+    the first request; it is written where `tensorflow-serving-api` is installed (`pip install kresnets[serving]`).
+
+    Args:
+        model: a Functional or Sequential Keras model (TensorFlow backend, channels last) from square RGB images,
+            preprocessed, to one vector per image. Its last activation decides what is served: softmax and sigmoid
+            outputs as they are, a linear output (logits) through a softmax. One sigmoid unit becomes two classes, the
+            one it speaks for being the second.
+        path: folder of the model, the parent of the versions: `saved_models/name`. Created where missing.
+        labels: sequence of str, the name of each class in the order of the outputs; two classes may share a name.
+            Defaults to None: the indices `"0"`, `"1"`, ...
+        preprocess: `"caffe"`, `"tf"`, `"torch"`, a `Preprocessing`, or None for what the model carries
+            (`preprocessing_of`). Where the model carries another one, a warning names both and yours is served.
+            Defaults to None.
+        top: int >= 1, labels and scores per image, cut to the number of classes. Defaults to 5.
+        dtype: what the graph computes in, whatever the model was trained in: `"float32"`, or `"bfloat16"`, which is
+            faster where the server's processor has it and slower where it has not. Inputs, outputs and the layers from
+            the last Dense or global pooling on are float32 in either. Layers of your own stay in the dtype they have.
+            Defaults to `"float32"`.
+        fold: bool, put batch norms into the convolutions before them: the same numbers from less work. Defaults to
+            True.
+        max_pixels: int >= 1, how many pixels an image file may unpack to, by its header: a few kB can claim gigabytes.
+            Defaults to 50 million, about 150 MB.
+
+    Returns:
+        pathlib.Path of the version folder, `path/<version>`, one above the highest that is there.
+
+    Raises:
+        ValueError: for a model, labels, a preprocessing, `top`, `dtype` or `max_pixels` that cannot be served.
+        OSError: when the folder cannot be written.
+        RuntimeError: with another Keras backend, or when the written model answers differently.
+
+    Example:
+        >>> import keras, kresnets, tempfile
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(),
+        ...                           keras.layers.Dense(2, activation="softmax")])
+        >>> folder = kresnets.export_saved_model(model, tempfile.mkdtemp(), labels=["cat", "dog"], preprocess="torch")
+        >>> folder.name
+        '1'
+    """
+    classifier = Classifier.of(model, labels, preprocess, top, max_pixels).computing_in("float32", fold=False)
+    served = classifier.computing_in(dtype, fold)
+    path = pathlib.Path(path)
+    with folder_beside(path) as folder:
+        with writing(path):
+            save(served, folder)
+            write_warmup(folder, path.name, classifier.size)
+        verify(folder, classifier, dtype)
+        with writing(path):
+            return publish(folder, path)

@@ -1,0 +1,214 @@
+"""What is served: a Keras classifier, checked, with all that lies between an image and a label."""
+
+import contextlib
+import dataclasses
+import re
+import warnings
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from kresnets.copying import layers_in_order
+from kresnets.data.check import MAX_PIXELS
+from kresnets.export.fold import fold_batchnorms
+from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
+from kresnets.export.signatures import Signatures
+from kresnets.preprocess import Preprocessing, resolve
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifier:
+    """A Keras model and all that lies between the bytes of a file and a label.
+
+    Its functions take and give tensors and run eagerly too, which is how `apps/predict.py` answers from a run.
+
+    Args:
+        max_pixels: how many pixels an image file may unpack to, by its header.
+    """
+
+    model: keras.Model
+    labels: tuple[str, ...]
+    preprocessing: Preprocessing
+    top: int
+    activation: str
+    feature_layer: keras.layers.Layer
+    max_pixels: int = MAX_PIXELS
+
+    @classmethod
+    def of(cls, model, labels=None, preprocess=None, top=5, max_pixels=MAX_PIXELS):
+        """Check the arguments of `export_saved_model` and bind them."""
+        _check_model(model)
+        preprocessing = resolve(model, preprocess)
+        _check_size(model, preprocessing)
+        activation = _last_activation(model)
+        units = model.output_shape[-1]
+        classes = 2 if units == 1 and activation == "sigmoid" else units
+        if classes == 1:
+            raise ValueError(
+                f"The model has one output with a {activation} activation, which names no class: end it with "
+                "Dense(1, activation='sigmoid') or Dense(2, activation='softmax')."
+            )
+        for name, value in (("top", top), ("max_pixels", max_pixels)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}")
+        return cls(
+            model=model,
+            labels=_checked_labels(labels, classes),
+            preprocessing=preprocessing,
+            top=min(top, classes),
+            activation=activation,
+            feature_layer=_feature_layer(model),
+            max_pixels=max_pixels,
+        )
+
+    @property
+    def size(self):
+        """Side of the images in pixels: the model's own, or that of its weights where the model leaves it free."""
+        return self.model.input_shape[1] or self.preprocessing.size
+
+    def computing_in(self, dtype="float32", fold=True):
+        """Return the same classifier on a copy of the model made for answering; see `export_saved_model`.
+
+        A model that cannot be copied answers as it is, with a warning, unless bfloat16 is asked for.
+        """
+        if dtype not in DTYPES:
+            raise ValueError(f"`dtype` must be {' or '.join(map(repr, DTYPES))}. Received: dtype={dtype!r}")
+        steps = [in_float32] * in_half(self.model) + [fold_batchnorms] * bool(fold)
+        served = self
+        try:
+            for step in steps:
+                served = served._on(step(served.model))
+        except ValueError as error:
+            if dtype == "bfloat16":
+                raise
+            warnings.warn(f"The model is served as it is, its batch norms not folded: {error}", stacklevel=3)
+        return served._on(in_bfloat16(served.model, served.feature_layer)) if dtype == "bfloat16" else served
+
+    def _on(self, model):
+        return dataclasses.replace(self, model=model, feature_layer=_feature_layer(model))
+
+    def serving_default(self, image_bytes):
+        """Map the bytes of image files, `(batch,)`, to labels, scores and valid."""
+        return self.signatures(self.network).serving_default(image_bytes)
+
+    def signatures(self, network):
+        """Return what a server answers by a network, a function such as this classifier's own."""
+        return Signatures(network, self.labels, self.top, self.size, self.preprocessing.crop, self.max_pixels)
+
+    def network(self, images):
+        """Map RGB images 0..255, `(batch, size, size, 3)`, to `probabilities` and to the `features` they come from."""
+        with _recorded(self.feature_layer) as calls:
+            outputs = self.outputs(images)
+        inputs, features = calls[-1]
+        features = inputs if isinstance(self.feature_layer, keras.layers.Dense) else features
+        return {
+            "probabilities": self.probabilities(outputs),
+            "features": tf.cast(features[: tf.shape(images)[0]], tf.float32),
+        }
+
+    def outputs(self, images):
+        """Map RGB images 0..255 to the model's own outputs."""
+        # oneDNN's convolution gives an empty batch the wrong shape: such a batch is computed with one black row.
+        count = tf.shape(images)[0]
+        images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+        inputs = self.preprocessing(images, "channels_last")
+        return self.model(inputs, training=False)[:count]
+
+    def probabilities(self, outputs):
+        """Turn the model's own outputs into float32 probabilities, `(batch, classes)`."""
+        outputs = tf.cast(outputs, tf.float32)
+        if self.activation == "linear":
+            outputs = tf.nn.softmax(outputs)
+        return tf.concat([1.0 - outputs, outputs], axis=-1) if outputs.shape[-1] == 1 else outputs
+
+
+def _check_model(model):
+    if keras.config.backend() != "tensorflow":
+        raise RuntimeError(
+            f"A SavedModel is written with the TensorFlow backend only, this process runs {keras.config.backend()!r}: "
+            "save the model as .keras and export it with KERAS_BACKEND=tensorflow."
+        )
+    if not isinstance(model, keras.Sequential) and not hasattr(model, "operations"):
+        raise ValueError(
+            f"Only Functional and Sequential Keras models can be exported. Received: {type(model).__name__}; build one "
+            "with keras.Model(inputs, outputs)."
+        )
+    if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError("The model must have one input of a known shape and one output: build it with `input_shape`.")
+    if len(model.output_shape) != 2 or model.output_shape[-1] is None:
+        raise ValueError(f"The model must give one vector per image. Received: output shape {model.output_shape}.")
+    for variable in model.variables:
+        if keras.backend.is_float_dtype(variable.dtype) and not np.all(np.isfinite(variable.numpy())):
+            raise ValueError(f"The weights {variable.path!r} hold NaN or infinite values: this model cannot be served.")
+
+
+def _check_size(model, preprocessing):
+    shape = model.input_shape
+    if len(shape) != 4 or (shape[1] or preprocessing.size) is None or shape[1] != shape[2] or shape[3] != 3:
+        raise ValueError(
+            "Only models of square RGB images of one size, channels last, can be exported. Received: input shape "
+            f"{shape}; build the model with an `input_shape` like (224, 224, 3)."
+        )
+
+
+def _checked_labels(labels, classes):
+    if labels is None:
+        return tuple(str(index) for index in range(classes))
+    labels = labels if isinstance(labels, str) else list(labels)
+    if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
+        raise ValueError(f"`labels` must be a sequence of non-empty names, one for each class. Received: {labels!r}")
+    if len(labels) != classes:
+        raise ValueError(f"The model has {classes} classes and `labels` names {len(labels)}: give one name for each.")
+    return tuple(labels)
+
+
+def _last_activation(model):
+    """Return "softmax", "sigmoid" or "linear": how the model's outputs are to be read."""
+    last = model
+    while isinstance(last, keras.Model):
+        # Sorted from input to output: with a single output, its operation is the last one.
+        last = (getattr(last, "operations", None) or last.layers or [None])[-1]
+    activation = getattr(last, "activation", last)  # a Softmax layer or operation is its own activation
+    name = (getattr(activation, "__name__", None) or type(activation).__name__).lower()
+    if name not in ("softmax", "sigmoid", "linear"):
+        raise ValueError(
+            f"The model ends in {getattr(last, 'name', last)!r} ({name}), which leaves open whether it gives "
+            "probabilities: end it with a softmax, a sigmoid, or keras.layers.Activation('linear') for logits."
+        )
+    return name
+
+
+def _feature_layer(model):
+    """Return the layer whose input (Dense) or output (global pooling) is the image's features."""
+    layers = list(layers_in_order(model))
+    weighted = [layer for layer in layers if layer.weights and not isinstance(layer, keras.Model)]
+    if weighted and isinstance(weighted[-1], keras.layers.Dense):
+        return weighted[-1]
+    pooling = [layer for layer in layers if re.fullmatch("Global(Average|Max)Pooling2D", type(layer).__name__)]
+    if not pooling:
+        raise ValueError(
+            "The model ends neither in a Dense layer nor in global pooling, so there are no features to serve: use one."
+        )
+    return pooling[-1]
+
+
+@contextlib.contextmanager
+def _recorded(layer):
+    """Keep what a layer takes and gives while the model is called.
+
+    A new Keras model up to the layer would not do: the tensors within a nested model are not those of the outer one.
+    """
+    calls = []
+    call = layer.call
+
+    def recording_call(inputs, *args, **kwargs):
+        outputs = call(inputs, *args, **kwargs)
+        calls.append((inputs, outputs))
+        return outputs
+
+    layer.call = recording_call
+    try:
+        yield calls
+    finally:
+        del layer.call  # what remains is the method of the class

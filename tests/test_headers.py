@@ -1,0 +1,185 @@
+"""What headers claim, against Pillow; GIFs cut behind their first frame, against Pillow's own frames."""
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kresnets.data import decode_image
+from kresnets.data.headers import claimed_pixels, first_frame
+
+
+def encoded(image, format, **options):
+    file = io.BytesIO()
+    image.save(file, format, **options)
+    return file.getvalue()
+
+
+def picture(width=37, height=23, mode="RGB", seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    return Image.fromarray(pixels).convert(mode)
+
+
+FORMATS = {
+    "jpeg": encoded(picture(), "JPEG"),
+    "progressive jpeg": encoded(picture(), "JPEG", progressive=True),
+    "grey jpeg": encoded(picture(mode="L"), "JPEG"),
+    "cmyk jpeg": encoded(picture(mode="CMYK"), "JPEG"),
+    "jpeg with a long comment": encoded(picture(), "JPEG", comment=b"x" * 60_000, exif=b"Exif\0\0" + b"y" * 60_000),
+    "png": encoded(picture(), "PNG"),
+    "1-bit png": encoded(picture(mode="1"), "PNG"),
+    "bmp": encoded(picture(), "BMP"),
+    "lossy webp": encoded(picture(), "WEBP", quality=50),
+    "lossless webp": encoded(picture(), "WEBP", lossless=True),
+    "webp with more to say": encoded(picture(mode="RGBA"), "WEBP", exif=b"Exif\0\0MM"),
+    "wide jpeg": encoded(picture(60_000, 1), "JPEG"),
+    "high webp": encoded(picture(1, 16_383), "WEBP", lossless=True),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_header_claims_what_pillow_reads(name):
+    data = FORMATS[name]
+    width, height = Image.open(io.BytesIO(data)).size
+    assert int(claimed_pixels(data)) == width * height
+    decoded = name in ("webp with more to say",)  # alpha, which TensorFlow's decoder refuses for three channels
+    assert decoded or decode_image(data, width * height).shape == (height, width, 3)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="more than|Neither"):
+        decode_image(data, width * height - 1)
+
+
+def bottom_up(data):
+    """A BMP whose first row is its top, which a negative height says."""
+    height = struct.unpack_from("<i", data, 22)[0]
+    return data[:22] + struct.pack("<i", -height) + data[26:]
+
+
+def test_a_bmp_from_the_top():
+    assert int(claimed_pixels(bottom_up(FORMATS["bmp"]))) == 37 * 23
+
+
+def png(width, height, first=b""):
+    """The head of a PNG; `first` is a chunk before the header's own."""
+
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + first + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+LIMIT = 50_000_000
+BOMBS = {
+    "png": png(60_000, 60_000),
+    "png whose pixels overflow": png(2**32 - 1, 2**32 - 1),
+    "png with its header hidden": png(60_000, 60_000, b"\0\0\0\0tEXt\xa7\x7f\xad\xd1"),
+    "bmp": FORMATS["bmp"][:18] + struct.pack("<ii", 60_000, -60_000) + FORMATS["bmp"][26:],
+    "gif": b"GIF89a"
+    + struct.pack("<HHBBB", 9, 9, 0x80, 0, 0)
+    + bytes(6)
+    + b","
+    + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0),
+    "webp": b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + (16_382).to_bytes(3, "little") * 2 + bytes(20),
+    "jpeg xl": b"\xff\x0a" + bytes(40),
+    "nothing known": b"II*\0" + bytes(40),
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_what_claims_too_much_is_never_decoded(name, monkeypatch):
+    monkeypatch.setattr(tf.io, "decode_image", lambda *_, **__: pytest.fail("decoded"))
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_image(BOMBS[name], LIMIT)
+
+
+# --- GIF ---
+
+
+def animated(count=3, size=(20, 16), **options):
+    frames = [picture(*size, "P", seed) for seed in range(count)]
+    return encoded(frames[0], "GIF", save_all=True, append_images=frames[1:], **options)
+
+
+def block(data, size=255):
+    """Sub-blocks of a GIF, of at most `size` bytes each."""
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    return b"".join(bytes([len(piece)]) + piece for piece in pieces) + b"\0"
+
+
+def with_extension(data, extension):
+    """A GIF with an extension before whatever follows its table of colours."""
+    table = 3 * 2 ** ((data[10] & 7) + 1) if data[10] & 0x80 else 0
+    return data[: 13 + table] + extension + data[13 + table :]
+
+
+XMP = b"".join(bytes([value]) for value in range(255, -1, -1))  # the magic trailer of XMP, which leads walkers home
+GIFS = {
+    "one frame": animated(1),
+    "three frames": animated(3),
+    "for ever, with pauses": animated(4, loop=0, duration=100),
+    "a comment": animated(2, comment=b"c" * 700),
+    "interlaced": animated(2, interlace=1),
+    "large": encoded(picture(300, 200, "P"), "GIF"),
+    "a long comment in small pieces": with_extension(animated(2), b"!\xfe" + block(b"x" * 900, 3)),
+    "XMP, whose text is no blocks": with_extension(
+        animated(2),
+        b"!\xff" + block(b"XMP DataXMP")[:-1] + b"<x:xmpmeta xmlns:x='adobe:ns:meta/'/>" * 9 + b"\1" + XMP + b"\0",
+    ),
+    "two colours": encoded(picture(mode="1"), "GIF"),
+}
+
+
+@pytest.mark.parametrize("name", GIFS)
+def test_the_first_frame_is_cut_out(name):
+    data = GIFS[name]
+    image = Image.open(io.BytesIO(data))
+    cut, pixels = first_frame(data)
+    again = Image.open(io.BytesIO(cut.numpy()))
+    assert getattr(again, "n_frames", 1) == 1 and int(pixels) == image.width * image.height
+    np.testing.assert_array_equal(np.asarray(again.convert("RGB")), np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(decode_image(data, LIMIT).numpy(), np.asarray(image.convert("RGB")))
+    np.testing.assert_array_equal(decode_image(data).numpy(), tf.io.decode_gif(data).numpy()[0])
+
+
+def test_a_cut_gif_is_none():
+    data = animated(1, comment=b"c" * 300)
+    for length in range(0, len(data) - 2):
+        cut, _ = first_frame(data[:length])
+        assert cut.numpy() == b"", length
+
+
+def test_what_comes_after_the_first_frame_is_not_looked_at():
+    data = animated(3)
+    cut, _ = first_frame(data)
+    torn = cut.numpy()[:-1] + b"\xff" * 50
+    np.testing.assert_array_equal(decode_image(torn).numpy(), decode_image(data).numpy())
+
+
+def test_many_large_frames_cost_one():
+    """200 frames of 2 million pixels each: what a decoder that is asked for the first alone unpacks all the same."""
+    frame = encoded(Image.new("L", (2000, 1000)), "GIF")
+    cut, _ = first_frame(frame)
+    start = cut.numpy().index(b",", 13 + 3 * 256 if frame[10] & 0x80 else 13)
+    bomb = cut.numpy()[:-1] + cut.numpy()[start:-1] * 200 + b";"
+    kept, pixels = first_frame(bomb)
+    assert kept.numpy() == cut.numpy() and int(pixels) == 2_000_000
+
+
+def test_a_walk_that_leads_nowhere_ends():
+    data = with_extension(animated(1), b"!\xfe" + block(b"x" * 20_000, 1))
+    assert first_frame(data)[0].numpy() == b""
+
+
+def test_the_same_in_a_graph():
+    decode = tf.function(lambda data: decode_image(data, LIMIT), input_signature=[tf.TensorSpec((), tf.string)])
+    for data in (*FORMATS.values(), *GIFS.values()):
+        if data is not FORMATS["webp with more to say"]:
+            np.testing.assert_array_equal(decode(data).numpy(), decode_image(data).numpy())
+    for data in BOMBS.values():
+        with pytest.raises(tf.errors.InvalidArgumentError):
+            decode(data)
