@@ -50,25 +50,23 @@ def _by_fixed_places(image_bytes):
     """Read PNG, BMP and WebP, which have their sides at fixed places."""
     head = tf.cast(tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=32), tf.int64)
 
-    def number(place, count):  # least byte first
-        return sum(head[place + i] << (8 * i) for i in range(count))
+    def number(place, count, most_first=False):
+        places = [place + (count - 1 - i if most_first else i) for i in range(count)]
+        return sum(head[place] * 256**power for power, place in enumerate(places))
 
     def holds(place, wanted):
         return tf.reduce_all(head[place : place + len(wanted)] == tf.constant(list(wanted), tf.int64))
 
-    def backwards(place):
-        return sum(head[place + i] << (8 * (3 - i)) for i in range(4))
-
     # A PNG that hides its IHDR behind another chunk is none; a BMP that starts at the top has a negative height.
     height = number(22, 4)
-    height = tf.where(height < 1 << 31, height, (1 << 32) - height)
+    height = tf.where(height < 2**31, height, 2**32 - height)
     webp = holds(0, b"RIFF") & holds(8, b"WEBP")
-    lossless = number(21, 4)
+    lossless = number(21, 4)  # two sides of 14 bits, less one
     formats = (
-        (holds(0, b"\x89PNG\r\n\x1a\n") & holds(12, b"IHDR"), backwards(16) * backwards(20)),
+        (holds(0, b"\x89PNG\r\n\x1a\n") & holds(12, b"IHDR"), number(16, 4, True) * number(20, 4, True)),
         (holds(0, b"BM"), number(18, 4) * height),
-        (webp & holds(12, b"VP8 "), (number(26, 2) & 0x3FFF) * (number(28, 2) & 0x3FFF)),
-        (webp & holds(12, b"VP8L"), ((lossless & 0x3FFF) + 1) * ((lossless >> 14 & 0x3FFF) + 1)),
+        (webp & holds(12, b"VP8 "), number(26, 2) % 2**14 * (number(28, 2) % 2**14)),
+        (webp & holds(12, b"VP8L"), (lossless % 2**14 + 1) * (lossless // 2**14 % 2**14 + 1)),
         (webp & holds(12, b"VP8X"), (number(24, 3) + 1) * (number(27, 3) + 1)),
     )
     pixels = tf.constant(-1, tf.int64)
@@ -77,6 +75,7 @@ def _by_fixed_places(image_bytes):
     return pixels
 
 
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 def first_frame(image_bytes):
     """Cut a GIF behind its first frame.
 
@@ -100,7 +99,6 @@ def first_frame(image_bytes):
         >>> len(cut.numpy()) < len(file.getvalue()), int(pixels)
         (True, 8)
     """
-    image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
     size = tf.strings.length(image_bytes)
     # Zeros behind the end, which end every walk there.
     data = tf.cast(tf.pad(tf.io.decode_raw(image_bytes, tf.uint8), [[0, 16]]), tf.int32)
