@@ -102,6 +102,7 @@ def make_lively(model, seed=0):
         "moving_mean": lambda shape: rng.normal(0, 0.1, shape),
         "moving_variance": lambda shape: rng.uniform(0.5, 1.5, shape),
     }
+    draw |= dict.fromkeys(("depthwise_kernel", "pointwise_kernel"), draw["kernel"])
     for variable in model.weights:
         variable.assign(draw[variable.name](tuple(variable.shape)))
     return model

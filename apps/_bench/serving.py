@@ -78,15 +78,18 @@ def opened(folder):
     """Load a SavedModel as TF Serving does; give a function from a signature's name to a function of its one input."""
     import tensorflow as tf
 
-    with tf.Graph().as_default() as graph, tf.compat.v1.Session(graph=graph) as session:
-        loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(folder))
+    graph = tf.Graph()
+    with tf.compat.v1.Session(graph=graph) as session:
+        with graph.as_default():
+            loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(folder))
 
         def signature(name):
             found = loaded.signature_def[name]
             [taken] = found.inputs.values()
             return session.make_callable([output.name for output in found.outputs.values()], feed_list=[taken.name])
 
-        yield signature
+        with tf.init_scope():  # out of the session's graph again
+            yield signature
 
 
 def _size(version, model, dtype):

@@ -5,15 +5,28 @@ import tensorflow as tf
 from kresnets.data.images import load_image
 
 
-def decode_batch(items, image_of, size, crop, max_pixels):
-    """Decode a batch of image files in parallel, as training does, whatever is among them.
+def loader(size, crop, max_pixels):
+    """Return a function from the bytes of an image file to the image, which is traced once for all that call it.
 
     Args:
-        items: string tensor `(batch,)`.
-        image_of: function from one of them to the bytes of an image file, both scalar string tensors.
         size: int, side of the images in pixels.
         crop: float, share of the resized short side that is kept.
         max_pixels: int, how many pixels a file may unpack to.
+    """
+
+    def load(image_bytes):
+        return load_image(image_bytes, size, crop, max_pixels)
+
+    return tf.function(load, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+
+
+def decode_batch(items, load, size):
+    """Decode a batch in parallel, whatever is among it.
+
+    Args:
+        items: string tensor `(batch,)`.
+        load: function from one of them, a scalar, to an image, such as a `loader`'s.
+        size: int, side of the images in pixels.
 
     Returns:
         float32 tensor `(batch, size, size, 3)`, RGB 0..255, and bool tensor `(batch,)`: an image that cannot be decoded
@@ -22,21 +35,22 @@ def decode_batch(items, image_of, size, crop, max_pixels):
     Example:
         >>> import tensorflow as tf
         >>> files = tf.stack([tf.io.encode_png(tf.zeros((2, 4, 1), "uint8")), tf.constant(b"no image")])
-        >>> images, valid = decode_batch(files, tf.identity, size=8, crop=1.0, max_pixels=100)
+        >>> images, valid = decode_batch(files, loader(size=8, crop=1.0, max_pixels=100), size=8)
         >>> valid.numpy().tolist()
         [True, False]
     """
     count = tf.size(items, out_type=tf.int64)
     shape = (size, size, 3)
+
+    @tf.autograph.experimental.do_not_convert
+    def load_row(row, item):
+        return row, load(item)
+
     # Of TensorFlow's own operations only a dataset goes on where an element fails. One row past the end, cut off below:
     # a batch without any image must still give an element.
     loaded = (
         tf.data.Dataset.from_tensor_slices((tf.range(count), items))
-        .map(
-            lambda row, item: (row, load_image(image_of(item), size, crop, max_pixels)),
-            num_parallel_calls=tf.data.AUTOTUNE,
-            deterministic=False,
-        )
+        .map(load_row, num_parallel_calls=tf.data.AUTOTUNE, deterministic=False)
         .ignore_errors()
         .concatenate(tf.data.Dataset.from_tensors((count, tf.zeros(shape))))
     )

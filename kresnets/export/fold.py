@@ -26,8 +26,8 @@ def fold_batchnorms(model):
     So do norms that follow another folded one, and `Rescaling` by one number. A norm stays where it cannot be folded:
     behind anything but a linear Conv2D, DepthwiseConv2D, SeparableConv2D or Dense layer (before the activation in a v2
     network, for one), where the convolution's output is used elsewhere too, where either is called twice, and where the
-    folded layer differs from the two by more than 1e-4 on noise (a variance of nearly 0). Norms that stay are computed
-    by the fused kernel; dropout, which does nothing then, is left out.
+    folded layer differs from the two by more than 1e-4 on noise (a mean so large that float32 keeps little beside it).
+    Norms that stay are computed by the fused kernel; dropout, which does nothing then, is left out.
 
     Args:
         model: a Functional or Sequential Keras model that has been built, nested ones included. It is not changed.
@@ -141,7 +141,7 @@ def _folded(convolution, chain):
 def _noise(convolution):
     """Make the smallest input that a layer takes."""
     if type(convolution) is layers.Dense:
-        shape = (1, convolution.kernel.shape[0])
+        shape = (*(1 for _ in convolution.output.shape[1:]), convolution.kernel.shape[0])
     else:
         channels = convolution.input_spec.axes[_channels(convolution)]
         sides = [

@@ -1,11 +1,12 @@
 """What a server answers: each signature as a function of tensors."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from kresnets.export.decode import decode_batch
+from kresnets.export.decode import decode_batch, loader
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,14 +42,14 @@ class Signatures:
 
     def serving_default(self, image_bytes):
         """Map the bytes of image files, `(batch,)`, to labels, scores and valid."""
-        return self._named(image_bytes, tf.identity)
+        return self._named(image_bytes, self._load)
 
     def classify(self, inputs):
         """Map serialized tf.Examples with `image/encoded`, `(batch,)`, to classes and scores.
 
         Of TF Serving's Classify API, which takes no third output: what is no image has the classes "".
         """
-        answer = self._named(inputs, _encoded_image)
+        answer = self._named(inputs, lambda example: self._load(_encoded_image(example)))
         return {"classes": answer["labels"], "scores": answer["scores"]}
 
     def predict_tensor(self, images):
@@ -59,8 +60,12 @@ class Signatures:
         """Map RGB images 0..255, `(batch, size, size, 3)`, to what the classifying layer sees."""
         return {"features": self.network(images)["features"]}
 
-    def _named(self, items, image_of):
-        images, valid = decode_batch(items, image_of, self.size, self.crop, self.max_pixels)
+    @functools.cached_property
+    def _load(self):
+        return loader(self.size, self.crop, self.max_pixels)
+
+    def _named(self, items, load):
+        images, valid = decode_batch(items, load, self.size)
         scores, indices = tf.math.top_k(self.network(images)["probabilities"], self.top)
         row = valid[:, tf.newaxis]
         return {
