@@ -158,7 +158,7 @@ def test_another_dtype_is_refused(model, tmp_path, dtype):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_resnet50_on_disk_is_its_weights(tmp_path):
     model = make_lively(kresnets.ResNet50(weights=None, input_shape=(64, 64, 3)))
     folder = export_saved_model(model, tmp_path)

@@ -7,8 +7,8 @@ import pathlib
 
 from kresnets.data.check import MAX_PIXELS
 from kresnets.export.classifier import Classifier
+from kresnets.export.proof import verify
 from kresnets.export.saved import save
-from kresnets.export.verify import verify
 from kresnets.export.versions import folder_beside, publish, writing
 from kresnets.export.warmup import write_warmup
 
