@@ -1,0 +1,1 @@
+"""The rooms of apps/serve.py: tensors from and to JSON, versions, batches, the web."""
