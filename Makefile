@@ -2,7 +2,7 @@
 # make test    install, then all tests but those marked `everything`
 # make quick   the tests that take seconds
 # make everything   all tests: hundreds of kills, every network in every way (hours)
-# make browser Debian's Chromium and its driver, for the tests of the search's page
+# make browser Debian's Chromium and its driver, for the tests of pages
 # make oldest  the quick tests on the lowest versions that setup.cfg allows
 
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \

@@ -1,4 +1,4 @@
-"""Measure kresnets against its peers, alternating: python apps/bench.py step (or serving, finetune, search, input, trace, peak, build, load, import)
+"""Measure kresnets against its peers, alternating: python apps/bench.py step (or serving, soak, finetune, search, input, trace, peak, build, load, import)
 
 Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are
 noisy. What has a limit says whether it is kept, and the exit code is 1 where one is not. Each run writes a JSON file,
@@ -20,6 +20,7 @@ COMMANDS = {
     "finetune": "finetune",
     "search": "search",
     "input": "pipeline",
+    "soak": "soak",
     "trace": "trace",
     "peak": "peak",
     "build": "start",
@@ -57,12 +58,16 @@ def _parser():
     add("--memory", action="store_true", help="also what a training step adds to a process's peak memory")
     add("--timm-python", default=sys.executable, help="a Python that has timm; default this one")
 
-    add = _command(commands, "serving", "an exported model against Keras's own export, as TF Serving runs them", 5)
+    add = _command(commands, "serving", "an exported model against Keras's own export, and apps/serve.py with it", 5)
     add("--model", default="ResNet50", help="a network of kresnets; default ResNet50")
     add("--size", type=count, help="pixels a side; default the network's own")
     add("--batch-size", type=count, nargs="+", default=[1, 32])
     add("--steps", type=count, default=5, help="timed requests a round; default 5")
     add("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
+    add("--clients", type=count, nargs="+", default=[1, 4, 16], help="that ask the server at once; default 1 4 16")
+    add("--seconds", type=float, default=10.0, help="of each measurement of the server; default 10")
+    parts = ("graph", "server")
+    add("--parts", nargs="+", choices=parts, default=list(parts), help="what is measured; default both")
 
     add = _command(commands, "finetune", "fine-tuning with the feature cache, without, and as Keras's guide", None)
     add("--images", type=count, default=600, help="photographs of solar cells, to learn and to validate; default 600")
@@ -88,6 +93,15 @@ def _parser():
     add = _command(commands, "input", "a folder of large JPEGs: what the pipeline delivers, what a step uses", 3)
     add("--images", type=count, default=128)
     add("--dtype", choices=DTYPES, default="float32")
+
+    add = _command(
+        commands, "soak", "apps/serve.py saturated, with new versions and hostile requests: what goes wrong", None
+    )
+    add("--model", default="CifarResNet20", help="a network of kresnets; default CifarResNet20")
+    add("--size", type=count, help="pixels a side; default the network's own")
+    add("--minutes", type=float, default=30.0, help="default 30")
+    add("--changes", type=count, default=5, help="new versions meanwhile; default 5")
+    add("--hostile", type=float, default=0.01, help="share of hostile requests; default 0.01")
 
     add = _command(commands, "trace", "where the time of a training step goes, by kind of operation", None)
     add("--model", default="ResNet50", help="a network of both libraries; default ResNet50")
@@ -120,7 +134,7 @@ def _check_models(options):
     import kresnets
 
     names, kind = kresnets.list_models(), "networks of kresnets"
-    if options.command not in ("step", "serving"):  # where peers that lack a network are left out
+    if options.command not in ("step", "serving", "soak"):  # where peers that lack a network are left out
         names, kind = [name for name in names if hasattr(keras.applications, name)], "a network of both libraries"
     for model in [options.model] if isinstance(options.model, str) else options.model:
         if model not in names:

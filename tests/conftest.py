@@ -4,6 +4,7 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import browsing
 import keras
 import pytest
 
@@ -11,3 +12,11 @@ import pytest
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    """Headless Chromium, or a skip."""
+    driver = browsing.start()
+    yield driver
+    driver.quit()

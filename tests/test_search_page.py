@@ -4,11 +4,10 @@ import html.parser
 import json
 import math
 import random
-import shutil
 import sys
-import time
 
 import pytest
+from browsing import asked, complaints, eventually, open_page
 
 from kresnets.report import importance as importance_module
 from kresnets.report.search import search_page
@@ -288,44 +287,11 @@ def test_without_plotly_a_sentence_says_how_to_get_it(tmp_path, monkeypatch):
 # In a browser -------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def browser():
-    """Headless Chromium that resolves no name: what a page shows, it brought along."""
-    programs = shutil.which("chromium"), shutil.which("chromedriver")
-    if not all(programs):
-        pytest.skip("no Chromium here: make browser installs it")
-    webdriver = pytest.importorskip("selenium.webdriver")
-    options = webdriver.ChromeOptions()
-    options.binary_location = programs[0]
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        "--host-resolver-rules=MAP * ~NOTFOUND",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options, webdriver.ChromeService(programs[1]))  # the path: Selenium fetches no driver
-    driver.set_window_size(1200, 900)
-    yield driver
-    driver.quit()
-
-
 def opened(browser, path, width=1200):
     """Open a page, wait until all is drawn, and check that the console is silent and nothing was asked for."""
-    from selenium.webdriver.support.wait import WebDriverWait
-
-    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
-    browser.get_log("browser"), browser.get_log("performance")
-    browser.get("about:blank")
-    browser.get(path.as_uri())
-    WebDriverWait(browser, 30).until(lambda browser: browser.execute_script("return document.body.dataset.drawn"))
-    assert [line for line in browser.get_log("browser") if line["level"] in ("SEVERE", "WARNING")] == []
-    events = [json.loads(line["message"])["message"] for line in browser.get_log("performance")]
-    asked = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
-    assert [url for url in asked if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
+    open_page(browser, path.as_uri(), "drawn", width)
+    assert complaints(browser) == []
+    assert [url for url in asked(browser) if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
 
 
 def visible_rows(browser):
@@ -343,14 +309,6 @@ def mouse(browser, selector, number):
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", element)
     chain = ActionChains(browser, duration=50)
     return chain.move_to_element_with_offset(element, 3, 0).move_to_element(element)  # Plotly hears only what moves
-
-
-def eventually(found, seconds=10):
-    """Return the first true answer, or the last one."""
-    end = time.monotonic() + seconds
-    while not (answer := found()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return answer
 
 
 @pytest.mark.browser

@@ -1,122 +1,71 @@
-"""An exported model against Keras's own `model.export`, both run as TF Serving runs them: a session of their graph."""
+"""An exported model: its graph against Keras's own export, and apps/serve.py with it, by clients and batching."""
 
-import contextlib
+import asyncio
 import pathlib
-import statistics
 import tempfile
+import time
 
-from _bench.rounds import alternate, ratio, seconds, write
+import numpy as np
 
-REACH = {("float32", 1): 1.15, ("float32", 32): 1.1, ("bfloat16", 1): 1.7, ("bfloat16", 32): 1.7}
-SIZE_LIMIT = 1.02  # bytes on disk for one of weights
-FIRST_LIMIT = 2.0  # times a warm request, for the first one after the warm-up file
+from _bench import saved_model
+from _bench.asking import Server, body, classifiers, pictures
+from _bench.rounds import write
 
 
 def bench_serving(options):
-    """Print images a second from tensors and from JPEGs, the size on disk and the first request; write JSON."""
-    import keras
-
-    import kresnets
-
-    size = options.size or kresnets.SPECS[options.model].input_size
-    model = getattr(kresnets, options.model)(weights=None, input_shape=(size, size, 3))
-    theirs = model
-    if hasattr(keras.applications, options.model):
-        theirs = getattr(keras.applications, options.model)(weights=None, input_shape=(size, size, 3))
-    rows = []
-    with tempfile.TemporaryDirectory() as folder:
-        folder = pathlib.Path(folder)
-        theirs.export(folder / "keras", verbose=False)
-        for dtype in options.dtype:
-            version = kresnets.export_saved_model(model, folder / dtype, dtype=dtype)
-            rows += _measured(options, folder / "keras", version, dtype, size)
-            rows.append(_size(version, model, dtype))
-            rows += _first(version, dtype)
+    """Print what the exported graph and the server reach; write JSON."""
+    rows = saved_model.measured(options) if "graph" in options.parts else []
+    if "server" in options.parts:
+        rows += _server(options)
     return write(options, rows)
 
 
-def _measured(options, theirs, version, dtype, size):
-    """Time both from tensors, alternating, and ours from JPEGs."""
-    import numpy as np
-    import tensorflow as tf
+def _server(options):
+    """Ask for one picture at a time, again and again, from 1, 4, 16 clients; return the rows."""
+    import kresnets
 
-    rows = []
-    with opened(theirs) as peer, opened(version) as ours:
-        for batch in options.batch_size:
-            images = np.random.default_rng(0).uniform(0, 255, (batch, size, size, 3)).astype("float32")
-            photographs = tf.image.resize(images[:, : size // 8, : size // 8], (size * 5 // 4, size * 5 // 4)).numpy()
-            files = np.array([tf.io.encode_jpeg(each.astype("uint8")).numpy() for each in photographs], object)
-            timed = {
-                "kresnets": _repeated(ours("predict_tensor"), images, options.steps),
-                "Keras's export": _repeated(peer("serving_default"), images, options.steps),
-                "from JPEGs": _repeated(ours("serving_default"), files, options.steps),
-            }
-            found = alternate(timed, options.rounds)
-            for name, times in found.items():
-                row = {"dtype": dtype, "batch": batch, "what": name}
-                row["images_per_second"] = batch / statistics.median(times)
-                line = f"{options.model}, {dtype}, batch {batch}, {name}: {row['images_per_second']:.1f} images/s"
-                if name == "kresnets":
-                    faster, low, high = ratio(found["Keras's export"], times)
-                    limit = REACH.get((dtype, batch))
-                    row |= {"ratio": faster, "ratio_range": [low, high], "to_reach": limit}
-                    line += f", {faster:.3f} ({low:.3f} to {high:.3f}) of Keras's float32 export"
-                    if limit:
-                        row["kept"] = faster >= limit
-                        line += f", to reach {limit}: {'kept' if row['kept'] else 'MISSED'}"
-                rows.append(row)
-                print(line, flush=True)
+    images = pictures(32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "net"
+        [model] = classifiers(options.model, options.size, 1, images)
+        kresnets.export_saved_model(model, path)
+        rows = []
+        for way, arguments in (("batching", []), ("no batching", ["--no-batching"])):
+            with Server(path, *arguments) as server:
+                for clients in options.clients:
+                    rows.append(_measured(server, way, clients, images, options.seconds))
     return rows
 
 
-def _repeated(function, argument, steps):
-    return lambda: statistics.median(seconds(function, argument) for _ in range(steps))
+def _measured(server, way, clients, images, seconds):
+    asyncio.run(_ask(server.url, clients, images, min(2, seconds)))
+    times, took = asyncio.run(_ask(server.url, clients, images, seconds))
+    p50, p95, p99 = (1000 * value for value in np.percentile(times, (50, 95, 99)))
+    rate = len(times) / took
+    print(
+        f"{way}, {clients} clients: {rate:.1f} images a second; p50 {p50:.1f} ms, p95 {p95:.1f}, p99 {p99:.1f}",
+        flush=True,
+    )
+    return {"what": way, "clients": clients, "rate": rate, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
 
 
-@contextlib.contextmanager
-def opened(folder):
-    """Load a SavedModel as TF Serving does; give a function from a signature's name to a function of its one input."""
-    import tensorflow as tf
+async def _ask(url, clients, images, seconds):
+    import aiohttp
 
-    graph = tf.Graph()
-    with tf.compat.v1.Session(graph=graph) as session:
-        with graph.as_default():
-            loaded = tf.compat.v1.saved_model.loader.load(session, ["serve"], str(folder))
+    bodies, times, end = [body([image]) for image in images], [], time.monotonic() + seconds
 
-        def signature(name):
-            found = loaded.signature_def[name]
-            [taken] = found.inputs.values()
-            return session.make_callable([output.name for output in found.outputs.values()], feed_list=[taken.name])
+    async def client(first):
+        number = first
+        while time.monotonic() < end:
+            began = time.perf_counter()
+            async with session.post(f"{url}/v1/models/net:predict", data=bodies[number % len(bodies)]) as response:
+                answer = await response.json()
+                if response.status != 200:
+                    raise RuntimeError(f"The server refused: {answer}")
+            times.append(time.perf_counter() - began)
+            number += 1
 
-        with tf.init_scope():  # out of the session's graph again
-            yield signature
-
-
-def _size(version, model, dtype):
-    """Compare the bytes of a version with those of the weights as the dtype stores them in the file."""
-    taken = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
-    weights = sum(variable.numpy().nbytes for variable in model.variables)
-    row = {"dtype": dtype, "what": "size", "bytes": taken, "of_weights": taken / weights, "to_reach": SIZE_LIMIT}
-    row["kept"] = row["of_weights"] <= SIZE_LIMIT
-    print(f"{dtype}: {taken:,} bytes on disk, {row['of_weights']:.4f} of the float32 weights, to reach {SIZE_LIMIT}")
-    return row
-
-
-def _first(version, dtype):
-    """Time the first request of each batch after the warm-up file was replayed, against warm ones."""
-    from kresnets.export.warmup import requests
-
-    rows = []
-    with opened(version) as ours:
-        ask = ours("serving_default")
-        asked = requests(version)
-        for files in asked:
-            ask(files)
-        for files in asked:
-            first = seconds(ask, files)
-            warm = statistics.median(seconds(ask, files) for _ in range(5))
-            row = {"dtype": dtype, "batch": len(files), "what": "first request", "first": first, "warm": warm}
-            row["kept"] = first <= FIRST_LIMIT * warm
-            rows.append(row)
-            print(f"{dtype}, batch {len(files)}: the first request after warm-up took {first / warm:.2f} of a warm one")
-    return rows
+    async with aiohttp.ClientSession() as session:
+        began = time.monotonic()
+        await asyncio.gather(*(client(number) for number in range(clients)))
+        return times, time.monotonic() - began

@@ -190,10 +190,10 @@ class Server:
 
 
 def _refusal_of(error):
-    """Return what the client reads of an error of TensorFlow's: which ones have no common base; one line is enough."""
+    """Return what the client reads of an error of TensorFlow's: the sentence, not the stack before and the node after."""
     code = "INVALID_ARGUMENT" if type(error).__name__ == "InvalidArgumentError" else "INTERNAL"
-    lines = (getattr(error, "message", None) or str(error)).splitlines()
-    return Refusal(code, lines[0][:300] if lines else type(error).__name__)
+    sentences = (getattr(error, "message", None) or str(error)).split("[[")[0].split("\n")
+    return Refusal(code, next((line.strip()[:300] for line in reversed(sentences) if line.strip()), type(error).__name__))
 
 
 def _chosen(request):

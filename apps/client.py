@@ -1,0 +1,150 @@
+"""Ask a server what is on photographs: TF Serving itself, or apps/serve.py, by REST or gRPC.
+
+    python apps/client.py cells photo1.jpg photo2.png
+    python apps/client.py cells photo1.jpg --server localhost:8500 --grpc
+
+REST needs nothing but Python; gRPC needs `pip install 'kresnets[serving]'` and TF Serving, as apps/serve.py speaks only
+REST. Files that are no image get a line that says so, and the exit code is 1.
+"""
+
+import argparse
+import base64
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+
+from _common import import_tensorflow, positive_int, run
+from predict import print_table, read
+
+_BATCH = 16  # photographs in a request
+_MESSAGE = 256 << 20  # bytes; gRPC's own limit for an answer is 4 MB
+
+
+def main(argv=None):
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    parser.add_argument("name", metavar="NAME", help="the model's name on the server")
+    parser.add_argument("images", metavar="IMAGE", nargs="+", help="JPEG, PNG, GIF or BMP file")
+    parser.add_argument("--server", help="host:port (default: localhost:8501, with --grpc localhost:8500)")
+    parser.add_argument("--grpc", action="store_true", help="ask by gRPC")
+    which = parser.add_mutually_exclusive_group()
+    which.add_argument("--version", type=positive_int, help="(default: what the server chooses, the highest)")
+    which.add_argument("--label", help="a version's label")
+    parser.add_argument("--top", type=positive_int, default=3, help="labels per image, at most (default: 3)")
+    parser.add_argument("--timeout", type=positive_int, default=60, help="seconds to wait for an answer (default: 60)")
+    options = parser.parse_args(argv)
+
+    server = options.server or ("localhost:8500" if options.grpc else "localhost:8501")
+    predict = predict_grpc if options.grpc else predict_rest
+    answers = []
+    for start in range(0, len(options.images), _BATCH):
+        contents = [read(file) for file in options.images[start : start + _BATCH]]
+        # A file that cannot be read still takes its row, so that rows and files stay together.
+        images = [b"" if isinstance(each, str) else each for each in contents]
+        predictions = predict(server, options.name, images, options.version, options.label, options.timeout)
+        answers += [_answer(*each, options.top) for each in zip(contents, predictions, strict=True)]
+    print_table(zip(options.images, answers, strict=True))
+    return 1 if any(isinstance(each, str) for each in answers) else 0
+
+
+def _answer(content, prediction, top):
+    if isinstance(content, str):
+        return content
+    if not prediction["valid"]:
+        return "no image that can be decoded (JPEG, PNG, GIF or BMP)"
+    return list(zip(prediction["labels"], prediction["scores"]))[:top]
+
+
+def predict_rest(server, name, images, version=None, label=None, timeout=60):
+    """Ask by REST what is on photographs.
+
+    Args:
+        server: "host:port", or a URL that ends before /v1, of TF Serving's REST port (8501) or of apps/serve.py.
+        name: of the model.
+        images: list of the bytes of image files.
+        version: int, or None for what the server chooses. Defaults to None.
+        label: str, a version's label, or None. Defaults to None.
+        timeout: seconds to wait for the answer. Defaults to 60.
+
+    Returns:
+        list of a dict for each image: `labels` (list of str), `scores` (list of float, falling), `valid` (bool).
+
+    Raises:
+        OSError: when the server cannot be reached.
+        ValueError: when it refuses, in its own words.
+    """
+    url = server if "://" in server else f"http://{server}"
+    path = f"/v1/models/{urllib.parse.quote(name, safe='')}"
+    if version is not None:
+        path += f"/versions/{version}"
+    elif label is not None:
+        path += f"/labels/{urllib.parse.quote(label, safe='')}"
+    instances = [{"b64": base64.b64encode(image).decode()} for image in images]
+    request = urllib.request.Request(
+        url.rstrip("/") + path + ":predict",
+        json.dumps({"signature_name": "serving_default", "instances": instances}).encode(),
+        {"Content-Type": "application/json"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
+            return json.load(response)["predictions"]
+    except urllib.error.HTTPError as error:  # an OSError too, so it comes first
+        raise ValueError(f"{server} refused: {_reason(error)}") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise OSError(f"{server} cannot be asked ({getattr(error, 'reason', None) or error}).") from None
+    except (ValueError, LookupError):
+        raise ValueError(f"{server} does not answer as TF Serving's REST interface does.") from None
+
+
+def _reason(error):
+    try:
+        return json.load(error)["error"]
+    except (ValueError, LookupError, TypeError, OSError):
+        return f"status {error.code}"
+
+
+def predict_grpc(server, name, images, version=None, label=None, timeout=60):
+    """Ask by gRPC what is on photographs.
+
+    Takes and gives what `predict_rest` does; `server` is "host:port" of TF Serving's gRPC port (8500).
+
+    Raises:
+        ImportError: without tensorflow-serving-api.
+        OSError: when the server cannot be reached.
+        ValueError: when it refuses, in its own words.
+    """
+    try:
+        import grpc
+
+        tf = import_tensorflow()  # which the protos import anyway, less quietly
+        from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
+    except ImportError as error:
+        raise ImportError(f"gRPC needs tensorflow-serving-api ({error}): pip install 'kresnets[serving]'") from None
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = name, "serving_default"
+    if version is not None:
+        request.model_spec.version.value = version
+    elif label is not None:
+        request.model_spec.version_label = label
+    request.inputs["image_bytes"].CopyFrom(tf.make_tensor_proto(images, tf.string, [len(images)]))
+    size = [(f"grpc.max_{way}_message_length", _MESSAGE) for way in ("send", "receive")]
+    with grpc.insecure_channel(server, size) as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        try:
+            outputs = stub.Predict(request, timeout=timeout).outputs
+        except grpc.RpcError as error:
+            if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise OSError(f"{server} cannot be asked ({error.details()}).") from None
+            raise ValueError(f"{server} refused: {error.details()}") from None
+    labels, scores, valid = (tf.make_ndarray(outputs[key]).tolist() for key in ("labels", "scores", "valid"))
+    return [
+        {"labels": [label.decode() for label in labels[row]], "scores": scores[row], "valid": valid[row]}
+        for row in range(len(images))
+    ]
+
+
+if __name__ == "__main__":
+    run(main)
