@@ -163,6 +163,17 @@ def test_a_server_without_a_version_and_one_that_is_gone_are_said(browser, tmp_p
     assert answers(browser, 1) == {"red.png": "The server cannot be reached: is it still running?"}
 
 
+@pytest.mark.browser
+def test_a_script_that_came_in_would_not_run(browser, server):
+    open_page(browser, server.url, "ready")
+    browser.execute_script(
+        "const script = document.createElement('script'); script.textContent = 'window.hit = 1';"
+        "document.body.append(script); document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hit = 1\">')"
+    )
+    assert eventually(lambda: "Content Security Policy" in str(complaints(browser)))
+    assert browser.execute_script("return window.hit") is None
+
+
 def test_the_page_may_load_nothing_from_elsewhere():
     page = pathlib.Path(colours.__file__).parents[1] / "apps" / "_serve" / "page"
     texts = {file.name: file.read_text("utf-8") for file in page.iterdir()}

@@ -470,3 +470,133 @@ async def test_an_empty_folder_is_told_and_waited_for(folder):
     write(folder, 1)
     await watch.settle()
     assert watch.current() == "version 1"
+
+
+# --- the web, over a model that does as it is told ---
+
+
+class Puppet:
+    """A model of one input and one output, `(n,)` to `(n, width)`, that runs only while `free` is set."""
+
+    can_batch, names_photographs, width = True, False, 1
+
+    def __init__(self, folder):
+        self.number, self.closed, self.ran = int(folder.name), False, 0
+        self.inputs, self.metadata = FLOATS, {}
+        self.signatures = {"serving_default": self}
+        self.free = threading.Event()
+        self.free.set()
+
+    def run(self, signature, inputs):
+        assert not self.closed
+        self.free.wait(10)
+        assert not self.closed  # nothing may be taken away while it computes
+        self.ran += 1
+        return {"y": np.repeat(inputs["x"][:, np.newaxis], self.width, axis=1)}
+
+    def close(self):
+        self.closed = True
+
+
+def web_test(**limits):
+    """Run a coroutine function of (aiohttp session, URL, `Versions`, aiohttp's server) over version 1 of a `Puppet`."""
+
+    def decorate(test):
+        async def around(folder):
+            aiohttp = pytest.importorskip("aiohttp")
+            from _serve.metrics import Metrics
+            from _serve.web import Limits, Server, quiet_logger
+
+            write(folder, 1)
+            watch = Watch(folder, Puppet)
+            await watch.versions.poll(first=True)
+            batcher = batching.Batcher(8, 0.0, 100)
+            metrics = Metrics("net", lambda: watch.versions.available, lambda: batcher.waiting)
+            app = Server(watch.versions, batcher, metrics, Limits(**limits)).application()
+            runner = aiohttp.web.AppRunner(app, handler_cancellation=True, access_log=None, logger=quiet_logger())
+            await runner.setup()
+            await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+            try:
+                async with aiohttp.ClientSession("http://{}:{}".format(*runner.addresses[0])) as session:
+                    await test(session, watch, runner)
+                assert metrics.body_bytes == 0
+            finally:
+                await runner.cleanup()
+                batcher.stop()
+
+        return run(around)
+
+    return decorate
+
+
+async def ask(session, *numbers, path="/v1/models/net:predict"):
+    async with session.post(path, json={"instances": list(numbers)}) as response:
+        return response.status, await response.json()
+
+
+async def soon(found, seconds=5):
+    end = time.monotonic() + seconds
+    while not found():
+        assert time.monotonic() < end
+        await asyncio.sleep(0.01)
+
+
+@web_test()
+async def test_a_version_is_kept_while_it_computes_though_its_client_has_gone(session, watch, runner):
+    with watch.versions.use() as old:
+        old.free.clear()
+        asking = asyncio.create_task(ask(session, 1))
+        await soon(lambda: watch.versions._held[1].users == 2)
+    write(watch.versions._folder, 2)
+    await watch.settle()
+    await asyncio.sleep(0.1)
+    asking.cancel()
+    await soon(lambda: len(runner.server.connections) <= 1)
+    await asyncio.sleep(0.1)
+    assert not old.closed
+    old.free.set()
+    await soon(lambda: old.closed)
+    assert old.ran == 1 and await ask(session, 3) == (200, {"predictions": [[3.0]]})
+
+
+@web_test(seconds=0.3)
+async def test_an_answer_that_does_not_come_is_told(session, watch, runner):
+    with watch.versions.use() as servable:
+        servable.free.clear()
+    started = time.monotonic()
+    status, answer = await ask(session, 1)
+    assert status == 504 and "No answer within 0.3 seconds" in answer["error"] and time.monotonic() - started < 2
+    servable.free.set()
+    assert await ask(session, 2) == (200, {"predictions": [[2.0]]})
+
+
+@web_test(seconds=0.3)
+async def test_who_does_not_take_the_answer_is_cut_off(session, watch, runner):
+    with watch.versions.use() as servable:
+        servable.width = 2_000_000  # 10 MB of JSON: more than sockets hold
+    _, writer = await asyncio.open_connection(*runner.addresses[0], limit=1000)
+    writer.transport.pause_reading()
+    body = b'{"instances": [1.5]}'
+    writer.write(b"POST /v1/models/net:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
+    await soon(lambda: servable.ran == 1 and len(runner.server.connections) == 0, 10)
+    writer.transport.abort()
+
+
+@web_test(bodies=1000, seconds=2.0)
+async def test_what_is_sent_at_once_is_bounded(session, watch, runner):
+    head = b"POST /v1/models/net:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n"
+    _, writer = await asyncio.open_connection(*runner.addresses[0])
+    writer.write(head + b" " * 990)
+    await asyncio.sleep(0.1)
+    status, answer = await ask(session, 1)
+    assert status == 503 and "Too much is being sent at once" in answer["error"]
+    writer.transport.abort()
+    await asyncio.sleep(0.1)
+    assert (await ask(session, 1))[0] == 200
+
+
+@web_test()
+async def test_a_defect_is_told_without_its_inside(session, watch, runner):
+    with watch.versions.use() as servable:
+        servable.signatures["serving_default"].inputs = None  # what no model has
+    assert await ask(session, 1) == (500, {"error": "Internal error."})
