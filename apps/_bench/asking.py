@@ -41,6 +41,7 @@ def classifiers(name, size, count, images):
     import kresnets
 
     size = size or kresnets.SPECS[name].input_size
+    keras.utils.set_random_seed(0)
     model = getattr(kresnets, name)(weights=None, classes=10, input_shape=(size, size, 3))
     decoded = [tf.image.resize(tf.io.decode_jpeg(image), (size, size)) for image in images[:16]]
     inputs = kresnets.preprocess_input(np.stack(decoded), mode="torch")

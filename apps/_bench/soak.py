@@ -44,7 +44,7 @@ def _check_distinct(expected):
     labels = sorted({label for answer in every for label in answer})
     table = np.array([[answer.get(label, 0.0) for label in labels] for answer in every])
     distances = np.abs(table[:, None] - table[None]).max(axis=-1) + np.eye(len(table))
-    if distances.min() < 20 * _TOLERANCE:
+    if distances.min() < 5 * _TOLERANCE:
         raise RuntimeError(f"Two answers differ by {distances.min():.1e} only: give another --model.")
 
 
