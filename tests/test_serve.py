@@ -502,3 +502,16 @@ def test_a_short_soak_keeps_every_promise(tmp_path):
     code = bench.main(["soak", "--minutes", "0.15", "--changes", "2", "--hostile", "0.03", "--out", str(out)])
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
     assert code == 0 and len(rows) == 8 and rows["good requests"]["value"] > 100
+
+
+@pytest.mark.everything
+def test_the_bench_tells_rates_and_times_by_clients(tmp_path):
+    import bench
+
+    out = tmp_path / "serving.json"
+    command = ["serving", "--model", "CifarResNet20", "--clients", "1", "4", "--seconds", "1", "--out", str(out)]
+    assert bench.main(command) == 0
+    rows = json.loads(out.read_text())["rows"]
+    ways = [(row["what"], row["clients"]) for row in rows]
+    assert ways == [(way, clients) for way in ("batching", "no batching") for clients in (1, 4)]
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] and row["rate"] > 0 for row in rows)

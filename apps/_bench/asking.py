@@ -100,7 +100,7 @@ class Server:
             self._new.put(line.rstrip("\n"))
         self._new.put(None)
 
-    def said(self, pattern, seconds=30):
+    def said(self, pattern, seconds=60):
         """Wait for a line that was not read yet, and return the match."""
         while True:
             try:
