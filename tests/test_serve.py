@@ -501,7 +501,10 @@ def test_a_short_soak_keeps_every_promise(tmp_path):
     out = tmp_path / "soak.json"
     code = bench.main(["soak", "--minutes", "0.15", "--changes", "2", "--hostile", "0.03", "--out", str(out)])
     rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
-    assert code == 0 and len(rows) == 8 and rows["good requests"]["value"] > 100
+    missed = {what for what, row in rows.items() if not row.get("kept", True)}
+    # Seconds are too few to tell growth from the first requests' share of memory: that takes the bench's 30 minutes.
+    assert missed <= {"memory that grew, bytes"} and code == (1 if missed else 0)
+    assert len(rows) == 8 and rows["good requests"]["value"] > 100
 
 
 @pytest.mark.everything
