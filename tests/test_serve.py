@@ -512,7 +512,7 @@ def test_the_bench_tells_rates_and_times_by_clients(tmp_path):
     import bench
 
     out = tmp_path / "serving.json"
-    command = ["serving", "--model", "CifarResNet20", "--clients", "1", "4", "--seconds", "1", "--out", str(out)]
+    command = ["serving", "--parts", "server", "--model", "CifarResNet20", "--clients", "1", "4", "--seconds", "1", "--out", str(out)]
     assert bench.main(command) == 0
     rows = json.loads(out.read_text())["rows"]
     ways = [(row["what"], row["clients"]) for row in rows]
