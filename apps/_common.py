@@ -28,18 +28,24 @@ def import_tensorflow():
     return tf
 
 
-def load_run(folder):
-    """Load a run of apps/finetune.py, to ask it: the model, its class names and its `kresnets.Preprocessing`."""
+def read_config(folder):
+    """Return what a run of apps/finetune.py wrote into its config.json."""
     folder = pathlib.Path(folder)
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} is no run: it has no config.json, which apps/finetune.py writes there.")
     try:
         config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
-        command = config["command"]
+        config["command"]
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.json'} is damaged, or none that apps/finetune.py wrote.") from error
+    return config
+
+
+def load_run(folder):
+    """Load a run of apps/finetune.py, to ask it: the model, its class names and its `kresnets.Preprocessing`."""
+    folder, config = pathlib.Path(folder), read_config(folder)
     if not (folder / "model.keras").is_file():
-        raise ValueError(f"The run {folder} is not finished (no model.keras yet): go on with it by {command}")
+        raise ValueError(f"The run {folder} is not finished (no model.keras yet): go on with it by {config['command']}")
     os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the run was trained with
     import_tensorflow()
     import keras

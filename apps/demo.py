@@ -27,7 +27,7 @@ STEPS = {
     "from scratch on the same 75": (
         f"apps/finetune.py {FEW} --weights none --from-scratch --epochs-per-stage 60 --learning-rate 3e-3 --out {RUNS}/scratch"
     ),
-    "exported": f"apps/export.py {RUNS}/carried {SERVED}",
+    "exported": f"apps/export.py {RUNS}/carried {SERVED} --verify 100",
     "served": f"apps/predict.py {SERVED} {{photographs}}",
 }
 

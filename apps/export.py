@@ -1,17 +1,48 @@
 """Export a finished run as a SavedModel for TF Serving.
 
-    python apps/export.py runs/cells saved_models/cells
+    python apps/export.py runs/cells saved_models/cells --verify 100
 
-writes saved_models/cells/1 (then 2, 3, ...), in one step that a polling server can meet at any moment.
+writes saved_models/cells/1 (then 2, 3, ...), in one step that a polling server can meet at any moment. With --verify
+the written model and the Keras model are first asked about photographs that the run did not learn from.
 """
 
 import argparse
+import json
+import pathlib
 import shlex
 
-from _common import load_run, positive_int, run
+from _common import load_run, positive_int, read_config, run
 
 
 def main():
+    arguments = _parser().parse_args()
+    model, labels, preprocessing = load_run(arguments.run)
+    from kresnets.export import export_saved_model, read_card
+
+    folder = export_saved_model(
+        model,
+        arguments.path,
+        labels,
+        preprocessing,
+        arguments.top,
+        arguments.dtype,
+        card=_card(arguments.run),
+        verify_on=_photographs(arguments.run, arguments.verify) if arguments.verify else (),
+    )
+    served = folder.parent.resolve()
+    mount = shlex.quote(f"type=bind,source={served},target=/models/{served.name}")
+    name = shlex.quote(f"MODEL_NAME={served.name}")
+    print(folder)
+    if verified := read_card(folder)["verified"]:
+        print(
+            f"verified: {verified['photographs']} photographs, scores within {verified['largest_difference']:.2g} of "
+            f"the Keras model's, the same first label for {verified['same_first_label']:.2%}"
+        )
+    print(f"ask it:   python apps/predict.py {shlex.quote(str(folder))} IMAGE...")
+    print(f"serve it: docker run -p 8500:8500 -p 8501:8501 --mount {mount} -e {name} -t tensorflow/serving")
+
+
+def _parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="folder that apps/finetune.py wrote")
     parser.add_argument("path", metavar="saved_models/NAME", help="folder of the model, parent of its versions")
@@ -22,18 +53,52 @@ def main():
         default="float32",
         help="what the server computes in; bfloat16 is faster on processors that have it (default: float32)",
     )
-    arguments = parser.parse_args()
+    parser.add_argument(
+        "--verify",
+        metavar="N",
+        type=positive_int,
+        help="ask both models about N photographs of the run's test part, or all; the card keeps what differs",
+    )
+    return parser
 
-    model, labels, preprocessing = load_run(arguments.run)
-    from kresnets.export import export_saved_model
 
-    folder = export_saved_model(model, arguments.path, labels, preprocessing, arguments.top, arguments.dtype)
-    served = folder.parent.resolve()
-    mount = shlex.quote(f"type=bind,source={served},target=/models/{served.name}")
-    name = shlex.quote(f"MODEL_NAME={served.name}")
-    print(folder)
-    print(f"ask it:   python apps/predict.py {shlex.quote(str(folder))} IMAGE...")
-    print(f"serve it: docker run -p 8500:8500 -p 8501:8501 --mount {mount} -e {name} -t tensorflow/serving")
+def _card(folder):
+    """Say on the model card where a run's model comes from and what it was found to do."""
+    config = read_config(folder)
+    arguments = config.get("arguments", {})
+    numbers = pathlib.Path(folder) / "metrics.json"
+    return {
+        "network": config.get("model"),
+        "weights": arguments.get("weights"),
+        "licence": _licence(config.get("model"), arguments.get("weights")),
+        "data": {"source": arguments.get("data"), "sha256": config.get("data")},
+        "metrics": json.loads(numbers.read_text(encoding="utf-8")) if numbers.is_file() else None,
+        "command": config["command"],
+    }
+
+
+def _licence(network, weights):
+    """Return the licence of the published weights that a run began with; None for others, whose licence we cannot
+    know."""
+    import kresnets
+
+    try:
+        published = kresnets.weights.resolve(kresnets.SPECS[network], weights).published
+    except (KeyError, ValueError, AttributeError):
+        return None
+    return published and published.licence
+
+
+def _photographs(folder, count):
+    """Return photographs of a run's test part, as they were given."""
+    from kresnets.data import load_data
+
+    of_the_run = read_config(folder).get("arguments")
+    if of_the_run is None:
+        raise ValueError(f"{folder} does not say which photographs are its own: leave --verify out.")
+    data = load_data(of_the_run["data"], of_the_run["limit"], of_the_run["seed"], of_the_run["bad_images"])
+    images = (data.test.encoded(index) for index in range(min(count, len(data.test))))
+    return [image.decode(errors="surrogateescape") if isinstance(image, bytes) else image.read() for image in images]
 
 
 if __name__ == "__main__":

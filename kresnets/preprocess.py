@@ -209,6 +209,11 @@ def decode_predictions(preds, top=5):
         ) from error
 
 
+def imagenet_names():
+    """Return the names of ImageNet's 1000 classes in the order of the outputs; see `decode_predictions`."""
+    return [name for [(_, name, _)] in decode_predictions(np.eye(1000), top=1)]
+
+
 def preprocessing_of(model):
     """Return the `Preprocessing` that a model's weights want, or None where the model carries none.
 

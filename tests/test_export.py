@@ -3,12 +3,8 @@
 import io
 import os
 import pathlib
-import re
-import resource
-import signal
 import subprocess
 import sys
-import time
 
 import keras
 import numpy as np
@@ -19,6 +15,7 @@ from PIL import Image
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import kernels
 
+import kresnets
 from kresnets.export import export_saved_model
 from kresnets.preprocess import Preprocessing
 
@@ -375,6 +372,29 @@ def unsure(model, sharpness):
 HALF = Preprocessing("torch", 0.9, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5), SIZE)
 
 
+def test_published_weights_bring_the_names_of_imagenet(monkeypatch):
+    """As keras.applications' list of names has them; fresh weights and other numbers of classes have none."""
+    from kresnets.export import Classifier
+
+    reference = keras.applications.imagenet_utils.decode_predictions
+    names = {str(index): [f"n{index:08}", f"name {index}"] for index in range(1000)}
+    monkeypatch.setitem(reference.__globals__, "CLASS_INDEX", names)
+    for classes, carried, expected in (
+        (1000, HALF, tuple(f"name {index}" for index in range(1000))),
+        (1000, Preprocessing("torch"), tuple(map(str, range(1000)))),
+        (7, HALF, tuple(map(str, range(7)))),
+    ):
+        model = kresnets.CifarResNet20(weights=None, classes=classes, input_shape=(SIZE, SIZE, 3))
+        model.get_layer("stem_bn1").preprocessing = carried
+        assert Classifier.of(model).labels == expected
+    monkeypatch.setitem(reference.__globals__, "CLASS_INDEX", None)
+    monkeypatch.setattr(reference.__globals__["file_utils"], "get_file", lambda *_, **__: 1 / 0)
+    model = kresnets.CifarResNet20(weights=None, classes=1000, input_shape=(SIZE, SIZE, 3))
+    model.get_layer("stem_bn1").preprocessing = HALF
+    with pytest.warns(UserWarning, match="served by their indices.*could not be fetched"):
+        assert Classifier.of(model).labels[:2] == ("0", "1")
+
+
 def test_means_crop_and_size_of_the_weights_are_served(tmp_path):
     """torch with .5 thrice is the tf mode; a model that leaves its size free is served at that of its weights."""
     applications = pytest.importorskip("kresnets.applications")
@@ -482,97 +502,17 @@ def test_a_path_that_cannot_be_written(tmp_path):
         export(classifier(), tmp_path / "file" / "net")
 
 
-def test_a_full_disk(tmp_path):
-    model = classifier(layers.Dense(5000))
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # as near to a full disk as it gets without a mount
-    try:
-        with pytest.raises(OSError, match="could not be written") as raised:
-            export(model, tmp_path / "net")
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    assert "\n" not in str(raised.value)
-    assert left_in(tmp_path) == []
-
-
-# --- versions ---
-
-
-def test_versions_count_up_past_what_is_there(tmp_path):
-    (tmp_path / "7").mkdir()  # another's, even if it holds nothing
-    (tmp_path / "notes").mkdir()
-    first, second = export(classifier(), tmp_path), export(classifier(), str(tmp_path))
-    assert (first, second) == (tmp_path / "8", tmp_path / "9")
-    assert first.stat().st_mode & 0o777 == (tmp_path / "notes").stat().st_mode & 0o777  # a server may read it
-    assert left_in(tmp_path) == ["7", "8", "9", "notes"]
-
-
-def test_litter_of_the_dead_is_cleared_and_work_of_the_living_is_not(tmp_path):
-    host = os.uname().nodename
-    dead = subprocess.Popen(["true"])
-    dead.wait()
-    alive = [f".tmp-{host}-{os.getpid()}-ab", f".tmp-elsewhere-{dead.pid}-ab"]
-    litter = [f".tmp-{host}-{dead.pid}-ab", ".tmp-elsewhere-1-ab"]
-    for name in alive + litter:
-        (tmp_path / name / "variables").mkdir(parents=True)
-    os.utime(tmp_path / litter[1], (time.time() - 2 * 86400,) * 2)
-    export(classifier(), tmp_path)
-    assert left_in(tmp_path) == sorted([*alive, "1"])
-
-
-EXPORTER = """
-import sys
-import numpy as np, keras
-from kresnets.export import export_saved_model
-model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(),
-                          keras.layers.Dense(2, activation="softmax")])
-for _ in range(int(sys.argv[2])):
-    print(export_saved_model(model, sys.argv[1], preprocess="tf").name, flush=True)
-"""
-
-
-def versions_in(path):
-    return [child for child in path.iterdir() if re.fullmatch("[0-9]+", child.name)] if path.exists() else []
-
-
-@pytest.mark.slow
-def test_two_exporters_and_a_poller(tmp_path):
-    path = tmp_path / "net"
-    exporters = [python("-c", EXPORTER, path, 6, stdout=subprocess.PIPE) for _ in range(2)]
-    seen = set()
-    while len(seen) < 12:
-        assert any(each.poll() is None for each in exporters) or len(versions_in(path)) == 12
-        for version in set(versions_in(path)) - seen:  # whatever is there by now is whole
-            assert serve(version, [FILES["png"][0]])["valid"].tolist() == [True]
-            seen.add(version)
-        time.sleep(0.005)
-    printed = [each.communicate(timeout=60)[0].decode().split() for each in exporters]
-    assert all(each.returncode == 0 for each in exporters)
-    assert sorted(map(int, printed[0] + printed[1])) == list(range(1, 13))
-    assert left_in(path) == sorted(map(str, range(1, 13)))
-
-
-@pytest.mark.slow
-def test_a_killed_export_leaves_no_version_and_its_litter_goes_with_the_next(tmp_path):
-    path = tmp_path / "net"
-    process = python("-c", EXPORTER, path, 1)
-    while not list(path.glob(".tmp-*/*")):
-        assert process.poll() is None
-        time.sleep(0.001)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert versions_in(path) == []
-    assert len(left_in(path)) == 1
-    assert export(classifier(), path) == path / "1"
-    assert left_in(path) == ["1"]
-
-
 @pytest.mark.jax
 @pytest.mark.slow
 def test_another_backend_is_refused(tmp_path):
     pytest.importorskip("jax")
-    script = EXPORTER.replace("import sys", "import os, sys\nos.environ['KERAS_BACKEND'] = 'jax'", 1)
-    process = python("-c", script, tmp_path / "net", 1, stderr=subprocess.PIPE)
+    script = (
+        "import os, sys\nos.environ['KERAS_BACKEND'] = 'jax'\nimport keras, kresnets\n"
+        "head = (keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, activation='softmax'))\n"
+        "model = keras.Sequential([keras.Input((8, 8, 3)), *head])\n"
+        "kresnets.export_saved_model(model, sys.argv[1], preprocess='tf')"
+    )
+    process = python("-c", script, tmp_path / "net", stderr=subprocess.PIPE)
     error = process.communicate(timeout=120)[1].decode()
     assert process.returncode == 1 and "RuntimeError: A SavedModel is written with the TensorFlow backend only" in error
     assert left_in(tmp_path) == []

@@ -289,7 +289,11 @@ def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
         for run in (source, carried)
     ]
     np.testing.assert_array_equal(*trunks)
-    assert finish([sys.executable, "apps/export.py", str(carried), str(served)]).returncode == 0
+    done = finish([sys.executable, "apps/export.py", str(carried), str(served), "--verify", "5"])
+    assert done.returncode == 0 and "verified: 5 photographs, scores within" in done.stdout, done.stderr
+    card = json.loads((served / "1" / "assets" / "model_card.json").read_text(encoding="utf-8"))
+    assert card["verified"]["largest_difference"] < 1e-4 and card["weights"] == str(source) and not card["licence"]
+    assert card["metrics"] == json.loads((carried / "metrics.json").read_text()) and card["network"] == "CifarResNet20"
     photographs = [
         str(file.locate())
         for file in importlib.metadata.files("elpv-dataset")

@@ -6,17 +6,27 @@ Decoding, resizing and preprocessing are inside, by the very functions that trai
 import pathlib
 
 from kresnets.data.check import MAX_PIXELS
+from kresnets.export.card import checked, read_card, write_card
 from kresnets.export.classifier import Classifier
-from kresnets.export.proof import verify
+from kresnets.export.proof import read_photographs, verify
 from kresnets.export.saved import save
 from kresnets.export.versions import folder_beside, publish, writing
 from kresnets.export.warmup import write_warmup
 
-__all__ = ["Classifier", "export_saved_model"]
+__all__ = ["Classifier", "export_saved_model", "read_card"]
 
 
 def export_saved_model(
-    model, path, labels=None, preprocess=None, top=5, dtype="float32", fold=True, max_pixels=MAX_PIXELS
+    model,
+    path,
+    labels=None,
+    preprocess=None,
+    top=5,
+    dtype="float32",
+    fold=True,
+    max_pixels=MAX_PIXELS,
+    card=None,
+    verify_on=(),
 ):
     """Write a classifier as a new version of a SavedModel for TF Serving.
 
@@ -40,6 +50,7 @@ def export_saved_model(
     The weights are constants of the graph, once for all signatures (above 1 GB variables beside it, which is slower).
     `assets.extra/tf_serving_warmup_requests` has a server trace the graph for batches of 1, 8 and 32 before it answers
     the first request; it is written where `tensorflow-serving-api` is installed (`pip install kresnets[serving]`).
+    `assets/model_card.json` says what the version is; `kresnets.export.read_card` reads it.
 
     Args:
         model: a Functional or Sequential Keras model (TensorFlow backend, channels last) from square RGB images,
@@ -48,7 +59,8 @@ def export_saved_model(
             one it speaks for being the second.
         path: folder of the model, the parent of the versions: `saved_models/name`. Created where missing.
         labels: sequence of str, the name of each class in the order of the outputs; two classes may share a name.
-            Defaults to None: the indices `"0"`, `"1"`, ...
+            Defaults to None: ImageNet's names for the 1000 classes of its published weights (fetched once, checked by
+            their hash; with a warning their indices where that fails), else the indices `"0"`, `"1"`, ...
         preprocess: `"caffe"`, `"tf"`, `"torch"`, a `Preprocessing`, or None for what the model carries
             (`preprocessing_of`). Where the model carries another one, a warning names both and yours is served.
             Defaults to None.
@@ -59,14 +71,19 @@ def export_saved_model(
             Defaults to `"float32"`.
         fold: bool, put batch norms into the convolutions before them: the same numbers from less work. Defaults to
             True.
-        max_pixels: int >= 1, how many pixels an image file may unpack to, by its header: a few kB can claim gigabytes.
-            Defaults to 50 million, about 150 MB.
+        max_pixels: int, how many pixels an image file may unpack to, by its header (a few kB can claim gigabytes); at
+            least as many as the model takes. Defaults to 50 million, about 150 MB.
+        card: dict for the model card of what only you know: `network` (defaults to the model's name), `weights`,
+            `licence`, `data`, `metrics`, and whatever else JSON can hold. Defaults to None.
+        verify_on: sequence of image files, paths or bytes, that the written model and the Keras model are both asked
+            before the version appears; the largest difference goes into the card. Defaults to none.
 
     Returns:
         pathlib.Path of the version folder, `path/<version>`, one above the highest that is there.
 
     Raises:
-        ValueError: for a model, labels, a preprocessing, `top`, `dtype` or `max_pixels` that cannot be served.
+        ValueError: for a model, labels, a preprocessing, `top`, `dtype`, `max_pixels`, `card` or photographs that
+            cannot be served.
         OSError: when the folder cannot be written.
         RuntimeError: with another Keras backend, or when the written model answers differently.
 
@@ -78,6 +95,7 @@ def export_saved_model(
         >>> folder.name
         '1'
     """
+    card, photographs = checked(card), read_photographs(verify_on)
     classifier = Classifier.of(model, labels, preprocess, top, max_pixels).computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
     path = pathlib.Path(path)
@@ -85,6 +103,7 @@ def export_saved_model(
         with writing(path):
             save(served, folder)
             write_warmup(folder, path.name, classifier.size)
-        verify(folder, classifier, dtype)
+        verified = verify(folder, classifier, dtype, photographs)
         with writing(path):
+            write_card(folder, classifier, served, dtype, card, verified)
             return publish(folder, path)

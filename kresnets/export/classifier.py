@@ -14,7 +14,7 @@ from kresnets.data.check import MAX_PIXELS
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
-from kresnets.preprocess import Preprocessing, resolve
+from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of, resolve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,9 +52,15 @@ class Classifier:
         for name, value in (("top", top), ("max_pixels", max_pixels)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}")
+        side = model.input_shape[1] or preprocessing.size
+        if max_pixels < side * side:
+            raise ValueError(
+                f"`max_pixels` must be at least the {side * side:,} pixels that the model itself takes. Received: "
+                f"max_pixels={max_pixels}"
+            )
         return cls(
             model=model,
-            labels=_checked_labels(labels, classes),
+            labels=_labels(model, classes) if labels is None else _checked_labels(labels, classes),
             preprocessing=preprocessing,
             top=min(top, classes),
             activation=activation,
@@ -152,9 +158,19 @@ def _check_size(model, preprocessing):
         )
 
 
+def _labels(model, classes):
+    """Name the classes where nobody did: ImageNet's for its published weights, else their indices."""
+    carried = preprocessing_of(model)
+    head = next((layer for layer in model.layers if layer.name == "head_dense"), None)
+    if classes == 1000 and head is not None and carried is not None and carried.size:  # the size is of weights alone
+        try:
+            return tuple(imagenet_names())
+        except RuntimeError as error:
+            warnings.warn(f"The classes are served by their indices, or pass `labels`: {error}", stacklevel=4)
+    return tuple(str(index) for index in range(classes))
+
+
 def _checked_labels(labels, classes):
-    if labels is None:
-        return tuple(str(index) for index in range(classes))
     labels = labels if isinstance(labels, str) else list(labels)
     if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
         raise ValueError(f"`labels` must be a sequence of non-empty names, one for each class. Received: {labels!r}")

@@ -1,22 +1,31 @@
 """The proof of an export: what was written is loaded again, looked through, and asked what the Keras model is asked."""
 
+import pathlib
+
 import numpy as np
 import tensorflow as tf
 
+from kresnets.data.check import check_image
 from kresnets.data.images import load_image
 from kresnets.export.precision import in_half
 
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+_BATCH = 16  # photographs asked at a time
 _ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
-def verify(folder, classifier, dtype):
-    """Load a written model and compare each signature with the Keras model on pictures of noise.
+def verify(folder, classifier, dtype, photographs=()):
+    """Load a written model and compare each signature with the Keras model on pictures of noise, and on photographs.
 
     Args:
         folder: pathlib.Path of the SavedModel.
         classifier: a `Classifier` of the Keras model as the user gave it, computing in float32.
         dtype: "float32" or "bfloat16", what the written model computes in.
+        photographs: sequence of what `read_photographs` returned.
+
+    Returns:
+        None without photographs, else a dict for the model card: how many, the largest difference of a served score
+        from the Keras model's probability of that label, and the share of photographs with the same first label.
 
     Raises:
         ValueError: where the model needs what no server has, or gives probabilities where it says logits.
@@ -31,7 +40,70 @@ def verify(folder, classifier, dtype):
     outputs = classifier.outputs(images)
     _refuse_double_softmax(classifier, outputs)
     half = in_half(classifier.model)  # with layers of the user's own that could not be copied
-    _compare(served, classifier, images, pngs, _ALLOWED["bfloat16" if half else dtype])
+    allowed = _ALLOWED["bfloat16" if half else dtype]
+    _compare(served, classifier, images, pngs, allowed)
+    return _compare_photographs(served, classifier, photographs, allowed) if photographs else None
+
+
+def read_photographs(photographs):
+    """Return the bytes of image files that are to be asked of both models.
+
+    Args:
+        photographs: iterable of paths or of bytes.
+
+    Raises:
+        ValueError: for one that is no image, named by its path or its place.
+        OSError: for one that cannot be read.
+    """
+    if isinstance(photographs, (str, bytes)) or not np.iterable(photographs):
+        raise ValueError(f"`verify_on` must be a sequence of image files. Received: {type(photographs).__name__}")
+    contents = []
+    for place, given in enumerate(photographs):
+        content = given if isinstance(given, bytes) else pathlib.Path(given).read_bytes()
+        if reason := check_image(content).reason:
+            name = f"number {place}" if isinstance(given, bytes) else given
+            raise ValueError(f"The photograph {name} cannot be compared, since {reason}: leave it out.")
+        contents.append(content)
+    return contents
+
+
+def _compare_photographs(served, classifier, photographs, allowed):
+    largest, same = 0.0, 0
+    for start in range(0, len(photographs), _BATCH):
+        files = photographs[start : start + _BATCH]
+        answer = served.signatures["serving_default"](image_bytes=tf.constant(files))
+        if not answer["valid"].numpy().all():
+            place = start + int(np.argmin(answer["valid"]))
+            raise ValueError(
+                f"Photograph number {place} has more than max_pixels={classifier.max_pixels:,}: leave it out, or raise "
+                "`max_pixels`; nothing was exported."
+            )
+        images = tf.stack([load_image(file, classifier.size, classifier.preprocessing.crop) for file in files])
+        expected = classifier.network(images)["probabilities"].numpy()
+        for labels, scores, row in zip(answer["labels"].numpy(), answer["scores"].numpy(), expected, strict=True):
+            largest = max(largest, _difference(classifier, labels, scores, row))
+            same += labels[0].decode() == classifier.labels[row.argmax()]
+    if not largest <= allowed:
+        raise RuntimeError(
+            f"The written model answers {len(photographs)} photographs differently from the Keras model (by "
+            f"{largest:.2g}, allowed {allowed:g}); nothing was exported."
+        )
+    return {
+        "photographs": len(photographs),
+        "largest_difference": float(largest),
+        "same_first_label": same / len(photographs),
+    }
+
+
+def _difference(classifier, labels, scores, probabilities):
+    """How far scores are from the probabilities of their labels, and from the highest there are."""
+    highest = np.sort(probabilities)[::-1][: len(scores)]
+    largest = np.abs(highest - scores).max()
+    names = np.array(classifier.labels)
+    for label, score in zip(labels, scores, strict=True):
+        of_label = probabilities[names == label.decode()]  # several where classes share a name
+        largest = max(largest, np.abs(of_label - score).min(initial=np.inf))
+    return largest
 
 
 def _compare(served, classifier, images, pngs, allowed):

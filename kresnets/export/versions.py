@@ -65,14 +65,52 @@ def _is_dead(owner):
 
 
 def publish(folder, path):
-    """Rename `folder` to the next free version; the rename itself is the claim on the number."""
-    taken = [int(child.name) for child in path.iterdir() if re.fullmatch("[0-9]+", child.name)]
-    version = max(taken, default=0) + 1
-    while True:
-        try:
-            os.rename(folder, path / str(version))  # fails where another exporter's folder, never empty, already is
-            return path / str(version)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
-                raise
-            version += 1
+    """Rename `folder` to the next free version.
+
+    Exporters come one after the other, under a lock, so that versions appear in the order of their numbers. Where the
+    file system has no locks the rename alone is the claim on the number: it fails where a version already is.
+    """
+    _flush(folder)
+    with _lock(path):
+        taken = [int(child.name) for child in path.iterdir() if re.fullmatch("[0-9]+", child.name)]
+        version = max(taken, default=0) + 1
+        while True:
+            try:
+                os.rename(folder, path / str(version))
+                break
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                    raise
+                version += 1
+    _sync(path)
+    return path / str(version)
+
+
+@contextlib.contextmanager
+def _lock(path):
+    """Wait for the other exporters of this model; the system lets go of a killed one's lock."""
+    lock = os.open(path, os.O_RDONLY)  # the folder itself: there is no file to leave behind
+    try:
+        with contextlib.suppress(ImportError, OSError):  # no such system, or a file system without locks
+            import fcntl
+
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _flush(folder):
+    """Have all of a folder on the disk before its name promises that it is whole: power may fail."""
+    for parent, _, files in os.walk(folder):
+        for file in files:
+            _sync(os.path.join(parent, file))
+        _sync(parent)
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,124 @@
+"""The model card of an exported version: what it is, where it comes from, what it was found to do."""
+
+import datetime
+import hashlib
+import json
+import pathlib
+
+import keras
+
+from kresnets.copying import layers_in_order
+from kresnets.version import __version__
+
+PLACE = ("assets", "model_card.json")
+# What only the exporter's user knows: null where they said nothing. `network` is the model's name then.
+OF_THE_USER = ("network", "weights", "licence", "data", "metrics")
+OF_THE_EXPORT = (
+    *("kresnets", "created", "parameters", "classes", "top", "input_size", "max_pixels", "preprocessing"),
+    *("dtype", "batch_norms_folded", "sha256", "verified"),
+)
+
+
+def checked(card):
+    """Return what a user says of a model as JSON will hold it.
+
+    Args:
+        card: dict of str to what JSON can hold, or None. Any name but those that export finds out itself.
+
+    Raises:
+        ValueError: for another type, a name that export fills in, or a value that JSON cannot hold (NaN included).
+    """
+    card = {} if card is None else card
+    if not isinstance(card, dict) or not all(isinstance(name, str) for name in card):
+        raise ValueError(f"`card` must be a dict with str keys, such as {{'metrics': ...}}. Received: card={card!r}")
+    if taken := sorted(set(card) & set(OF_THE_EXPORT)):
+        raise ValueError(
+            f"`card` says {', '.join(map(repr, taken))}, which the export finds out by itself: leave it out, or give it "
+            "another name."
+        )
+    try:
+        return json.loads(json.dumps(card, allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`card` must hold what JSON can hold, without NaN: {error}.") from None
+
+
+def write_card(folder, classifier, served, dtype, card, verified):
+    """Write `assets/model_card.json` into a SavedModel.
+
+    Args:
+        folder: pathlib.Path of the SavedModel, complete but for this file.
+        classifier: `Classifier` of the Keras model.
+        served: the `Classifier` that was written.
+        dtype: what that computes in.
+        card: what `checked` returned.
+        verified: what `proof.verify` returned.
+
+    Returns:
+        pathlib.Path of the file.
+    """
+    how = classifier.preprocessing
+    found = {
+        "kresnets": __version__,
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "parameters": classifier.model.count_params(),
+        "classes": list(classifier.labels),
+        "top": classifier.top,
+        "input_size": classifier.size,
+        "max_pixels": classifier.max_pixels,
+        "preprocessing": {"mode": how.mode, "crop": how.crop, "mean": how.mean, "std": how.std},
+        "dtype": dtype,
+        "batch_norms_folded": _norms(classifier.model) - _norms(served.model),
+        "sha256": _hashes(folder),
+        "verified": verified,
+    }
+    said = dict.fromkeys(OF_THE_USER) | {"network": classifier.model.name} | card
+    file = folder.joinpath(*PLACE)
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(said | found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return file
+
+
+def read_card(folder):
+    """Return the model card of a version that `export_saved_model` wrote.
+
+    Args:
+        folder: path of the version, such as `saved_models/pets/3`.
+
+    Returns:
+        dict: `network`, `weights`, `licence`, `data` and `metrics` (None where nobody said), whatever else the
+        exporter's user gave, and what the export found: `kresnets` (version), `created` (UTC), `parameters`,
+        `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`, `batch_norms_folded`,
+        `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how
+        many were asked of both, `largest_difference` of a score from the Keras model's probability, and
+        `same_first_label`, the share of photographs.
+
+    Raises:
+        ValueError: where there is no card, or a damaged one.
+
+    Example:
+        >>> from kresnets.export import read_card
+        >>> read_card("saved_models/pets/1")["classes"]  # doctest: +SKIP
+        ['cat', 'dog']
+    """
+    file = pathlib.Path(folder).joinpath(*PLACE)
+    try:
+        return dict(json.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise ValueError(f"{folder} holds no model card: give a version folder that kresnets exported.") from None
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{file} is damaged: export the model again. ({error})") from None
+
+
+def _hashes(folder):
+    """SHA-256 of each file by its name, the graph first: it holds the weights too where they are constants."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return {name: _digest(folder / name) for name in sorted(names, key="saved_model.pb".__ne__)}
+
+
+def _digest(file):
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _norms(model):
+    return sum(isinstance(layer, keras.layers.BatchNormalization) for layer in layers_in_order(model))
