@@ -264,6 +264,8 @@ def test_overwrite_destroys_nothing_until_the_new_run_can_begin(finished, folder
 
 @pytest.mark.slow
 def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
+    import kresnets  # noqa: F401, its layers: without them the files do not load
+
     source, carried, served = tmp_path / "source", tmp_path / "carried", tmp_path / "served"
     shared = "--model CifarResNet20 --size 64 --dtype float32 --batch-size 16".split()
     learn = [
