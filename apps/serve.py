@@ -31,6 +31,9 @@ def main(argv=None):
         import prometheus_client  # noqa: F401
     except ImportError as error:
         raise ImportError(f"The server needs {error.name}: pip install 'kresnets[serving]'") from None
+    from _serve import memory
+
+    memory.few_arenas()
     _common.import_tensorflow()
     return asyncio.run(_serve(name, labels, options))
 

@@ -5,11 +5,11 @@ Everything but the reading and loading itself happens in the event loop, so noth
 
 import asyncio
 import contextlib
-import gc
 import os
 import pathlib
 import re
 
+from _serve import memory
 from _serve.refusal import Refusal
 
 _LARGEST = 2**63 - 1  # versions are int64 in TF Serving
@@ -232,4 +232,4 @@ class Versions:
 def _close(servable):
     servable.close()
     del servable
-    gc.collect()  # graphs are full of circles
+    memory.give_back()
