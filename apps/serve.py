@@ -15,9 +15,12 @@ import os
 import pathlib
 import re
 import signal
+import time
 import urllib.parse
 
 import _common
+
+_TRIM = 10  # seconds between
 
 
 def main(argv=None):
@@ -106,9 +109,10 @@ async def _serve(name, labels, options):
     batcher = Batcher(largest, options.wait_ms / 1000, options.max_queue, lambda *each: metrics.computed(*each))
     metrics = Metrics(name, lambda: versions.available, lambda: batcher.waiting)
     limits = Limits(round(options.max_mb * 1e6), options.max_instances, options.timeout)
-    async with _listening(Server(versions, batcher, metrics, limits).application(), options) as port:
+    async with listening(Server(versions, batcher, metrics, limits).application(), options) as runner:
         stopped = _signals()
-        looking = asyncio.create_task(_look(versions, options, f"http://{_shown(options.host)}:{port}"))
+        address = f"http://{_shown(options.host)}:{runner.addresses[0][1]}"
+        looking = asyncio.create_task(_look(versions, options, address))
         await stopped.wait()
         _say("Stopping: requests that are here are answered first.")
         looking.cancel()
@@ -117,8 +121,8 @@ async def _serve(name, labels, options):
 
 
 @contextlib.asynccontextmanager
-async def _listening(app, options):
-    """Listen, and in the end wait for the answers that are under way."""
+async def listening(app, options):
+    """Listen, and in the end wait for the answers that are under way; yields aiohttp's runner."""
     from _serve.web import quiet_logger
     from aiohttp import web
 
@@ -133,21 +137,27 @@ async def _listening(app, options):
             await site.start()
         except OSError as error:
             raise OSError(f"{error.strerror or error}: choose another --host or --port.") from None
-        yield runner.addresses[0][1]
+        yield runner
     finally:
         await runner.cleanup()
 
 
 async def _look(versions, options, address):
-    """Look for versions for ever."""
+    """Look for versions for ever, and keep no memory that is free."""
+    from _serve import memory
+
     _say("This server is for trying and small use; for production take TF Serving (docs/serving.md).")
     if options.host not in ("127.0.0.1", "localhost", "::1"):
         _say("It can be reached from other machines, by whoever may, without encryption.")
     await versions.poll(first=True)
     requests = f"{address}/v1/models/{urllib.parse.quote(versions.name)}:predict"
     _say(f"{address} is a page to drop photographs on, {requests} takes requests.")
+    trimmed = time.monotonic()
     while True:
         await asyncio.sleep(options.poll)
+        if time.monotonic() - trimmed > _TRIM:
+            await asyncio.to_thread(memory.trim)
+            trimmed = time.monotonic()
         try:
             await versions.poll()
         except Exception as error:  # a defect must not end the looking

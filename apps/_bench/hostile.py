@@ -97,7 +97,7 @@ WAYS = {
     "hung up while it computes": _raw(lambda image: _head(len(body([image]))) + body([image]), 0),
     "hung up at once": _raw(lambda image: b"", 0),
     "no HTTP": _raw(lambda image: bytes(range(256)) * 40, 0.05),
-    "half the headers": _raw(lambda image: b"POST / HTTP/1.1\r\nHost", 20),
-    "half the body": _raw(lambda image: _head(100_000) + b"{", 20),
+    "half the headers": _raw(lambda image: b"POST / HTTP/1.1\r\nHost", 40),
+    "half the body": _raw(lambda image: _head(100_000) + b"{", 40),
 }
 SLOW = ("half the headers", "half the body")

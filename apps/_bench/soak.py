@@ -15,6 +15,7 @@ from _bench.asking import Server, answers, body, classifiers, pictures
 from _bench.rounds import write
 
 _CLIENTS, _TOLERANCE, _GROWTH = 16, 1e-4, 50e6
+_PATIENCE = 120  # seconds for a change-over
 
 
 def bench_soak(options):
@@ -31,7 +32,7 @@ def bench_soak(options):
             expected[int(version.name)] = answers(version, images)
         _check_distinct(expected)
         (ready / "1").rename(live / "1")
-        with Server(live, "--poll", "0.2", "--timeout", "10") as server:
+        with Server(live, "--poll", "0.2", "--timeout", "20") as server:
             soak = Soak(server, images, expected, options)
             asyncio.run(soak.run(ready, live))
             code = server.stop()
@@ -67,8 +68,9 @@ class Soak:
     def __init__(self, server, images, expected, options):
         self._server, self._images, self._expected, self._options = server, images, expected, options
         self._seconds = 60 * options.minutes
-        self._published, self._seen = 1, 1
-        self._times, self._wrong, self._failed, self._memory = [], [], [], []
+        self._published, self._seen, self._baseline = 1, 1, 0
+        self._times, self._wrong, self._failed = [], [], []
+        self._memory = []  # (seconds since the start of the measured time, bytes)
         self._hostile, self._unmoved, self._slow = collections.Counter(), [], set()
         self._random = random.Random(0)
 
@@ -77,16 +79,38 @@ class Soak:
 
         timeout = aiohttp.ClientTimeout(total=60)
         async with aiohttp.ClientSession(timeout=timeout, connector=aiohttp.TCPConnector(limit=0)) as session:
-            self._session, self._end = session, time.monotonic() + self._seconds
+            self._session = session
+            await self._warm_up()
+            self._began = time.monotonic()
+            self._end = self._began + self._seconds
+            self._publishing = asyncio.ensure_future(self._publish(ready, live))
             clients = [self._client() for _ in range(_CLIENTS)]
-            await asyncio.gather(*clients, self._publish(ready, live), self._watch())
+            await asyncio.gather(*clients, self._watch(), self._publishing)
             for task in self._slow:
                 task.cancel()
 
-    async def _client(self):
-        while time.monotonic() < self._end:
-            if self._random.random() < self._options.hostile:
-                await self._be_hostile()
+    async def _warm_up(self):
+        """Send good requests at saturation and each hostile one once, so that memory is compared with a busy server's.
+
+        Their answers are judged as all others.
+        """
+        self._publishing = asyncio.get_running_loop().create_future()
+        self._publishing.set_result(None)
+        self._end = time.monotonic() + min(60, max(2, self._seconds / 10))
+        await asyncio.gather(*(self._client(share=0) for _ in range(_CLIENTS)))
+        for name in sorted(hostile.WAYS.keys() - set(hostile.SLOW)):
+            await self._be_hostile(name)
+        self._end = time.monotonic() + 1
+        await asyncio.gather(*(self._client(share=0) for _ in range(_CLIENTS)))
+        self._baseline = self._server.memory
+        self._times.clear()
+        print(f"warmed up; {self._baseline / 1e6:.0f} MB", flush=True)
+
+    async def _client(self, share=None):
+        share = self._options.hostile if share is None else share
+        while self._goes_on():
+            if self._random.random() < share:
+                await self._be_hostile(self._random.choice(sorted(hostile.WAYS)))
             else:
                 await self._ask()
 
@@ -124,8 +148,7 @@ class Soak:
             for index, (labels, scores, valid) in zip(chosen, rows)
         )
 
-    async def _be_hostile(self):
-        name = self._random.choice(sorted(hostile.WAYS))
+    async def _be_hostile(self, name):
         attack = hostile.WAYS[name](self._session, self._server.url, self._images[0])
         if name in hostile.SLOW:  # beside the others, who must not wait for it
             task = asyncio.ensure_future(attack)
@@ -138,18 +161,36 @@ class Soak:
         if problem:
             self._unmoved.append(f"{name}: {problem}")
 
+    def _goes_on(self):
+        """Say whether clients ask on: a busy machine takes its time for the last change-over."""
+        return time.monotonic() < self._end or not self._publishing.done()
+
     async def _publish(self, ready, live):
-        """Rename the next version into place now and then, as export does."""
+        """Rename the next version into place now and then, as export does, and wait for the first answer of it."""
         for version in sorted(self._expected)[1:]:
             await asyncio.sleep(self._seconds / (self._options.changes + 1))
             self._published = version
             (ready / str(version)).rename(live / str(version))
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PATIENCE):
+                    while self._seen < version:
+                        await asyncio.sleep(0.05)
 
     async def _watch(self):
-        while time.monotonic() < self._end:
-            await asyncio.sleep(min(1, self._seconds / 60))
+        """Note the memory each second, and print how it goes twenty times."""
+        told = 0
+        while self._goes_on():
+            seconds = time.monotonic() - self._began
             with contextlib.suppress(OSError):
-                self._memory.append(self._server.memory)
+                self._memory.append((round(seconds, 1), self._server.memory))
+                if seconds >= told:
+                    told += self._seconds / 20
+                    print(
+                        f"{seconds:.0f} of {self._seconds:.0f} s: version {self._seen}, {len(self._times)} good requests, "
+                        f"{len(self._wrong)} wrong, {len(self._failed)} failed, {self._memory[-1][1] / 1e6:.0f} MB",
+                        flush=True,
+                    )
+            await asyncio.sleep(min(1, self._seconds / 60))
 
     def rows(self):
         """Print what was found, and return it."""
@@ -163,15 +204,15 @@ class Soak:
             f"p95 {p95:.1f}, p99 {p99:.1f}; {sum(self._hostile.values())} hostile: {hostile_ones}",
             flush=True,
         )
-        tenth = max(1, len(self._memory) // 10)
-        early, late = np.median(self._memory[2 * tenth : 4 * tenth]), np.median(self._memory[-2 * tenth :])
-        print(f"memory {early / 1e6:.0f} MB early, {late / 1e6:.0f} late, {max(self._memory) / 1e6:.0f} at most")
+        bytes_held = [held for _, held in self._memory]
+        late, most = float(np.median(bytes_held[-max(1, len(bytes_held) // 10) :])), max(bytes_held)
+        print(f"memory {self._baseline / 1e6:.0f} MB warmed up, {late / 1e6:.0f} late, {most / 1e6:.0f} at most")
         return [
             {"what": "good requests", "value": len(self._times), "p50_ms": p50, "p95_ms": p95, "p99_ms": p99},
-            {"what": "memory", "samples": self._memory},
+            {"what": "memory", "warm": self._baseline, "late": late, "most": most, "samples": self._memory},
             _limited("wrong answers", len(self._wrong), 0),
             _limited("failed good requests", len(self._failed), 0),
             _limited("hostile requests with another answer than a refusal", len(self._unmoved), 0),
             _limited("change-overs that did not come", max(self._expected) - self._seen, 0),
-            _limited("memory that grew, bytes", late - early, _GROWTH),
+            _limited("memory that grew, bytes", late - self._baseline, _GROWTH),
         ]

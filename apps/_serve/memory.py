@@ -18,8 +18,13 @@ def few_arenas():
         ctypes.CDLL(None).mallopt(_ARENA_MAX, _ARENAS)
 
 
-def give_back():
+def collect():
     """Free circles of objects, which graphs are full of, and hand free pages back to the system."""
     gc.collect()
+    trim()
+
+
+def trim():
+    """Hand free pages back to the system: what large pictures and a version's loading have left."""
     with contextlib.suppress(AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

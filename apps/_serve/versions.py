@@ -232,4 +232,4 @@ class Versions:
 def _close(servable):
     servable.close()
     del servable
-    memory.give_back()
+    memory.collect()
