@@ -7,12 +7,14 @@ import pathlib
 import sys
 import threading
 import time
+import types
 
 import numpy as np
 import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "apps"))
 
+import serve
 from _serve import batching, tensors, versions
 from _serve.refusal import Refusal
 from _serve.tensors import Tensor
@@ -168,7 +170,7 @@ class Doubler:
         self.signatures = {"serving_default": self}
 
     def run(self, signature, inputs):
-        self.stuck.wait(10)
+        self.stuck.wait(60)
         [x] = inputs.values()
         self.asked.append(len(x))
         if (x < 0).any():
@@ -198,7 +200,7 @@ def batcher(model):
 
 
 def answers(futures):
-    return [future.result(10)["y"].tolist() for future in futures]
+    return [future.result(60)["y"].tolist() for future in futures]
 
 
 def test_what_waits_is_computed_together_and_each_gets_its_own(model, batcher):
@@ -208,15 +210,19 @@ def test_what_waits_is_computed_together_and_each_gets_its_own(model, batcher):
     assert model.asked == [1, 8, 8, 8, 1]  # 25 rows in sizes that were warmed up, cut where a batch is full
 
 
-def test_a_batch_waits_for_others_but_not_for_long():
-    model, batcher = Doubler(), batching.Batcher(largest=8, wait=0.5, longest_queue=40)
+def test_a_batch_waits_for_others():
+    model, batcher = Doubler(), batching.Batcher(largest=8, wait=1.0, longest_queue=40)
     started = time.monotonic()
     futures = [submit(batcher, model, number) for number in range(4)]
     assert answers(futures) == [[0], [2], [4], [6]]
-    assert model.asked == [4] and 0.45 < time.monotonic() - started < 5
-    started = time.monotonic()
-    answers([submit(batcher, model, number) for number in range(8)])  # full: no reason to wait
-    assert time.monotonic() - started < 0.45 and model.asked == [4, 8]
+    assert model.asked == [4] and time.monotonic() - started > 0.95
+    batcher.stop()
+
+
+def test_a_full_batch_does_not_wait():
+    model, batcher = Doubler(), batching.Batcher(largest=8, wait=600.0, longest_queue=40)
+    answers([submit(batcher, model, number) for number in range(8)])
+    assert model.asked == [8]
     batcher.stop()
 
 
@@ -225,7 +231,7 @@ def test_one_that_fails_does_not_fail_its_neighbours(model, batcher):
     model.stuck.set()
     assert answers([futures[0], futures[2]]) == [[2], [4, 6]]
     with pytest.raises(RuntimeError, match="negative"):
-        futures[1].result(10)
+        futures[1].result(60)
 
 
 def test_different_shapes_are_not_joined(model, batcher):
@@ -279,7 +285,7 @@ def test_threads_that_ask_at_once_get_what_is_theirs():
         for _ in range(100):
             numbers = random.integers(0, 1000, random.integers(0, 20)).astype(float)
             if (
-                batcher.submit(model, "serving_default", {"x": numbers}).result(10)["y"].tolist()
+                batcher.submit(model, "serving_default", {"x": numbers}).result(60)["y"].tolist()
                 != (2 * numbers).tolist()
             ):
                 wrong.append(numbers)
@@ -361,7 +367,7 @@ async def test_a_new_version_takes_over_and_the_old_stays_for_those_who_use_it(f
         assert watch.current() == "version 2" and not old.closed
         with pytest.raises(Refusal, match=r"Specific\(net, 1\)"):
             watch.current(number=1)
-    for _ in range(100):
+    for _ in range(3000):
         if old.closed:
             break
         await asyncio.sleep(0.01)
@@ -489,7 +495,7 @@ class Puppet:
 
     def run(self, signature, inputs):
         assert not self.closed
-        self.free.wait(10)
+        self.free.wait(60)
         assert not self.closed  # nothing may be taken away while it computes
         self.ran += 1
         return {"y": np.repeat(inputs["x"][:, np.newaxis], self.width, axis=1)}
@@ -505,23 +511,24 @@ def web_test(**limits):
         async def around(folder):
             aiohttp = pytest.importorskip("aiohttp")
             from _serve.metrics import Metrics
-            from _serve.web import Limits, Server, quiet_logger
+            from _serve.web import Limits, Server
 
             write(folder, 1)
             watch = Watch(folder, Puppet)
             await watch.versions.poll(first=True)
             batcher = batching.Batcher(8, 0.0, 100)
             metrics = Metrics("net", lambda: watch.versions.available, lambda: batcher.waiting)
-            app = Server(watch.versions, batcher, metrics, Limits(**limits)).application()
-            runner = aiohttp.web.AppRunner(app, handler_cancellation=True, access_log=None, logger=quiet_logger())
-            await runner.setup()
-            await aiohttp.web.TCPSite(runner, "127.0.0.1", 0).start()
+            app_limits = Limits(**limits)
+            app = Server(watch.versions, batcher, metrics, app_limits).application()
+            given = types.SimpleNamespace(host="127.0.0.1", port=0, timeout=app_limits.seconds)
             try:
-                async with aiohttp.ClientSession("http://{}:{}".format(*runner.addresses[0])) as session:
+                async with (
+                    serve.listening(app, given) as runner,
+                    aiohttp.ClientSession("http://{}:{}".format(*runner.addresses[0])) as session,
+                ):
                     await test(session, watch, runner)
-                assert metrics.body_bytes == 0
+                    assert metrics.body_bytes == 0
             finally:
-                await runner.cleanup()
                 batcher.stop()
 
         return run(around)
@@ -534,7 +541,7 @@ async def ask(session, *numbers, path="/v1/models/net:predict"):
         return response.status, await response.json()
 
 
-async def soon(found, seconds=5):
+async def soon(found, seconds=60):
     end = time.monotonic() + seconds
     while not found():
         assert time.monotonic() < end
@@ -565,7 +572,7 @@ async def test_an_answer_that_does_not_come_is_told(session, watch, runner):
         servable.free.clear()
     started = time.monotonic()
     status, answer = await ask(session, 1)
-    assert status == 504 and "No answer within 0.3 seconds" in answer["error"] and time.monotonic() - started < 2
+    assert status == 504 and "No answer within 0.3 seconds" in answer["error"] and time.monotonic() - started < 9
     servable.free.set()
     assert await ask(session, 2) == (200, {"predictions": [[2.0]]})
 
@@ -578,7 +585,7 @@ async def test_who_does_not_take_the_answer_is_cut_off(session, watch, runner):
     writer.transport.pause_reading()
     body = b'{"instances": [1.5]}'
     writer.write(b"POST /v1/models/net:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    await soon(lambda: servable.ran == 1 and len(runner.server.connections) == 0, 10)
+    await soon(lambda: servable.ran == 1 and len(runner.server.connections) == 0)
     writer.transport.abort()
 
 
@@ -593,6 +600,37 @@ async def test_what_is_sent_at_once_is_bounded(session, watch, runner):
     writer.transport.abort()
     await asyncio.sleep(0.1)
     assert (await ask(session, 1))[0] == 200
+
+
+@web_test(seconds=1.0)
+async def test_slow_clients_are_timed_out_and_others_do_not_wait(session, watch, runner):
+    """However late it is: a busy machine must not fail this, only a connection that stays open."""
+    head = b"POST /v1/models/net:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n"
+    starts = {"body": head + b"{", "head": b"POST / HTTP/1.1\r\nHost: x\r\nX-Long: ", "silent": b""}
+    streams = {name: await asyncio.open_connection(*runner.addresses[0]) for name in starts}
+    for name, start in starts.items():
+        streams[name][1].write(start)
+
+    async def trickle(writer):  # a byte now and then keeps nothing open
+        while True:
+            await asyncio.sleep(0.2)
+            writer.write(b"y")
+
+    trickling = asyncio.create_task(trickle(streams["head"][1]))
+    assert await ask(session, 1) == (200, {"predictions": [[1.0]]})
+
+    async def end(reader):
+        try:
+            return await reader.read()
+        except ConnectionError:  # cut off while we talk
+            return b""
+
+    async with asyncio.timeout(60):
+        ends = {name: await end(reader) for name, (reader, _) in streams.items()}
+    trickling.cancel()
+    assert b" 408 " in ends["body"] and b"not sent within 1 seconds" in ends["body"]
+    for _, writer in streams.values():
+        writer.transport.abort()
 
 
 @web_test()
