@@ -224,7 +224,7 @@ saved_model_cli.main()
 """
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_the_session_loader_and_saved_model_cli_answer_as_the_server_does(folder, server, tmp_path):
     images, file = list(IMAGES.values()), tmp_path / "images.npy"
     assert not any(image.endswith(b"\0") for image in images)  # which a file of numpy's would lose

@@ -129,6 +129,19 @@ def test_other_signatures(server):
     np.testing.assert_allclose(answer["outputs"], [np.array(colours.COLOURS["red"]) / 127.5 - 1], atol=1e-5)
 
 
+def test_classify_takes_examples_and_gives_classes_with_scores(server):
+    """The form is that of TF Serving's json_tensor_test.cc."""
+    red, blue = ({"b64": base64.b64encode(colours.picture(colour)).decode()} for colour in ("red", "blue"))
+    request = {"signature_name": "classify", "examples": [{"image/encoded": red}, {"image/encoded": [blue]}]}
+    status, answer = server.ask("POST", MODEL + ":classify", request)
+    assert status == 200 and answer.keys() == {"results"}
+    for row, colour in zip(answer["results"], ("red", "blue"), strict=True):
+        labels, scores = zip(*row, strict=True)
+        assert colours.agrees({"labels": list(labels), "scores": scores, "valid": True}, colour)
+    request = {"signature_name": "classify", "context": {"image/encoded": red}, "examples": [{"image/height": 20}]}
+    assert server.ask("POST", MODEL + ":classify", request)[1]["results"] == answer["results"][:1]
+
+
 def test_status_and_metadata_have_the_form_of_the_documentation(server):
     wanted = {"version": "1", "state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     for path in (MODEL, MODEL + "/versions/1", MODEL + "/labels/stable"):
@@ -161,6 +174,13 @@ PREDICT = MODEL + ":predict"
         ("GET", "/v1/models/net/versions/1/assets", None, 400, "Malformed request"),
         ("GET", "/page.js/../../serve.py", None, 404, "Malformed request"),
         ("POST", "/", {}, 405, "Malformed request"),
+        ("POST", MODEL + ":classify", {"examples": [{}]}, 400, "Was: tensorflow/serving/predict"),
+        ("POST", MODEL + ":classify", {"instances": ["a"]}, 400, "key 'examples' is expected"),
+        ("POST", MODEL + ":classify", {"examples": []}, 400, "'examples' value is an empty array"),
+        ("POST", MODEL + ":classify", {"examples": ["a"]}, 400, "Example must be JSON object"),
+        ("POST", MODEL + ":classify", {"examples": [{"a": [1, "b"]}]}, 400, "Unexpected element type in feature: a"),
+        ("POST", MODEL + ":classify", {"examples": [{"a": [[1]]}]}, 400, "Feature: a has element with unexpected"),
+        ("POST", MODEL + ":classify", {"examples": [{"a": 2**70}]}, 400, "out of range"),
         ("POST", PREDICT, b"", 400, "JSON Parse error"),
         ("POST", PREDICT, b"{'instances': []}", 400, "JSON Parse error"),
         ("POST", PREDICT, b'{"instances": ' + b"[" * 100_000, 400, "JSON Parse error"),
@@ -259,7 +279,8 @@ def test_health_and_metrics(server):
         server.ask("POST", path, body)
     assert {status: count(status) - before[status] for status in counts} == counts
     assert server.metric("serve_batch_rows_sum") - rows == 15
-    assert server.metric(latency + "_count", API="predict", entrypoint="REST") == count("OK")
+    assert server.metric(latency + "_count", entrypoint="REST") == count("OK")
+    assert server.metric(latency + "_count", API="predict") >= 3
     assert server.metric("serve_version", version="1") == 1 and server.metric("process_resident_memory_bytes") > 1e7
     assert server.ask("GET", "/monitoring/prometheus/metrics")[0] == 200
 
@@ -495,7 +516,20 @@ def test_the_bench_tells_rates_and_times_by_clients(tmp_path):
     import bench
 
     out = tmp_path / "serving.json"
-    command = ["serving", "--parts", "server", "--model", "CifarResNet20", "--clients", "1", "4", "--seconds", "1", "--out", str(out)]
+    command = [
+        "serving",
+        "--parts",
+        "server",
+        "--model",
+        "CifarResNet20",
+        "--clients",
+        "1",
+        "4",
+        "--seconds",
+        "1",
+        "--out",
+        str(out),
+    ]
     assert bench.main(command) == 0
     rows = json.loads(out.read_text())["rows"]
     ways = [(row["what"], row["clients"]) for row in rows]

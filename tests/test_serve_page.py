@@ -97,6 +97,7 @@ def test_several_files_at_once(browser, server, files, give, width):
     open_page(browser, server.url, "ready", width)
     assert complaints(browser) == [] and asked(browser)
     assert browser.title == "my <i>net & co" == browser.find_element("css selector", "h1").text
+    assert browser.find_element("id", "version").text == "version 1"
     sent = [files[key] for key in ("red", "evil", "text", "green", "empty", "svg")]
     give(browser, *sent)
     found = answers(browser, len(sent))
@@ -149,6 +150,7 @@ def test_many_pictures_are_asked_a_few_at_a_time(browser, server, files):
 
 
 @pytest.mark.browser
+@pytest.mark.everything
 def test_a_server_without_a_version_and_one_that_is_gone_are_said(browser, tmp_path):
     (tmp_path / "net").mkdir()
     (tmp_path / "red.png").write_bytes(colours.picture("red"))

@@ -25,7 +25,7 @@ class Metrics:
         self._request = prometheus_client.Histogram(
             ":tensorflow:serving:request_latency", "Microseconds from the whole request to its answer.",
             ["model_name", "API", "entrypoint"], **histogram,
-        ).labels(name, "predict", "REST")  # fmt: skip
+        )  # fmt: skip
         self._runtime = prometheus_client.Histogram(
             ":tensorflow:serving:runtime_latency", "Microseconds of a batch in TensorFlow.",
             ["model_name", "API", "runtime"], **histogram,
@@ -37,11 +37,11 @@ class Metrics:
         prometheus_client.ProcessCollector(registry=self._registry)  # memory, processor time, open files
         self._registry.register(self)
 
-    def requested(self, code, seconds):
-        """Count a request for an answer, by its end (`OK` or a code of `refusal.STATUS`)."""
+    def requested(self, api, code, seconds):
+        """Count a request of an API (`predict` or `classify`), by its end (`OK` or a code of `refusal.STATUS`)."""
         self._requests[code] = self._requests.get(code, 0) + 1
         if code == "OK":
-            self._request.observe(seconds * 1e6)
+            self._request.labels(self._name, api, "REST").observe(seconds * 1e6)
 
     def computed(self, rows, seconds):
         """Count a batch."""

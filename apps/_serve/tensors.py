@@ -44,17 +44,8 @@ def parse(body):
         tuple of the signature's name (str) and a function from that signature's inputs (dict name -> `Tensor`) to
         the arrays (dict name -> array) and whether the answer is to be row by row.
     """
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:  # also where it is not UTF-8
-        reason = "nested too deep" if isinstance(error, RecursionError) else error
-        raise Refusal("INVALID_ARGUMENT", f"JSON Parse error: {reason}") from None
-    if not isinstance(document, dict):
-        raise Refusal("INVALID_ARGUMENT", f"JSON Value: {shortened(document)} Is not object")
-    signature = document.get("signature_name", "")
-    if not isinstance(signature, str):
-        raise Refusal("INVALID_ARGUMENT", "'signature_name' key must be a string value.")
-    given = [key for key in ("instances", "inputs") if key in document]
+    request, signature = document(body)
+    given = [key for key in ("instances", "inputs") if key in request]
     if len(given) != 1:
         raise Refusal(
             "INVALID_ARGUMENT",
@@ -62,16 +53,32 @@ def parse(body):
             if given
             else "Missing 'inputs' or 'instances' key",
         )
-    value, by_row = document[given[0]], given[0] == "instances"
+    value, by_row = request[given[0]], given[0] == "instances"
 
     def arrays(inputs):
         columns = _columns_of_rows(value, inputs) if by_row else _columns(value, inputs)
         return {name: _array(name, column, inputs[name]) for name, column in columns.items()}, by_row
 
-    return signature or "serving_default", arrays
+    return signature, arrays
 
 
-def _is_base64(value):
+def document(body):
+    """Read a JSON object, and return it with the signature's name that it gives (str)."""
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:  # also where it is not UTF-8
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise Refusal("INVALID_ARGUMENT", f"JSON Parse error: {reason}") from None
+    if not isinstance(found, dict):
+        raise Refusal("INVALID_ARGUMENT", f"JSON Value: {shortened(found)} Is not object")
+    signature = found.get("signature_name", "")
+    if not isinstance(signature, str):
+        raise Refusal("INVALID_ARGUMENT", "'signature_name' key must be a string value.")
+    return found, signature or "serving_default"
+
+
+def is_base64(value):
+    """Say whether a value of JSON stands for bytes: `{"b64": "..."}`."""
     return isinstance(value, dict) and value.keys() == {"b64"}
 
 
@@ -80,7 +87,7 @@ def _columns_of_rows(rows, inputs):
         raise Refusal("INVALID_ARGUMENT", "Expecting 'instances' to be an list/array")
     if not rows:
         raise Refusal("INVALID_ARGUMENT", "No values in 'instances' array")
-    named = [isinstance(row, dict) and not _is_base64(row) for row in rows]
+    named = [isinstance(row, dict) and not is_base64(row) for row in rows]
     if not any(named):
         return {_only(inputs, "instances is a plain list, but expecting list of objects"): rows}
     for index, row in enumerate(rows):
@@ -94,7 +101,7 @@ def _columns_of_rows(rows, inputs):
 
 
 def _columns(value, inputs):
-    if not isinstance(value, dict) or _is_base64(value):
+    if not isinstance(value, dict) or is_base64(value):
         return {_only(inputs, "inputs is a plain value/list, but expecting an object"): value}
     for name in inputs:
         if name not in value:
@@ -126,13 +133,14 @@ def _array(name, value, tensor):
 def _strings(leaves):
     array = np.empty(len(leaves), object)
     for index, leaf in enumerate(leaves):
-        array[index] = _bytes(leaf)
+        array[index] = to_bytes(leaf)
     return array
 
 
-def _bytes(leaf):
+def to_bytes(leaf):
+    """Return the bytes of a text, or of `{"b64": "..."}`."""
     if isinstance(leaf, dict):
-        if not _is_base64(leaf) or not isinstance(leaf["b64"], str):
+        if not is_base64(leaf) or not isinstance(leaf["b64"], str):
             raise Refusal("INVALID_ARGUMENT", f"JSON Value: {shortened(leaf)} not formatted correctly for base64 data")
         return _decoded(leaf["b64"])
     if not isinstance(leaf, str):
@@ -197,7 +205,7 @@ def dump(outputs, by_row):
         >>> dump({"scores": np.array([[0.5, 0.25]], "float32")}, by_row=True)
         b'{"predictions": [[0.5, 0.25]]}'
     """
-    columns = {name: _plain(name, array) for name, array in outputs.items()}
+    columns = {name: plain(name, array) for name, array in outputs.items()}
     if len(columns) == 1:
         [answer] = columns.values()
     elif by_row:
@@ -209,7 +217,8 @@ def dump(outputs, by_row):
     return json.dumps({"predictions" if by_row else "outputs": answer}).encode()
 
 
-def _plain(name, array):
+def plain(name, array):
+    """Return an output as nested lists of what JSON has words for."""
     if array.dtype == object:
         if name.endswith("_bytes"):
             write = lambda each: {"b64": base64.b64encode(each).decode()}  # noqa: E731

@@ -8,6 +8,7 @@ connection whose headers do not come.)
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import html
 import json
 import logging
@@ -16,7 +17,7 @@ import time
 
 from aiohttp import web
 
-from _serve import tensors
+from _serve import examples, tensors
 from _serve.refusal import STATUS, Refusal
 
 _PAGE = pathlib.Path(__file__).parent / "page"
@@ -28,6 +29,7 @@ _HEADERS = {
     "Cache-Control": "no-cache",
 }
 _MODEL = "/v1/models/{name:[^/:]+}"
+_CLASSIFY = "tensorflow/serving/classify"
 _CHOICES = ("", r"/versions/{version:\d+}", "/labels/{label:[^/:]+}")
 
 
@@ -61,6 +63,7 @@ class Server:
             app.router.add_get(_MODEL + choice, self._status)
             app.router.add_get(_MODEL + choice + "/metadata", self._metadata)
             app.router.add_post(_MODEL + choice + ":predict", self._predict)
+            app.router.add_post(_MODEL + choice + ":classify", self._classify)
         for path in ("/monitoring/prometheus/metrics", "/metrics"):
             app.router.add_get(path, self._metrics_text)
         app.router.add_get("/healthz", self._health)
@@ -95,19 +98,27 @@ class Server:
             with self._versions.use() as servable:
                 fits = "serving_default" in servable.signatures
                 fits = fits and servable.signatures["serving_default"].names_photographs
+                version = f"version {servable.number}"
         except Refusal:
-            fits = None
+            fits, version = None, "no version"
         text = (_PAGE / "index.html").read_text(encoding="utf-8")
         # In base64 a photograph takes 4/3 of its size.
-        values = {"NAME": self._versions.name, "LARGEST": (self._limits.body - 1000) // 4 * 3, "FITS": json.dumps(fits)}
+        largest = (self._limits.body - 1000) // 4 * 3
+        values = {"VERSION": version, "LARGEST": largest, "FITS": json.dumps(fits), "NAME": self._versions.name}
         for key, value in values.items():
             text = text.replace("{" + key + "}", html.escape(str(value)))
         return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
     async def _predict(self, request):
+        return await self._answered(request, "predict", self._parsed)
+
+    async def _classify(self, request):
+        return await self._answered(request, "classify", self._parsed_examples)
+
+    async def _answered(self, request, api, parsed):
         start, code = time.monotonic(), "CANCELLED"  # what remains when the client has gone
         try:
-            body = await self._answer(request)
+            body = await self._answer(request, parsed)
             code = "OK"
         except Refusal as refusal:
             code = refusal.code
@@ -116,17 +127,17 @@ class Server:
             code = "INTERNAL"
             raise
         finally:
-            self._metrics.requested(code, time.monotonic() - start)
+            self._metrics.requested(api, code, time.monotonic() - start)
         response = web.Response(body=body, content_type="application/json")
         await _send(request, response, self._limits.seconds)
         return response
 
-    async def _answer(self, request):
+    async def _answer(self, request, parsed):
         self._check_name(request)
         taken = [0]
         try:
             body = await self._body(request, taken)
-            return await self._outputs(*_chosen(request), body)
+            return await self._outputs(*_chosen(request), parsed, body)
         finally:
             self._metrics.body_bytes -= taken[0]
 
@@ -153,11 +164,11 @@ class Server:
             raise Refusal("INVALID_ARGUMENT", f"The body cannot be read: {error}") from None
         return b"".join(chunks)
 
-    async def _outputs(self, number, label, body):
+    async def _outputs(self, number, label, parsed, body):
         with contextlib.ExitStack() as held:
             servable = held.enter_context(self._versions.use(number, label))
             # In a thread, as a large body takes a while: others are answered meanwhile.
-            name, inputs, by_row = await asyncio.to_thread(self._parsed, servable, body)
+            name, inputs, dump = await asyncio.to_thread(parsed, servable, body)
             future = self._batcher.submit(servable, name, inputs)
             del body, inputs
             # The version stays until the computation ends, also where nobody waits for it any more.
@@ -170,30 +181,49 @@ class Server:
             raise Refusal("DEADLINE_EXCEEDED", f"No answer within {self._limits.seconds:g} seconds.") from None
         except Exception as error:
             raise _refusal_of(error) from None
-        return await asyncio.to_thread(tensors.dump, outputs, by_row)
+        return await asyncio.to_thread(dump, outputs)
 
     def _parsed(self, servable, body):
+        """Return the signature's name, its inputs, and what writes its outputs."""
         name, arrays = tensors.parse(body)
-        if name not in servable.signatures:
-            raise Refusal("INVALID_ARGUMENT", f'Serving signature name: "{name[:100]}" not found in signature def')
-        inputs, by_row = arrays(servable.signatures[name].inputs)
-        rows = max((len(array) for array in inputs.values() if array.ndim), default=0)
+        inputs, by_row = arrays(_signature(servable, name).inputs)
+        self._check_rows(max((len(array) for array in inputs.values() if array.ndim), default=0))
+        return name, inputs, functools.partial(tensors.dump, by_row=by_row)
+
+    def _parsed_examples(self, servable, body):
+        name, serialized = examples.parse(body)
+        signature, method = _signature(servable, name), servable.metadata[name]["method_name"]
+        if method != _CLASSIFY or len(signature.inputs) != 1:
+            raise Refusal(
+                "INVALID_ARGUMENT", f"Expected classification signature method_name to be {_CLASSIFY}. Was: {method}"
+            )
+        self._check_rows(len(serialized))
+        return name, dict.fromkeys(signature.inputs, serialized), examples.dump
+
+    def _check_rows(self, rows):
         if rows > self._limits.instances:
             raise Refusal(
                 "INVALID_ARGUMENT", f"{rows} instances are more than {self._limits.instances}, which is the limit here."
             )
-        return name, inputs, by_row
 
     def _check_name(self, request):
         if request.match_info["name"] != self._versions.name:
             raise Refusal("NOT_FOUND", f"Servable not found for request: Latest({request.match_info['name']})")
 
 
+def _signature(servable, name):
+    if name not in servable.signatures:
+        raise Refusal("INVALID_ARGUMENT", f'Serving signature name: "{name[:100]}" not found in signature def')
+    return servable.signatures[name]
+
+
 def _refusal_of(error):
     """Return what the client reads of an error of TensorFlow's: the sentence, not the stack before and the node after."""
     code = "INVALID_ARGUMENT" if type(error).__name__ == "InvalidArgumentError" else "INTERNAL"
     sentences = (getattr(error, "message", None) or str(error)).split("[[")[0].split("\n")
-    return Refusal(code, next((line.strip()[:300] for line in reversed(sentences) if line.strip()), type(error).__name__))
+    return Refusal(
+        code, next((line.strip()[:300] for line in reversed(sentences) if line.strip()), type(error).__name__)
+    )
 
 
 def _chosen(request):
