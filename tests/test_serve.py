@@ -166,7 +166,7 @@ PREDICT = MODEL + ":predict"
         ("POST", MODEL + "/versions/7:predict", {"instances": ["a"]}, 404, "not found for request: Specific(net, 7)"),
         ("POST", MODEL + f"/versions/{'9' * 30}:predict", {}, 400, "Failed to convert version"),
         ("POST", MODEL + "/labels/other:predict", {"instances": ["a"]}, 400, "Unrecognized servable version label"),
-        ("GET", "/v1/models/other", None, 404, "other"),
+        ("GET", "/v1/models/other", None, 404, "Could not find any versions of model other"),
         ("GET", MODEL + "/versions/7", None, 404, "Could not find version 7 of model net"),
         ("GET", PREDICT, None, 400, "Malformed request: GET /v1/models/net:predict"),
         ("POST", MODEL + ":regress", {}, 400, "Malformed request: POST /v1/models/net:regress"),

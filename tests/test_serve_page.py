@@ -101,6 +101,7 @@ def test_several_files_at_once(browser, server, files, give, width):
     sent = [files[key] for key in ("red", "evil", "text", "green", "empty", "svg")]
     give(browser, *sent)
     found = answers(browser, len(sent))
+    assert list(found) == [path.name for path in sent]
     check(found["red.jpg"], "red")
     check(found["green.jpg"], "green")
     check(found[EVIL], "blue")
@@ -139,6 +140,21 @@ def test_the_largest_picture_that_the_page_allows_is_taken(browser, server, tmp_
     check(answers(browser, 1)["large.png"], "red")
     choose(browser, path)  # the same file again is asked again
     answers(browser, 2)
+
+
+@pytest.mark.browser
+def test_the_keyboard_is_enough_and_the_version_is_told_anew(browser, server, files):
+    from selenium.webdriver.common.keys import Keys
+
+    open_page(browser, server.url, "ready")
+    browser.find_element("tag name", "body").send_keys(Keys.TAB)
+    focused = browser.switch_to.active_element
+    assert focused.get_attribute("id") == "files" and "Drop photographs here" in focused.accessible_name
+    outline = "return getComputedStyle(document.getElementById('drop')).outlineStyle"
+    assert browser.execute_script(outline) == "solid"
+    browser.execute_script("document.getElementById('version').textContent = 'version 0'")
+    choose(browser, files["red"])
+    assert eventually(lambda: browser.find_element("id", "version").text == "version 1")
 
 
 @pytest.mark.browser

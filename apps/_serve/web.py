@@ -73,7 +73,8 @@ class Server:
         return app
 
     async def _status(self, request):
-        self._check_name(request)
+        if (name := request.match_info["name"]) != self._versions.name:
+            raise Refusal("NOT_FOUND", f"Could not find any versions of model {name}")
         number, label = _chosen(request)
         number = self._versions.number_of(label) if label else number
         return _json({"model_version_status": self._versions.status(number)})

@@ -61,6 +61,7 @@ function bars({ labels, scores }) {
   labels.forEach((label, index) => {
     const bar = made("dd", undefined, "bar");
     bar.append(made("i"));
+    bar.ariaHidden = "true"; // the number beside it says the same
     bar.firstChild.style.width = `${Math.min(1, Math.max(0, scores[index])) * 100}%`;
     list.append(made("dt", label), made("dd", `${(scores[index] * 100).toFixed(1)} %`), bar);
   });
@@ -87,22 +88,36 @@ async function show(file, item) {
   item.dataset.state = "done";
 }
 
+// A new version may have taken over since the page was loaded.
+async function tellVersion() {
+  try {
+    const answer = await (await fetch(`v1/models/${encodeURIComponent(name)}`)).json();
+    const served = answer.model_version_status.find(({ state }) => state === "AVAILABLE");
+    if (served) document.getElementById("version").textContent = `version ${served.version}`;
+  } catch { /* what was told last stays */ }
+}
+
 function next() {
   told.textContent = done < asked ? `${done} of ${asked} answered` : asked ? `${asked} answered` : "";
   while (running < AT_ONCE && waiting.length) {
     running += 1;
-    show(...waiting.shift()).finally(() => { running -= 1; done += 1; next(); });
+    show(...waiting.shift()).finally(() => {
+      running -= 1;
+      done += 1;
+      if (done === asked) tellVersion();
+      next();
+    });
   }
 }
 
 function take(list) {
-  for (const file of list) {
-    const item = made("li");
-    item.append(made("h2", file.name));
-    answers.prepend(item);
-    waiting.push([file, item]);
+  const items = list.map(() => made("li"));
+  list.forEach((file, index) => {
+    items[index].append(made("h2", file.name));
+    waiting.push([file, items[index]]);
     asked += 1;
-  }
+  });
+  answers.prepend(...items); // the newest first, those of one drop in their order
   next();
 }
 
