@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import hashlib
 import json
 import os
 import pathlib
@@ -61,6 +62,34 @@ def load_run(folder):
             f"{folder / 'config.json'} says how images are preprocessed, but not in a way that is known: {error}"
         ) from error
     return model, config.get("class_names"), preprocessing
+
+
+def load_photographs(run):
+    """Load the photographs that a run learned from and was judged by.
+
+    Args:
+        run: path of its folder.
+
+    Raises:
+        ValueError: where they are not there, or not the same any more.
+    """
+    from kresnets.data import load_data
+
+    config = read_config(run)
+    given = config.get("arguments")
+    if given is None:
+        raise ValueError(f"{run} does not say which photographs are its own.")
+    data = load_data(given["data"], given["limit"], given["seed"], given["bad_images"])
+    if digest(data) != config.get("data"):
+        raise ValueError(f"The photographs or their labels in {given['data']} have changed since {run} learned them.")
+    return data
+
+
+def digest(data):
+    """Return what tells photographs and labels from others."""
+    parts = (data.train, data.validation, data.test)
+    text = "\n".join(repr((part.ids, part.labels.tolist())) for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def positive_int(text):

@@ -1,9 +1,13 @@
-"""Export a finished run as a SavedModel for TF Serving.
+"""Export a finished run as a SavedModel for TF Serving, or for another runtime.
 
     python apps/export.py runs/cells saved_models/cells --verify 100
 
 writes saved_models/cells/1 (then 2, 3, ...), in one step that a polling server can meet at any moment. With --verify
 the written model and the Keras model are first asked about photographs that the run did not learn from.
+
+    python apps/export.py runs/cells cells.onnx --format onnx
+
+writes a file for another runtime, and cells.labels.txt (docs/formats.md).
 """
 
 import argparse
@@ -11,11 +15,14 @@ import json
 import pathlib
 import shlex
 
-from _common import load_run, positive_int, read_config, run
+import _formats
+from _common import load_photographs, load_run, positive_int, read_config, run
 
 
 def main():
     arguments = _parser().parse_args()
+    if arguments.format != "saved-model":
+        return _formats.export(arguments)
     model, labels, preprocessing = load_run(arguments.run)
     from kresnets.export import export_saved_model, read_card
 
@@ -45,7 +52,17 @@ def main():
 def _parser():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", metavar="RUN", help="folder that apps/finetune.py wrote")
-    parser.add_argument("path", metavar="saved_models/NAME", help="folder of the model, parent of its versions")
+    parser.add_argument(
+        "path",
+        metavar="saved_models/NAME",
+        help="folder of the model, parent of its versions; with another --format a file",
+    )
+    parser.add_argument(
+        "--format",
+        choices=("saved-model", "onnx", "litert", "litert-int8", "openvino"),
+        default="saved-model",
+        help="what to write; litert-int8 is calibrated by the run's training images (default: saved-model)",
+    )
     parser.add_argument("--top", type=positive_int, default=5, help="labels per image, at most (default: 5)")
     parser.add_argument(
         "--dtype",
@@ -91,12 +108,7 @@ def _licence(network, weights):
 
 def _photographs(folder, count):
     """Return photographs of a run's test part, as they were given."""
-    from kresnets.data import load_data
-
-    of_the_run = read_config(folder).get("arguments")
-    if of_the_run is None:
-        raise ValueError(f"{folder} does not say which photographs are its own: leave --verify out.")
-    data = load_data(of_the_run["data"], of_the_run["limit"], of_the_run["seed"], of_the_run["bad_images"])
+    data = load_photographs(folder)
     images = (data.test.encoded(index) for index in range(min(count, len(data.test))))
     return [image.decode(errors="surrogateescape") if isinstance(image, bytes) else image.read() for image in images]
 

@@ -8,7 +8,6 @@ finished run it prints its metrics.
 import argparse
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -151,7 +150,7 @@ def _train(run, options, arguments, command, machines):
     policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images)
-    digest = _digest(data)
+    digest = _common.digest(data)
     if machines.agreed(lambda: digest) != digest:
         raise ValueError(f"The photographs or their labels in {options.data} are not those of process 0.")
     several = options.devices or options.coordinator
@@ -231,13 +230,6 @@ def _set_up(quiet):
     logging.getLogger("kresnets").setLevel(logging.ERROR if quiet else logging.INFO)
     # A name that matplotlib's font cannot draw: the boxes in its place say so.
     warnings.filterwarnings("ignore", message="Glyph .* missing from")
-
-
-def _digest(data):
-    """Return what tells photographs and labels from others."""
-    parts = (data.train, data.validation, data.test)
-    text = "\n".join(repr((part.ids, part.labels.tolist())) for part in parts)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _config(arguments, command, digest, data, model, policy, recipe):

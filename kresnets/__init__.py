@@ -31,8 +31,8 @@ from kresnets.version import __version__ as __version__
 
 def __getattr__(name):
     # Imported when first used: it needs TensorFlow, which the rest of the package does not.
-    if name == "export_saved_model":
-        from kresnets.export import export_saved_model
+    if name in ("export_saved_model", "export_file"):
+        from kresnets import export
 
-        return export_saved_model
+        return getattr(export, name)
     raise AttributeError(f"module 'kresnets' has no attribute {name!r}")

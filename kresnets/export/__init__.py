@@ -8,12 +8,13 @@ import pathlib
 from kresnets.data.check import MAX_PIXELS
 from kresnets.export.card import checked, read_card, write_card
 from kresnets.export.classifier import Classifier
+from kresnets.export.formats import FORMATS, export_file
 from kresnets.export.proof import read_photographs, verify
 from kresnets.export.saved import save
 from kresnets.export.versions import folder_beside, publish, writing
 from kresnets.export.warmup import write_warmup
 
-__all__ = ["Classifier", "export_saved_model", "read_card"]
+__all__ = ["FORMATS", "Classifier", "export_file", "export_saved_model", "read_card"]
 
 
 def export_saved_model(

@@ -118,8 +118,11 @@ class Classifier:
         # oneDNN's convolution gives an empty batch the wrong shape: such a batch is computed with one black row.
         count = tf.shape(images)[0]
         images = tf.pad(images, [[0, tf.cast(count == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-        inputs = self.preprocessing(images, "channels_last")
-        return self.model(inputs, training=False)[:count]
+        return self.raw_outputs(images)[:count]
+
+    def raw_outputs(self, images):
+        """Map RGB images 0..255, at least one, to the model's own outputs."""
+        return self.model(self.preprocessing(images, "channels_last"), training=False)
 
     def probabilities(self, outputs):
         """Turn the model's own outputs into float32 probabilities, `(batch, classes)`."""

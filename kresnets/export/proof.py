@@ -38,7 +38,7 @@ def verify(folder, classifier, dtype, photographs=()):
     pngs = [tf.io.encode_png(image) for image in pixels]
     images = tf.stack([load_image(png, size, classifier.preprocessing.crop) for png in pngs])
     outputs = classifier.outputs(images)
-    _refuse_double_softmax(classifier, outputs)
+    refuse_double_softmax(classifier, outputs)
     half = in_half(classifier.model)  # with layers of the user's own that could not be copied
     allowed = _ALLOWED["bfloat16" if half else dtype]
     _compare(served, classifier, images, pngs, allowed)
@@ -163,7 +163,13 @@ def _refuse_foreign_operations(served):
         )
 
 
-def _refuse_double_softmax(classifier, outputs):
+def refuse_double_softmax(classifier, outputs):
+    """Raise a ValueError where the model's own outputs are probabilities already, and would get another softmax.
+
+    Args:
+        classifier: a `Classifier`.
+        outputs: array or tensor `(batch, units)`, what its model gives.
+    """
     # An Activation("linear", dtype="float32") behind a softmax reads as logits but is none.
     outputs = tf.cast(outputs, tf.float32).numpy()
     if classifier.activation == "linear" and outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-2):

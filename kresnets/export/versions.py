@@ -16,25 +16,25 @@ _ABANDONED_AFTER = 24 * 3600  # seconds; no export takes that long
 
 
 @contextlib.contextmanager
-def writing(path):
+def writing(path, what="SavedModel"):
     """Tell what goes wrong with the disk in one sentence."""
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
         reason = (getattr(error, "strerror", None) or getattr(error, "message", None) or str(error)).splitlines()[0]
         raise OSError(
-            f"The SavedModel could not be written to {path} ({reason}): choose a folder that can be written and has "
+            f"The {what} could not be written to {path} ({reason}): choose a folder that can be written and has "
             "room for it; nothing was left there."
         ) from error
 
 
 @contextlib.contextmanager
-def folder_beside(path):
+def folder_beside(path, what="SavedModel"):
     """Make a folder in `path` that no server takes for a version; remove it, if it was not renamed, when done."""
     missing = [parent for parent in (path, *path.parents) if not parent.exists()]
     folder = path / f".tmp-{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex}"
     try:
-        with writing(path):
+        with writing(path, what):
             folder.mkdir(parents=True)
             _clear_litter(path)
         yield folder
@@ -70,7 +70,7 @@ def publish(folder, path):
     Exporters come one after the other, under a lock, so that versions appear in the order of their numbers. Where the
     file system has no locks the rename alone is the claim on the number: it fails where a version already is.
     """
-    _flush(folder)
+    flush(folder)
     with _lock(path):
         taken = [int(child.name) for child in path.iterdir() if re.fullmatch("[0-9]+", child.name)]
         version = max(taken, default=0) + 1
@@ -100,8 +100,8 @@ def _lock(path):
         os.close(lock)
 
 
-def _flush(folder):
-    """Have all of a folder on the disk before its name promises that it is whole: power may fail."""
+def flush(folder):
+    """Have all of a folder on the disk before a name promises that it is whole: power may fail."""
     for parent, _, files in os.walk(folder):
         for file in files:
             _sync(os.path.join(parent, file))

@@ -1,0 +1,225 @@
+"""A Keras classifier as one file for another runtime, which runs it before anybody gets it.
+
+Pixels go in and probabilities come out, with the preprocessing inside; files of images are decoded by whoever asks.
+"""
+
+import dataclasses
+import pathlib
+import warnings
+
+import numpy as np
+import tensorflow as tf
+
+from kresnets.export.classifier import Classifier
+from kresnets.export.formats import litert, onnx, openvino
+from kresnets.export.formats.network import Network
+from kresnets.export.proof import refuse_double_softmax
+from kresnets.export.versions import flush, folder_beside, writing
+
+FORMATS = {
+    "onnx": onnx.FORMAT,
+    "litert": litert.FLOAT32,
+    "litert-int8": litert.INT8,
+    "openvino": openvino.FORMAT,
+}
+_ALLOWED = 1e-4
+_BATCH = 32
+_DOUBTFUL = 0.9  # share of labels that int8 should keep, or it is said
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """A file for another runtime, and how its answers compare with the Keras model's.
+
+    Args:
+        path: pathlib.Path of the file.
+        labels: pathlib.Path of the text with one label a line.
+        difference: float, the largest difference of a probability, over the images that both were asked about:
+            noise and patches of colour, or the calibration images of an int8 file.
+        agreement: float, the share of these images to which both give the same label.
+    """
+
+    path: pathlib.Path
+    labels: pathlib.Path
+    difference: float
+    agreement: float
+
+
+def export_file(model, path, format="onnx", labels=None, preprocess=None, calibration=None, fold=True):
+    """Write a classifier as one file for another runtime: ONNX, LiteRT (TensorFlow Lite) or OpenVINO.
+
+    The file takes `images`, `(batch, size, size, 3)`, RGB 0..255 of the model's size, any number of them, and gives
+    `probabilities`, float32 `(batch, classes)`. Preprocessing is inside; decoding and resizing are not, so whoever asks
+    resizes the short side to the model's size (bilinear, antialiased) and cuts out the centre, as
+    `kresnets.data.load_image` does. It is written beside and renamed once its own runtime has run it, in batches of 1
+    and more, and answered as the Keras model does (probabilities to 1e-4 in float32). `NAME.labels.txt` beside it has
+    one label a line. Nothing that exists is replaced.
+
+    - `"onnx"` (`NAME.onnx`): run by onnxruntime; the labels are in its metadata too, as a JSON list.
+    - `"litert"` (`NAME.tflite`): of LiteRT's own operations only. It takes one image until its input is resized.
+    - `"litert-int8"` (`NAME.tflite`): weights and arithmetic in 8 bits, a quarter of the size. `images` are uint8, the
+      pixels as a camera gives them (scale 1, zero point 0); probabilities are float32 in steps of 1/256.
+    - `"openvino"` (`NAME.xml` and `NAME.bin`).
+
+    Args:
+        model: a Keras model as `kresnets.export_saved_model` takes it.
+        path: the file; its name ends as above.
+        format: `"onnx"`, `"litert"`, `"litert-int8"` or `"openvino"`. Defaults to `"onnx"`.
+        labels: sequence of str, the name of each class in the order of the outputs. Defaults to None: ImageNet's
+            for its published weights, else the indices.
+        preprocess: `"caffe"`, `"tf"`, `"torch"`, a `Preprocessing`, or None for what the model carries. Defaults to
+            None.
+        calibration: for `"litert-int8"`, images of the kind that it will see, array `(images, size, size, 3)`, RGB
+            0..255: what they make of each layer decides how its values are spread over 8 bits. 100 to 500 do. Defaults
+            to None.
+        fold: bool, put batch norms into the convolutions before them. Defaults to True.
+
+    Returns:
+        An `Exported`.
+
+    Raises:
+        ValueError: for a model, path, format, labels, preprocessing or calibration images that cannot be used.
+        ImportError: where a library that the format needs is missing.
+        OSError: where the file cannot be written.
+        RuntimeError: with another Keras backend, where the model has what the format has not, or where the file
+            answers differently.
+
+    Example:
+        >>> import keras, tempfile
+        >>> from kresnets.export import export_file
+        >>> model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(),
+        ...                           keras.layers.Dense(2, activation="softmax")])
+        >>> exported = export_file(model, tempfile.mkdtemp() + "/pets.tflite", "litert", ["cat", "dog"], "torch")
+        >>> exported.path.name, exported.labels.read_text().split(), exported.difference < 1e-4
+        ('pets.tflite', ['cat', 'dog'], True)
+    """
+    if format not in FORMATS:
+        raise ValueError(f"`format` must be one of {', '.join(map(repr, FORMATS))}. Received: format={format!r}")
+    target = FORMATS[format]
+    path = pathlib.Path(path)
+    _check_path(path, target)
+    target.require_libraries()
+    classifier = Classifier.of(model, labels, preprocess).computing_in("float32", fold=False)
+    text = _lines(classifier.labels)
+    names = _names(path, target, text)
+    images = _images(target, calibration, classifier.size)
+    expected = _answers_of_keras(classifier, images)
+    network = Network(classifier.computing_in("float32", fold))
+    with folder_beside(path.parent, "model") as folder:
+        with writing(path, "model"):
+            answers = _written_and_asked(target, network, folder / path.name, classifier.labels, images)
+            (folder / names[0]).write_text(text, encoding="utf-8")
+        difference, agreement = _compared(target, answers, expected)
+        with writing(path, "model"):
+            flush(folder)
+            for name in _names(path, target, text):
+                (folder / name).rename(path.with_name(name))
+    return Exported(path, path.with_name(_labels_name(path)), difference, agreement)
+
+
+def _check_path(path, target):
+    if path.suffix != target.suffixes[0]:
+        raise ValueError(
+            f"A file of {target.title} must be called NAME{target.suffixes[0]}. Received: {path.name or str(path)!r}"
+        )
+
+
+def _labels_name(path):
+    return f"{path.stem}.labels.txt"
+
+
+def _lines(labels):
+    for label in labels:
+        if label.splitlines() != [label] or label.strip() != label:
+            raise ValueError(
+                "A label must be one line without spaces around it, for the file that has one label a line. Received: "
+                f"{label!r}"
+            )
+    return "".join(f"{label}\n" for label in labels)
+
+
+def _names(path, target, text):
+    """List the names of the files to write, the one that programs look for last; refuse to replace others.
+
+    The labels may be there already, for the same network in another format.
+    """
+    names = [_labels_name(path), *(path.stem + suffix for suffix in reversed(target.suffixes))]
+    for name in names:
+        place = path.with_name(name)
+        if place.exists() and not (name == names[0] and place.is_file() and place.read_bytes() == text.encode()):
+            raise ValueError(
+                f"{place} exists and is not replaced, since something may be reading it: give another name, or remove "
+                "it."
+            )
+    return names
+
+
+def _images(target, calibration, size):
+    """Return what both sides are asked about: the calibration images, or noise and colours where none are needed."""
+    if not target.calibrated:
+        if calibration is not None:
+            raise ValueError(f"`calibration` is for format='litert-int8' alone; {target.title} takes none.")
+        rng = np.random.default_rng(0)
+        noise = rng.integers(0, 256, (2, size, size, 3))
+        # Noise alone says little: it averages out, and all of it gets nearly the same answer.
+        patches = rng.integers(0, 256, (4, 3, 3, 3)).repeat(-(-size // 3), axis=1).repeat(-(-size // 3), axis=2)
+        return np.concatenate([noise, patches[:, :size, :size]]).astype("float32")
+    what = f"`calibration` must be images as an array (images, {size}, {size}, 3) of RGB values 0..255"
+    if calibration is None:
+        raise ValueError(f"{what}: format='litert-int8' needs some, of the kind that the model will see.")
+    images = np.asarray(calibration)
+    if images.ndim != 4 or not len(images) or images.shape[1:] != (size, size, 3):
+        raise ValueError(f"{what}. Received: shape={images.shape}")
+    if images.dtype.kind not in "fiu":
+        raise ValueError(f"{what}. Received: values of dtype {images.dtype}")
+    if not (images.min() >= 0 and images.max() <= 255):  # also where one is NaN
+        raise ValueError(f"{what}. Received: values from {images.min()} to {images.max()}")
+    if images.max() <= 1:
+        raise ValueError(f"{what}. Received: values up to {images.max()}, which look scaled to 0..1 already")
+    return np.round(images).astype("float32")  # what uint8 pixels can say
+
+
+def _batches(images):
+    """Cut images into batches, the first of a single image."""
+    yield images[:1]
+    for start in range(1, len(images), _BATCH):
+        yield images[start : start + _BATCH]
+
+
+def _answers_of_keras(classifier, images):
+    outputs = np.concatenate([classifier.outputs(batch) for batch in _batches(images)])
+    refuse_double_softmax(classifier, outputs)
+    return classifier.probabilities(outputs).numpy()
+
+
+def _written_and_asked(target, network, file, labels, images):
+    """Write the file, and return what its own runtime makes of the images."""
+    try:
+        target.write(network, file, images, labels)
+        ask = target.open(file)
+        return np.concatenate([ask(batch) for batch in _batches(images)])
+    except (OSError, tf.errors.OpError):
+        raise
+    except Exception as error:  # each library has errors of its own
+        reason = " ".join(str(error).split())[:300] or type(error).__name__
+        raise RuntimeError(
+            f"The model could not be written for {target.title}, or not be run by it ({reason}); nothing was exported. "
+            "A layer of your own may compute what it has no operation for."
+        ) from error
+
+
+def _compared(target, answers, expected):
+    difference = float(np.abs(answers - expected).max())
+    agreement = float(np.mean(answers.argmax(axis=-1) == expected.argmax(axis=-1)))
+    if not difference <= (1 if target.calibrated else _ALLOWED):  # also when it is NaN
+        raise RuntimeError(
+            f"The file answers differently from the Keras model (by {difference:.2g}, allowed {_ALLOWED:g}); nothing "
+            "was exported."
+        )
+    if target.calibrated and agreement < _DOUBTFUL:
+        warnings.warn(
+            f"In int8 only {agreement:.0%} of the {len(answers)} calibration images keep their label: measure what "
+            "that costs, or use format='litert'.",
+            stacklevel=3,
+        )
+    return difference, agreement

@@ -1,0 +1,28 @@
+"""OpenVINO: written by Keras and OpenVINO's converter, run by its runtime."""
+
+import sys
+
+from kresnets.export.formats.network import Format
+
+
+def _imported():
+    """Import OpenVINO without its telemetry, which would report the import and each conversion to its makers."""
+    if "openvino" not in sys.modules:
+        sys.modules.setdefault("openvino_telemetry", None)  # as if not installed: OpenVINO then has a stub for it
+    import openvino
+
+    return openvino
+
+
+def _write(network, file, images, labels):
+    _imported()
+    network.write(file, "openvino")
+
+
+def _open(file):
+    # Where a processor has bfloat16, OpenVINO computes in it unless told, which is another 1e-3.
+    model = _imported().Core().compile_model(str(file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return lambda images: model(images)["probabilities"]
+
+
+FORMAT = Format("OpenVINO", (".xml", ".bin"), ("openvino",), "openvino", _write, _open)
