@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from odd_files import FILES, picture
 from tensorflow.core.protobuf import saved_model_pb2
 from test_equality import make_lively
-from test_export import FILES, LABELS, SIZE, encoded, export, keras_answer, picture, serve, signature, small_net
+from test_export import LABELS, SIZE, export, keras_answer, serve, signature, small_net
 
 import kresnets
 from kresnets.export import Classifier, export_saved_model, saved, warmup
@@ -78,7 +79,7 @@ def test_bfloat16_takes_half_the_room_and_answers_in_float32(tmp_path):
     assert np.abs(found - expected).max() > 1e-7
 
 
-@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("dtype", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.everything)])
 def test_what_was_trained_in_half_precision_is_served_in_float32(tmp_path, dtype):
     keras.config.set_dtype_policy(dtype)
     try:
@@ -87,11 +88,8 @@ def test_what_was_trained_in_half_precision_is_served_in_float32(tmp_path, dtype
         keras.config.set_dtype_policy("float32")
     full = small_net()
     full.set_weights(half.get_weights())
-    answers = (
-        serve(export(half, tmp_path, top=7), [FILES["jpeg"][0]]),
-        serve(export(full, tmp_path, top=7), [FILES["jpeg"][0]]),
-    )
-    np.testing.assert_allclose(answers[0]["scores"], answers[1]["scores"], atol=1e-6)
+    found = serve(export(half, tmp_path, top=7), [FILES["png"][0]])["scores"][0]
+    np.testing.assert_allclose(found, np.sort(keras_answer(full, FILES["png"][1], "torch"))[::-1], atol=1e-5)
 
 
 def test_more_weights_than_a_file_takes_stay_variables(tmp_path, monkeypatch):
@@ -122,11 +120,10 @@ def test_a_variable_of_tensorflows_own_is_saved_with_the_rest(tmp_path):
     np.testing.assert_allclose(serve(export(model, tmp_path), [FILES["png"][0]])["scores"][0], expected, atol=1e-4)
 
 
-def test_without_folding_the_norms_stay(tmp_path):
-    model = kresnets.CifarResNet20(input_shape=(SIZE, SIZE, 3))
-    kept, folded = (export_saved_model(model, tmp_path, fold=fold) for fold in (False, True))
-    count = [sum(node.op == "FusedBatchNormV3" for node in nodes(folder)) for folder in (kept, folded)]
-    assert count == [sum(isinstance(layer, layers.BatchNormalization) for layer in model.layers), 0]
+def test_without_folding_the_norms_stay(model, folder, tmp_path):
+    kept = export(model, tmp_path, fold=False)
+    count = [sum(node.op == "FusedBatchNormV3" for node in nodes(each)) for each in (kept, folder)]
+    assert count == [1, 0]
 
 
 class Unknown(layers.Layer):
@@ -183,15 +180,6 @@ def test_a_bound_on_pixels(model, tmp_path):
         export(model, tmp_path, max_pixels=0)
 
 
-def test_neighbours_of_any_company_get_the_same_answer(folder):
-    good = [FILES[name][0] for name in ("png", "jpeg", "gif", "cmyk", "16-bit png") if name in FILES]
-    alone = [serve(folder, [file])["scores"][0] for file in good]
-    bad = [b"", b"BM", b"GIF89a" + bytes(99), FILES["jpeg"][0][:200], b"\x89PNG\r\n\x1a\n" + b"\xff" * 100]
-    for place in range(len(bad) + 1):
-        answer = serve(folder, [*bad[:place], *good, *bad[place:]])
-        np.testing.assert_allclose(answer["scores"][place : place + len(good)], alone, atol=1e-5)
-
-
 def example(data, key="image/encoded"):
     feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
     return tf.train.Example(features=tf.train.Features(feature={key: feature})).SerializeToString()
@@ -244,4 +232,3 @@ def test_without_the_protos_a_line_says_that_there_is_none(model, tmp_path, monk
         folder = export(model, tmp_path)
     assert len(told) == 1 and "\n" not in str(told[0].message)
     assert "assets.extra" not in os.listdir(folder) and warmup.requests(folder) == []
-    assert serve(folder, [encoded(picture(40, 40), "PNG")])["valid"].all()

@@ -1,12 +1,13 @@
 """What headers claim, against Pillow; GIFs cut behind their first frame, against Pillow's own frames."""
 
 import io
+import re
 import struct
-import zlib
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from odd_files import compressed_text, many_scans, png, refused
 from PIL import Image
 
 from kresnets.data import decode_image
@@ -36,6 +37,7 @@ FORMATS = {
     "lossy webp": encoded(picture(), "WEBP", quality=50),
     "lossless webp": encoded(picture(), "WEBP", lossless=True),
     "webp with more to say": encoded(picture(mode="RGBA"), "WEBP", exif=b"Exif\0\0MM"),
+    "cmyk progressive jpeg": encoded(picture(mode="CMYK"), "JPEG", progressive=True),
     "wide jpeg": encoded(picture(60_000, 1), "JPEG"),
     "high webp": encoded(picture(1, 16_383), "WEBP", lossless=True),
 }
@@ -62,31 +64,25 @@ def test_a_bmp_from_the_top():
     assert int(claimed_pixels(bottom_up(FORMATS["bmp"]))) == 37 * 23
 
 
-def png(width, height, first=b""):
-    """The head of a PNG; `first` is a chunk before the header's own."""
+@pytest.mark.parametrize(("count", "times"), [(0, 1), (26, 1), (27, 2), (58, 2), (59, 3)])
+def test_every_32_scans_count_the_pixels_once_more(count, times):
+    """A progressive grey JPEG has 6 scans from the start; each of those added here refines it once more."""
+    data = many_scans(40, count)
+    assert data.count(b"\xff\xda") == 6 + count
+    assert int(claimed_pixels(data)) == times * 40 * 40
 
-    def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0))
-    return b"\x89PNG\r\n\x1a\n" + first + header + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+def test_texts_count_as_pixels_beyond_64():
+    for count, pixels in ((64, 6), (65, 6 + 8_000_000), (200, 6 + 136 * 8_000_000)):
+        assert int(claimed_pixels(png(2, 3, bytes(21), compressed_text(1)[:20] * count))) == pixels
 
 
 LIMIT = 50_000_000
 BOMBS = {
-    "png": png(60_000, 60_000),
-    "png whose pixels overflow": png(2**32 - 1, 2**32 - 1),
-    "png with its header hidden": png(60_000, 60_000, b"\0\0\0\0tEXt\xa7\x7f\xad\xd1"),
-    "bmp": FORMATS["bmp"][:18] + struct.pack("<ii", 60_000, -60_000) + FORMATS["bmp"][26:],
-    "gif": b"GIF89a"
-    + struct.pack("<HHBBB", 9, 9, 0x80, 0, 0)
-    + bytes(6)
-    + b","
-    + struct.pack("<HHHHB", 0, 0, 65_535, 65_535, 0),
+    **{name: data for name, data in refused().items() if re.search("000|overflow|65535|scans|unpacks", name)},
+    "png with its header hidden": b"\x89PNG\r\n\x1a\n\0\0\0\0tEXt\xa7\x7f\xad\xd1" + png(60_000, 60_000, b"")[8:],
     "webp": b"RIFF\x20\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0" + (16_382).to_bytes(3, "little") * 2 + bytes(20),
-    "jpeg xl": b"\xff\x0a" + bytes(40),
-    "nothing known": b"II*\0" + bytes(40),
-    "nothing": b"",
+    **{name: refused()[name] for name in ("jpeg xl", "tiff", "nothing")},
 }
 
 

@@ -46,13 +46,17 @@ def classifiers(name, size, count, images):
     decoded = [tf.image.resize(tf.io.decode_jpeg(image), (size, size)) for image in images[:16]]
     inputs = kresnets.preprocess_input(np.stack(decoded), mode="torch")
     features = keras.Model(model.input, model.layers[-1].input).predict(inputs, verbose=0)
-    mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3 * features.std()
     for seed in range(count):
-        directions = np.random.default_rng(seed).normal(size=(len(mean), 10))
-        kernel = directions / spread[:, np.newaxis]
-        kernel *= 2 / ((features - mean) @ kernel).std()
-        model.layers[-1].set_weights([kernel, -mean @ kernel])
+        model.layers[-1].set_weights(head(features, 10, seed))
         yield model
+
+
+def head(features, classes, seed):
+    """Return the kernel and the bias of a Dense layer whose answers differ between the images with these features."""
+    mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3 * features.std()
+    kernel = np.random.default_rng(seed).normal(size=(len(mean), classes)) / spread[:, np.newaxis]
+    kernel *= 2 / ((features - mean) @ kernel).std()
+    return [kernel, -mean @ kernel]
 
 
 def answers(folder, images):

@@ -75,7 +75,11 @@ def _repeated(function, argument, steps):
 
 @contextlib.contextmanager
 def opened(folder):
-    """Load a SavedModel as TF Serving does; give a function from a signature's name to a function of its one input."""
+    """Load a SavedModel as TF Serving does.
+
+    Gives a function from a signature's name to a function of its one input, whose answer is a list of the signature's
+    outputs, sorted by name.
+    """
     import tensorflow as tf
 
     graph = tf.Graph()
@@ -86,7 +90,8 @@ def opened(folder):
         def signature(name):
             found = loaded.signature_def[name]
             [taken] = found.inputs.values()
-            return session.make_callable([output.name for output in found.outputs.values()], feed_list=[taken.name])
+            outputs = [found.outputs[name].name for name in sorted(found.outputs)]
+            return session.make_callable(outputs, feed_list=[taken.name])
 
         with tf.init_scope():  # out of the session's graph again
             yield signature

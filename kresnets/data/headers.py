@@ -5,6 +5,8 @@ TensorFlow's own operations only, so that a served model guards itself.
 
 import tensorflow as tf
 
+_PASSES = 32  # through the pixels of a JPEG: progressive ones are usually made of 10 scans, of CMYK 24
+_TEXTS, _TEXT = 64, 8_000_000  # compressed ones in a PNG, and how many bytes its decoder unpacks of each
 _GIF_STEPS = 4096  # of a walk through a GIF; the blocks that programs write, all full but the last, are one step
 _BETWEEN, _EXTENSION, _IMAGE, _DONE, _BROKEN = range(5)  # where such a walk is
 
@@ -20,7 +22,11 @@ def is_gif(image_bytes):
 
 
 def claimed_pixels(image_bytes):
-    """Read from a header how many pixels a file unpacks to.
+    """Read how many pixels a file unpacks to, before it is unpacked.
+
+    What costs time instead counts as pixels too: the pixels of a JPEG once more for every 32 scans, which may be a few
+    bytes each (200 kB that take a decoder 200 times through 50 million pixels), and 8 million for each compressed text
+    of a PNG beyond 64.
 
     Args:
         image_bytes: scalar string tensor (or bytes), the content of a JPEG, PNG, BMP or WebP file; for a GIF see
@@ -41,9 +47,28 @@ def claimed_pixels(image_bytes):
     image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
     return tf.cond(
         starts_with(image_bytes, b"\xff\xd8\xff"),
-        lambda: tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)),
+        lambda: tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)) * _rounds(image_bytes),
         lambda: _by_fixed_places(image_bytes),
     )
+
+
+def _rounds(image_bytes):
+    # In a JPEG's compressed data 0xFF is followed by 0 or a restart marker, so this is what starts a scan; those of
+    # embedded previews count too.
+    return 1 + tf.nn.relu(_occurrences(image_bytes, b"\xff\xda") - 1) // _PASSES
+
+
+def _texts(image_bytes):
+    found = _occurrences(image_bytes, b"zTXt") + _occurrences(image_bytes, b"iTXt")
+    return _TEXT * tf.nn.relu(found - _TEXTS)
+
+
+def _occurrences(image_bytes, wanted):
+    """Count where some bytes are within others."""
+    data = tf.io.decode_raw(image_bytes, tf.uint8)
+    size = tf.maximum(tf.size(data) - len(wanted) + 1, 0)
+    same = [data[place : size + place] == value for place, value in enumerate(wanted)]
+    return tf.math.count_nonzero(tf.reduce_all(same, axis=0))
 
 
 def _by_fixed_places(image_bytes):
@@ -60,10 +85,12 @@ def _by_fixed_places(image_bytes):
     # A PNG that hides its IHDR behind another chunk is none; a BMP that starts at the top has a negative height.
     height = number(22, 4)
     height = tf.where(height < 2**31, height, 2**32 - height)
+    png = holds(0, b"\x89PNG\r\n\x1a\n") & holds(12, b"IHDR")
+    texts = tf.cond(png, lambda: _texts(image_bytes), lambda: tf.constant(0, tf.int64))
     webp = holds(0, b"RIFF") & holds(8, b"WEBP")
     lossless = number(21, 4)  # two sides of 14 bits, less one
     formats = (
-        (holds(0, b"\x89PNG\r\n\x1a\n") & holds(12, b"IHDR"), number(16, 4, True) * number(20, 4, True)),
+        (png, texts + number(16, 4, True) * number(20, 4, True)),
         (holds(0, b"BM"), number(18, 4) * height),
         (webp & holds(12, b"VP8 "), number(26, 2) % 2**14 * (number(28, 2) % 2**14)),
         (webp & holds(12, b"VP8L"), (lossless % 2**14 + 1) * (lossless // 2**14 % 2**14 + 1)),

@@ -18,14 +18,15 @@ def decode_image(image_bytes, max_pixels=None):
     - 16-bit PNG: the high byte of each value (not rescaled to the picture's own range);
     - alpha: dropped, so a transparent pixel shows the colour stored under it; a palette PNG or GIF is looked up;
     - CMYK JPEG: converted by the plain formula, without colour profiles; no file's profile is applied;
-    - GIF: the first frame, and what is behind it is not looked at; BMP: 8 bits are taken as grey (a palette is ignored), 1 and 4 bits are refused;
+    - GIF: the first frame, and what is behind it is not looked at;
+    - BMP: 8 bits are taken as grey (a palette is ignored), 1 and 4 bits are refused;
     - EXIF rotation: ignored.
 
     Args:
         image_bytes: scalar string tensor (or bytes), the content of the file.
-        max_pixels: int, how many pixels the header may claim before anything is decoded; also, only the formats above
-            are then read, whatever else the installed TensorFlow knows. Defaults to None: for files that were checked
-            before (`check_image`).
+        max_pixels: int, how many pixels the header may claim before anything is decoded (`headers.claimed_pixels`);
+            also, only the formats above are then read, whatever else the installed TensorFlow knows. Defaults to None:
+            for files that were checked before (`check_image`).
 
     Returns:
         uint8 tensor `(height, width, 3)`, RGB 0..255.
