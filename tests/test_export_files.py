@@ -79,7 +79,7 @@ def test_photographs_get_the_answer_of_the_keras_model(model, folders, count):
 
 
 def test_odd_files_get_the_answer_of_the_keras_model(model, folders):
-    files = odd_files.odd()
+    files = odd_files.odd() | {name: found for name, found in odd_files.FILES.items() if name != "6000x4000"}
     found, valid = serve(folders["float32"], [data for data, _ in files.values()])
     assert [name for name, each in zip(files, valid, strict=True) if not each] == []
     for name, (_, pixels), scores in zip(files, files.values(), found, strict=True):
@@ -90,7 +90,7 @@ def test_odd_files_get_the_answer_of_the_keras_model(model, folders):
 
 @pytest.mark.parametrize("name", ["cmyk jpeg", "jpeg", "progressive jpeg", "jpeg without subsampling", "grey jpeg"])
 def test_the_jpegs_are_those_that_pillow_sees(name):
-    data, pixels = odd_files.odd()[name]
+    data, pixels = (odd_files.odd() | odd_files.FILES)[name]
     assert np.abs(pixels.astype(int) - odd_files.by_pillow(data)).mean() < 2
 
 
@@ -117,10 +117,10 @@ def mutated(folder, first, last):
     return lines[-1]
 
 
-@pytest.mark.parametrize("count", [400, pytest.param(10_000, marks=pytest.mark.everything)])
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.everything)])
 def test_mutated_files_harm_nobody(folders, count):
     found = mutated(folders["float32"], 0, count)
     assert found["wrong"] == []
     assert 0.05 * count < found["valid"] < 0.95 * count and found["files"] == count
-    if count > 1000:
+    if count > 1000:  # by then every buffer is there
         assert found["bytes"] - found["bytes at 1000"] < 50e6
