@@ -18,6 +18,7 @@ def rows(path):
     return json.loads(path.read_text())["rows"]
 
 
+@pytest.mark.everything
 def test_build(tmp_path, capsys):
     code = bench.main(["build", "--rounds", "1", "--out", str(tmp_path / "build.json")])
     (row,) = rows(tmp_path / "build.json")

@@ -237,8 +237,10 @@ def test_a_keras_file_saved_in_any_stage_loads_with_its_optimizer_and_trains_on(
         np.testing.assert_allclose(weights(loaded)[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
-@pytest.mark.parametrize("first", [True, False])
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("stop", "first"),
+    [(1, False), (3, True), *(pytest.param(*each, marks=pytest.mark.everything) for each in [(1, True), (2, True), (2, False), (3, False)])],
+)  # fmt: skip
 def test_backup_and_restore_resumes_in_the_right_stage(tmp_path, first, stop):
     stages = {0: "head", 1: "stage3", 3: "stage2"}
 
@@ -386,9 +388,20 @@ def test_bad_input_gets_a_sentence_and_nothing_is_trained(make, sentence):
 
 @pytest.mark.slow
 @pytest.mark.jax
-def test_the_same_promises_on_jax():
+@pytest.mark.parametrize(
+    ("chosen", "least"),
+    [
+        ("frozen_group and frozen] or survive or [1] and order or 3-True or stages_follow and adam", 4),
+        pytest.param(
+            "second or [2] and file or 1-False or nested or averages_go or interrupted and plain or kick or killed_run and 4",
+            5,
+            marks=pytest.mark.everything,
+        ),
+    ],
+    ids=["most", "the rest"],
+)
+def test_the_same_promises_on_jax(chosen, least):
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
-    chosen = "frozen_group and frozen] or survive or second or [1] and order or [2] and file or 2-True or nested or averages_go or interrupted and plain or stages_follow and adam or kick or killed_run and 4"
     files = [
         __file__,
         *(os.path.join(os.path.dirname(__file__), f"test_{name}.py") for name in ("fine_tune", "plateau")),
@@ -409,7 +422,7 @@ def test_the_same_promises_on_jax():
     ]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
-    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= 9
+    assert int(re.search(r"(\d+) passed", done.stdout)[1]) >= least
 
 
 DISTRIBUTED = """

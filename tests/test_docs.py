@@ -42,7 +42,7 @@ def test_every_public_name_has_a_docstring_with_an_example():
     assert [name for name in names if ">>> " not in (getattr(kresnets, name).__doc__ or "")] == []
 
 
-@pytest.mark.slow
+@pytest.mark.everything  # it builds each
 def test_the_table_of_networks_is_that_of_the_rows():
     sys.path.insert(0, str(ROOT / "apps"))
     import networks

@@ -50,7 +50,11 @@ def float64():
 
 @pytest.mark.parametrize(
     "through, knobs",
-    [(None, EVERYTHING), ("stage2_block1", EVERYTHING), (None, {"preactivation": True, "stem_norm": False})],
+    [
+        (None, EVERYTHING),
+        ("stage2_block1", EVERYTHING),
+        pytest.param(None, {"preactivation": True, "stem_norm": False}, marks=pytest.mark.everything),
+    ],
 )
 def test_it_trains_as_the_model_itself(float64, through, knobs):
     (ours, losses, _), (theirs, expected, _) = (
@@ -83,7 +87,7 @@ def test_in_bfloat16_it_trains_as_far_from_float32_as_the_model_itself():
     np.testing.assert_allclose(ours, exact, rtol=0.05)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.everything)])
 def test_what_is_frozen_within_a_block_stays_as_it_is_under_mixed_precision(policy, tmp_path):
     keras.mixed_precision.set_dtype_policy(policy)
     try:

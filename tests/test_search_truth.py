@@ -38,7 +38,7 @@ def answers(seed, name, folder, rates):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", truth.ANSWERS)
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.everything)])
 def test_a_search_finds_how_deep_to_thaw(seed, name, tmp_path):
     _, best = search(truth.problem(seed).target(name), tmp_path, seed, rates=[1e-2])
     assert truth.shallowest({depth: record["score"] for depth, record in best.items()}) == truth.ANSWERS[name]
