@@ -82,7 +82,11 @@ def keras_answer(model, pixels, mode, crop=1.0):
 
 @pytest.mark.parametrize(
     ("mode", "crop", "sharpness"),
-    [("tf", 0.875, 10), *(pytest.param(mode, 1.0, 0.2, marks=pytest.mark.everything) for mode in ("torch", "caffe"))],
+    [
+        ("tf", 0.875, 10),
+        pytest.param("torch", 1.0, 10, marks=pytest.mark.everything),
+        pytest.param("caffe", 1.0, 0.2, marks=pytest.mark.everything),
+    ],
 )
 def test_served_files_get_the_answer_of_the_keras_model(tmp_path, mode, crop, sharpness):
     model = small_net(sharpness=sharpness)
