@@ -13,7 +13,7 @@ import tensorflow as tf
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import litert, onnx, openvino
 from kresnets.export.formats.network import Network
-from kresnets.export.proof import refuse_double_softmax
+from kresnets.export.proof import probes, refuse_double_softmax
 from kresnets.export.versions import flush, folder_beside, writing
 
 FORMATS = {
@@ -159,11 +159,7 @@ def _images(target, calibration, size):
     if not target.calibrated:
         if calibration is not None:
             raise ValueError(f"`calibration` is for format='litert-int8' alone; {target.title} takes none.")
-        rng = np.random.default_rng(0)
-        noise = rng.integers(0, 256, (2, size, size, 3))
-        # Noise alone says little: it averages out, and all of it gets nearly the same answer.
-        patches = rng.integers(0, 256, (4, 3, 3, 3)).repeat(-(-size // 3), axis=1).repeat(-(-size // 3), axis=2)
-        return np.concatenate([noise, patches[:, :size, :size]]).astype("float32")
+        return probes(size).astype("float32")
     what = f"`calibration` must be images as an array (images, {size}, {size}, 3) of RGB values 0..255"
     if calibration is None:
         raise ValueError(f"{what}: format='litert-int8' needs some, of the kind that the model will see.")
