@@ -91,13 +91,15 @@ def _chains(model):
 
 def _folds(layer, convolution, rank):
     """Whether one layer is a scale and a shift of the other's channels."""
+    if type(layer) not in (*_NORMS, layers.Rescaling):  # keras.ops are no layers: they have no dtype
+        return False
     if type(convolution) not in _CONVOLUTIONS or convolution.activation is not keras.activations.linear:
         return False
     if convolution.compute_dtype != "float32" or layer.compute_dtype != "float32":
         return False
     if type(layer) is layers.Rescaling:
         return np.ndim(layer.scale) == np.ndim(layer.offset) == 0
-    return type(layer) in _NORMS and layer.axis % rank == _channels(convolution) % rank
+    return layer.axis % rank == _channels(convolution) % rank
 
 
 def _channels(convolution):
