@@ -113,10 +113,9 @@ def _first(version, dtype):
     """Time the first request of each batch after the warm-up file was replayed, against warm ones."""
     from kresnets.export.warmup import requests
 
-    rows = []
+    rows, asked = [], requests(version)
     with opened(version) as ours:
         ask = ours("serving_default")
-        asked = requests(version)
         for files in asked:
             ask(files)
         for files in asked:
