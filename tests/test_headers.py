@@ -72,6 +72,22 @@ def test_every_32_scans_count_the_pixels_once_more(count, times):
     assert int(claimed_pixels(data)) == times * 40 * 40
 
 
+def test_what_is_behind_a_jpeg_is_no_scan():
+    """A motion photograph is a JPEG with a video behind it, in which any two bytes come by chance."""
+    video = np.random.default_rng(0).integers(0, 256, 9_000_000, dtype=np.uint8).tobytes()
+    assert video.count(b"\xff\xda") > 64
+    data = FORMATS["jpeg"] + video
+    assert int(claimed_pixels(data)) == 37 * 23
+    np.testing.assert_array_equal(decode_image(data, 37 * 23), tf.io.decode_jpeg(FORMATS["jpeg"], channels=3))
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_scans_of_any_number_of_components_count(mode):
+    data = encoded(picture(mode=mode), "JPEG")  # one scan, of 1, 3 and 4 components
+    begin = data.index(b"\xff\xda")
+    assert int(claimed_pixels(data[:begin] + data[begin:-2] * 33 + b"\xff\xd9")) == 2 * 37 * 23
+
+
 def test_texts_count_as_pixels_beyond_64():
     for count, pixels in ((64, 6), (65, 6 + 8_000_000), (200, 6 + 136 * 8_000_000)):
         assert int(claimed_pixels(png(2, 3, bytes(21), compressed_text(1)[:20] * count))) == pixels
@@ -142,6 +158,33 @@ def test_the_first_frame_is_cut_out(name):
     np.testing.assert_array_equal(decode_image(data).numpy(), tf.io.decode_gif(data).numpy()[0])
 
 
+@pytest.fixture(scope="module")
+def long_gif():
+    pixels = np.random.default_rng(0).integers(0, 256, (1000, 1100), dtype=np.uint8)
+    return encoded(Image.fromarray(pixels), "GIF"), pixels
+
+
+def with_blocks_of(data, size):
+    """A GIF of one frame with its pixels in sub-blocks of another length."""
+    start = 13 + 3 * 256 + 11  # behind the colours of all, the frame's header and the width of its codes
+    assert data[10] & 0x87 == 0x87 and data[start - 11 : start - 10] == b"," and not data[start - 2] & 0x80
+    place, content = start, b""
+    while length := data[place]:
+        content += data[place + 1 : place + 1 + length]
+        place += 1 + length
+    return data[:start] + block(content, size) + data[place + 1 :]
+
+
+@pytest.mark.parametrize("size", [255, 254, 128, 100, 1])
+def test_long_gifs_of_any_length_of_blocks(long_gif, size):
+    data, pixels = with_blocks_of(long_gif[0], size), long_gif[1]
+    assert len(data) > 4096 * 256
+    np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(data))), pixels)
+    cut, claimed = first_frame(data)
+    assert cut.numpy() == data and int(claimed) == pixels.size
+    np.testing.assert_array_equal(decode_image(data, LIMIT).numpy(), pixels[..., np.newaxis].repeat(3, axis=-1))
+
+
 def test_a_cut_gif_is_none():
     data = animated(1, comment=b"c" * 300)
     for length in range(0, len(data) - 2):
@@ -167,7 +210,7 @@ def test_many_large_frames_cost_one():
 
 
 def test_a_walk_that_leads_nowhere_ends():
-    data = with_extension(animated(1), b"!\xfe" + block(b"x" * 20_000, 1))
+    data = with_extension(animated(1), b"!\xfe" + b"\1x\2xx" * 10_000 + b"\0")  # no two blocks are alike
     assert first_frame(data)[0].numpy() == b""
 
 

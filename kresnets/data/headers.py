@@ -7,7 +7,8 @@ import tensorflow as tf
 
 _PASSES = 32  # through the pixels of a JPEG: progressive ones are usually made of 10 scans, of CMYK 24
 _TEXTS, _TEXT = 64, 8_000_000  # compressed ones in a PNG, and how many bytes its decoder unpacks of each
-_GIF_STEPS = 4096  # of a walk through a GIF; the blocks that programs write, all full but the last, are one step
+_GIF_STEPS = 4096  # of a walk through a GIF
+_GIF_RUN = 4096  # blocks that one step takes, where all are as long as the first: so programs write all but the last
 _BETWEEN, _EXTENSION, _IMAGE, _DONE, _BROKEN = range(5)  # where such a walk is
 
 
@@ -53,9 +54,19 @@ def claimed_pixels(image_bytes):
 
 
 def _rounds(image_bytes):
-    # In a JPEG's compressed data 0xFF is followed by 0 or a restart marker, so this is what starts a scan; those of
-    # embedded previews count too.
-    return 1 + tf.nn.relu(_occurrences(image_bytes, b"\xff\xda") - 1) // _PASSES
+    return 1 + tf.nn.relu(_scans(image_bytes) - 1) // _PASSES
+
+
+def _scans(image_bytes):
+    """Count the headers of scans in a JPEG, those of embedded previews too."""
+    # In compressed data 0xFF is followed by 0 or a restart marker, so 0xFF 0xDA starts a scan; but not behind the
+    # picture, where a motion photograph has its video. Of a header decoders insist on 1 to 4 components, and on the
+    # length in two bytes that follows from them, which chance gives to one in four million.
+    data = tf.pad(tf.io.decode_raw(image_bytes, tf.uint8), [[0, 4]])
+    places = tf.where((data[:-1] == 0xFF) & (data[1:] == 0xDA))[:, 0]
+    high, low, components = (tf.gather(data, places + ahead) for ahead in (2, 3, 4))
+    known = (components >= 1) & (components <= 4)
+    return tf.math.count_nonzero(known & (high == 0) & (low == 6 + 2 * components))
 
 
 def _texts(image_bytes):
@@ -142,9 +153,10 @@ def first_frame(image_bytes):
         opens, image = between & (value == 0x21), between & (value == 0x2C)
         closes = ~between & (value == 0)
         sides = [at(place + 5 + i) + 256 * at(place + 6 + i) for i in (0, 2)]
-        full = data[place:size:256] == 255  # blocks of 255 bytes, one behind the other
-        run = tf.argmin(tf.concat([tf.cast(full, tf.int32), [0]], 0), output_type=tf.int32)
-        ahead = tf.where(run > 0, 256 * run, value + 1)
+        # Blocks of one length, one behind the other: 255 bytes by most programs, 254 or fewer by others.
+        alike = data[place : tf.minimum(place + (value + 1) * _GIF_RUN, size) : value + 1] == value
+        run = tf.argmin(tf.concat([tf.cast(alike, tf.int32), [0]], 0), output_type=tf.int32)
+        ahead = tf.where(closes, 1, (value + 1) * run)
         ahead = tf.where(image, 11 + table(at(place + 9)), tf.where(opens, 2, ahead))
         after = tf.where(closes, tf.where(where == _IMAGE, _DONE, _BETWEEN), where)
         after = tf.where(image, _IMAGE, tf.where(opens, _EXTENSION, after))
