@@ -150,6 +150,22 @@ def an_output():
     return keras.Model(inputs, [x, norm()(x)])
 
 
+def low_rank():
+    """A convolution whose kernel is the sum of two, and one with a norm that is folded all the same."""
+    model = network(layers.Conv2D(5, 3), norm(), layers.ReLU(), layers.Conv2D(6, 3), norm())
+    model.layers[0].enable_lora(2)
+    model.layers[0].lora_kernel_b.assign(np.random.default_rng(0).normal(size=model.layers[0].lora_kernel_b.shape))
+    return model
+
+
+def test_only_a_layer_of_low_rank_stays():
+    model = low_rank()
+    folded = fold_batchnorms(model)
+    assert norms(folded) == norms(model)[:1] and len(norms(model)) == 2
+    noise = images(model.input_shape[1:])
+    np.testing.assert_allclose(folded(noise), model(noise), atol=TOLERANCE)
+
+
 KEPT = {
     "an activation between": lambda: network(layers.Conv2D(5, 3, activation="relu"), norm()),
     "a pooling between": lambda: network(layers.Conv2D(5, 3), layers.MaxPooling2D(), norm()),

@@ -95,6 +95,8 @@ def _folds(layer, convolution, rank):
         return False
     if type(convolution) not in _CONVOLUTIONS or convolution.activation is not keras.activations.linear:
         return False
+    if getattr(convolution, "lora_enabled", False):  # its kernel is the sum of two
+        return False
     if convolution.compute_dtype != "float32" or layer.compute_dtype != "float32":
         return False
     if type(layer) is layers.Rescaling:
