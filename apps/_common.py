@@ -37,6 +37,7 @@ def read_config(folder):
     try:
         config = dict(json.loads((folder / "config.json").read_text(encoding="utf-8")))
         config["command"]
+        dict(config.get("arguments") or {})
     except (ValueError, TypeError, KeyError) as error:
         raise ValueError(f"{folder / 'config.json'} is damaged, or none that apps/finetune.py wrote.") from error
     return config
@@ -77,9 +78,18 @@ def load_photographs(run):
 
     config = read_config(run)
     given = config.get("arguments")
-    if given is None:
+    wanted = ("data", "limit", "seed", "bad_images")
+    if not given or not given.keys() >= set(wanted):
         raise ValueError(f"{run} does not say which photographs are its own.")
-    data = load_data(given["data"], given["limit"], given["seed"], given["bad_images"])
+    try:
+        data = load_data(*(given[name] for name in wanted))
+    except (ValueError, OSError, ImportError) as error:
+        if os.path.exists(os.path.expanduser(given["data"])) or os.path.isabs(given["data"]):
+            raise
+        raise ValueError(
+            f"{error} (Where {given['data']!r} is a path, it is relative to the folder in which apps/finetune.py was "
+            f"run for {run}: run this from there.)"
+        ) from error
     if digest(data) != config.get("data"):
         raise ValueError(f"The photographs or their labels in {given['data']} have changed since {run} learned them.")
     return data

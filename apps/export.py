@@ -11,6 +11,8 @@ writes a file for another runtime, and cells.labels.txt (docs/formats.md).
 """
 
 import argparse
+import csv
+import io
 import json
 import pathlib
 import shlex
@@ -37,7 +39,7 @@ def main():
         verify_on=_photographs(arguments.run, arguments.verify) if arguments.verify else (),
     )
     served = folder.parent.resolve()
-    mount = shlex.quote(f"type=bind,source={served},target=/models/{served.name}")
+    mount = shlex.quote(_mount(served))
     name = shlex.quote(f"MODEL_NAME={served.name}")
     print(folder)
     if verified := read_card(folder)["verified"]:
@@ -47,6 +49,13 @@ def main():
         )
     print(f"ask it:   python apps/predict.py {shlex.quote(str(folder))} IMAGE...")
     print(f"serve it: docker run -p 8500:8500 -p 8501:8501 --mount {mount} -e {name} -t tensorflow/serving")
+
+
+def _mount(served):
+    """Write Docker's line of comma-separated values for a folder, whose name may hold a comma."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["type=bind", f"source={served}", f"target=/models/{served.name}"])
+    return line.getvalue()
 
 
 def _parser():
@@ -82,16 +91,26 @@ def _parser():
 def _card(folder):
     """Say on the model card where a run's model comes from and what it was found to do."""
     config = read_config(folder)
-    arguments = config.get("arguments", {})
-    numbers = pathlib.Path(folder) / "metrics.json"
+    arguments = config.get("arguments") or {}
     return {
         "network": config.get("model"),
         "weights": arguments.get("weights"),
         "licence": _licence(config.get("model"), arguments.get("weights")),
         "data": {"source": arguments.get("data"), "sha256": config.get("data")},
-        "metrics": json.loads(numbers.read_text(encoding="utf-8")) if numbers.is_file() else None,
+        "metrics": _metrics(pathlib.Path(folder) / "metrics.json"),
         "command": config["command"],
     }
+
+
+def _metrics(file):
+    if not file.is_file():
+        return None
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise ValueError(
+            f"{file} is damaged ({error}): remove it, and the model card says nothing of metrics."
+        ) from error
 
 
 def _licence(network, weights):

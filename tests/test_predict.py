@@ -1,9 +1,12 @@
 """apps/export.py and apps/predict.py, from a run to a table."""
 
+import csv
 import importlib
 import json
 import os
 import pathlib
+import shlex
+import shutil
 import subprocess
 import sys
 
@@ -111,6 +114,40 @@ def test_a_run_and_its_export_give_the_same_table(call, finished, photos, tmp_pa
     assert len(tables[0]) == 1 + 3 * 3 + 1
 
 
+def run_with(finished, folder, **config):
+    """The run once more, with more in its config."""
+    shutil.copytree(finished, folder)
+    known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(known | config), encoding="utf-8")
+    return folder
+
+
+def test_damaged_numbers_are_named(call, finished, tmp_path):
+    run = run_with(finished, tmp_path / "run")
+    for damaged in (b"{", b"\xff", b"[" * 100_000):
+        (run / "metrics.json").write_bytes(damaged)
+        code, lines, errors = call("export", run, tmp_path / "served")
+        assert (code, lines, len(errors)) == (2, [], 1)
+        assert f"{run / 'metrics.json'} is damaged" in errors[0] and not (tmp_path / "served").exists()
+
+
+def test_photographs_at_a_relative_path_are_looked_for_from_another_folder(call, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = {"data": "photos/pets", "limit": None, "seed": 0, "bad_images": "error"}
+    run = run_with(finished, tmp_path / "run", arguments=arguments)
+    code, lines, errors = call("export", run, tmp_path / "served", "--verify", 5)
+    assert (code, lines, len(errors)) == (2, [], 1)
+    assert "'photos/pets'" in errors[0] and "relative to the folder in which apps/finetune.py was run" in errors[0]
+
+
+def test_the_mount_of_a_folder_with_a_comma(call, finished, tmp_path):
+    code, lines, errors = call("export", finished, tmp_path / "cats, dogs")
+    assert (code, errors) == (0, [])
+    mount = shlex.split(lines[-1])[shlex.split(lines[-1]).index("--mount") + 1]
+    fields = ["type=bind", f"source={tmp_path / 'cats, dogs'}", "target=/models/cats, dogs"]
+    assert list(csv.reader([mount])) == [fields]
+
+
 def test_the_highest_version_answers(call, model, photos, tmp_path):
     for labels in (["a", "b", "c"], ["d", "e", "f"]):
         folder = export_saved_model(model, tmp_path, labels=labels, preprocess="tf")
@@ -122,6 +159,10 @@ def test_the_highest_version_answers(call, model, photos, tmp_path):
 
 def half_a_run(folder):
     (folder / "config.json").write_text('{"command": "python apps/finetune.py --data pets"}')
+
+
+def arguments_in_a_list(folder):
+    (folder / "config.json").write_text('{"command": "", "arguments": ["--data", "pets"]}')
 
 
 def not_json(folder):
@@ -141,6 +182,7 @@ def damaged_saved_model(folder):
     [
         ("export", half_a_run, "not finished (no model.keras yet): go on with it by python apps/finetune.py --data p"),
         ("export", not_json, "config.json is damaged"),
+        ("export", arguments_in_a_list, "config.json is damaged"),
         ("export", lambda folder: None, "is no run: it has no config.json"),
         ("predict", half_a_run, "not finished"),
         ("predict", lambda folder: None, "is no run"),
