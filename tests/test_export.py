@@ -16,7 +16,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import kernels
 
 import kresnets
-from kresnets.export import export_saved_model
+from kresnets.export import export_file, export_saved_model
 from kresnets.preprocess import Preprocessing
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -385,6 +385,17 @@ def with_nan():
     return model
 
 
+def named_output():
+    model = small_net()
+    return keras.Model(model.input, {"p": model.output})
+
+
+def quantized():
+    model = small_net()
+    model.quantize("int8")
+    return model
+
+
 REFUSED = {
     "no model": (lambda: "a model", {}, ValueError, "Functional and Sequential"),
     "subclassed": (lambda: keras.Model(), {}, ValueError, "Functional and Sequential"),
@@ -407,6 +418,14 @@ REFUSED = {
     "too few labels": (small_net, {"labels": LABELS[:-1]}, ValueError, "7 classes and `labels` names 6"),
     "a string of labels": (small_net, {"labels": "abcdefg"}, ValueError, "sequence"),
     "an empty label": (small_net, {"labels": [*LABELS[:-1], ""]}, ValueError, "non-empty"),
+    "a number of labels": (small_net, {"labels": 7}, ValueError, "sequence"),
+    "a set of labels": (small_net, {"labels": set("abcdefg")}, ValueError, "in the order of the outputs"),
+    "a dict of labels": (small_net, {"labels": dict.fromkeys("abcdefg", 1)}, ValueError, "in the order of the outputs"),
+    "half a surrogate": (small_net, {"labels": [*"abcdef", "\udcff"]}, ValueError, "UTF-8"),
+    "a dtype that is no name": (small_net, {"dtype": tf.bfloat16}, ValueError, "'float32' or 'bfloat16'"),
+    "max_pixels past int64": (small_net, {"max_pixels": 2**63}, ValueError, "below 2..63"),
+    "a dict of outputs": (named_output, {}, ValueError, "not a dict of 'p'"),
+    "quantized": (quantized, {}, ValueError, "was quantized by Keras"),
     "top 0": (small_net, {"top": 0}, ValueError, "top=0"),
     "top 1.5": (small_net, {"top": 1.5}, ValueError, "top=1.5"),
 }
@@ -426,6 +445,24 @@ def test_a_failed_export_leaves_the_versions_there_were(tmp_path):
     with pytest.raises(RuntimeError):
         export(classifier(Noise()), tmp_path)
     assert left_in(tmp_path) == ["1"]
+
+
+@pytest.mark.parametrize("path", [None, b"net", 5, "", "gs://bucket/net", "http://host/net", pathlib.Path("s3://b/n")])
+def test_what_is_no_local_path_is_refused(path, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for write in (export_saved_model, export_file):
+        with pytest.raises(ValueError, match="`path` must be") as raised:
+            write(classifier(), path, preprocess="tf")
+        assert "\n" not in str(raised.value) and left_in(tmp_path) == []
+
+
+def test_no_version_goes_into_a_version(tmp_path):
+    (tmp_path / "net" / "1").mkdir(parents=True)
+    (tmp_path / "net" / "1" / "saved_model.pb").write_bytes(b"")
+    for path in (tmp_path / "net" / "1", tmp_path / "net" / "1" / "net"):
+        with pytest.raises(ValueError, match="is a version itself"):
+            export(classifier(), path)
+    assert left_in(tmp_path / "net") == ["1"] and left_in(tmp_path / "net" / "1") == ["saved_model.pb"]
 
 
 def test_a_path_that_cannot_be_written(tmp_path):

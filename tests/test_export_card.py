@@ -113,6 +113,13 @@ def test_a_model_that_answers_photographs_otherwise_is_not_published(model, phot
     assert list(tmp_path.iterdir()) == []
 
 
+def nested(levels):
+    value = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
 REFUSED = {
     "no dict": ({"card": "me"}, "must be a dict"),
     "found by export": ({"card": {"classes": ["a"]}}, "'classes', which the export finds out"),
@@ -120,7 +127,15 @@ REFUSED = {
     "NaN": ({"card": {"metrics": {"auc": math.nan}}}, "without NaN"),
     "one file": ({"verify_on": "photo.jpg"}, "sequence of image files"),
     "no image": ({"verify_on": [b"<html>"]}, "number 0 cannot be compared"),
-    "too large": ({"verify_on": "large", "max_pixels": 256}, "more than max_pixels=256"),
+    "too large": (
+        {"verify_on": "large", "max_pixels": 256},
+        "refuses photograph number 0 .*max_pixels=256, or of too many",
+    ),
+    "numbers": ({"verify_on": [5]}, "path or its bytes. Received: int as number 0"),
+    "no UTF-8": ({"card": {"data": "a\udcff"}}, "UTF-8"),
+    "no UTF-8 in a name": ({"card": {"a\udcff": 1}}, "UTF-8"),
+    "nested": ({"card": {"data": nested(120)}}, "nested more than 100 levels"),
+    "nested past any stack": ({"card": {"data": nested(50_000)}}, "nested more than 100 levels"),
 }
 
 

@@ -296,6 +296,11 @@ def test_bad_input_gets_a_sentence(changes, sentence, tmp_path):
     assert "\n" not in str(raised.value) and left_in(tmp_path) == []
 
 
+def test_a_format_is_one_name(tmp_path):
+    with pytest.raises(ValueError, match=r"must be one of .* Received: format=.'onnx'."):
+        export_file(small_net(), tmp_path / "n.onnx", ["onnx"], preprocess="torch")
+
+
 @pytest.mark.parametrize("format", SUFFIXES)
 def test_a_missing_library_is_named_with_what_to_install(format, tmp_path, monkeypatch):
     missing = {"onnx": "tf2onnx", "openvino": "openvino"}.get(format, "ai_edge_litert")

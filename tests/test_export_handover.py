@@ -126,6 +126,16 @@ def test_versions_count_up_past_what_is_there(model, tmp_path):
     assert left_in(tmp_path) == ["7", "8", "9", "notes"]
 
 
+def test_a_number_that_no_server_can_hold_is_no_version(whole, tmp_path):
+    from kresnets.export import versions
+
+    (tmp_path / "20261127142100000000").mkdir()
+    (tmp_path / "4").mkdir()
+    with versions.folder_beside(tmp_path) as folder:
+        shutil.copytree(whole, folder, dirs_exist_ok=True)
+        assert versions.publish(folder, tmp_path) == tmp_path / "5"
+
+
 def test_an_exporter_waits_for_another_one(whole, tmp_path):
     fcntl = pytest.importorskip("fcntl", reason="locks of folders are POSIX")
     held = os.open(tmp_path, os.O_RDONLY)
@@ -167,7 +177,7 @@ def test_litter_of_the_dead_is_cleared_and_work_of_the_living_is_not(model, tmp_
     host = os.uname().nodename
     dead = subprocess.Popen(["true"])
     dead.wait()
-    alive = [f".tmp-{host}-{os.getpid()}-ab", f".tmp-elsewhere-{dead.pid}-ab"]
+    alive = [f".tmp-{host}-{os.getpid()}-ab", f".tmp-elsewhere-{dead.pid}-ab", f".tmp-{host}-{'9' * 20}-ab"]
     litter = [f".tmp-{host}-{dead.pid}-ab", ".tmp-elsewhere-1-ab"]
     for name in alive + litter:
         (tmp_path / name / "variables").mkdir(parents=True)

@@ -3,15 +3,13 @@
 Decoding, resizing and preprocessing are inside, by the very functions that training uses.
 """
 
-import pathlib
-
 from kresnets.data.check import MAX_PIXELS
 from kresnets.export.card import checked, read_card, write_card
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import FORMATS, export_file
 from kresnets.export.proof import read_photographs, verify
 from kresnets.export.saved import save
-from kresnets.export.versions import folder_beside, publish, writing
+from kresnets.export.versions import folder_beside, folder_of_versions, publish, writing
 from kresnets.export.warmup import write_warmup
 
 __all__ = ["FORMATS", "Classifier", "export_file", "export_saved_model", "read_card"]
@@ -84,8 +82,8 @@ def export_saved_model(
         pathlib.Path of the version folder, `path/<version>`, one above the highest that is there.
 
     Raises:
-        ValueError: for a model, labels, a preprocessing, `top`, `dtype`, `max_pixels`, `card` or photographs that
-            cannot be served.
+        ValueError: for a path, a model, labels, a preprocessing, `top`, `dtype`, `max_pixels`, `card` or photographs
+            that cannot be served.
         OSError: when the folder cannot be written.
         RuntimeError: with another Keras backend, or when the written model answers differently.
 
@@ -97,10 +95,9 @@ def export_saved_model(
         >>> folder.name
         '1'
     """
-    card, photographs = checked(card), read_photographs(verify_on)
+    path, card, photographs = folder_of_versions(path), checked(card), read_photographs(verify_on)
     classifier = Classifier.of(model, labels, preprocess, top, max_pixels).computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
-    path = pathlib.Path(path)
     with folder_beside(path) as folder:
         with writing(path):
             save(served, folder)

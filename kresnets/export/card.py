@@ -11,6 +11,7 @@ from kresnets.copying import layers_in_order
 from kresnets.version import __version__
 
 PLACE = ("assets", "model_card.json")
+_DEEPEST = 100  # levels of a card; each program that reads JSON has a limit of its own
 # What only the exporter's user knows: null where they said nothing. `network` is the model's name then.
 OF_THE_USER = ("network", "weights", "licence", "data", "metrics")
 OF_THE_EXPORT = (
@@ -37,9 +38,32 @@ def checked(card):
             "another name."
         )
     try:
-        return json.loads(json.dumps(card, allow_nan=False))
+        text = json.dumps(card, allow_nan=False, ensure_ascii=False)
+        card = json.loads(text)
+        shallow = _levels(card) <= _DEEPEST
+    except RecursionError:
+        shallow = False
     except (TypeError, ValueError) as error:
         raise ValueError(f"`card` must hold what JSON can hold, without NaN: {error}.") from None
+    if not shallow:
+        raise ValueError(f"`card` must not be nested more than {_DEEPEST} levels deep.")
+    if not is_unicode(text):
+        raise ValueError("`card` must hold text that UTF-8 can hold: it has half of a surrogate pair (as '\\udcff').")
+    return card
+
+
+def is_unicode(text):
+    """Whether a str can be written in UTF-8: one made of the bytes of a file's name may hold halves of surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _levels(value):
+    within = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return 1 + max(map(_levels, within), default=0)
 
 
 def write_card(folder, classifier, served, dtype, card, verified):
@@ -105,7 +129,7 @@ def read_card(folder):
         return dict(json.loads(file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no model card: give a version folder that kresnets exported.") from None
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise ValueError(f"{file} is damaged: export the model again. ({error})") from None
 
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kresnets.copying import layers_in_order
 from kresnets.data.check import MAX_PIXELS
+from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
@@ -52,6 +53,8 @@ class Classifier:
         for name, value in (("top", top), ("max_pixels", max_pixels)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}")
+        if max_pixels > tf.int64.max:
+            raise ValueError(f"`max_pixels` must be below 2**63. Received: max_pixels={max_pixels}")
         side = model.input_shape[1] or preprocessing.size
         if max_pixels < side * side:
             raise ValueError(
@@ -78,7 +81,7 @@ class Classifier:
 
         A model that cannot be copied answers as it is, with a warning, unless bfloat16 is asked for.
         """
-        if dtype not in DTYPES:
+        if not isinstance(dtype, str) or dtype not in DTYPES:  # tf.bfloat16 equals its name, and is none
             raise ValueError(f"`dtype` must be {' or '.join(map(repr, DTYPES))}. Received: dtype={dtype!r}")
         steps = [in_float32] * in_half(self.model) + [fold_batchnorms] * bool(fold)
         served = self
@@ -145,6 +148,16 @@ def _check_model(model):
         )
     if not model.built or len(model.inputs) != 1 or len(model.outputs) != 1:
         raise ValueError("The model must have one input of a known shape and one output: build it with `input_shape`.")
+    if any(getattr(layer, "quantization_mode", None) for layer in layers_in_order(model)):
+        raise ValueError(
+            "The model was quantized by Keras, which cannot be served: export it as it was before `model.quantize`, "
+            "and for 8 bits use export_file(..., format='litert-int8')."
+        )
+    if not isinstance(model, keras.Sequential) and isinstance(model.output, dict):
+        raise ValueError(
+            f"The model must give one vector per image, not a dict of {', '.join(map(repr, model.output))}: build it "
+            "with keras.Model(inputs, output)."
+        )
     if len(model.output_shape) != 2 or model.output_shape[-1] is None:
         raise ValueError(f"The model must give one vector per image. Received: output shape {model.output_shape}.")
     for variable in model.variables:
@@ -174,9 +187,18 @@ def _labels(model, classes):
 
 
 def _checked_labels(labels, classes):
-    labels = labels if isinstance(labels, str) else list(labels)
-    if isinstance(labels, str) or not all(isinstance(label, str) and label for label in labels):
-        raise ValueError(f"`labels` must be a sequence of non-empty names, one for each class. Received: {labels!r}")
+    # Of a set or a dict nobody knows whether its order is that of the outputs.
+    ordered = np.iterable(labels) and not isinstance(labels, (str, bytes, set, frozenset, dict))
+    names = list(labels) if ordered else []
+    if not ordered or not all(isinstance(label, str) and label for label in names):
+        raise ValueError(
+            "`labels` must be a sequence of non-empty names, one for each class in the order of the outputs. "
+            f"Received: {names or labels!r}"
+        )
+    for name in names:
+        if not is_unicode(name):
+            raise ValueError(f"`labels` must be text that UTF-8 can hold. Received: {name!r}")
+    labels = names
     if len(labels) != classes:
         raise ValueError(f"The model has {classes} classes and `labels` names {len(labels)}: give one name for each.")
     return tuple(labels)

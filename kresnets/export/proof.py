@@ -1,5 +1,6 @@
 """The proof of an export: what was written is loaded again, looked through, and asked what the Keras model is asked."""
 
+import os
 import pathlib
 
 import numpy as np
@@ -68,7 +69,13 @@ def read_photographs(photographs):
     """
     if isinstance(photographs, (str, bytes)) or not np.iterable(photographs):
         raise ValueError(f"`verify_on` must be a sequence of image files. Received: {type(photographs).__name__}")
-    contents = []
+    photographs, contents = list(photographs), []
+    odd = [place for place, given in enumerate(photographs) if not isinstance(given, (bytes, str, os.PathLike))]
+    if odd:
+        raise ValueError(
+            "`verify_on` must hold image files, each as its path or its bytes. Received: "
+            f"{type(photographs[odd[0]]).__name__} as number {odd[0]}"
+        )
     for place, given in enumerate(photographs):
         content = given if isinstance(given, bytes) else pathlib.Path(given).read_bytes()
         if reason := check_image(content).reason:
@@ -86,8 +93,9 @@ def _compare_photographs(served, classifier, photographs, allowed):
         if not answer["valid"].numpy().all():
             place = start + int(np.argmin(answer["valid"]))
             raise ValueError(
-                f"Photograph number {place} has more than max_pixels={classifier.max_pixels:,}: leave it out, or raise "
-                "`max_pixels`; nothing was exported."
+                f"The served model refuses photograph number {place} (of more pixels than "
+                f"max_pixels={classifier.max_pixels:,}, or of too many scans): leave it out, or raise `max_pixels`; "
+                "nothing was exported."
             )
         images = tf.stack([load_image(file, classifier.size, classifier.preprocessing.crop) for file in files])
         expected = classifier.network(images)["probabilities"].numpy()

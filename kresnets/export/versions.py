@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import os
+import pathlib
 import re
 import shutil
 import socket
@@ -13,6 +14,39 @@ import tensorflow as tf
 
 _TEMPORARY = re.compile(r"\.tmp-(?P<host>.+)-(?P<pid>\d+)-[0-9a-f]+")
 _ABANDONED_AFTER = 24 * 3600  # seconds; no export takes that long
+
+
+def local(path, what="folder"):
+    """Return a path that a user gave as a pathlib.Path.
+
+    Raises:
+        ValueError: for what is no path, or one of another file system than this machine's.
+    """
+    text = os.fspath(path) if isinstance(path, (str, os.PathLike)) else None
+    if not isinstance(text, str) or not text:
+        raise ValueError(f"`path` must be the path of a {what}, a str or a pathlib.Path. Received: path={path!r}")
+    if re.match("[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):  # pathlib would make local folders of it
+        raise ValueError(
+            f"`path` must be on this machine's file systems: export to a local {what} and copy it there. Received: "
+            f"path={text!r}"
+        )
+    return pathlib.Path(text)
+
+
+def folder_of_versions(path):
+    """Return a path that a user gave as a pathlib.Path of a folder that may hold versions.
+
+    Raises:
+        ValueError: as `local`, and for a version, or a folder within one: a server would never look there.
+    """
+    path = local(path)
+    for folder in (path.resolve(), path.resolve().parent):
+        if os.path.exists(folder / "saved_model.pb"):
+            raise ValueError(
+                f"{folder} is a version itself (it holds a saved_model.pb), and versions are made beside it: give the "
+                f"folder of the model. Received: path={str(path)!r}"
+            )
+    return path
 
 
 @contextlib.contextmanager
@@ -59,7 +93,7 @@ def _is_dead(owner):
         os.kill(int(owner["pid"]), 0)
     except ProcessLookupError:
         return owner["host"] == socket.gethostname()
-    except PermissionError:  # alive, but another user's
+    except (PermissionError, OverflowError):  # alive, but another user's; or a number that no process has
         pass
     return False
 
@@ -73,7 +107,8 @@ def publish(folder, path):
     flush(folder)
     with _lock(path):
         taken = [int(child.name) for child in path.iterdir() if re.fullmatch("[0-9]+", child.name)]
-        version = max(taken, default=0) + 1
+        # Servers hold a version in an int64, and see no folder of a larger number.
+        version = max((number for number in taken if number < tf.int64.max), default=0) + 1
         while True:
             try:
                 os.rename(folder, path / str(version))

@@ -14,7 +14,7 @@ from kresnets.export.classifier import Classifier
 from kresnets.export.formats import litert, onnx, openvino
 from kresnets.export.formats.network import Network
 from kresnets.export.proof import probes, refuse_double_softmax
-from kresnets.export.versions import flush, folder_beside, writing
+from kresnets.export.versions import flush, folder_beside, local, writing
 
 FORMATS = {
     "onnx": onnx.FORMAT,
@@ -93,10 +93,10 @@ def export_file(model, path, format="onnx", labels=None, preprocess=None, calibr
         >>> exported.path.name, exported.labels.read_text().split(), exported.difference < 1e-4
         ('pets.tflite', ['cat', 'dog'], True)
     """
-    if format not in FORMATS:
+    if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(map(repr, FORMATS))}. Received: format={format!r}")
     target = FORMATS[format]
-    path = pathlib.Path(path)
+    path = local(path, "file")
     _check_path(path, target)
     target.require_libraries()
     classifier = Classifier.of(model, labels, preprocess).computing_in("float32", fold=False)
