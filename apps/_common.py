@@ -138,7 +138,9 @@ def run(main):
         SystemExit: 0
     """
     warnings.showwarning = _show_warning
-    sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
+    _open_streams()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a file's name may hold what the terminal cannot show
     try:
         code = main() or 0
     except KeyboardInterrupt:
@@ -157,6 +159,13 @@ def run(main):
         tell_error(error, f"TensorFlow gave up ({type(error).__name__}): {first}")
         code = 2
     sys.exit(code)
+
+
+def _open_streams():
+    """Give a stream that was closed by whoever started us (`>&-`) somewhere to go; in order, so with its own number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def _show_warning(message, category, filename, lineno, file=None, line=None):

@@ -10,17 +10,21 @@ kresnets; for production take TF Serving itself (docs/serving.md).
 import argparse
 import asyncio
 import contextlib
+import errno
 import functools
 import os
 import pathlib
 import re
 import signal
+import sys
 import time
 import urllib.parse
 
 import _common
 
 _TRIM = 10  # seconds between
+_FILES = 1 << 16  # open files, as far as the system allows
+_TELL_AGAIN = 60  # seconds
 
 
 def main(argv=None):
@@ -38,6 +42,7 @@ def main(argv=None):
 
     memory.few_arenas()
     _common.import_tensorflow()
+    _many_files()
     return asyncio.run(_serve(name, labels, options))
 
 
@@ -54,7 +59,7 @@ def _parser():
     add("--newest", type=count, default=1, help="how many versions, from the highest down (default: 1)")
     add("--versions", type=_number(int, 0, 2**63 - 1), nargs="+", default=(), help="just these versions: to roll back")
     add("--label", type=_label, action="append", default=[], metavar="LABEL=VERSION", help="may be given again")
-    add("--max-batch", type=count, default=32, help="rows computed at once, at most (default: 32)")
+    add("--max-batch", type=_number(int, 1, 1024), default=32, help="rows computed at once, at most (default: 32)")
     add("--wait-ms", type=_number(float, 0, 10000), default=2.0, help="wait for others to join a batch (default: 2)")
     add("--no-batching", action="store_true", help="compute each request by itself")
     add("--max-mb", type=_number(float, 0.01, 1024), default=16.0, help="MB of a request, at most (default: 16)")
@@ -115,9 +120,12 @@ async def _serve(name, labels, options):
         looking = asyncio.create_task(_look(versions, options, address))
         await stopped.wait()
         _say("Stopping: requests that are here are answered first.")
+        loading = versions.loading
         looking.cancel()
     batcher.stop()
     await versions.close()
+    if loading:  # nobody needs it any more, and its thread, which cannot be ended, would be waited for
+        os._exit(0)
 
 
 @contextlib.asynccontextmanager
@@ -132,11 +140,13 @@ async def listening(app, options):
     )  # fmt: skip
     await runner.setup()
     try:
-        site = web.TCPSite(runner, options.host, options.port, backlog=1024)
+        asyncio.get_running_loop().set_exception_handler(_FileLimit())
+        site = web.TCPSite(runner, options.host, options.port, backlog=128)
         try:
             await site.start()
         except OSError as error:
-            raise OSError(f"{error.strerror or error}: choose another --host or --port.") from None
+            where, why = f"{options.host}, port {options.port}", error.strerror or error
+            raise OSError(f"Cannot listen on {where} ({why}): choose another --host or --port.") from None
         yield runner
     finally:
         await runner.cleanup()
@@ -149,7 +159,7 @@ async def _look(versions, options, address):
     _say("This server is for trying and small use; for production take TF Serving (docs/serving.md).")
     if options.host not in ("127.0.0.1", "localhost", "::1"):
         _say("It can be reached from other machines, by whoever may, without encryption.")
-    await versions.poll(first=True)
+    await _poll(versions, first=True)
     requests = f"{address}/v1/models/{urllib.parse.quote(versions.name)}:predict"
     _say(f"{address} is a page to drop photographs on, {requests} takes requests.")
     trimmed = time.monotonic()
@@ -158,10 +168,14 @@ async def _look(versions, options, address):
         if time.monotonic() - trimmed > _TRIM:
             await asyncio.to_thread(memory.trim)
             trimmed = time.monotonic()
-        try:
-            await versions.poll()
-        except Exception as error:  # a defect must not end the looking
-            _say(f"Looking for versions failed ({type(error).__name__}: {error}).")
+        await _poll(versions)
+
+
+async def _poll(versions, first=False):
+    try:
+        await versions.poll(first)
+    except Exception as error:  # a defect must not end the looking
+        _say(f"Looking for versions failed ({type(error).__name__}: {error}).")
 
 
 def _signals():
@@ -183,7 +197,41 @@ def _shown(host):
 
 
 def _say(sentence):
-    print(sentence, flush=True)
+    """Print a sentence where somebody reads it: a pipe without a reader or a full disk is no reason to stop serving."""
+    with contextlib.suppress(OSError, ValueError):
+        try:
+            print(sentence, flush=True)
+        except BrokenPipeError:  # for good: else the end of the process would trip over what is still to be written
+            with open(os.devnull, "w") as nowhere:
+                os.dup2(nowhere.fileno(), sys.stdout.fileno())
+
+
+def _many_files():
+    """Raise the limit of open files as far as we may: each connection is one."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+class _FileLimit:
+    """asyncio's exception handler; connections that find no free file are told once a minute.
+
+    asyncio would write a traceback for each place in the backlog, each second: more work than the requests.
+    """
+
+    def __init__(self):
+        self._told = -float("inf")
+
+    def __call__(self, loop, context):
+        if getattr(context.get("exception"), "errno", None) not in (errno.EMFILE, errno.ENFILE):
+            loop.default_exception_handler(context)
+        elif time.monotonic() - self._told > _TELL_AGAIN:
+            self._told = time.monotonic()
+            _say("Too many connections: new ones wait until others end. Raise the limit of open files (ulimit -n).")
 
 
 if __name__ == "__main__":

@@ -2,8 +2,14 @@
 
 import asyncio
 import base64
+import concurrent.futures
+import errno
+import io
 import json
+import os
 import pathlib
+import signal
+import subprocess
 import sys
 import threading
 import time
@@ -12,7 +18,8 @@ import types
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1] / "apps"))
+APPS = pathlib.Path(__file__).resolve().parents[1] / "apps"
+sys.path.insert(0, str(APPS))
 
 import serve
 from _serve import batching, tensors, versions
@@ -262,6 +269,31 @@ def test_a_full_queue_refuses_and_a_cancelled_request_makes_room(model, batcher)
     model.stuck.set()
     time.sleep(0.05)
     assert answers([submit(batcher, model, 1)]) == [[2]] and model.asked == [1, 1]
+
+
+def test_a_request_of_many_rows_holds_up_no_other(model, batcher):
+    done = []
+    many, one = submit(batcher, model, *range(30)), submit(batcher, model, 7)
+    many.add_done_callback(lambda _: done.append("many"))
+    one.add_done_callback(lambda _: done.append(("one", list(model.asked))))
+    model.stuck.set()
+    assert answers([many, one]) == [[2 * number for number in range(30)], [14]]
+    assert done == [("one", [1, 8]), "many"] and sum(model.asked) == 32
+
+
+def test_what_is_left_of_a_request_that_was_given_up_is_not_computed(model, batcher):
+    run, many = model.run, submit(batcher, model, *range(30))
+
+    def run_while_the_client_leaves(signature, inputs):
+        if len(inputs["x"]) == 8:
+            assert not many.cancel()  # it has begun
+        return run(signature, inputs)
+
+    model.run = run_while_the_client_leaves
+    model.stuck.set()
+    with pytest.raises(concurrent.futures.CancelledError):
+        many.result(60)
+    assert answers([submit(batcher, model, 5)]) == [[10]] and model.asked == [1, 8, 1] and batcher.waiting == 0
 
 
 def test_stopping_cancels_what_waits():
@@ -638,3 +670,151 @@ async def test_a_defect_is_told_without_its_inside(session, watch, runner):
     with watch.versions.use() as servable:
         servable.signatures["serving_default"].inputs = None  # what no model has
     assert await ask(session, 1) == (500, {"error": "Internal error."})
+
+
+@web_test(seconds=0.3)
+async def test_nothing_more_is_computed_of_a_request_whose_time_is_over(session, watch, runner):
+    with watch.versions.use() as servable:
+        servable.free.clear()
+    assert (await ask(session, *range(50)))[0] == 504
+    servable.free.set()
+    assert await ask(session, 2) == (200, {"predictions": [[2.0]]})
+    assert servable.ran == 2  # the 8 rows that had begun, and the new one
+
+
+@web_test(instances=256)
+async def test_too_many_rows_are_refused_before_arrays_are_made_of_them(session, watch, runner):
+    status, answer = await ask(session, *[[]] * 257)
+    assert status == 400 and answer["error"].startswith("257 instances are more than 256")
+    async with session.post("/v1/models/net:predict", json={"inputs": {"x": [[]] * 257}}) as response:
+        assert response.status == 400 and "257 instances" in await response.text()
+
+
+@web_test()
+async def test_a_version_is_written_in_ascii(session, watch, runner):
+    for number, status in (("1", 200), ("%D9%A1", 400)):  # ARABIC-INDIC DIGIT ONE
+        async with session.get(f"/v1/models/net/versions/{number}") as response:
+            assert response.status == status
+
+
+def test_requests_that_make_no_sense_leave_nothing_in_the_log(tmp_path, caplog):
+    @web_test()
+    async def send(session, watch, runner):
+        for head in (b"GET / HTTP/1.1\r\nno header\r\n\r\n", b"GET / HTTP/9\r\n\r\n", b"\x16\x03\x01\r\n\r\n"):
+            reader, writer = await asyncio.open_connection(*runner.addresses[0])
+            writer.write(head)
+            assert b" 400 " in await reader.readline()
+            writer.close()
+        gzip = {"Content-Encoding": "gzip"}
+        async with session.post("/v1/models/net:predict", data=b"no gzip", headers=gzip) as response:
+            error = (await response.json())["error"]
+            assert response.status == 400 and "cannot be read" in error and "\n" not in error
+
+    send(tmp_path)
+    assert caplog.records == []
+
+
+# --- its owner ---
+
+
+def test_versions_are_looked_for_also_where_nobody_reads_what_is_said(monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    closed = io.StringIO()
+    closed.close()
+    read, write_end = os.pipe()
+    os.close(read)
+    polls = []
+
+    async def poll(first=False):
+        polls.append(first)
+        raise RuntimeError("a defect")
+
+    async def look():
+        options = types.SimpleNamespace(host="0.0.0.0", poll=0.001)
+        looking = asyncio.create_task(serve._look(types.SimpleNamespace(name="net", poll=poll), options, "http://x"))
+        await soon(lambda: len(polls) >= 3 or looking.done())
+        looking.cancel()
+
+    with open(write_end, "w") as unread:
+        for stdout in (Full(), closed, None, unread):
+            polls.clear()
+            with monkeypatch.context() as patch:
+                patch.setattr(sys, "stdout", stdout)
+                asyncio.run(look())
+            assert polls[:3] == [True, False, False]
+
+
+def test_an_app_runs_with_its_streams_closed():
+    code = "import _common; _common.run(lambda: print('said') or 7)"
+    process = subprocess.run(["sh", "-c", f'"{sys.executable}" -c "{code}" <&- >&- 2>&-'], cwd=APPS)
+    assert process.returncode == 7
+
+
+def test_too_few_files_are_told_once_in_a_while(capsys):
+    told, others = serve._FileLimit(), []
+    loop = types.SimpleNamespace(default_exception_handler=others.append)
+    for _ in range(1000):
+        told(
+            loop, {"message": "socket.accept() out of system resource", "exception": OSError(errno.EMFILE, "Too many")}
+        )
+    assert capsys.readouterr().out.count("\n") == 1 and not others
+    for context in ({"message": "x"}, {"exception": OSError(errno.EIO, "x")}):
+        told(loop, context)
+        assert others.pop() is context
+
+
+def test_as_many_files_as_may_be_opened():
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
+    try:
+        serve._many_files()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (65536 if hard < 0 else min(hard, 65536), hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_an_address_that_is_not_ours_is_named():
+    pytest.importorskip("aiohttp")
+    from aiohttp import web
+
+    async def listen():
+        given = types.SimpleNamespace(host="192.0.2.1", port=0, timeout=1)  # kept for documentation by RFC 5737
+        async with serve.listening(web.Application(), given):
+            pass
+
+    with pytest.raises(OSError, match=r"192\.0\.2\.1.*choose another --host"):
+        asyncio.run(listen())
+
+
+def test_the_rows_of_a_batch_are_bounded(capsys):
+    with pytest.raises(SystemExit):
+        serve._parser().parse_args(["net", "--max-batch", "100000000000"])
+    assert "must be a number from 1 to 1024" in capsys.readouterr().err
+
+
+HANGING = """
+import sys, threading, types
+sys.modules["tensorflow"] = types.ModuleType("tensorflow")
+hang = lambda *_, **__: print("loading", flush=True) or threading.Event().wait()
+sys.modules["_serve.servable"] = types.SimpleNamespace(Servable=hang)
+import _common, serve
+_common.import_tensorflow = lambda: None
+_common.run(lambda: serve.main([sys.argv[1], "--port", "0"]))
+"""
+
+
+def test_one_signal_ends_a_server_whose_version_never_loads(tmp_path):
+    pytest.importorskip("aiohttp")
+    write(tmp_path / "net", 1)
+    command = [sys.executable, "-c", HANGING, tmp_path / "net"]
+    with subprocess.Popen(command, cwd=APPS, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert any(line == "loading\n" for line in process.stdout)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(60) == 0
+        finally:
+            process.kill()

@@ -25,6 +25,16 @@ def batch_sizes(largest):
     return sizes if sizes[-1] == largest else [*sizes, largest]
 
 
+class _Answer(concurrent.futures.Future):
+    """A future that can be given up also while it is computed: what is left of it is dropped then."""
+
+    abandoned = False
+
+    def cancel(self):
+        self.abandoned = True
+        return super().cancel()
+
+
 @dataclasses.dataclass(eq=False)
 class _Work:
     """A request in the queue, and the parts of its answer that there are."""
@@ -34,7 +44,7 @@ class _Work:
     inputs: dict
     rows: int
     key: tuple | None  # requests of one key may be joined; None: never
-    future: concurrent.futures.Future = dataclasses.field(default_factory=concurrent.futures.Future)
+    future: _Answer = dataclasses.field(default_factory=_Answer)
     arrived: float = dataclasses.field(default_factory=time.monotonic)
     taken: int = 0
     parts: list = dataclasses.field(default_factory=list)
@@ -45,7 +55,7 @@ class _Work:
 
 
 class Batcher:
-    """Runs requests in batches, first come, first served.
+    """Runs requests in batches, to which those that wait contribute in turn: one of many rows holds up no other.
 
     Args:
         largest: rows in a batch at most; 0 to run each request by itself.
@@ -65,7 +75,7 @@ class Batcher:
     def waiting(self):
         """Rows in the queue."""
         with self._changed:
-            return sum(work.left for work in self._queue)
+            return sum(work.left for work in self._queue if not work.future.abandoned)
 
     def submit(self, servable, signature, inputs):
         """Queue a request.
@@ -76,7 +86,8 @@ class Batcher:
             inputs: dict name -> array.
 
         Returns:
-            concurrent.futures.Future of a dict name -> array. Cancelled before its turn, it is not computed.
+            concurrent.futures.Future of a dict name -> array. Once it is cancelled, rows whose turn has not come are
+            not computed.
 
         Raises:
             Refusal: when the queue is full, or the inputs of a signature that can be batched have no common number
@@ -92,7 +103,7 @@ class Batcher:
                 key = (servable, signature, *(array.shape[1:] for array in inputs.values()))
         work = _Work(servable, signature, inputs, rows, key)
         with self._changed:
-            if self._queue and sum(each.left for each in self._queue) + rows > self._longest:
+            if self._queue and self.waiting + rows > self._longest:
                 raise Refusal("UNAVAILABLE", "The batch scheduling queue to which this task was submitted is full")
             self._queue.append(work)
             self._changed.notify()
@@ -114,10 +125,11 @@ class Batcher:
         """Wait for a batch: a list of (work, first row, end row); None when stopped."""
         with self._changed:
             while True:
-                self._drop_cancelled()
                 if self._stopped:
                     for work in self._queue:
                         work.future.cancel()
+                self._drop_abandoned()
+                if self._stopped:
                     return None
                 if not self._queue:
                     self._changed.wait()
@@ -127,29 +139,29 @@ class Batcher:
                     return self._take([head], head.left)
                 fellows = [work for work in self._queue if work.key == head.key]
                 rows = sum(work.left for work in fellows)
-                left = head.arrived + self._wait - time.monotonic()
+                left = min(work.arrived for work in fellows) + self._wait - time.monotonic()
                 if rows >= self._sizes[-1] or left <= 0:
                     return self._take(fellows, max(size for size in self._sizes if size <= rows))
                 self._changed.wait(left)
 
-    def _drop_cancelled(self):
-        for work in [work for work in self._queue if work.future.cancelled()]:
+    def _drop_abandoned(self):
+        for work in [work for work in self._queue if work.future.abandoned]:
             self._queue.remove(work)
+            if work.taken or work.future.set_running_or_notify_cancel():
+                work.future.set_exception(concurrent.futures.CancelledError())
 
     def _take(self, works, rows):
         batch = []
-        for work in works:
-            if work.taken == 0 and not work.future.set_running_or_notify_cancel():
-                self._queue.remove(work)  # cancelled this very moment
+        for work, share in zip(works, _shares([work.left for work in works], rows)):
+            if work.left and not share:
                 continue
-            end = min(work.rows, work.taken + rows)
-            batch.append((work, work.taken, end))
-            rows -= end - work.taken
-            work.taken = end
-            if work.taken == work.rows:
-                self._queue.remove(work)
-            if not rows:
-                break
+            self._queue.remove(work)
+            if work.taken == 0 and not work.future.set_running_or_notify_cancel():
+                continue  # cancelled this very moment
+            batch.append((work, work.taken, work.taken + share))
+            work.taken += share
+            if work.left:
+                self._queue.append(work)  # behind those that had no turn yet
         return batch
 
     def _run(self, batch):
@@ -194,6 +206,22 @@ class Batcher:
                 self._queue.remove(work)
         if not work.future.done():
             work.future.set_exception(error)
+
+
+def _shares(lefts, rows):
+    """Deal out rows in turn to works that have so many left.
+
+    Example:
+        >>> _shares([5, 1, 3], 7)
+        [3, 1, 3]
+    """
+    shares, rows = [0] * len(lefts), min(rows, sum(lefts))
+    while rows:
+        for index, left in enumerate(lefts):
+            if rows and shares[index] < left:
+                shares[index] += 1
+                rows -= 1
+    return shares
 
 
 def _joined(parts):

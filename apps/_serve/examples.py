@@ -9,12 +9,13 @@ from _serve import tensors
 from _serve.refusal import Refusal, shortened
 
 
-def parse(body):
+def parse(body, check_rows=lambda rows: None):
     """Read the body of a request.
 
     Args:
         body: bytes of `{"signature_name": ..., "context": {...}, "examples": [{feature: value or list}, ...]}`, of
             which only `examples` is needed. A feature that an example has itself goes before the context's.
+        check_rows: called with the number of examples, and raises where they are too many.
 
     Returns:
         tuple of the signature's name (str) and an array of serialized tf.Examples, `(n,)`.
@@ -31,6 +32,7 @@ def parse(body):
         raise _refusal("Expecting 'examples' value to be an list/array")
     if not examples:
         raise _refusal("'examples' value is an empty array")
+    check_rows(len(examples))
     context = _features(document.get("context", {}))
     array = np.empty(len(examples), object)
     for index, each in enumerate(examples):

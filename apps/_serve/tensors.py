@@ -34,11 +34,12 @@ class Tensor:
         )
 
 
-def parse(body):
+def parse(body, check_rows=lambda rows: None):
     """Read the body of a request: a JSON object.
 
     Args:
         body: bytes.
+        check_rows: called with the number of rows, and raises where they are too many, before arrays are made of them.
 
     Returns:
         tuple of the signature's name (str) and a function from that signature's inputs (dict name -> `Tensor`) to
@@ -54,6 +55,9 @@ def parse(body):
             else "Missing 'inputs' or 'instances' key",
         )
     value, by_row = request[given[0]], given[0] == "instances"
+    for column in value.values() if isinstance(value, dict) else [value]:
+        if isinstance(column, list):
+            check_rows(len(column))
 
     def arrays(inputs):
         columns = _columns_of_rows(value, inputs) if by_row else _columns(value, inputs)
@@ -120,14 +124,20 @@ def _array(name, value, tensor):
     leaves, shape = [value], ()
     while leaves and isinstance(leaves[0], list):
         size = len(leaves[0])
+        if tensor.shape is not None and len(shape) == len(tensor.shape):  # said before the time is spent
+            raise _shape_error(name, tensor, (*shape, size))
         if len(shape) == _LARGEST_RANK or not all(isinstance(each, list) and len(each) == size for each in leaves):
             raise Refusal("INVALID_ARGUMENT", f"Input {name}: lists at one level must be of one length ({size}).")
         shape += (size,)
         leaves = list(itertools.chain.from_iterable(leaves))
     if not tensor.accepts(shape):
-        expected = [-1 if size is None else size for size in tensor.shape]
-        raise Refusal("INVALID_ARGUMENT", f"Input {name}: expecting shape {expected} but got: {list(shape)}")
+        raise _shape_error(name, tensor, shape)
     return (_strings(leaves) if tensor.dtype == object else _numbers(leaves, tensor.dtype)).reshape(shape)
+
+
+def _shape_error(name, tensor, shape):
+    expected = [-1 if size is None else size for size in tensor.shape]
+    return Refusal("INVALID_ARGUMENT", f"Input {name}: expecting shape {expected} but got: {list(shape)}")
 
 
 def _strings(leaves):

@@ -96,6 +96,11 @@ class Versions:
         """Numbers of the versions that answer, highest first."""
         return sorted(self._held, reverse=True)
 
+    @property
+    def loading(self):
+        """Whether a version is being loaded."""
+        return self._loading is not None
+
     async def poll(self, first=False):
         """Look into the folder once and do what it asks for.
 

@@ -15,7 +15,7 @@ import logging
 import pathlib
 import time
 
-from aiohttp import web
+from aiohttp import http_exceptions, web
 
 from _serve import examples, tensors
 from _serve.refusal import STATUS, Refusal
@@ -30,7 +30,8 @@ _HEADERS = {
 }
 _MODEL = "/v1/models/{name:[^/:]+}"
 _CLASSIFY = "tensorflow/serving/classify"
-_CHOICES = ("", r"/versions/{version:\d+}", "/labels/{label:[^/:]+}")
+_CLIENTS_FAULTS = web.RequestPayloadError, http_exceptions.HttpProcessingError
+_CHOICES = ("", "/versions/{version:[0-9]+}", "/labels/{label:[^/:]+}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +163,8 @@ class Server:
         except TimeoutError:
             raise Refusal("TOO_SLOW", f"The request was not sent within {self._limits.seconds:g} seconds.") from None
         except web.RequestPayloadError as error:  # chunks or compression that make no sense
-            raise Refusal("INVALID_ARGUMENT", f"The body cannot be read: {error}") from None
+            reason = " ".join(str(error).split())
+            raise Refusal("INVALID_ARGUMENT", f"The body cannot be read: {reason[:300]}") from None
         return b"".join(chunks)
 
     async def _outputs(self, number, label, parsed, body):
@@ -186,19 +188,17 @@ class Server:
 
     def _parsed(self, servable, body):
         """Return the signature's name, its inputs, and what writes its outputs."""
-        name, arrays = tensors.parse(body)
+        name, arrays = tensors.parse(body, self._check_rows)
         inputs, by_row = arrays(_signature(servable, name).inputs)
-        self._check_rows(max((len(array) for array in inputs.values() if array.ndim), default=0))
         return name, inputs, functools.partial(tensors.dump, by_row=by_row)
 
     def _parsed_examples(self, servable, body):
-        name, serialized = examples.parse(body)
+        name, serialized = examples.parse(body, self._check_rows)
         signature, method = _signature(servable, name), servable.metadata[name]["method_name"]
         if method != _CLASSIFY or len(signature.inputs) != 1:
             raise Refusal(
                 "INVALID_ARGUMENT", f"Expected classification signature method_name to be {_CLASSIFY}. Was: {method}"
             )
-        self._check_rows(len(serialized))
         return name, dict.fromkeys(signature.inputs, serialized), examples.dump
 
     def _check_rows(self, rows):
@@ -274,9 +274,10 @@ async def _errors_as_json(request, handler):
 
 
 def quiet_logger():
-    """Return a logger for aiohttp's protocol that says nothing of bodies that break off or make no sense."""
+    """Return a logger for aiohttp's protocol that says nothing of requests that break off or make no sense."""
     logger = logging.getLogger("aiohttp.server")
-    logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], web.RequestPayloadError)))
+    if not logger.filters:
+        logger.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], _CLIENTS_FAULTS)))
     return logger
 
 
