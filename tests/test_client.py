@@ -2,6 +2,9 @@
 
 import ast
 import concurrent.futures
+import contextlib
+import http.server
+import json
 import os
 import pathlib
 import re
@@ -9,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import colours
@@ -93,6 +97,81 @@ def test_who_does_not_answer_gets_a_sentence(tmp_path):
             client.predict_grpc(address, "net", [b""], timeout=5)
 
 
+@contextlib.contextmanager
+def answering(answer):
+    """A server whose POSTs get what `answer` makes of their bodies: a status and a value of JSON; yields its address."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            status, value = answer(self.rfile.read(int(self.headers["Content-Length"])))
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(json.dumps(value).encode())
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+ROW = {"labels": ["red"], "scores": [0.5], "valid": True}
+
+
+@pytest.mark.parametrize(
+    "document",
+    [5, [1], None, {}, *({"predictions": value} for value in (
+        5, [], [1], [[0.1, 0.9]], [{"labels": ["red"], "scores": [0.5]}], [ROW | {"labels": None}], [ROW, ROW],
+        [ROW | {"scores": []}], [ROW | {"scores": ["x"]}], [ROW | {"labels": [None]}], [ROW | {"valid": "no"}],
+    ))],
+)  # fmt: skip
+def test_an_answer_of_another_shape_gets_a_sentence(document):
+    refusal = pytest.raises(ValueError, match="does not answer as a model exported by kresnets")
+    with answering(lambda body: (200, document)) as address, refusal:
+        client.predict_rest(address, "net", [b""])
+
+
+@pytest.mark.parametrize("server", ["file:///etc", "ftp://localhost", "gopher://x"])
+def test_only_http_is_asked(server):
+    with pytest.raises(ValueError, match="give host:port, or a URL of http or https"):
+        client.predict_rest(server, "net", [b""])
+
+
+def test_requests_are_kept_small_and_one_that_is_refused_takes_a_row(tmp_path, capsys):
+    sizes = []
+
+    def answer(body):
+        sizes.append(len(body))
+        count = len(json.loads(body)["instances"])
+        return (413, {"error": "too large"}) if len(body) > 16_000_000 else (200, {"predictions": [ROW] * count})
+
+    lengths = [4_000_000, 3_000_000, 1_000_000, 13_000_000, *[10] * 20]
+    for index, length in enumerate(lengths):
+        (tmp_path / f"{index:02}").write_bytes(bytes(length))
+    with answering(answer) as address:
+        assert client.main(["net", *map(str, sorted(tmp_path.iterdir())), "--server", address]) == 1
+    rows = [line.split(maxsplit=1)[1] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert len(rows) == 24 and rows[3] == "refused: too large" and {*rows[:3], *rows[4:]} == {"red" + rows[0][3:]}
+    assert len(sizes) == 5 and sorted(sizes)[-2] < 10_100_000  # 2 files, 1, the large one, 16 and 4
+
+
+def test_a_refused_batch_is_asked_again_file_by_file(tmp_path, capsys):
+    def answer(body):
+        instances = json.loads(body)["instances"]
+        bad = any(each["b64"] == "YmFk" for each in instances)
+        return (400, {"error": "a\nbad one"}) if bad else (200, {"predictions": [ROW] * len(instances)})
+
+    for name in ("good", "bad", "fine"):
+        (tmp_path / name).write_bytes(name.encode())
+    files = [str(tmp_path / name) for name in ("good", "bad", "fine")]
+    with answering(answer) as address:
+        assert client.main(["net", *files, "--server", address]) == 1
+    rows = [line.split(maxsplit=1)[1].split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert rows == ["red", "refused:", "red"]
+
+
 def test_without_the_protos_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     with pytest.raises(ImportError, match=r"tensorflow-serving-api.*pip install 'kresnets\[serving\]'"):
@@ -114,6 +193,8 @@ def grpc_address(folder):
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):
             spec = request.model_spec
+            if spec.name == "other-outputs":
+                return predict_pb2.PredictResponse(outputs={"scores": tf.make_tensor_proto([[0.5]])})
             version = spec.version.value if spec.HasField("version") else max(models)
             if spec.name != "net" or version not in models:
                 context.abort(grpc.StatusCode.NOT_FOUND, f"Servable not found for request: Specific(net, {version})")
@@ -136,6 +217,11 @@ def grpc_address(folder):
 def test_grpc_by_the_published_protos(grpc_address):
     check(client.predict_grpc, grpc_address)
     check(client.predict_grpc, grpc_address, version=1)
+
+
+def test_outputs_of_another_model_get_a_sentence(grpc_address):
+    with pytest.raises(ValueError, match="does not answer as a model exported by kresnets"):
+        client.predict_grpc(grpc_address, "other-outputs", [b""])
 
 
 def test_the_app_asks_by_grpc(grpc_address, tmp_path, capsys):
