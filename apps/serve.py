@@ -144,8 +144,8 @@ async def listening(app, options):
         site = web.TCPSite(runner, options.host, options.port, backlog=128)
         try:
             await site.start()
-        except OSError as error:
-            where, why = f"{options.host}, port {options.port}", error.strerror or error
+        except (OSError, UnicodeError) as error:  # a host's name can be one that cannot even be asked for
+            where, why = f"{options.host}, port {options.port}", getattr(error, "strerror", None) or error
             raise OSError(f"Cannot listen on {where} ({why}): choose another --host or --port.") from None
         yield runner
     finally:

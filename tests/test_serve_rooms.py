@@ -8,7 +8,9 @@ import io
 import json
 import os
 import pathlib
+import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -777,16 +779,23 @@ def test_as_many_files_as_may_be_opened():
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def test_an_address_that_is_not_ours_is_named():
+# Of RFC 5737, for documentation; an empty label; of RFC 2606, which nobody has.
+@pytest.mark.parametrize("host", ["192.0.2.1", "a..b", "nosuch.invalid"])
+def test_an_address_that_is_not_ours_is_named(host, monkeypatch):
     pytest.importorskip("aiohttp")
     from aiohttp import web
 
+    def unknown(*_, **__):
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
     async def listen():
-        given = types.SimpleNamespace(host="192.0.2.1", port=0, timeout=1)  # kept for documentation by RFC 5737
+        given = types.SimpleNamespace(host=host, port=0, timeout=1)
         async with serve.listening(web.Application(), given):
             pass
 
-    with pytest.raises(OSError, match=r"192\.0\.2\.1.*choose another --host"):
+    if host.endswith(".invalid"):
+        monkeypatch.setattr(socket, "getaddrinfo", unknown)  # without asking the network
+    with pytest.raises(OSError, match=rf"Cannot listen on {re.escape(host)}, port 0 .*choose another --host"):
         asyncio.run(listen())
 
 
