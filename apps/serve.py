@@ -10,7 +10,6 @@ kresnets; for production take TF Serving itself (docs/serving.md).
 import argparse
 import asyncio
 import contextlib
-import errno
 import functools
 import os
 import pathlib
@@ -23,8 +22,6 @@ import urllib.parse
 import _common
 
 _TRIM = 10  # seconds between
-_FILES = 1 << 16  # open files, as far as the system allows
-_TELL_AGAIN = 60  # seconds
 
 
 def main(argv=None):
@@ -38,11 +35,11 @@ def main(argv=None):
         import prometheus_client  # noqa: F401
     except ImportError as error:
         raise ImportError(f"The server needs {error.name}: pip install 'kresnets[serving]'") from None
-    from _serve import memory
+    from _serve import connections, memory
 
     memory.few_arenas()
+    connections.raise_limit()
     _common.import_tensorflow()
-    _many_files()
     return asyncio.run(_serve(name, labels, options))
 
 
@@ -131,16 +128,19 @@ async def _serve(name, labels, options):
 @contextlib.asynccontextmanager
 async def listening(app, options):
     """Listen, and in the end wait for the answers that are under way; yields aiohttp's runner."""
+    from _serve.connections import Connections
     from _serve.web import quiet_logger
     from aiohttp import web
 
+    connections = Connections(app, _say)
+    asyncio.get_running_loop().set_exception_handler(connections)
     runner = web.AppRunner(
         app, access_log=None, handler_cancellation=True, keepalive_timeout=options.timeout, lingering_time=2,
         shutdown_timeout=options.timeout, logger=quiet_logger(),
     )  # fmt: skip
     await runner.setup()
     try:
-        asyncio.get_running_loop().set_exception_handler(_FileLimit())
+        connections.server = runner.server
         site = web.TCPSite(runner, options.host, options.port, backlog=128)
         try:
             await site.start()
@@ -204,34 +204,6 @@ def _say(sentence):
         except BrokenPipeError:  # for good: else the end of the process would trip over what is still to be written
             with open(os.devnull, "w") as nowhere:
                 os.dup2(nowhere.fileno(), sys.stdout.fileno())
-
-
-def _many_files():
-    """Raise the limit of open files as far as we may: each connection is one."""
-    with contextlib.suppress(ImportError, OSError, ValueError):
-        import resource
-
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = _FILES if hard == resource.RLIM_INFINITY else min(hard, _FILES)
-        if soft != resource.RLIM_INFINITY and soft < wanted:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-
-
-class _FileLimit:
-    """asyncio's exception handler; connections that find no free file are told once a minute.
-
-    asyncio would write a traceback for each place in the backlog, each second: more work than the requests.
-    """
-
-    def __init__(self):
-        self._told = -float("inf")
-
-    def __call__(self, loop, context):
-        if getattr(context.get("exception"), "errno", None) not in (errno.EMFILE, errno.ENFILE):
-            loop.default_exception_handler(context)
-        elif time.monotonic() - self._told > _TELL_AGAIN:
-            self._told = time.monotonic()
-            _say("Too many connections: new ones wait until others end. Raise the limit of open files (ulimit -n).")
 
 
 if __name__ == "__main__":

@@ -755,25 +755,43 @@ def test_an_app_runs_with_its_streams_closed():
     assert process.returncode == 7
 
 
-def test_too_few_files_are_told_once_in_a_while(capsys):
-    told, others = serve._FileLimit(), []
-    loop = types.SimpleNamespace(default_exception_handler=others.append)
-    for _ in range(1000):
-        told(
-            loop, {"message": "socket.accept() out of system resource", "exception": OSError(errno.EMFILE, "Too many")}
-        )
-    assert capsys.readouterr().out.count("\n") == 1 and not others
-    for context in ({"message": "x"}, {"exception": OSError(errno.EIO, "x")}):
-        told(loop, context)
-        assert others.pop() is context
+def run_out_of_files():
+    context = {"message": "socket.accept() out of system resource", "exception": OSError(errno.EMFILE, "Too many")}
+    asyncio.get_running_loop().call_exception_handler(context)
+
+
+def test_where_files_run_out_idle_connections_give_way_and_it_is_told_once(tmp_path, capsys, caplog):
+    @web_test()
+    async def press(session, watch, runner):
+        with watch.versions.use() as servable:
+            servable.free.clear()
+            asking = asyncio.create_task(ask(session, 1))
+            await soon(lambda: watch.versions._held[1].users == 2)
+        idle = [await asyncio.open_connection(*runner.addresses[0]) for _ in range(10)]
+        await soon(lambda: len(runner.server.connections) == 11)
+        for _ in range(1000):
+            run_out_of_files()
+        for reader, _ in idle[:5]:
+            assert await asyncio.wait_for(reader.read(), 60) == b""
+        await soon(lambda: len(runner.server.connections) == 6)
+        servable.free.set()
+        assert await asking == (200, {"predictions": [[1.0]]})
+        for _, writer in idle:
+            writer.close()
+        asyncio.get_running_loop().call_exception_handler({"message": "something else"})
+
+    press(tmp_path)
+    assert capsys.readouterr().out.count("Too many connections") == 1
+    assert [record.getMessage() for record in caplog.records] == ["something else"]
 
 
 def test_as_many_files_as_may_be_opened():
     resource = pytest.importorskip("resource")
+    connections = pytest.importorskip("_serve.connections")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (256, hard))
     try:
-        serve._many_files()
+        connections.raise_limit()
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (65536 if hard < 0 else min(hard, 65536), hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
