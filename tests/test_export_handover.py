@@ -233,12 +233,15 @@ def test_kills_at_any_moment(model, tmp_path, seed):
 
 FILLED = """
 import keras, os, sys
-from kresnets.export import export_saved_model
+from kresnets.export import export_file, export_saved_model
 model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(),
                           keras.layers.Dense(5000), keras.layers.Dense(2, activation="softmax")])
 before = sorted(os.listdir(sys.argv[1]))
 try:
-    export_saved_model(model, sys.argv[1] + "/net", preprocess="tf")
+    if sys.argv[2] == "saved-model":
+        export_saved_model(model, sys.argv[1] + "/net", preprocess="tf")
+    else:
+        export_file(model, sys.argv[1] + "/net.xml", sys.argv[2], preprocess="tf")
 except OSError as error:
     print(error)
 assert sorted(os.listdir(sys.argv[1])) == before, os.listdir(sys.argv[1])
@@ -246,9 +249,12 @@ assert sorted(os.listdir(sys.argv[1])) == before, os.listdir(sys.argv[1])
 
 
 @pytest.mark.slow
-def test_a_full_disk_is_a_sentence_and_nothing_is_left(tmp_path):
+@pytest.mark.parametrize("format", ["saved-model", pytest.param("openvino", marks=pytest.mark.everything)])
+def test_a_full_disk_is_a_sentence_and_nothing_is_left(tmp_path, format):
     """On a disk of 60 kB, of a file system that a process mounts for itself."""
-    inside = f'mount -t tmpfs -o size=60k none {tmp_path} && exec "$0" -c "$1" {tmp_path}'
+    if format != "saved-model":
+        pytest.importorskip(format)
+    inside = f'mount -t tmpfs -o size=60k none {tmp_path} && exec "$0" -c "$1" {tmp_path} {format}'
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", inside, sys.executable, textwrap.dedent(FILLED)]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "2"}
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=120)

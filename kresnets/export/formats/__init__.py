@@ -4,7 +4,10 @@ Pixels go in and probabilities come out, with the preprocessing inside; files of
 """
 
 import dataclasses
+import errno
+import os
 import pathlib
+import shutil
 import warnings
 
 import numpy as np
@@ -197,6 +200,9 @@ def _written_and_asked(target, network, file, labels, images):
     except (OSError, tf.errors.OpError):
         raise
     except Exception as error:  # each library has errors of its own
+        # OpenVINO says no more than "iostream error" of a full disk.
+        if shutil.disk_usage(file.parent).free < sum(variable.numpy().nbytes for variable in network.variables):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
         reason = " ".join(str(error).split())[:300] or type(error).__name__
         raise RuntimeError(
             f"The model could not be written for {target.title}, or not be run by it ({reason}); nothing was exported. "
