@@ -263,3 +263,18 @@ def test_a_model_trained_in_half_precision_is_float32_again():
     noise = images((32, 32, 3))
     np.testing.assert_allclose(full(noise), plain(noise), atol=1e-6)
     assert in_half(model) and not in_half(full)
+
+
+@pytest.mark.parametrize(
+    "then",
+    [keras.ops.relu, lambda x: x + x, lambda x: x * 0.5, lambda x: keras.ops.softmax(x, axis=-1)],
+    ids=["relu", "sum", "product", "softmax"],
+)
+def test_operations_that_are_no_layers_stay(then):
+    x = inputs = keras.Input((9, 9, 3))
+    x = then(layers.BatchNormalization()(layers.Conv2D(4, 3)(x)))
+    x = then(layers.Conv2D(4, 3)(x))
+    model = make_lively(keras.Model(inputs, x))
+    folded, noise = fold_batchnorms(model), golden_images(9)
+    assert len(norms(model)) == 1 and norms(folded) == []
+    np.testing.assert_allclose(folded(noise), model(noise), atol=TOLERANCE)
