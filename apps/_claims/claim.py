@@ -1,0 +1,67 @@
+"""What a claim is: which runs it needs, what one run measures, what they say together."""
+
+import dataclasses
+from collections.abc import Callable
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What the user asked for.
+
+    Args:
+        quick: minutes in place of hours: fewer seeds, smaller networks, fewer epochs. Its verdicts prove little.
+        seeds: number of seeds; None for the claim's own.
+        data: name of the images to learn from, see `pictures`; None for the claim's own.
+        recipe: `"short"`, or `"paper"` for the paper's own schedule, which takes days on a processor.
+    """
+
+    quick: bool = False
+    seeds: int | None = None
+    data: str | None = None
+    recipe: str = "short"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One sentence that was tested.
+
+    Args:
+        claim: what is said, as a sentence.
+        verdict: one of `verdicts.VERDICTS`.
+        numbers: what was measured, as a sentence with its interval.
+    """
+
+    claim: str
+    verdict: str
+    numbers: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Claim:
+    """A claim, its experiment and its reading.
+
+    A *setting* is a dict of plain values that says all of one run; equal settings are run once, so whatever changes the
+    outcome must be in it. A *row* is a setting together with numbers measured in it, a line of the CSV.
+
+    Args:
+        title: the claim in one sentence.
+        source: arXiv id and section.
+        settings: `(options, rows) -> list of settings` that are needed, given the rows so far; asked again until all it
+            asks for is there, so that a second phase may depend on the first (the rate that was best, then more seeds).
+        measure: `setting -> list of dicts` of numbers, one dict a row (an epoch, a block ...).
+        findings: `(options, rows) -> list of Finding`.
+        draw: `(options, rows, path)`; writes a PNG of less than 300 kB.
+        cost: `setting -> number`, how long a run takes in any unit, for the time left. Defaults to 1 for all.
+        alone: whether times are measured, so that no second run may be beside. Defaults to False.
+        notes: sentences that belong under the findings: what was departed from, what the data are. Defaults to ().
+    """
+
+    title: str
+    source: str
+    settings: Callable
+    measure: Callable
+    findings: Callable
+    draw: Callable
+    cost: Callable = lambda setting: 1.0
+    alone: bool = False
+    notes: tuple[str, ...] = ()

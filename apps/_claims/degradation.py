@@ -1,0 +1,143 @@
+"""Deeper plain networks are worse, on the very images that they learn from; residual ones are not."""
+
+import dataclasses
+
+import numpy as np
+
+from _claims import rates
+from _claims.claim import Claim, Finding
+from _claims.verdicts import above, paired
+
+KINDS = {"plain": "CifarPlainNet20", "residual": "CifarResNet20"}
+RATES = (0.01, 0.03, 0.1, 0.3)
+COLOURS = {"plain": "#c2410c", "residual": "#1d4ed8"}
+# What the paper gives for CIFAR-10, test error in percent (table 6).
+PUBLISHED = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
+
+
+def spec(kind, depth):
+    """Return the row of a CIFAR network: 6n + 2 layers, n blocks in each of three stages (arXiv 1512.03385 section 4.2)."""
+    import kresnets
+
+    row = kresnets.SPECS[KINDS[kind]]
+    return dataclasses.replace(row, depths=((depth - 2) // 6,) * 3, min_size=8, params=None)
+
+
+def _settings(options, rows):
+    data = options.data or "digits"
+    depths = (20, 56) if options.quick else (8, 14, 20, 32, 56)
+    network = {"data": data, "size": 8 if options.quick else 16 if data == "digits" else 32, "recipe": options.recipe}
+    networks = [
+        network | {"kind": kind, "depth": depth, "epochs": 6 if options.quick else 30}
+        for kind in KINDS
+        for depth in depths
+    ]
+    if options.recipe == "paper":
+        networks = [each | {"epochs": 164} for each in networks]
+        seeds = range(options.seeds or 3)
+        return [each | {"rate": 0.1, "seed": seed} for seed in seeds for each in networks]
+    tried = (0.03,) if options.quick else RATES
+    return rates.tuned(networks, tried, options.seeds or (1 if options.quick else 5), rows)
+
+
+def _measure(setting):
+    from _claims import pictures, training
+
+    data = pictures.pictures(setting["data"], setting["size"])
+    model = training.fresh(spec(setting["kind"], setting["depth"]), data, setting["seed"])
+    paper = setting["recipe"] == "paper"
+    schedule = training.Paper() if paper else training.Cosine(setting["rate"], setting["epochs"])
+    return training.learn(model, data, schedule, setting["seed"])
+
+
+def _findings(options, rows):
+    def deeper(kind, column):
+        ends = (rates.compared(rows, column, kind=kind, depth=depth) for depth in (56, 20))
+        return paired(*ends)
+
+    def both(column):
+        return ", ".join(
+            f"{kind} {depth} {np.mean(list(rates.compared(rows, column, kind=kind, depth=depth).values())):.4f}"
+            for kind in KINDS
+            for depth in (20, 56)
+        )
+
+    plain, residual = deeper("plain", "train_loss"), deeper("residual", "train_loss")
+    gap = paired(dict(enumerate(plain.values)), dict(enumerate(residual.values)))
+    error, shallow = deeper("residual", "train_error"), deeper("plain", "test_error")
+    not_worse = dataclasses.replace(
+        error, mean=-error.mean, low=-error.high, high=-error.low, values=tuple(-v for v in error.values)
+    )
+    return [
+        Finding(
+            claim="A plain network of 56 layers ends above one of 20 on its own training images.",
+            verdict=above(plain),
+            numbers=f"Training loss, 56 less 20 layers: {plain.text(digits=4)}. Means: {both('train_loss')}.",
+        ),
+        Finding(
+            claim="Depth costs a plain network more than a residual one.",
+            verdict=above(gap),
+            numbers=f"Training loss, (plain 56 - 20) less (residual 56 - 20): {gap.text(digits=4)}.",
+        ),
+        Finding(
+            claim="A residual network of 56 layers makes at most 1 point more errors on its training images than one of 20.",
+            verdict=above(not_worse, -0.01),
+            numbers=f"Training error, 56 less 20 layers: {error.text(' points', 2, 100)}.",
+        ),
+        Finding(
+            claim="A plain network of 56 layers makes more errors than one of 20 on images it has not seen.",
+            verdict=above(shallow),
+            numbers=f"Test error: {shallow.text(' points', 2, 100)}. Means: {both('test_error')}.",
+        ),
+    ]
+
+
+def _draw(options, rows, path):
+    from kresnets.report import figures
+
+    made = figures.figure(1100, 420, layout="constrained")
+    left, middle, right = made.subplots(1, 3)
+    learned = [row for row in rows if row["seed"] != rates.TUNING_SEED]
+    for axis, kind in ((left, "plain"), (middle, "residual")):
+        for depth, style in ((20, "--"), (56, "-")):
+            losses = {}
+            for row in learned:
+                if (row["kind"], row["depth"]) == (kind, depth):
+                    losses.setdefault(row["seed"], []).append(row["loss"])
+            for seed, curve in losses.items():
+                label = f"{depth} layers" if seed == 0 else None
+                axis.plot(range(1, len(curve) + 1), curve, style, color=COLOURS[kind], alpha=0.6, label=label)
+        axis.set(title=kind, xlabel="epoch", yscale="log", ylabel="training loss" if axis is left else None)
+        axis.legend(frameon=False)
+    middle.sharey(left)
+    for kind in KINDS:
+        depths = sorted({row["depth"] for row in learned})
+        ends = [list(rates.compared(rows, "train_loss", kind=kind, depth=depth).values()) for depth in depths]
+        right.plot(depths, [np.mean(each) for each in ends], "o-", color=COLOURS[kind], label=kind)
+        for depth, each in zip(depths, ends):
+            right.plot([depth] * len(each), each, ".", color=COLOURS[kind], alpha=0.5)
+    right.set(
+        title="at the end, in inference", xlabel="layers", xticks=depths, yscale="log", ylabel="loss on training images"
+    )
+    right.legend(frameon=False)
+    for axis in (left, middle, right):
+        axis.spines[["top", "right"]].set_visible(False)
+    figures.save(made, path)
+
+
+CLAIM = Claim(
+    title="plain networks get worse when they are deeper, on their training images too; residual ones do not",
+    source="arXiv 1512.03385 section 4.2, figure 6",
+    settings=_settings,
+    measure=_measure,
+    findings=_findings,
+    draw=_draw,
+    cost=lambda setting: setting["depth"] + 6.0,
+    notes=(
+        "Each network learns at its own best rate of the same few (by the training loss of one more seed); SGD with "
+        "momentum 0.9, a cosine, no augmentation.",
+        "The paper's test errors on CIFAR-10 with its full recipe (--data cifar10 --recipe paper): "
+        + ", ".join(f"{depth} layers {error} %" for depth, error in PUBLISHED.items())
+        + "; plain networks are worse at 56 layers than at 20 in its figure 6.",
+    ),
+)

@@ -1,0 +1,195 @@
+"""Measure what a claim still lacks, and write its folder: runs, CSV, picture, text."""
+
+import concurrent.futures
+import csv
+import hashlib
+import io
+import json
+import multiprocessing
+import time
+
+import _common
+import _run_folder
+
+import _claims
+from _claims.verdicts import VERDICTS
+
+PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
+
+
+def run(name, options, folder, jobs, say=print):
+    """Measure a claim and write `results.csv`, `picture.png` and `text.md` into its folder.
+
+    Each finished run is a file of its own in the folder, written beside and renamed: the same call goes on after a kill.
+
+    Args:
+        name: of the claim.
+        options: the `Options`.
+        folder: path of its folder; made if need be.
+        jobs: processes that measure at once, each with one thread; 1 measures in this process with all threads.
+        say: is given each line of progress. Defaults to `print`.
+
+    Returns:
+        The list of `Finding`s.
+    """
+    claim = _claims.find(name)
+    with _run_folder.alone_in(folder):
+        done = read_done(folder)
+        wanted = claim.settings(options, [])
+        with _workers(1 if claim.alone else jobs) as measure:
+            while missing := [setting for setting in wanted if key(setting) not in done]:
+                progress = _Progress(claim, missing, jobs, say)
+                for setting, rows, seconds in measure(name, missing):
+                    progress.finished(setting, seconds)
+                    done[key(setting)] = _keep(folder, setting, rows, seconds)
+                wanted = claim.settings(options, _rows(wanted, done))
+        rows = _rows(wanted, done)
+        findings = claim.findings(options, rows)
+        unknown = [found.verdict for found in findings if found.verdict not in VERDICTS]
+        assert not unknown, unknown
+        _common.write_text(folder / TABLE, to_csv(rows))
+        claim.draw(options, rows, folder / PICTURE)
+        seconds = sum(done[key(setting)]["seconds"] for setting in wanted)
+        _common.write_text(folder / TEXT, to_text(name, claim, options, findings, wanted, seconds))
+    return findings
+
+
+def key(setting):
+    """Return the name under which a setting's run is kept."""
+    return hashlib.sha256(json.dumps(setting, sort_keys=True).encode()).hexdigest()[:20]
+
+
+def read_done(folder):
+    """Return dict key -> finished run; a file that is none, or of another setting than its name says, counts as missing."""
+    found = {}
+    for path in sorted((folder / RUNS).glob("*.json")):
+        try:
+            one = json.loads(path.read_text(encoding="utf-8"))
+            fits = key(one["setting"]) == path.stem and all(isinstance(row, dict) for row in one["rows"])
+            if fits and one["seconds"] >= 0:
+                found[path.stem] = one
+        except (ValueError, TypeError, KeyError):
+            continue
+    return found
+
+
+def to_csv(rows):
+    """Return rows as CSV text, a column for whatever any of them has."""
+    columns = list(dict.fromkeys(column for row in rows for column in row))
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def to_text(name, claim, options, findings, settings, seconds):
+    """Return the paragraph: what was claimed, what was found, from how much."""
+    from kresnets import hardware
+
+    lines = [f"# {name}: {claim.title}", "", f"Source: {claim.source}.", ""]
+    lines += [f"- **{found.verdict}**: {found.claim} {found.numbers}" for found in findings]
+    seeds = len({setting["seed"] for setting in settings if "seed" in setting})
+    told = f"{len(settings)} runs" + (f" with {seeds} seed{'s' * (seeds > 1)}" if seeds else "")
+    told += "; " + "; ".join(
+        f"{column}: {', '.join(str(value) for value in values)}" for column, values in _tried(settings).items()
+    )
+    lines += ["", f"{told}. {seconds / 60:.1f} minutes of computing on {hardware.describe()}."]
+    lines += [f"{note}" for note in claim.notes]
+    if options.quick:
+        lines.append("This was `--quick`: it shows that the command works, and too little to judge by.")
+    again = f"python apps/claims.py {name}" + " --quick" * options.quick
+    again += "".join(f" --{n} {v}" for n, v in (("seeds", options.seeds), ("data", options.data)) if v is not None)
+    lines += ["", f"`{again}`", ""]
+    return "\n".join(lines)
+
+
+def _tried(settings):
+    """Return dict column -> values, of all columns in which the settings differ but for the seed."""
+    columns = dict.fromkeys(column for setting in settings for column in setting if column != "seed")
+    values = {column: list(dict.fromkeys(str(s[column]) for s in settings if column in s)) for column in columns}
+    return {column: found for column, found in values.items() if 1 < len(found) <= 12}
+
+
+def _rows(wanted, done):
+    return [setting | row for setting in wanted if key(setting) in done for row in done[key(setting)]["rows"]]
+
+
+def _keep(folder, setting, rows, seconds):
+    one = {"setting": setting, "rows": rows, "seconds": seconds}
+    _common.write_text(folder / RUNS / f"{key(setting)}.json", json.dumps(one))
+    return one
+
+
+class _Progress:
+    """Print a line a run, with the time left for those that are known."""
+
+    def __init__(self, claim, missing, jobs, say):
+        self._cost, self._say, self._began = claim.cost, say, time.perf_counter()
+        self._number, self._count, self._done = 0, len(missing), 0.0
+        self._all = sum(map(claim.cost, missing))
+        say(f"{self._count} runs to go, {1 if claim.alone else min(jobs, self._count)} at a time")
+
+    def finished(self, setting, seconds):
+        self._number += 1
+        self._done += self._cost(setting)
+        left = (time.perf_counter() - self._began) * (self._all / self._done - 1)
+        told = " ".join(f"{name}={value}" for name, value in setting.items())
+        self._say(f"{self._number}/{self._count} {told}: {seconds:.0f} s; about {_duration(left)} left")
+
+
+def _duration(seconds):
+    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.0f} min"
+
+
+class _workers:
+    """Give a function `(name, settings) -> (setting, rows, seconds) as they are finished`."""
+
+    def __init__(self, jobs):
+        self._pool = None
+        if jobs > 1:
+            # Started anew, not forked: TensorFlow's threads do not survive a fork. Each has one thread, since two small
+            # networks side by side learn faster than one on two threads.
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                jobs, multiprocessing.get_context("spawn"), initializer=_begin
+            )
+
+    def __enter__(self):
+        return self._measure
+
+    def __exit__(self, *error):
+        if self._pool is not None:
+            self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
+
+    def _measure(self, name, settings):
+        if self._pool is None:
+            yield from (_measured(name, setting) for setting in settings)
+            return
+        waiting = [self._pool.submit(_measured, name, setting) for setting in settings]
+        try:
+            for future in concurrent.futures.as_completed(waiting):
+                yield future.result()
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise RuntimeError(
+                "A measuring process was killed, perhaps for want of memory: the same command goes on (--jobs 1 needs less)."
+            ) from error
+
+
+def _begin():
+    tf = _common.import_tensorflow()
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _measured(name, setting):
+    import keras
+
+    keras.utils.set_random_seed(setting.get("seed", 0))
+    began = time.perf_counter()
+    rows = _claims.find(name).measure(dict(setting))
+    return setting, [_plain(row) for row in rows], time.perf_counter() - began
+
+
+def _plain(row):
+    # numpy's numbers are none of JSON's.
+    return {name: value.item() if hasattr(value, "item") else value for name, value in row.items()}

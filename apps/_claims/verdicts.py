@@ -1,0 +1,81 @@
+"""When a claim is confirmed: differences paired by seed, with an interval."""
+
+import dataclasses
+
+import numpy as np
+
+CONFIRMED, NOT_CONFIRMED, UNDECIDED = VERDICTS = ("confirmed", "not confirmed", "not decidable here")
+FEWEST = 3  # seeds; fewer prove nothing
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """The mean of some differences, one a seed.
+
+    Args:
+        mean: their mean.
+        low, high: 95 % interval of the mean: on each side the wider one of the bootstrap's (percentile, over seeds) and
+            Student's. Of three values a bootstrap knows no more than their range, so alone it would promise too much.
+        values: the differences.
+    """
+
+    mean: float
+    low: float
+    high: float
+    values: tuple[float, ...]
+
+    @property
+    def agreeing(self):
+        """The number of seeds whose difference has the sign of the mean."""
+        return sum(np.sign(value) == np.sign(self.mean) for value in self.values)
+
+    def text(self, unit="", digits=3, scale=1.0):
+        """Return it as text, such as `+0.021 (95 % 0.010 to 0.032, 5 of 5 seeds)`."""
+        mean, low, high = (f"{scale * number:+.{digits}f}" for number in (self.mean, self.low, self.high))
+        return f"{mean}{unit} (95 %: {low} to {high}; {self.agreeing} of {len(self.values)} seeds)"
+
+
+def paired(ones, others):
+    """Return the `Interval` of `ones - others`, dicts seed -> number; only seeds that are in both count."""
+    seeds = sorted(ones.keys() & others.keys())
+    return interval([ones[seed] - others[seed] for seed in seeds])
+
+
+def interval(values):
+    """Return the `Interval` of the mean of these numbers; from -inf to inf where one is no proof.
+
+    Example:
+        >>> interval([1.0, 1.0, 1.0]).low
+        1.0
+    """
+    from scipy import stats
+
+    values = tuple(float(value) for value in values)
+    if len(values) < 2:
+        mean = values[0] if values else float("nan")
+        return Interval(mean, -np.inf, np.inf, values)
+    mean = float(np.mean(values))
+    if max(values) == min(values):
+        return Interval(mean, mean, mean, values)
+    made = stats.bootstrap((np.asarray(values),), np.mean, n_resamples=9999, method="percentile", rng=0)
+    low, high = made.confidence_interval
+    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
+    return Interval(mean, float(min(low, mean - half)), float(max(high, mean + half)), values)
+
+
+def above(found, least=0.0):
+    """Judge the claim that a difference is above `least`: confirmed where the whole interval is, not confirmed where it
+    is below, not decidable where `least` lies within, or where the seeds are too few.
+
+    Example:
+        >>> above(interval([1.0, 1.1, 0.9])), above(interval([1.0, -1.0, 0.5])), above(interval([1.0, 1.1]))
+        ('confirmed', 'not decidable here', 'not decidable here')
+    """
+    if len(found.values) < FEWEST:
+        return UNDECIDED
+    return CONFIRMED if found.low > least else NOT_CONFIRMED if found.high <= least else UNDECIDED
+
+
+def exactly(holds):
+    """Judge what is counted or true by construction."""
+    return CONFIRMED if holds else NOT_CONFIRMED
