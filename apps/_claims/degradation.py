@@ -2,8 +2,6 @@
 
 import dataclasses
 
-import numpy as np
-
 from _claims import rates
 from _claims.claim import Claim, Finding
 from _claims.verdicts import above, paired
@@ -41,13 +39,7 @@ def _settings(options, rows):
 
 
 def _measure(setting):
-    from _claims import pictures, training
-
-    data = pictures.pictures(setting["data"], setting["size"])
-    model = training.fresh(spec(setting["kind"], setting["depth"]), data, setting["seed"])
-    paper = setting["recipe"] == "paper"
-    schedule = training.Paper() if paper else training.Cosine(setting["rate"], setting["epochs"])
-    return training.learn(model, data, schedule, setting["seed"])
+    return rates.learned(spec(setting["kind"], setting["depth"]), setting)
 
 
 def _findings(options, rows):
@@ -56,18 +48,16 @@ def _findings(options, rows):
         return paired(*ends)
 
     def both(column):
+        wheres = [{"kind": kind, "depth": depth} for kind in KINDS for depth in (20, 56)]
         return ", ".join(
-            f"{kind} {depth} {np.mean(list(rates.compared(rows, column, kind=kind, depth=depth).values())):.4f}"
-            for kind in KINDS
-            for depth in (20, 56)
+            f"{where['kind']} {where['depth']} {rates.mean(rows, column, **where):.4f}" for where in wheres
         )
 
     plain, residual = deeper("plain", "train_loss"), deeper("residual", "train_loss")
     gap = paired(dict(enumerate(plain.values)), dict(enumerate(residual.values)))
-    error, shallow = deeper("residual", "train_error"), deeper("plain", "test_error")
-    not_worse = dataclasses.replace(
-        error, mean=-error.mean, low=-error.high, high=-error.low, values=tuple(-v for v in error.values)
-    )
+    shallow = deeper("plain", "test_error")
+    errors = {depth: rates.compared(rows, "train_error", kind="residual", depth=depth) for depth in (20, 56)}
+    saved = paired(errors[20], errors[56])
     return [
         Finding(
             claim="A plain network of 56 layers ends above one of 20 on its own training images.",
@@ -81,8 +71,8 @@ def _findings(options, rows):
         ),
         Finding(
             claim="A residual network of 56 layers makes at most 1 point more errors on its training images than one of 20.",
-            verdict=above(not_worse, -0.01),
-            numbers=f"Training error, 56 less 20 layers: {error.text(' points', 2, 100)}.",
+            verdict=above(saved, -0.01),
+            numbers=f"Training error, 20 less 56 layers: {saved.text(' points', 2, 100)}.",
         ),
         Finding(
             claim="A plain network of 56 layers makes more errors than one of 20 on images it has not seen.",
@@ -97,29 +87,14 @@ def _draw(options, rows, path):
 
     made = figures.figure(1100, 420, layout="constrained")
     left, middle, right = made.subplots(1, 3)
-    learned = [row for row in rows if row["seed"] != rates.TUNING_SEED]
+    middle.sharey(left)
     for axis, kind in ((left, "plain"), (middle, "residual")):
         for depth, style in ((20, "--"), (56, "-")):
-            losses = {}
-            for row in learned:
-                if (row["kind"], row["depth"]) == (kind, depth):
-                    losses.setdefault(row["seed"], []).append(row["loss"])
-            for seed, curve in losses.items():
-                label = f"{depth} layers" if seed == 0 else None
-                axis.plot(range(1, len(curve) + 1), curve, style, color=COLOURS[kind], alpha=0.6, label=label)
+            rates.curves(axis, rows, style, COLOURS[kind], f"{depth} layers", kind=kind, depth=depth)
         axis.set(title=kind, xlabel="epoch", yscale="log", ylabel="training loss" if axis is left else None)
         axis.legend(frameon=False)
-    middle.sharey(left)
-    for kind in KINDS:
-        depths = sorted({row["depth"] for row in learned})
-        ends = [list(rates.compared(rows, "train_loss", kind=kind, depth=depth).values()) for depth in depths]
-        right.plot(depths, [np.mean(each) for each in ends], "o-", color=COLOURS[kind], label=kind)
-        for depth, each in zip(depths, ends):
-            right.plot([depth] * len(each), each, ".", color=COLOURS[kind], alpha=0.5)
-    right.set(
-        title="at the end, in inference", xlabel="layers", xticks=depths, yscale="log", ylabel="loss on training images"
-    )
-    right.legend(frameon=False)
+    rates.by_column(right, rows, "depth", "train_loss", "kind", COLOURS)
+    right.set(title="at the end, in inference", xlabel="layers", yscale="log", ylabel="loss on training images")
     for axis in (left, middle, right):
         axis.spines[["top", "right"]].set_visible(False)
     figures.save(made, path)

@@ -1,4 +1,6 @@
-"""Each network at its own best rate: the first phase of every comparison of networks that are trained from scratch."""
+"""Networks trained from scratch and compared, each at its own best rate: settings, measurement, columns and curves."""
+
+import numpy as np
 
 TUNING_SEED = 1000  # of none of the runs that are compared afterwards
 
@@ -50,3 +52,47 @@ def compared(rows, column, **where):
         for row in rows
         if row["seed"] != TUNING_SEED and column in row and all(row.get(name) == value for name, value in where.items())
     }
+
+
+def mean(rows, column, **where):
+    """Return the mean over the seeds that are compared, see `compared`."""
+    return float(np.mean(list(compared(rows, column, **where).values())))
+
+
+def learned(spec, setting):
+    """Train the network of a row as a setting says; return its rows, see `training.learn`.
+
+    Args:
+        spec: a row of kresnets.
+        setting: with `data`, `size`, `epochs`, `rate` and `seed`; where `recipe` is `"paper"`, by the paper's schedule.
+    """
+    from _claims import pictures, training
+
+    data = pictures.pictures(setting["data"], setting["size"])
+    model = training.fresh(spec, data, setting["seed"])
+    paper = setting.get("recipe") == "paper"
+    schedule = training.Paper() if paper else training.Cosine(setting["rate"], setting["epochs"])
+    return training.learn(model, data, schedule, setting["seed"])
+
+
+def curves(axis, rows, style, colour, label, **where):
+    """Draw the training loss over the epochs, a line a seed."""
+    losses = {}
+    for row in rows:
+        if row["seed"] != TUNING_SEED and all(row.get(name) == value for name, value in where.items()):
+            losses.setdefault(row["seed"], []).append(row["loss"])
+    for number, curve in enumerate(losses.values()):
+        shown = None if number else label
+        axis.plot(range(1, len(curve) + 1), curve, style, color=colour, alpha=0.6, label=shown)
+
+
+def by_column(axis, rows, x, y, kind, colours):
+    """Draw the end of the training by a column of numbers: a line through the means a kind, a dot a seed."""
+    places = sorted({row[x] for row in rows})
+    for name, colour in colours.items():
+        ends = [list(compared(rows, y, **{x: place, kind: name}).values()) for place in places]
+        axis.plot(places, [np.mean(each) for each in ends], "-", color=colour, label=name)
+        for place, each in zip(places, ends):
+            axis.plot([place] * len(each), each, "o", color=colour, alpha=0.5)
+    axis.set_xticks(places)
+    axis.legend(frameon=False)

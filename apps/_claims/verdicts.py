@@ -31,6 +31,8 @@ class Interval:
 
     def text(self, unit="", digits=3, scale=1.0):
         """Return it as text, such as `+0.021 (95 % 0.010 to 0.032, 5 of 5 seeds)`."""
+        if len(self.values) < 2:
+            return f"{scale * self.mean:+.{digits}f}{unit} (one seed: no interval)"
         mean, low, high = (f"{scale * number:+.{digits}f}" for number in (self.mean, self.low, self.high))
         return f"{mean}{unit} (95 %: {low} to {high}; {self.agreeing} of {len(self.values)} seeds)"
 
