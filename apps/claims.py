@@ -15,10 +15,17 @@ import _claims
 def main(argv=None):
     options = _parser().parse_args(argv)
     names = _chosen(options.names)
+    if options.publish is not None and options.quick:
+        raise ValueError("--publish is for what --quick does not measure: leave one of them out.")
     if options.names == ["list"]:
         for name in names:
             print(f"{name:20} {_claims.find(name).title}")
         return 0
+    for name in names:
+        allowed = _claims.find(name).data
+        if options.data is not None and options.data not in allowed:
+            told = f"must be one of {', '.join(allowed)}" if allowed else "cannot be chosen"
+            raise ValueError(f"{name}: --data {told}. Received: {options.data!r}")
     _common.import_tensorflow()
     from _claims import runner
     from _claims.claim import Options
@@ -30,6 +37,8 @@ def main(argv=None):
         for found in runner.run(name, asked, folder, options.jobs, lambda line: print(f"  {line}", flush=True)):
             print(f"  {found.verdict}: {found.claim} {found.numbers}")
         print(f"  {folder / runner.TEXT}, {folder / runner.PICTURE}, {folder / runner.TABLE}")
+    if options.publish is not None:
+        runner.publish(names, options.out, options.publish)
     return 0
 
 
@@ -49,6 +58,9 @@ def _parser():
     )
     parser.add_argument(
         "--out", metavar="FOLDER", type=pathlib.Path, default=pathlib.Path("runs/claims"), help="default runs/claims"
+    )
+    parser.add_argument(
+        "--publish", metavar="FOLDER", type=pathlib.Path, help="also write claims.md and the pictures there"
     )
     return parser
 

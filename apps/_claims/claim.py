@@ -65,3 +65,4 @@ class Claim:
     cost: Callable = lambda setting: 1.0
     alone: bool = False
     notes: tuple[str, ...] = ()
+    data: tuple[str, ...] = ("digits", "patches", "cifar10")

@@ -16,6 +16,18 @@ from _claims.verdicts import VERDICTS
 
 PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
 
+_HEAD = """# Claims about residual networks and transfer, put to the test
+
+Each claim is one command, which measures, draws the picture and writes the paragraph below it:
+`python apps/claims.py NAME`, or `all`, or `list`; `--quick` shows in minutes that it works. What is found is reported
+as it falls. *Confirmed*: the whole 95 % interval of the difference, paired by seed, lies on the claim's side (on each
+side the wider of the bootstrap's and Student's), from at least three seeds. *Not confirmed*: it lies on the other side.
+*Not decidable here*: neither, or fewer seeds. What is counted or true by construction needs no interval. A claim with
+many findings will hold one or the other that is chance: one in forty at this interval.
+
+Small networks on small images on two cores: that something was found here says that it is so here.
+"""
+
 
 def run(name, options, folder, jobs, say=print):
     """Measure a claim and write `results.csv`, `picture.png` and `text.md` into its folder.
@@ -52,6 +64,25 @@ def run(name, options, folder, jobs, say=print):
         seconds = sum(done[key(setting)]["seconds"] for setting in wanted)
         _common.write_text(folder / TEXT, to_text(name, claim, options, findings, wanted, seconds))
     return findings
+
+
+def publish(names, out, docs):
+    """Write `docs/claims.md` of the finished claims, and their pictures beside it in `claims/`.
+
+    Args:
+        names: of claims that have run.
+        out: folder that holds a folder of each.
+        docs: folder to write into.
+    """
+    from kresnets.report import figures
+
+    texts = []
+    for name in names:
+        text = (out / name / TEXT).read_text(encoding="utf-8").replace("# ", "## ", 1).rstrip()
+        heading, _, rest = text.partition("\n")
+        texts.append(f"{heading}\n\n![{name}](claims/{name}.png)\n{rest}\n")
+        figures.write(docs / "claims" / f"{name}.png", (out / name / PICTURE).read_bytes())
+    _common.write_text(docs / "claims.md", _HEAD + "\n" + "\n".join(texts))
 
 
 def key(setting):
