@@ -6,13 +6,17 @@ from kresnets.features import has_graph
 from kresnets.recompute import Recomputing
 
 
-def copied(model, copy_layer):
+def copied(model, copy_layer, call_layer=None, keep_class=False):
     """Copy the graph of a model and of the models nested in it, without their weights.
 
     Args:
         model: a Functional or Sequential Keras model that has been built.
         copy_layer: function that is given each layer (or operation), and each nested model without a graph, and returns
             what stands in its place.
+        call_layer: function that is given what `copy_layer` returned and the arguments of its call, and returns the
+            outputs; it may add layers behind. Not asked within a Sequential model. Defaults to None: the call alone.
+        keep_class: whether a model of a class of its own (`Recomputing`, a user's) is copied as one of this class, and
+            not as a Functional model. Defaults to False.
 
     Returns:
         A new, uncompiled model of the same name.
@@ -24,16 +28,49 @@ def copied(model, copy_layer):
         >>> double.output_shape
         (None, 6)
     """
-    # clone_model would compile the copy too, with what may be known here alone, and make it recompute.
-    if model.compiled or isinstance(model, Recomputing):
-        ends = (ends[0] if len(ends) == 1 else ends for ends in (model.inputs, model.outputs))
-        model = keras.Model(*ends, name=model.name)
 
     def copy_one(layer):
         nested = isinstance(layer, keras.Model) and has_graph(layer)
-        return copied(layer, copy_layer) if nested else copy_layer(layer)
+        return copied(layer, copy_layer, call_layer, keep_class) if nested else copy_layer(layer)
 
-    return keras.models.clone_model(model, clone_function=copy_one)
+    # clone_model would compile the copy too, with what may be known here alone, and make it recompute.
+    if isinstance(model, keras.Sequential):
+        return keras.Sequential([_input_like(model.inputs[0]), *map(copy_one, model.layers)], name=model.name)
+    bare = model
+    if model.compiled or isinstance(model, Recomputing):
+        bare = keras.Model(model.input, model.output, name=model.name)
+    inputs = keras.tree.map_structure(_input_like, bare.input)
+    copy = keras.models.clone_model(bare, inputs, clone_function=copy_one, call_function=call_layer)
+    if not keep_class or type(copy) is type(model):
+        return copy
+    try:
+        return type(model)(copy.input, copy.output, name=model.name)
+    except TypeError:  # a class with arguments of its own
+        raise ValueError(
+            f"{model.name!r} is a {type(model).__name__}, which cannot be made again from inputs and outputs: give "
+            "`keras.Model(model.input, model.output)`."
+        ) from None
+
+
+def _input_like(tensor):
+    # clone_model names an input layer after its tensor, which has another name where the user gave none.
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
+
+
+def remade(layer, **changes):
+    """Make a layer (or operation) again from its config, with some of it changed; without its weights.
+
+    Raises:
+        ValueError: where that fails.
+    """
+    try:
+        return type(layer).from_config(layer.get_config() | changes)
+    except Exception as error:  # a user's own layer may raise anything
+        raise ValueError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made again from its config "
+            f"({' '.join(str(error).split())[:200] or type(error).__name__}): give it a `get_config` that tells all "
+            "arguments of its `__init__`."
+        ) from error
 
 
 def graphs(model):

@@ -4,6 +4,7 @@ import keras
 
 from kresnets.copying import copied
 from kresnets.features import has_graph
+from kresnets.transfer.freezing import copy_flags
 
 
 def as_plain_keras(model):
@@ -33,7 +34,7 @@ def as_plain_keras(model):
         )
     copy = copied(model, _plain)
     copy.set_weights(model.get_weights())
-    _set_flags(model, copy)
+    copy_flags(model, copy)
     return copy
 
 
@@ -56,13 +57,3 @@ def _in_keras(config):
         config |= {"module": "keras.layers", "registered_name": None}
         config["config"].pop("preprocessing", None)
     return config
-
-
-def _set_flags(model, copy):
-    # The outside first: setting a model sets what it holds.
-    copy.trainable = model.trainable
-    for mine, its in zip(model.layers, copy.layers, strict=True):
-        if isinstance(mine, keras.Model):
-            _set_flags(mine, its)
-        else:
-            its.trainable = mine.trainable

@@ -1,6 +1,6 @@
 """Layers made again from their configs, and whole models of them."""
 
-from kresnets.copying import copied
+from kresnets.copying import copied, remade
 
 _LIBRARIES = ("keras", "kresnets")
 
@@ -45,14 +45,8 @@ def twin(layer, **changes):
 
     Nothing is drawn, which would move the random numbers of what the user builds next: a library's layer starts at 0.
     """
-    try:
-        config = layer.get_config() | changes
-        if is_of_a_library(layer):
-            config |= {key: "zeros" for key in config if key.endswith("_initializer") and config[key] is not None}
-        return type(layer).from_config(config)
-    except Exception as error:  # a user's own layer may raise anything
-        raise ValueError(
-            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made again from its config "
-            f"({' '.join(str(error).split())[:200] or type(error).__name__}): give it a `get_config` that tells all "
-            "arguments of its `__init__`."
-        ) from error
+    zeros = {}
+    if is_of_a_library(layer):
+        config = layer.get_config()
+        zeros = {key: "zeros" for key in config if key.endswith("_initializer") and config[key] is not None}
+    return remade(layer, **changes | zeros)

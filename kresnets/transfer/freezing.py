@@ -2,6 +2,7 @@
 
 import keras
 
+from kresnets.features import has_graph
 from kresnets.groups import layout
 
 BATCHNORM = ("frozen", "train")
@@ -60,9 +61,17 @@ def set_trainable(model, where, learns, batchnorm):
 
 
 def copy_flags(source, target):
-    """Give every layer below `target`, a clone, the `trainable` flag of its like below `source`."""
-    for one, other in zip(with_inner(source), with_inner(target), strict=True):  # the outer ones first
-        other.trainable = one.trainable
+    """Give `target`, a copy that may have more layers, and every layer below it the `trainable` flag of its like below
+    `source`; those of a model are alike by name."""
+    # The outer ones first: setting a model sets what it holds.
+    if isinstance(source, keras.Model) and has_graph(source):
+        target.trainable = source.trainable
+        for layer in source.layers:
+            if not isinstance(layer, keras.layers.InputLayer):  # Keras names a clone's otherwise
+                copy_flags(layer, target.get_layer(layer.name))
+    else:
+        for one, other in zip(with_inner(source), with_inner(target), strict=True):
+            other.trainable = one.trainable
 
 
 def _containers(model):
