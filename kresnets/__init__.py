@@ -11,6 +11,7 @@ from kresnets.build import build as build
 from kresnets.callbacks import LayerwiseLearningRate as LayerwiseLearningRate
 from kresnets.callbacks import Plateau as Plateau
 from kresnets.callbacks import StagedUnfreezing as StagedUnfreezing
+from kresnets.deepen import deepen as deepen
 from kresnets.features import features as features
 from kresnets.groups import groups as groups
 from kresnets.plain import as_plain_keras as as_plain_keras

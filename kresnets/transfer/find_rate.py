@@ -118,7 +118,7 @@ def find_learning_rate(
     """
     _check_numbers(start, end, steps, smoothing, stop)
     preprocessing = None if preprocess is None else resolve(model, None if preprocess is True else preprocess)
-    with _same_random_state(), _scope(model):
+    with _same_random_state(), surgery.scope(model):
         copy = _copy(model, optimizer, loss, start)
         if ratios is not None:
             _scale(copy, ratios, groups)
@@ -172,11 +172,6 @@ def _same_random_state():
     finally:
         random.setstate(python)
         np.random.set_state(numpy)
-
-
-def _scope(model):
-    strategy = getattr(model, "distribute_strategy", None)
-    return strategy.scope() if strategy else contextlib.nullcontext()
 
 
 def _copy(model, optimizer, loss, rate):

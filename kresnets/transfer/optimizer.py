@@ -62,9 +62,8 @@ def rebuild(model):
     if optimizer.built and [id(v) for v in core(optimizer)._trainable_variables] == [id(v) for v in variables]:
         return False
     before = _snapshot(optimizer)
-    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's trainer: new variables belong to its devices
     try:
-        with strategy.scope() if strategy else contextlib.nullcontext():
+        with scope(model):
             _forget_build(optimizer)
             optimizer.build(variables)
             if before["built"]:
@@ -73,6 +72,48 @@ def rebuild(model):
         _restore(optimizer, before)
         raise
     return True
+
+
+def scope(model):
+    """Return the context in which new variables belong to the devices of a model."""
+    strategy = getattr(model, "distribute_strategy", None)  # TensorFlow's trainer has one
+    return strategy.scope() if strategy else contextlib.nullcontext()
+
+
+def compile_alike(source, target, origin):
+    """Compile a model as another one is compiled, its optimizer with the state of that one's where variables are alike.
+
+    Loss functions are the same objects; the optimizer and the metrics are made again.
+
+    Args:
+        source: a compiled Keras model.
+        target: the model to compile, which has all of the source's variables and more.
+        origin: function from a variable of the target to its like in the source, or to None for a new one, which
+            starts with empty slots.
+
+    Raises:
+        ValueError: for an optimizer or a metric that cannot be made again.
+    """
+    check_supported(source.optimizer)
+    told = dict(source._compile_config.config)  # as the user gave it: `get_compile_config` knows no lambda
+    again = {name: keras.tree.map_structure(_again, told[name]) for name in ("metrics", "weighted_metrics")}
+    # The source's loss is scaled already where it should be.
+    target.compile(**told | again | {"optimizer": twin(source.optimizer), "auto_scale_loss": False})
+    target.optimizer.build(target.trainable_variables)
+    if source.optimizer.built:
+        _carry(_snapshot(source.optimizer), target.optimizer, origin)
+
+
+def _again(metric):
+    if not isinstance(metric, keras.metrics.Metric):
+        return metric
+    try:
+        return type(metric).from_config(metric.get_config())
+    except Exception as error:  # a user's own may raise anything
+        raise ValueError(
+            f"The metric {metric.name!r} ({type(metric).__name__}) cannot be made again from its config: give it a "
+            "`get_config` that tells all arguments of its `__init__`, or do this before you compile the model."
+        ) from error
 
 
 def _snapshot(optimizer):
@@ -107,10 +148,11 @@ def _forget_build(optimizer):
     optimizer.built = False
 
 
-def _carry(before, optimizer):
-    """Give the newly built optimizer the state that `before`, its snapshot, had of the same variables."""
+def _carry(before, optimizer, origin=lambda variable: variable):
+    """Give the newly built optimizer the state that `before`, a snapshot, had of the same variables, or of their
+    `origin`s."""
     known = {optimizer._var_key(v): index for index, v in enumerate(before["_trainable_variables"])}
-    position = [known.get(optimizer._var_key(v)) for v in optimizer._trainable_variables]
+    position = [known.get(optimizer._var_key(origin(v))) for v in optimizer._trainable_variables]
     carried = set()
     for name, value in list(vars(optimizer).items()):
         if isinstance(value, keras.Variable):
@@ -118,7 +160,7 @@ def _carry(before, optimizer):
             if before.get(name) is not value and isinstance(before.get(name), keras.Variable):
                 _copy(before[name], value)
         elif isinstance(value, keras.optimizers.Optimizer):
-            _carry(before[name], value)
+            _carry(before[name], value, origin)
             carried.update(id(v) for v in value.variables)
     for name, slots in _slots(optimizer):
         for slot, index, variable in zip(slots, position, optimizer._trainable_variables, strict=True):
@@ -265,13 +307,13 @@ def ratio_of(optimizer, variable, step=None):
     return ratio if ramp is None or step is None else ratio * float(keras.ops.convert_to_numpy(ramp(step)))
 
 
-def twin(optimizer, rate):
-    """Return an optimizer like another one, not built, at a constant learning rate."""
+def twin(optimizer, rate=None):
+    """Return an optimizer like another one, not built, at a constant learning rate; None for its own, or its schedule."""
     config = optimizer.get_config()
     if core(optimizer) is not optimizer:
         inner = twin(optimizer.inner_optimizer, rate)
         return type(optimizer)(inner, **{key: value for key, value in config.items() if key != "inner_optimizer"})
-    made = type(optimizer).from_config({**config, "learning_rate": rate})
+    made = type(optimizer).from_config(config if rate is None else {**config, "learning_rate": rate})
     for name in ("_exclude_from_weight_decay_pattern",):  # told by exclude_from_weight_decay, no part of the config
         if name in vars(optimizer):
             _set(made, **{name: vars(optimizer)[name]})
