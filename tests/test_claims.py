@@ -164,9 +164,7 @@ def test_a_verdict_needs_three_seeds_and_the_whole_interval(values, least, verdi
 
 def test_chance_alone_is_rarely_confirmed():
     random = np.random.default_rng(0)
-    confirmed = [
-        verdicts.above(verdicts.interval(random.normal(size=5))) == verdicts.CONFIRMED for _ in range(60)
-    ]
+    confirmed = [verdicts.above(verdicts.interval(random.normal(size=5))) == verdicts.CONFIRMED for _ in range(60)]
     assert np.mean(confirmed) < 0.09
 
 
@@ -262,3 +260,16 @@ def test_preactivation(tmp_path):
 
     built = [kresnets.build(row, classes=10) for row in (spec("v2", 110), kresnets.SPECS["CifarResNet110V2"])]
     assert [layer.name for layer in built[0].layers] == [layer.name for layer in built[1].layers]
+
+
+@pytest.mark.slow
+def test_identity(tmp_path):
+    rows, findings = quick("identity", tmp_path / "i")
+    assert [found.verdict for found in findings[:2]] == [verdicts.CONFIRMED] * 2
+    assert findings[3].verdict == verdicts.CONFIRMED  # a plain network forgets all
+    # Equal computing: no way spends more than the deepest network's epochs.
+    assert all(float(row["compute"]) <= 1 + 1e-9 for row in rows if row["part"] == "train")
+    starts = [row for row in rows if row["part"] == "start"]
+    assert {row["zero_gamma"] for row in starts} == {"True", "False"}
+    # With zero-gamma the last norm's gamma and beta get a gradient, so no block is without one.
+    assert all(float(row["gradient"]) > 0 for row in starts)

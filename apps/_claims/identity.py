@@ -55,7 +55,7 @@ def _start(setting):
         names = [layer.name.removesuffix("_add") for layer in model.layers if layer.name.endswith("_add")]
         sums = keras.Model(model.inputs, [model.get_layer(f"{name}_add").input for name in names] + [model.output])
         with tf.GradientTape() as tape:
-            *ends, scores = sums(images, training=True)
+            *ends, scores = sums([images], training=True)
             value = loss(labels, scores)
         gradients = dict(
             zip((v.path for v in model.trainable_variables), tape.gradient(value, model.trainable_weights))

@@ -152,7 +152,8 @@ def _carry(before, optimizer, origin=lambda variable: variable):
     """Give the newly built optimizer the state that `before`, a snapshot, had of the same variables, or of their
     `origin`s."""
     known = {optimizer._var_key(v): index for index, v in enumerate(before["_trainable_variables"])}
-    position = [known.get(optimizer._var_key(origin(v))) for v in optimizer._trainable_variables]
+    origins = [origin(variable) for variable in optimizer._trainable_variables]
+    position = [None if one is None else known.get(optimizer._var_key(one)) for one in origins]
     carried = set()
     for name, value in list(vars(optimizer).items()):
         if isinstance(value, keras.Variable):
