@@ -32,7 +32,7 @@ def main(argv=None):
 
     asked = Options(quick=options.quick, seeds=options.seeds, data=options.data, recipe=options.recipe)
     for name in names:
-        folder = options.out / (f"{name}-quick" if options.quick else name)
+        folder = options.out / runner.folder_name(name, asked)
         print(f"{name}: {_claims.find(name).title}")
         for found in runner.run(name, asked, folder, options.jobs, lambda line: print(f"  {line}", flush=True)):
             print(f"  {found.verdict}: {found.claim} {found.numbers}")

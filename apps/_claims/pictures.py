@@ -1,4 +1,4 @@
-"""Small images to learn from: real photographs at hand, or CIFAR-10 where the network allows."""
+"""Small images to learn from: real photographs at hand, or CIFAR-10."""
 
 import dataclasses
 import functools
@@ -33,7 +33,7 @@ def pictures(name, size=32, limit=None):
 
     Args:
         name: `"digits"`, scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged; `"patches"`, pieces of the
-            ELPV photographs, told by the type of the cell; `"cifar10"`, through TFDS.
+            ELPV photographs, told by the type of the cell; `"cifar10"`.
         size: pixels a side. Defaults to 32.
         limit: images of the training part at most. Defaults to None for all.
 
@@ -95,21 +95,17 @@ def _patches(size):
 
 
 def _cifar10(size):
-    import tensorflow_datasets as tfds
+    from _claims.cifar10 import cifar10
 
-    from kresnets.data.tfds_source import prepare
-
+    images, labels, test, test_labels = cifar10()
     if size != 32:
-        raise ValueError(f"CIFAR-10 has 32 pixels a side. Received: size={size}")
-    try:
-        builder = prepare("cifar10")
-    except Exception as error:  # TFDS raises whatever its downloader does
-        raise ValueError(f"CIFAR-10 cannot be had through TFDS ({error}); leave --data out.") from error
-    parts = []
-    for part in ("train", "test"):
-        read = tfds.as_numpy(builder.as_dataset(split=part, batch_size=-1, as_supervised=True))
-        parts += [read[0].astype("float32") / 255, read[1]]
-    return *parts, "CIFAR-10"
+        if 32 % size:
+            raise ValueError(f"CIFAR-10 has 32 pixels a side, which can be halved. Received: size={size}")
+        step = 32 // size
+        images, test = (
+            part.reshape(-1, size, step, size, step, 3).mean((2, 4)).astype("float32") for part in (images, test)
+        )
+    return images / np.float32(255), labels, test / np.float32(255), test_labels, "CIFAR-10"
 
 
 def _resized(images, size):

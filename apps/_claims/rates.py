@@ -68,7 +68,7 @@ def learned(spec, setting):
     """
     from _claims import pictures, training
 
-    data = pictures.pictures(setting["data"], setting["size"])
+    data = pictures.pictures(setting["data"], setting["size"], setting.get("limit"))
     model = training.fresh(spec, data, setting["seed"])
     paper = setting.get("recipe") == "paper"
     schedule = training.Paper() if paper else training.Cosine(setting["rate"], setting["epochs"])

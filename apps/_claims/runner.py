@@ -66,18 +66,30 @@ def run(name, options, folder, jobs, say=print):
     return findings
 
 
+def folder_name(name, options):
+    """Return the name of the folder of a claim, another one for other data and for --quick."""
+    parts = [name, options.data, "paper" if options.recipe == "paper" else None, "quick" if options.quick else None]
+    return "-".join(part for part in parts if part)
+
+
 def publish(names, out, docs):
     """Write `docs/claims.md` of the finished claims, and their pictures beside it in `claims/`.
 
     Args:
         names: of claims that have run.
-        out: folder that holds a folder of each.
+        out: folder that holds a folder of each, those of other data too.
         docs: folder to write into.
     """
     from kresnets.report import figures
 
     texts = []
-    for name in names:
+    found = [
+        path.parent.name
+        for name in names
+        for path in sorted(out.glob(f"{name}*/{TEXT}"))
+        if not path.parent.name.endswith("-quick")
+    ]
+    for name in found:
         text = (out / name / TEXT).read_text(encoding="utf-8").replace("# ", "## ", 1).rstrip()
         heading, _, rest = text.partition("\n")
         texts.append(f"{heading}\n\n![{name}](claims/{name}.png)\n{rest}\n")
@@ -131,6 +143,7 @@ def to_text(name, claim, options, findings, settings, seconds):
         lines.append("This was `--quick`: it shows that the command works, and too little to judge by.")
     again = f"python apps/claims.py {name}" + " --quick" * options.quick
     again += "".join(f" --{n} {v}" for n, v in (("seeds", options.seeds), ("data", options.data)) if v is not None)
+    again += " --recipe paper" * (options.recipe == "paper")
     lines += ["", f"`{again}`", ""]
     return "\n".join(lines)
 
