@@ -17,12 +17,11 @@ WAYS = {
     "scratch, zero-gamma": "#a16207",
     "shallow": "#64748b",
 }
-RATES = (0.03, 0.1, 0.3)
+RATES = (0.03, 0.1)
 
 
 def _settings(options, rows):
-    data, quick = options.data or "digits", options.quick
-    network = {"data": data, "size": 8 if quick else 16 if data == "digits" else 32}
+    quick, network = options.quick, rates.images(options, size=8)
     depths = "8 14" if quick else "20 32 56"
     seeds = range(options.seeds or (1 if quick else 5))
     starts = [network | {"part": "start", "depth": 14 if quick else 56, "seed": seed} for seed in seeds]
@@ -45,7 +44,7 @@ def _start(setting):
     import kresnets
     from _claims import pictures
 
-    data, rows = pictures.pictures(setting["data"], setting["size"]), []
+    data, rows = pictures.pictures(setting["data"], setting["size"], setting.get("limit")), []
     images, labels = data.train[:256], data.train_labels[:256]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     for zero in (False, True):
@@ -79,7 +78,7 @@ def _plain(setting):
     import kresnets
     from _claims import pictures, training
 
-    data = pictures.pictures(setting["data"], setting["size"])
+    data = pictures.pictures(setting["data"], setting["size"], setting.get("limit"))
     shallow, *_, deep = map(int, setting["depths"].split())
     model = training.fresh(cifar("plain", shallow), data, setting["seed"])
     training.learn(model, data, training.Cosine(setting["rate"], setting["epochs"]), setting["seed"])
@@ -126,7 +125,7 @@ def _train(setting):
     import kresnets
     from _claims import pictures, training
 
-    data = pictures.pictures(setting["data"], setting["size"])
+    data = pictures.pictures(setting["data"], setting["size"], setting.get("limit"))
     depths = [int(depth) for depth in setting["depths"].split()]
     grown, way, epochs = setting["way"] == "grown", setting["way"], setting["epochs"]
     spec = cifar("residual", depths[0] if way in ("grown", "shallow") else depths[-1])

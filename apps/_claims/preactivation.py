@@ -8,7 +8,7 @@ from _claims.degradation import spec as cifar
 from _claims.verdicts import above, paired
 
 KINDS = {"v1": "#c2410c", "v2": "#1d4ed8"}
-RATES = (0.03, 0.1, 0.3)
+RATES = (0.03, 0.1)
 
 
 def spec(kind, depth):
@@ -24,9 +24,8 @@ def spec(kind, depth):
 
 
 def _settings(options, rows):
-    data = options.data or "digits"
-    depths, epochs = ((8, 20), 3) if options.quick else ((20, 56, 110), 30)
-    network = {"data": data, "size": 8 if data == "digits" else 32, "epochs": epochs}
+    depths, epochs = ((8, 20), 3) if options.quick else ((20, 56, 110), 20)
+    network = rates.images(options, size=8) | {"epochs": epochs}
     networks = [network | {"kind": kind, "depth": depth} for kind in KINDS for depth in depths]
     tried = (0.1,) if options.quick else RATES
     return rates.tuned(networks, tried, options.seeds or (1 if options.quick else 5), rows)

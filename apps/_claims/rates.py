@@ -5,6 +5,17 @@ import numpy as np
 TUNING_SEED = 1000  # of none of the runs that are compared afterwards
 
 
+def images(options, size=16):
+    """Return the part of a setting that says what is learned from: digits unless told otherwise, of others 5,000.
+
+    Args:
+        options: the `Options`; quick takes 8 pixels a side.
+        size: pixels a side. Defaults to 16: a quarter of the computing of 32.
+    """
+    data = options.data or "digits"
+    return {"data": data, "size": 8 if options.quick else size} | ({} if data == "digits" else {"limit": 5000})
+
+
 def tuned(networks, rates, seeds, rows, by="train_loss"):
     """Return the settings that are needed: each network at each rate with one seed, then at its best with all seeds.
 

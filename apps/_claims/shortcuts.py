@@ -19,10 +19,8 @@ def spec(kind, depth):
 
 
 def _settings(options, rows):
-    data = options.data or "digits"
     depth, epochs = (8, 3) if options.quick else (20, 30)
-    size = 8 if options.quick else 16 if data == "digits" else 32
-    networks = [{"data": data, "size": size, "depth": depth, "kind": kind, "epochs": epochs} for kind in KINDS]
+    networks = [rates.images(options) | {"depth": depth, "kind": kind, "epochs": epochs} for kind in KINDS]
     tried = (0.1,) if options.quick else RATES
     return rates.tuned(networks, tried, options.seeds or (1 if options.quick else 5), rows)
 
