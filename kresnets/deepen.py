@@ -84,7 +84,7 @@ def deepen(model, blocks):
             for mine, its in block.layers:
                 its.trainable = mine.trainable
         if model.compiled:
-            surgery.compile_alike(model, copy, lambda variable: origins.get(id(variable)))
+            surgery.compile_alike(model, copy, lambda variable: origins.get(id(variable), variable))
     return copy
 
 
@@ -152,8 +152,8 @@ def _template(graph, name):
     (add,) = [node for node in nodes if node.operation.name == f"{name}_add"] or [None]
     if add is None or not isinstance(add.operation, keras.layers.Add) or len(add.input_tensors) != 2:
         raise ValueError(
-            f"{name} of {graph.name!r} has no shortcut around all of it: only where the block is x + F(x) can F start at "
-            "0 and the block as the identity; without x it would give 0. Deepen a stage that ends with a residual block."
+            f"{name} of {graph.name!r} is no residual block x + F(x): with F at 0 it would give 0, not x, so it cannot "
+            "start as the identity; deepen a stage that ends with a residual block."
         )
     inside = {id(t): node for node in nodes if node.operation.name.startswith(f"{name}_") for t in node.output_tensors}
     # The shortcut is the block's input, or made by layers that are named so; the builders have it first.
@@ -209,8 +209,8 @@ def _activation(name, nodes, add):
         fits = isinstance(out, keras.layers.ReLU) and not out.negative_slope
     if not fits or len(own) > 1:
         raise ValueError(
-            f"{name} goes on after its sum with {out.name!r} ({type(out).__name__}), which in a block of F(x) = 0 would "
-            f"change what it gave before: such a block must end with its sum, or with one of {', '.join(_RECTIFIED)}."
+            f"{name} goes on after its sum with {out.name!r} ({type(out).__name__}), which behind F(x) = 0 would change "
+            f"its own outputs once more: a block to be added must end with its sum, or with {', '.join(_RECTIFIED)}."
         )
     return out
 
@@ -228,8 +228,8 @@ def _zeroed(name, tensor, inside):
         if not scaled and not isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D)):
             break
     raise ValueError(
-        f"The residual branch of {name} ends with {layer.name!r} ({type(layer).__name__}): it can start at 0 only where "
-        "a norm with gamma or a linear Conv2D ends it."
+        f"The residual branch of {name} ends with {layer.name!r} ({type(layer).__name__}): it can start at 0 only "
+        "where a norm with gamma or a linear Conv2D ends it."
     )
 
 
@@ -335,8 +335,8 @@ def _copy_state(mine, its):
     described = [[(variable.name, tuple(variable.shape)) for variable in layer.variables] for layer in (mine, its)]
     if described[0] != described[1]:
         raise ValueError(
-            f"The layer {mine.name!r} ({type(mine).__name__}) has other weights when it is made again from its config: give "
-            "it a `get_config` that tells all arguments of its `__init__`."
+            f"The layer {mine.name!r} ({type(mine).__name__}) has other weights when it is made again from its config: "
+            "give it a `get_config` that tells all arguments of its `__init__`."
         )
     for old, new in zip(mine.variables, its.variables):
         new.assign(np.array(old.numpy()))

@@ -88,8 +88,8 @@ def compile_alike(source, target, origin):
     Args:
         source: a compiled Keras model.
         target: the model to compile, which has all of the source's variables and more.
-        origin: function from a variable of the target to its like in the source, or to None for a new one, which
-            starts with empty slots.
+        origin: function from a variable of the target to its like in the source; a new one, which starts with empty
+            slots, to itself.
 
     Raises:
         ValueError: for an optimizer or a metric that cannot be made again.
