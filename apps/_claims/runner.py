@@ -47,15 +47,17 @@ def run(name, options, folder, jobs, say=print):
     claim = _claims.find(name)
     with _run_folder.alone_in(folder):
         done = read_done(folder)
-        wanted = claim.settings(options, [])
+        wanted, rows = None, []
         with _workers(1 if claim.alone else jobs) as measure:
-            while missing := [setting for setting in wanted if key(setting) not in done]:
-                progress = _Progress(claim, missing, jobs, say)
-                for setting, rows, seconds in measure(name, missing):
-                    progress.finished(setting, seconds)
-                    done[key(setting)] = _keep(folder, setting, rows, seconds)
-                wanted = claim.settings(options, _rows(wanted, done))
-        rows = _rows(wanted, done)
+            # Until nothing new is asked for: what is done already may ask for more, too.
+            while (asked := claim.settings(options, rows)) != wanted:
+                wanted = asked
+                if missing := [setting for setting in wanted if key(setting) not in done]:
+                    progress = _Progress(claim, missing, jobs, say)
+                    for setting, found, seconds in measure(name, missing):
+                        progress.finished(setting, seconds)
+                        done[key(setting)] = _keep(folder, setting, found, seconds)
+                rows = _rows(wanted, done)
         findings = claim.findings(options, rows)
         unknown = [found.verdict for found in findings if found.verdict not in VERDICTS]
         assert not unknown, unknown

@@ -29,12 +29,12 @@ class Interval:
         """The number of seeds whose difference has the sign of the mean."""
         return sum(np.sign(value) == np.sign(self.mean) for value in self.values)
 
-    def text(self, unit="", digits=3, scale=1.0):
-        """Return it as text, such as `+0.021 (95 % 0.010 to 0.032, 5 of 5 seeds)`."""
+    def text(self, unit="", digits=3, scale=1.0, each="seed"):
+        """Return it as text, such as `+0.021 (95 % 0.010 to 0.032, 5 of 5 seeds)`; `each` says what a value is of."""
         if len(self.values) < 2:
-            return f"{scale * self.mean:+.{digits}f}{unit} (one seed: no interval)"
+            return f"{scale * self.mean:+.{digits}f}{unit} (one {each}: no interval)"
         mean, low, high = (f"{scale * number:+.{digits}f}" for number in (self.mean, self.low, self.high))
-        return f"{mean}{unit} (95 %: {low} to {high}; {self.agreeing} of {len(self.values)} seeds)"
+        return f"{mean}{unit} (95 %: {low} to {high}; {self.agreeing} of {len(self.values)} {each}s)"
 
 
 def paired(ones, others):
