@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from _claims.verdicts import interval
+
 
 def averaging(model):
     """Make every convolution a mean over its window, and return the model: nothing cancels, and no ReLU is shut.
@@ -84,12 +86,23 @@ def milliseconds(rows, network, work, **where):
     return {row["round"]: row["ms"] for row in rows if all(row.get(name) == value for name, value in wanted.items())}
 
 
+def more_time(ratios):
+    """Return ratios of times, one a round, as text such as `-6 % (95 %: -8 to -4; 7 of 7 rounds)`."""
+    ratios = list(ratios)
+    if not ratios:
+        return "lost in noise"
+    return interval([ratio - 1 for ratio in ratios]).text(" %", 0, 100, each="round")
+
+
 def undisturbed(timed, rows):
     """Return the settings that are measured already and the next one, so that no other run is beside it.
 
     Args:
         timed: settings that measure time.
         rows: the rows so far.
+
+    Returns:
+        List of settings, and whether all of `timed` are measured.
     """
     done = [
         setting for setting in timed if any(all(row.get(name) == setting[name] for name in setting) for row in rows)

@@ -136,7 +136,7 @@ def _read_findings(rows):
 
 
 def _cost_findings(options, rows):
-    from _claims.probes import milliseconds
+    from _claims.probes import milliseconds, more_time
 
     costs = {row["variant"]: row["multiply_adds"] for row in rows if row["part"] == "reading"}
     ratio = costs["D"] / costs["A"]
@@ -152,13 +152,12 @@ def _cost_findings(options, rows):
     depth = 1 if options.quick else None
     for work in ("training", "prediction"):
         one, other = (milliseconds(rows, variant, work, depth=depth) for variant in ("D", "A"))
-        ratios = interval([one[number] / other[number] for number in one])
-        spare = interval([MOST_COST - value for value in ratios.values])
+        ratios = [one[number] / other[number] for number in one]
         found.append(
             Finding(
                 claim=f"{who} takes at most {MOST_COST:.2f} times as long as A in {work}.",
-                verdict=above(spare),
-                numbers=f"Times as long, in rounds A B A B: {ratios.text(digits=2, each='round')}.",
+                verdict=above(interval([MOST_COST - ratio for ratio in ratios])),
+                numbers=f"More time, in rounds A B A B: {more_time(ratios)}.",
             )
         )
     return found
