@@ -120,7 +120,7 @@ def _counted(rows):
             numbers=f"One block more, for C = {widths}: {told}, multiply-adds and weights alike.",
         ),
         Finding(
-            claim="At that cost a bottleneck is three layers deep in place of two, and works on four times the channels.",
+            claim="At that cost a bottleneck has three layers in place of two, and works on four times the channels.",
             verdict=exactly(layers),
             numbers=f"Layers on the longest path: {', '.join(f'{kind} {n}' for kind, n in LAYERS.items())}.",
         ),
@@ -153,16 +153,16 @@ def _learned(rows):
     less = paired(*(rates.compared(learned, "test_loss", kind=kind) for kind in KINDS))
     costs = {row["kind"]: row for row in learned}
     told = ", ".join(
-        f"{kind} {100 * rates.mean(learned, 'test_error', kind=kind):.2f} % with {costs[kind]['parameters']:,} parameters and "
-        f"{costs[kind]['multiply_adds'] / 1e6:.2f}e6 multiply-adds"
+        f"{kind} {100 * rates.mean(learned, 'test_error', kind=kind):.2f} % with {costs[kind]['parameters']:,} parameters "
+        f"and {costs[kind]['multiply_adds'] / 1e6:.2f}e6 multiply-adds"
         for kind in KINDS
     )
     return [
         Finding(
-            claim="A CIFAR network of bottlenecks makes fewer errors than one of as many basic blocks on images it has not seen.",
+            claim="A CIFAR network of bottlenecks makes fewer test errors than one of as many basic blocks.",
             verdict=above(saved),
-            numbers=f"Test error, basic less bottleneck: {saved.text(' points', 2, 100)}; test loss: {less.text(digits=4)}. "
-            f"Means: {told}.",
+            numbers=f"Test error, basic less bottleneck: {saved.text(' points', 2, 100)}; test loss: "
+            f"{less.text(digits=4)}. Means: {told}.",
         )
     ]
 
@@ -211,10 +211,10 @@ CLAIM = Claim(
     draw=_draw,
     cost=lambda setting: {"time": 3.0, "counting": 0.3, "learning": 1.0}[setting["part"]],
     notes=(
-        "A block's cost and time are those of a stack less those of a shorter one, so stem and head do not count; times are "
-        "measured with no other run beside.",
-        "What learns are CIFAR networks with the same number of blocks, shortcuts A, each at its own best rate of the same few "
-        "(by the training loss of one more seed).",
+        "A block's cost and time are those of a stack less those of a shorter one, so stem and head do not count; times "
+        "are measured with no other run beside.",
+        "What learns are CIFAR networks with the same number of blocks, shortcuts A, each at its own best rate of the same "
+        "few (by the training loss of one more seed).",
         "The paper compares at about equal multiply-adds on ImageNet, top-1 error of 10 crops: "
         + ", ".join(f"{name} {error} %" for name, error in PUBLISHED.items())
         + ".",

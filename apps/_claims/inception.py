@@ -17,7 +17,7 @@ FAILED = 0.5  # error on the training images from which on a network counts as o
 
 
 def _row(name, stem, stages):
-    """Return a small row with the constants of Inception-v3, but for a norm that has few steps to learn its statistics."""
+    """Return a small row with Inception-v3's constants, but for a norm that has few steps to learn its statistics."""
     import kresnets
 
     inception = kresnets.SPECS["InceptionV3"]
@@ -73,7 +73,7 @@ def _settings(options, rows):
         return timed
     # 16 pixels a side: on the third grid of 8 a pool would find nothing.
     learner = {"part": "learning", "data": data, "size": 16 if data == "digits" else 32}
-    networks = [learner | {"kind": kind, "epochs": 1 if quick else 15} for kind in KINDS]
+    networks = [learner | {"kind": kind, "epochs": 2 if quick else 15} for kind in KINDS]
     learned = [row for row in rows if row["part"] == "learning"]
     compared = rates.tuned(networks, (0.1,) if quick else RATES, seeds, learned)
     deep = {"part": "scale", "data": data, "size": 8 if data == "digits" else 32, "blocks": 2 if quick else 8}
@@ -288,10 +288,10 @@ CLAIM = Claim(
     draw=_draw,
     cost=lambda setting: {"time": 4.0, "counting": 0.2, "learning": 2.0, "scale": 1.0}[setting["part"]],
     notes=(
-        "What learns is a chain of six 5x5 convolutions with norm and ReLU on three grids, or of two 3x3, norm and ReLU after "
-        "each, in their place; each at its own best rate of the same few (by the training loss of one more seed).",
-        "Stability: a stack of residual blocks as Inception-ResNet-v1's first, 64 channels, no norm after their last 1x1; a "
-        f"training fails where its loss is no number or it ends with {FAILED:.0%} of its training images wrong. The paper saw "
-        "networks of more than 1000 filters die at scale 1 and chose 0.1 to 0.3; it gives no table.",
+        "What learns is a chain of six 5x5 convolutions with norm and ReLU on three grids, or of two 3x3, norm and ReLU "
+        "after each, in their place; each at its own best rate of the same few (by the training loss of one more seed).",
+        "Stability: a stack of residual blocks as Inception-ResNet-v1's first, 64 channels, no norm after their last 1x1; "
+        f"a training fails where its loss is no number or it ends with {FAILED:.0%} of its training images wrong. The paper "
+        "saw networks of more than 1000 filters die at scale 1 and chose 0.1 to 0.3; it gives no table.",
     ),
 )

@@ -1,4 +1,4 @@
-"""What claims measure of a network without teaching it: what is read of an input, how far a unit sees, what a step takes."""
+"""What claims measure of a network without teaching it: what it reads of its input, how far a unit sees, times."""
 
 import keras
 import numpy as np

@@ -69,8 +69,8 @@ def _measure(setting):
 
 
 def _read(setting):
-    """Return rows of the share of the input that is read: by each strided 1x1 convolution, and by the paths of each block
-    that halves the grid."""
+    """Return rows of the share of the input that is read: by each strided 1x1 convolution, and by the paths of each
+    block that halves the grid."""
     import kresnets
     from _claims import probes
 
@@ -100,7 +100,7 @@ def _read(setting):
 
 
 def shares(rows, variant, path):
-    """Return the shares read in the blocks that halve the grid, one a block, by `"branch"`, `"shortcut"` or `"block"`."""
+    """Return the shares read where the grid is halved, one a block, by `"branch"`, `"shortcut"` or `"block"`."""
     return [row["share"] for row in rows if (row.get("path"), row.get("variant")) == (path, variant)]
 
 
@@ -122,13 +122,13 @@ def _read_findings(rows):
     half = {share for variant in "BC" for share in shares(rows, variant, "shortcut")} == {0.25}
     return [
         Finding(
-            claim="A 1x1 convolution with stride 2 reads a quarter of its input, and a block of A that halves the grid no more.",
+            claim="A 1x1 convolution with stride 2 reads a quarter of its input, and where A halves the grid the rest is lost.",
             verdict=exactly(quarter),
-            numbers=f"{len(single)} such convolutions read {', '.join(f'{s:.2f}' for s in sorted(set(single)))}; blocks: "
-            f"{told(['block'])}.",
+            numbers=f"{len(single)} such convolutions read {', '.join(f'{s:.2f}' for s in sorted(set(single)))}; "
+            f"blocks: {told(['block'])}.",
         ),
         Finding(
-            claim="B's branch reads all of it, while its shortcut and C's still read a quarter; D's shortcut reads all.",
+            claim="B's branch reads all; its shortcut and C's still read a quarter; D's shortcut reads all.",
             verdict=exactly(whole and half and lost),
             numbers=f"Shares of positions with a gradient: {told(['branch', 'shortcut'])}.",
         ),
@@ -233,7 +233,8 @@ CLAIM = Claim(
         "What learns is a slim ResNet-50: half of its blocks, an eighth of its widths, a stem of half its width, 32x32 "
         "pixels; each variant at its own best rate of the same few (by the training loss of one more seed). Times are "
         "measured with no other run beside.",
-        "B moves the stride from the first 1x1 to the 3x3, C has three 3x3 for the stem's 7x7, D pools before the shortcut's 1x1.",
+        "B moves the stride from the first 1x1 to the 3x3, C has three 3x3 for the stem's 7x7, D pools before the "
+        "shortcut's 1x1.",
         "The paper's top-1 on ImageNet, 50 layers: "
         + ", ".join(f"{variant} {top} % at {cost}e9 multiply-adds" for variant, (top, cost) in PUBLISHED.items())
         + ".",
