@@ -1,9 +1,9 @@
 """Pictures made by procedure, from which small trunks are taught: nothing photographed or written is in them.
 
 A class is one draw of a family's parameters (a spectrum, a set of strokes, a habit of cracking); a picture of the class
-is one draw of everything else: place, turn, phase, contrast, brightness, light, grain, colour. The families are those of
-what surfaces and handwriting are made of; after arXiv 2106.05963 (section 3), noise of a drawn spectrum and structured
-shapes teach more than their simplicity suggests.
+is one draw of everything else: place, turn, phase, contrast, brightness, light, grain, colour. That networks can learn
+to see from such pictures is the finding of arXiv 2106.05963; the families here are what surfaces and handwriting are
+made of.
 """
 
 import math
@@ -25,8 +25,9 @@ def pictures(classes, per_class, size, seed, families=FAMILIES, draw=0, colour=0
         per_class: pictures of each, from 1.
         size: pixels a side, from 16.
         seed: decides the classes, and with `draw` the pictures.
-        families: some of `FAMILIES`: "noise" (filtered noise), "gratings" (gratings, plaids, meshes), "textures" (grains
-            and cells), "shapes" (blobs and polygons), "strokes" (thick curves), "cracks" (cracks, lines, dark areas).
+        families: some of `FAMILIES`: "noise" (filtered noise), "gratings" (gratings, plaids, meshes), "textures"
+            (grains and cells), "shapes" (blobs and polygons), "strokes" (thick curves), "cracks" (cracks, lines, dark
+            areas).
         draw: another number gives other pictures of the same classes.
         colour: share of the pictures that have a colour, 0..1; in the others the three channels are equal.
 
@@ -64,7 +65,7 @@ def _check(classes, per_class, size, families, colour):
         raise ValueError(f"`colour` is a share, 0..1. Received: {colour!r}")
 
 
-# --- noise: white noise through a filter of the class's frequencies and direction ----------------------------------------
+# --- noise: white noise through a filter of the class's frequencies and direction ------------------------------------
 
 
 def _noise_habit(rng):
@@ -116,7 +117,7 @@ def _smooth(rng, count, size, frequency):
     return field / np.float32(math.sqrt(1.5))
 
 
-# --- gratings: one to three waves, added or multiplied ---------------------------------------------------------------------
+# --- gratings: one to three waves, added or multiplied ---------------------------------------------------------------
 
 
 def _gratings_habit(rng):
@@ -143,7 +144,9 @@ def _gratings(habit, rng, count, size):
         phase = rng.uniform(0, 2 * math.pi, (count, 1, 1)).astype(np.float32)
         along = np.cos(angle) * x + np.sin(angle) * y
         wave = np.sin(np.float32(math.pi * frequency) * scale * (along + 0.2 * warp) + phase)
-        waves.append(np.float32(habit["weights"][index]) * _formed(wave, habit["forms"][index], habit["sharpness"][index]))
+        waves.append(
+            np.float32(habit["weights"][index]) * _formed(wave, habit["forms"][index], habit["sharpness"][index])
+        )
     return math.prod(waves) if habit["product"] else sum(waves)
 
 
@@ -154,7 +157,7 @@ def _formed(wave, form, sharpness):
     return 1 - 2 * np.exp(sharpness * (wave - 1)) if form == "line" else wave
 
 
-# --- textures: grains around scattered points (Voronoi cells) -----------------------------------------------------------
+# --- textures: grains around scattered points (Voronoi cells) --------------------------------------------------------
 
 
 def _textures_habit(rng):
@@ -208,14 +211,16 @@ def _cells(habit, rng, u, v, pitch):
     return np.sqrt(nearest), np.sqrt(second), grey
 
 
-# --- shapes and strokes: outlines and curves through the class's own points ----------------------------------------------
+# --- shapes and strokes: outlines and curves through the class's own points ------------------------------------------
 
 
 def _shapes_habit(rng):
     kind = rng.choice(["polygon", "star", "blob", "blob"])
     corners = int(rng.integers(3, 9))
     angles = np.arange(corners) * 2 * math.pi / corners
-    radii = np.where(np.arange(corners) % 2, rng.uniform(0.3, 0.6), 1.0) if kind == "star" else rng.uniform(0.4, 1, corners)
+    radii = (
+        np.where(np.arange(corners) % 2, rng.uniform(0.3, 0.6), 1.0) if kind == "star" else rng.uniform(0.4, 1, corners)
+    )
     points = np.stack([np.cos(angles), np.sin(angles)], -1) * radii[:, None]
     points[:, 0] *= rng.uniform(0.4, 1)
     number = int(rng.choice([1, 1, 2, 4, 9]))
@@ -276,7 +281,7 @@ def _strokes_habit(rng):
             points[index] += points[index - 1, 3] - points[index, 0]
     low, high = points.min((0, 1)), points.max((0, 1))
     points = (points - (low + high) / 2) * 1.4 / max(high - low)
-    return {"points": points, "width": rng.uniform(0.07, 0.18)}
+    return {"points": points, "width": rng.uniform(0.05, 0.12)}
 
 
 def _strokes(habit, rng, count, size):
@@ -294,12 +299,14 @@ def _strokes(habit, rng, count, size):
     return images
 
 
-# --- cracks: thin broken lines and dark areas on a grainy, ruled ground ------------------------------------------------
+# --- cracks: thin broken lines and dark areas on a grainy, ruled ground ----------------------------------------------
 
 
 def _cracks_habit(rng):
+    area = rng.choice(["none", "none", "patch", "band", "corner", "comb"])
+    number = int(rng.choice([0, 1, 1, 2, 4]))
     return {
-        "number": int(rng.choice([0, 1, 1, 2, 4])),
+        "number": max(number, 1) if area == "none" else number,
         "steps": int(rng.choice([4, 8, 14])),
         "length": rng.uniform(0.8, 2.0),
         "bend": rng.uniform(0.05, 0.7),
@@ -307,7 +314,7 @@ def _cracks_habit(rng):
         "direction": rng.uniform(0, math.pi) if rng.random() < 0.5 else None,
         "width": rng.uniform(0.008, 0.035),
         "bright": rng.random() < 0.15,
-        "area": rng.choice(["none", "none", "patch", "band", "corner", "comb"]),
+        "area": area,
         "depth": rng.uniform(0.3, 0.9),
         "ruled": int(rng.choice([0, 0, 2, 3, 5])),
         "ground": rng.choice([0.1, 0.4]),
@@ -324,7 +331,9 @@ def _cracks(habit, rng, count, size):
             pen.line([(at, 0), (at, side)], fill=int(rng.uniform(90, 160)), width=max(side // 50, 1))
         for _ in range(habit["number"]):
             start = rng.uniform(-0.8, 0.8, 2)
-            angle = rng.uniform(0, 2 * math.pi) if habit["direction"] is None else habit["direction"] + rng.normal(0, 0.15)
+            angle = (
+                rng.uniform(0, 2 * math.pi) if habit["direction"] is None else habit["direction"] + rng.normal(0, 0.15)
+            )
             _crack(habit, rng, pen, side, start, angle, habit["steps"])
         image[:] = _shrunk(picture)
     ground = habit["ground"] * _smooth(rng, count, size, 2)
@@ -413,7 +422,7 @@ def _photographed(fields, rng, colour):
 
     sign = np.where(rng.random((count, 1, 1)) < 0.25, -1, 1).astype(np.float32)
     brightness = drawn(0.25, 0.75)
-    grey = sign * np.exp(drawn(math.log(0.06), math.log(0.35))) * _standardised(fields)
+    grey = sign * np.exp(drawn(math.log(0.08), math.log(0.35))) * _standardised(fields)
     grey += brightness + drawn(-0.12, 0.12) * x + drawn(-0.12, 0.12) * y
     grey += np.exp(drawn(math.log(0.005), math.log(0.08))) * rng.standard_normal(grey.shape, np.float32)
     images = np.repeat(np.clip(grey, 0, 1)[..., None], 3, axis=-1)
