@@ -53,6 +53,8 @@ class Claim:
         draw: `(options, rows, path)`; writes a PNG of less than 300 kB.
         cost: `setting -> number`, how long a run takes in any unit, for the time left. Defaults to 1 for all.
         alone: whether times are measured, so that no second run may be beside. Defaults to False.
+        keeps: whether `measure` is given a folder as its second argument, in which it keeps files that other settings
+            and other claims read, whole or not at all. Defaults to False.
         notes: sentences that belong under the findings: what was departed from, what the data are. Defaults to ().
     """
 
@@ -64,5 +66,6 @@ class Claim:
     draw: Callable
     cost: Callable = lambda setting: 1.0
     alone: bool = False
+    keeps: bool = False
     notes: tuple[str, ...] = ()
     data: tuple[str, ...] = ("digits", "patches", "cifar10")

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import multiprocessing
+import pathlib
 import time
 
 import _common
@@ -15,6 +16,7 @@ import _claims
 from _claims.verdicts import VERDICTS
 
 PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
+KEPT = "kept"  # beside the claims' folders: what measuring keeps for other settings and claims
 
 _HEAD = """# Claims about residual networks and transfer, put to the test
 
@@ -54,7 +56,7 @@ def run(name, options, folder, jobs, say=print):
                 wanted = asked
                 if missing := [setting for setting in wanted if key(setting) not in done]:
                     progress = _Progress(claim, missing, jobs, say)
-                    for setting, found, seconds in measure(name, missing):
+                    for setting, found, seconds in measure(name, missing, str(folder.parent / KEPT)):
                         progress.finished(setting, seconds)
                         done[key(setting)] = _keep(folder, setting, found, seconds)
                 rows = _rows(wanted, done)
@@ -189,7 +191,7 @@ def _duration(seconds):
 
 
 class _workers:
-    """Give a function `(name, settings) -> (setting, rows, seconds) as they are finished`."""
+    """Give a function `(name, settings, folder of what is kept) -> (setting, rows, seconds) as they are finished`."""
 
     def __init__(self, jobs):
         self._pool = None
@@ -207,11 +209,11 @@ class _workers:
         if self._pool is not None:
             self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
 
-    def _measure(self, name, settings):
+    def _measure(self, name, settings, kept):
         if self._pool is None:
-            yield from (_measured(name, setting) for setting in settings)
+            yield from (_measured(name, setting, kept) for setting in settings)
             return
-        waiting = [self._pool.submit(_measured, name, setting) for setting in settings]
+        waiting = [self._pool.submit(_measured, name, setting, kept) for setting in settings]
         try:
             for future in concurrent.futures.as_completed(waiting):
                 yield future.result()
@@ -227,12 +229,13 @@ def _begin():
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _measured(name, setting):
+def _measured(name, setting, kept):
     import keras
 
     keras.utils.set_random_seed(setting.get("seed", 0))
+    claim = _claims.find(name)
     began = time.perf_counter()
-    rows = _claims.find(name).measure(dict(setting))
+    rows = claim.measure(dict(setting), pathlib.Path(kept)) if claim.keeps else claim.measure(dict(setting))
     return setting, [_plain(row) for row in rows], time.perf_counter() - began
 
 

@@ -1,0 +1,251 @@
+"""Freeze where pictures are few and similar, fine-tune where they are many or different: a map of which way wins where."""
+
+import dataclasses
+
+import numpy as np
+
+from _claims import rates, transfer
+from _claims.claim import Claim, Finding
+from _claims.verdicts import above, interval, paired
+
+# Passes over the pictures, the same for every method; divisible by the three stages of "head, then stages".
+PASSES = {75: 30, 250: 18, "all": 12}
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """A way to carry a trunk over.
+
+    Args:
+        what: what is done, in a few words.
+        colour: in the picture.
+        rates: of the head, from which each cell takes its best.
+        recipe: function `(rate, passes) -> dict` of what the `kresnets.Recipe` is.
+    """
+
+    what: str
+    colour: str
+    rates: tuple[float, ...]
+    recipe: object
+
+
+def _whole(rate, passes, **more):
+    return dict(head_epochs=0, stages=("stem",), epochs_per_stage=passes, trunk_learning_rate=rate, ratio=1.0) | more
+
+
+METHODS = {
+    "head": Method(
+        "head only", "#6b7280", (3e-3, 1e-2, 3e-2), lambda rate, n: dict(head_epochs=n, stages=(), learning_rate=rate)
+    ),
+    # The trunk at a tenth of the rate at which the head learned, as the defaults of Recipe have it.
+    "stages": Method(
+        "head, then stages",
+        "#1d4ed8",
+        (3e-3, 1e-2, 3e-2),
+        lambda rate, n: dict(
+            head_epochs=n // 3, epochs_per_stage=n // 3, learning_rate=rate, trunk_learning_rate=rate / 10
+        ),
+    ),
+    "whole": Method("whole, one rate", "#c2410c", (3e-4, 1e-3, 3e-3), _whole),
+    "layerwise": Method(
+        "whole, layer-wise rates", "#a21caf", (1e-3, 3e-3, 1e-2), lambda rate, n: _whole(rate, n, ratio=0.5)
+    ),
+    "norms": Method(
+        "whole, norms learn too", "#d97706", (3e-4, 1e-3, 3e-3), lambda rate, n: _whole(rate, n, batchnorm="train")
+    ),
+    "scratch": Method(
+        "from scratch", "#15803d", (1e-3, 3e-3, 1e-2), lambda rate, n: _whole(rate, n, batchnorm="train")
+    ),
+}
+CARRIED = tuple(name for name in METHODS if name != "scratch")
+
+
+def cells(quick):
+    """List the cells of the grid, settings without rate and seed; from scratch knows no source, so no distance.
+
+    The quick ones are few: tracing a step takes longer than all of its training.
+    """
+    pairs = [(source, method) for source in transfer.SOURCES for method in CARRIED] + [("none", "scratch")]
+    if quick:
+        pairs = [("digits", "head"), ("digits", "whole"), ("none", "scratch")]
+    return [
+        {"task": "carry", "source": source, "method": method, "n": n, "passes": passes} | transfer.network(quick)
+        for n, passes in ({75: 3} if quick else PASSES).items()
+        for source, method in pairs
+        if (method, n) != ("norms", 250)  # between the two ends, which say whether it matters
+    ]
+
+
+def _settings(options, rows):
+    seeds = options.seeds or (1 if options.quick else 3)
+    wanted = []
+    for name, method in METHODS.items():
+        mine = [cell for cell in cells(options.quick) if cell["method"] == name]
+        tried = method.rates[1:2] if options.quick else method.rates
+        wanted += rates.tuned(mine, tried, seeds, rows, by="validation_loss")
+    lessons = transfer.taught(wanted, options.quick)
+    there = {(row["source"], row["seed"]) for row in rows if row["task"] == "teach"}
+    # First the trunks, so that no two processes teach the same one.
+    return lessons + [one for one in wanted if one["source"] == "none" or (one["source"], one["seed"]) in there]
+
+
+def recipe(setting):
+    """Return the `kresnets.Recipe` of a setting."""
+    import kresnets
+
+    fields = METHODS[setting["method"]].recipe(setting["rate"], setting["passes"])
+    return kresnets.Recipe(seed=setting["seed"], **fields)
+
+
+def _measure(setting, kept):
+    if setting["task"] == "teach":
+        return transfer.teach(setting, kept)
+    pictures = transfer.data(transfer.TARGET, setting["size"], setting["n"], setting["seed"])
+    model = transfer.build(setting, len(pictures.class_names), transfer.trunk(setting, kept))
+    return [transfer.fine_tuned(model, pictures, recipe(setting))]
+
+
+def compared(rows, column, source, method, n):
+    """Return dict seed -> number of a cell; from scratch is the same at both distances."""
+    source = "none" if method == "scratch" else source
+    return rates.compared(rows, column, task="carry", source=source, method=method, n=n)
+
+
+def _over_cells(rows, one, other, where, column="test_accuracy"):
+    """Return the `Interval` of one method less another, each seed's mean over the cells `(source, n)`."""
+    gaps = []
+    for source, n in where:
+        ones, others = (compared(rows, column, source, method, n) for method in (one, other))
+        gaps.append({seed: ones[seed] - others[seed] for seed in ones.keys() & others.keys()})
+    seeds = set.intersection(*map(set, gaps))
+    return interval([np.mean([gap[seed] for gap in gaps]) for seed in sorted(seeds)])
+
+
+def _findings(options, rows):
+    done = {(row["source"], row["n"]) for row in rows if row["task"] == "carry" and row["source"] != "none"}
+    near, far = transfer.SOURCES
+    # In the words of the lecture notes: what, one method, the other, the cells in which it should be better.
+    said = [
+        ("With few and similar pictures, training the head alone beats fine-tuning the whole net at one rate.",
+         "head", "whole", [(near, 75)]),
+        ("With few and different pictures, fine-tuning the whole net beats training the head alone.",
+         "whole", "head", [(far, 75)]),
+        ("With many pictures, fine-tuning the whole net beats training the head alone, at either distance.",
+         "whole", "head", [(near, "all"), (far, "all")]),
+        ("Training the head first, then stage by stage, beats the whole net at once and at one rate.",
+         "stages", "whole", sorted(done, key=str)),
+        ("Layer-wise rates beat one rate.", "layerwise", "whole", sorted(done, key=str)),
+        ("With few pictures, batch norms are better frozen than trained.", "whole", "norms", [(near, 75), (far, 75)]),
+        ("With many pictures, batch norms are better trained than frozen.", "norms", "whole", [(near, "all"), (far, "all")]),
+        ("With few pictures, a trunk taught on similar ones (head first, then stages) beats training from scratch.",
+         "stages", "scratch", [(near, 75)]),
+        ("A trunk taught on another kind of picture (whole net at one rate) beats training from scratch where pictures are few.",
+         "whole", "scratch", [(far, 75)]),
+    ]  # fmt: skip
+    findings = []
+    for claim, one, other, where in said:
+        where = [cell for cell in where if cell in done and _both(rows, cell, one, other)]
+        if where:
+            gap, area = (_over_cells(rows, one, other, where, column) for column in ("test_accuracy", "test_auc"))
+            findings.append(Finding(claim=claim, verdict=above(gap), numbers=_numbers(gap, area, one, other)))
+    if (near, "all") in done:
+        caught = _over_cells(rows, "scratch", "stages", [(near, "all")])
+        area = _over_cells(rows, "scratch", "stages", [(near, "all")], "test_auc")
+        findings.append(
+            Finding(
+                claim="With many pictures, training from scratch is at most 1 point behind (head first, then stages).",
+                verdict=above(caught, -0.01),
+                numbers=_numbers(caught, area, "scratch", "stages"),
+            )
+        )
+    return findings + [_winner(rows, *cell) for cell in sorted(done, key=lambda cell: (cell[0] != near, str(cell[1])))]
+
+
+def _both(rows, cell, one, other):
+    return all(compared(rows, "test_accuracy", cell[0], method, cell[1]) for method in (one, other))
+
+
+def _numbers(gap, area, one, other):
+    return (
+        f"Test accuracy, {METHODS[one].what} less {METHODS[other].what}: {gap.text(' points', 1, 100)}; "
+        f"AUC: {area.text('', 3)}."
+    )
+
+
+def _winner(rows, source, n):
+    """Return the finding of a cell of the map: which method is first, and whether that is more than noise."""
+    found = {method: compared(rows, "test_accuracy", source, method, n) for method in METHODS}
+    means = {method: np.mean(list(values.values())) for method, values in found.items() if values}
+    order = sorted(means, key=means.get, reverse=True)
+    gap = paired(found[order[0]], found[order[1]])
+    ranked = ", ".join(f"{METHODS[method].what} {means[method]:.3f}" for method in order)
+    how_many = "all" if n == "all" else str(n)
+    return Finding(
+        claim=f"Map, {how_many} pictures, {transfer.SOURCES[source]} source: {METHODS[order[0]].what} does best.",
+        verdict=above(gap),
+        numbers=f"Test accuracy over the next: {gap.text(' points', 1, 100)}. Means: {ranked}.",
+    )
+
+
+def _draw(options, rows, path):
+    from kresnets.report import figures
+
+    made = figures.figure(1100, 760, layout="constrained")
+    axes = made.subplots(2, 2, sharex=True, sharey="row")
+    sizes = list(dict.fromkeys(row["n"] for row in rows if row["task"] == "carry"))
+    for line, (column, label) in enumerate((("test_accuracy", "test accuracy"), ("test_auc", "test AUC"))):
+        for axis, (source, distance) in zip(axes[line], transfer.SOURCES.items()):
+            for place, method in enumerate(METHODS):
+                _draw_method(axis, rows, column, source, method, sizes, (place - 2.5) * 0.13)
+            axis.set_xticks(range(len(sizes)), [f"{n} pictures" for n in sizes])
+            axis.grid(axis="y", alpha=0.3)
+            axis.spines[["top", "right"]].set_visible(False)
+            if line == 0:
+                axis.set_title(f"{distance} source: {transfer.PICTURES[source]}")
+        axes[line, 0].set_ylabel(label)
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    made.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    figures.save(made, path)
+
+
+def _draw_method(axis, rows, column, source, method, sizes, shift):
+    """Draw one method's mean with its interval for each data size, and each seed as a dot."""
+    what, colour = METHODS[method].what, METHODS[method].colour
+    for index, n in enumerate(sizes):
+        values = list(compared(rows, column, source, method, n).values())
+        if not values:
+            continue
+        found, place = interval(values), index + shift
+        label = what if index == 0 else None
+        axis.plot(place, found.mean, "s", color=colour, markersize=7, label=label)
+        axis.plot([place] * len(values), values, "o", color=colour, markersize=3, alpha=0.6)
+        if np.isfinite(found.low):
+            axis.vlines(place, max(found.low, 0.0), min(found.high, 1.0), color=colour, linewidth=1.2, alpha=0.7)
+
+
+def _cost(setting):
+    """Return about how many seconds a run takes: an epoch of the pictures, and what tracing the steps costs."""
+    if setting["task"] == "teach":
+        return 40.0
+    share = {"head": 0.5, "stages": 0.7}.get(setting["method"], 1.0)
+    return 5.0 + share * setting["passes"] * (0.15 + 0.001 * (650 if setting["n"] == "all" else setting["n"]))
+
+
+CLAIM = Claim(
+    title="freeze the trunk where pictures are few and similar, fine-tune it where they are many or different",
+    source="the advice in common use (CS231n, Transfer Learning); arXiv 1411.1792, 1801.06146 section 3.2 and 3.3",
+    settings=_settings,
+    measure=_measure,
+    findings=_findings,
+    draw=_draw,
+    cost=_cost,
+    keeps=True,
+    notes=(
+        transfer.NOTE,
+        "All methods go through `kresnets.fine_tune` with the same number of passes ("
+        + ", ".join(f"{passes} at {n}" for n, passes in PASSES.items())
+        + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the best "
+        "of three rates, by the validation loss of one more seed that is not compared.",
+        "The winners of the map were picked by the very numbers that are then compared, which flatters them.",
+    ),
+)
