@@ -119,9 +119,9 @@ def test_workers_measure_the_same_as_this_process(tmp_path):
     # Real ones, started anew: they find the claim by its name. Degradation's first setting, a network of 20 layers.
     setting = _claims.find("degradation").settings(Options(quick=True), [])[0] | {"epochs": 1}
     with runner._workers(2) as measure:
-        ((_, rows, seconds),) = measure("degradation", [setting])
+        ((_, rows, seconds),) = measure("degradation", [setting], str(tmp_path))
     assert rows[-1]["epoch"] == 1 and seconds > 0
-    _, here, _ = runner._measured("degradation", setting)
+    _, here, _ = runner._measured("degradation", setting, str(tmp_path))
     # A thread more adds up in another order.
     assert abs(rows[-1]["loss"] - here[-1]["loss"]) < 0.02
 
