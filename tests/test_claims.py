@@ -4,7 +4,9 @@ import csv
 import importlib.util
 import json
 import pathlib
+import subprocess
 import sys
+import time
 import types
 
 import numpy as np
@@ -124,6 +126,30 @@ def test_workers_measure_the_same_as_this_process(tmp_path):
     _, here, _ = runner._measured("degradation", setting, str(tmp_path))
     # A thread more adds up in another order.
     assert abs(rows[-1]["loss"] - here[-1]["loss"]) < 0.02
+
+
+@pytest.mark.everything
+def test_a_kill_ends_the_workers_and_the_same_command_goes_on(tmp_path):
+    command = [sys.executable, str(APPS / "claims.py"), "shortcuts", "--quick", "--jobs", "2", "--out", str(tmp_path)]
+    done = tmp_path / "shortcuts-quick" / "done"
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    until(lambda: done.is_dir() and any(done.glob("*.json")), 120)
+    workers = subprocess.run(["pgrep", "-P", str(process.pid)], capture_output=True, text=True).stdout.split()
+    process.kill()
+    process.wait()
+    until(lambda: not any(pathlib.Path(f"/proc/{worker}/fd/0").exists() for worker in workers), 10)
+    kept = {path: path.stat().st_mtime_ns for path in done.glob("*.json")}
+    assert len(workers) >= 2 and 0 < len(kept) < 4
+    assert subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, timeout=120).returncode == 0
+    assert len(list(done.glob("*.json"))) == 4
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+
+
+def until(holds, seconds):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end
+        time.sleep(0.05)
 
 
 # Statistics.

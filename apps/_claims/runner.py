@@ -6,7 +6,9 @@ import hashlib
 import io
 import json
 import multiprocessing
+import os
 import pathlib
+import threading
 import time
 
 import _common
@@ -224,9 +226,16 @@ class _workers:
 
 
 def _begin():
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     tf = _common.import_tensorflow()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
+
+
+def _end_with_parent():
+    # A killed parent cannot tell its workers to stop; what they measure would be lost, and slow its successor down.
+    multiprocessing.parent_process().join()
+    os._exit(1)
 
 
 def _measured(name, setting, kept):
