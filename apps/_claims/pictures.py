@@ -79,7 +79,7 @@ def _patches(size):
     from kresnets.data import elpv
 
     parts = {"train": ([], []), "test": ([], [])}
-    for number, (path, _, kind) in enumerate(elpv._rows()):
+    for number, (path, _, kind) in enumerate(elpv.photographs()):
         with path.open("rb") as file:
             pixels = np.asarray(Image.open(file).convert("L").resize((4 * size, 4 * size), Image.Resampling.BOX))
         images, labels = parts["test" if number % 3 == 2 else "train"]

@@ -136,7 +136,7 @@ def _parts(name):
 
 
 def _elpv(kind):
-    for path, probability, of in elpv._rows():
+    for path, probability, of in elpv.photographs():
         if of == kind:
             yield path.name, Image.open(io.BytesIO(path.read_bytes())).convert("L"), int(probability >= 0.5)
 

@@ -90,7 +90,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples()}
 
     def _generate_examples(self):
-        for path, probability, kind in _rows():
+        for path, probability, kind in photographs():
             if kind in self.builder_config.types:
                 yield (
                     path.name,
@@ -104,7 +104,7 @@ class Elpv(tfds.core.GeneratorBasedBuilder):
                 )
 
 
-def _rows():
+def photographs():
     """Yield (path, probability, type) of each photograph in the installed package."""
     try:
         data = importlib.resources.files("elpv_dataset") / "data"
