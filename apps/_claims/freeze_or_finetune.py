@@ -83,10 +83,7 @@ def _settings(options, rows):
         mine = [cell for cell in cells(options.quick) if cell["method"] == name]
         tried = method.rates[1:2] if options.quick else method.rates
         wanted += rates.tuned(mine, tried, seeds, rows, by="validation_loss")
-    lessons = transfer.taught(wanted, options.quick)
-    there = {(row["source"], row["seed"]) for row in rows if row["task"] == "teach"}
-    # First the trunks, so that no two processes teach the same one.
-    return lessons + [one for one in wanted if one["source"] == "none" or (one["source"], one["seed"]) in there]
+    return transfer.with_lessons(wanted, rows, options.quick)
 
 
 def recipe(setting):
@@ -94,7 +91,7 @@ def recipe(setting):
     import kresnets
 
     fields = METHODS[setting["method"]].recipe(setting["rate"], setting["passes"])
-    return kresnets.Recipe(seed=setting["seed"], **fields)
+    return kresnets.Recipe(seed=setting["seed"], augment=setting["augment"], **fields)
 
 
 def _measure(setting, kept):

@@ -26,10 +26,10 @@ NOTE = (
 
 
 def network(quick):
-    """Return the part of a setting that says which trunk is taught and how."""
+    """Return the part of a setting that says which trunk is taught and how; the augmentation is the target's too."""
     if quick:
-        return {"size": 32, "depth": 1, "taught_epochs": 1, "taught_rate": 3e-3}
-    return {"size": 64, "depth": 2, "taught_epochs": 16, "taught_rate": 3e-3}
+        return {"size": 32, "depth": 1, "taught_epochs": 1, "taught_rate": 3e-3, "augment": "none"}
+    return {"size": 64, "depth": 2, "taught_epochs": 16, "taught_rate": 3e-3, "augment": "light"}
 
 
 def teaching(source, seed, quick):
@@ -37,10 +37,20 @@ def teaching(source, seed, quick):
     return {"task": "teach", "source": source, "seed": seed} | network(quick)
 
 
-def taught(settings, quick):
-    """Return the settings that teach what these settings need."""
-    needed = dict.fromkeys((setting["source"], setting["seed"]) for setting in settings)
-    return [teaching(source, seed, quick) for source, seed in needed if source in SOURCES]
+def with_lessons(settings, rows, quick):
+    """Return the settings that teach what these need, then those of these whose trunk is taught.
+
+    First the trunks, so that no two processes teach the same one.
+
+    Args:
+        settings: with `source` (`"none"` needs nothing) and `seed`.
+        rows: of the claim so far.
+        quick: whether the trunk is the quick one.
+    """
+    needed = dict.fromkeys((one["source"], one["seed"]) for one in settings if one["source"] in SOURCES)
+    there = {(row["source"], row["seed"]) for row in rows if row["task"] == "teach"}
+    ready = [one for one in settings if one["source"] not in SOURCES or (one["source"], one["seed"]) in there]
+    return [teaching(source, seed, quick) for source, seed in needed] + ready
 
 
 def row(setting):
@@ -117,6 +127,7 @@ def _learned(lesson):
     labels = np.concatenate([source.train_labels, source.validation_labels])
     model = build(lesson, len(source.class_names))
     recipe = kresnets.Recipe.from_scratch(lesson["taught_epochs"], lesson["taught_rate"], seed=lesson["seed"])
+    recipe = dataclasses.replace(recipe, augment=lesson["augment"])
     kresnets.fine_tune(model, (images, labels), recipe=recipe, verbose=0)
     return model
 
@@ -156,8 +167,8 @@ def outputs(model, images):
     )
 
 
-def fine_tuned(model, pictures, recipe, callbacks=()):
-    """Fine-tune a network on a `targets.Target` and judge it.
+def fine_tuned(model, pictures, recipe, callbacks=(), groups=None):
+    """Fine-tune a network on a `targets.Target` and judge it; the arguments are those of `kresnets.fine_tune`.
 
     Returns:
         Dict of what `judged` gives, `validation_loss` and `validation_accuracy` of the epoch that was kept, the one
@@ -170,7 +181,9 @@ def fine_tuned(model, pictures, recipe, callbacks=()):
         (pictures.train, pictures.train_labels),
         (pictures.validation, pictures.validation_labels),
         recipe,
+        cache="auto" if groups is None else False,  # groups of another order than the network's are nothing to cut at
         callbacks=callbacks,
+        groups=groups,
         verbose=0,
     ).history
     best = int(np.nanargmin(history["val_loss"]))
