@@ -4,15 +4,24 @@ import json
 import pathlib
 import sys
 
+import numpy as np
 import pytest
+
+import kresnets
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "apps"))
 
 import _claims  # noqa: E402
-from _claims import freeze_or_finetune, runner  # noqa: E402
+from _claims import early_layers, freeze_or_finetune, head_first, runner, transfer  # noqa: E402
 from _claims.claim import Options  # noqa: E402
 
 QUICK = Options(quick=True)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where all claims run, so that they share the trunk."""
+    return tmp_path_factory.mktemp("claims")
 
 
 def _run(name, folder):
@@ -63,9 +72,8 @@ def test_methods_have_equal_passes():
 
 
 @pytest.mark.slow
-def test_freeze_or_finetune(tmp_path):
-    findings, rows, said = _run("freeze-or-finetune", tmp_path)
-    assert said[0].startswith("2 runs to go")  # the trunk, and what needs none
+def test_freeze_or_finetune(folder):
+    findings, rows, said = _run("freeze-or-finetune", folder)
     carried = [row for row in rows if row["task"] == "carry"]
     assert {(row["source"], row["method"]) for row in carried} == {
         ("digits", "head"), ("digits", "whole"), ("none", "scratch"),
@@ -75,16 +83,85 @@ def test_freeze_or_finetune(tmp_path):
         assert 0 < row["test_balanced_accuracy"] <= 1
     assert all(1 <= row["best_epoch"] <= row["passes"] and row["validation_loss"] > 0 for row in carried)
     assert {finding.verdict for finding in findings} == {"not decidable here"}  # one seed proves nothing
-    assert len(list((tmp_path / "kept").iterdir())) == 1
+    assert len(list((folder / "kept").iterdir())) == 1
 
     # A run that was killed goes on: the trunk is not taught again, and what is done is not done again.
-    (kept,) = (tmp_path / "kept").iterdir()
+    (kept,) = (folder / "kept").iterdir()
     before = kept.stat().st_mtime_ns
-    done = sorted((tmp_path / "freeze-or-finetune" / runner.RUNS).iterdir())
+    done = sorted((folder / "freeze-or-finetune" / runner.RUNS).iterdir())
     lost = next(path for path in done if json.loads(path.read_text())["setting"].get("method") == "head")
     told = json.loads(lost.read_text())["rows"]
     lost.unlink()
-    _, again, said = _run("freeze-or-finetune", tmp_path)
+    _, again, said = _run("freeze-or-finetune", folder)
     assert said[0].startswith("1 runs to go")
     assert kept.stat().st_mtime_ns == before
     assert next(row for row in again if row.get("method") == "head")["test_accuracy"] == told[0]["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_head_first(folder):
+    findings, rows, _ = _run("head-first", folder)
+    carried = [row for row in rows if row["task"] == "carry"]
+    still = [row for row in carried if row["thawed"] == 0]
+    learned = [row for row in carried if row["thawed"]]
+    assert {row["way"] for row in still} == {"head first"}
+    assert {row["way"] for row in learned} == {"whole", "head first"}
+    assert all(row["relative"] == 0 and row["unlike"] == pytest.approx(0, abs=1e-6) for row in still)
+    assert all(row["relative"] > 0 and row["unlike"] > 1e-6 for row in learned)
+    # The source's old head on features that have not moved answers as the taught network did.
+    (taught,) = (row for row in rows if row["task"] == "teach")
+    assert {row["source_accuracy"] for row in still} == {taught["test_accuracy"]}
+    assert [finding.verdict for finding in findings][0] == "confirmed"
+
+
+def test_alike_and_relative():
+    random = np.random.default_rng(0)
+    features = random.normal(size=(50, 6))
+    turned = 3 * features @ np.linalg.qr(random.normal(size=(6, 6)))[0] + 5
+    assert head_first.alike(features, turned) == pytest.approx(1)  # linear CKA knows neither turn, scale nor shift
+    assert head_first.alike(features, random.normal(size=(50, 6))) < 0.5
+    # The definition by centred Gram matrices (arXiv 1905.00414, equation 3), which is another way to compute it.
+    other = np.tanh(features) ** 2
+    centre = np.eye(50) - 1 / 50
+    one, two = centre @ features @ features.T @ centre, centre @ other @ other.T @ centre
+    wanted = np.sum(one * two) / np.sqrt(np.sum(one**2) * np.sum(two**2))
+    assert head_first.alike(features, other) == pytest.approx(wanted)
+    assert head_first.relative(features, features) == 0
+    assert head_first.relative(features, 2 * features - features.mean(0)) == pytest.approx(1)
+
+
+@pytest.mark.slow
+def test_early_layers(folder):
+    findings, rows, _ = _run("early-layers", folder)
+    moved = {(row["task"], row["moved_group"]): row["moved"] for row in rows if row["task"] != "teach"}
+    still = {place for place, distance in moved.items() if distance == 0}
+    # Of head and stage2 alone, and of the stem and stage1 kept.
+    assert still == {("thaw", "stem"), ("thaw", "stage1"), ("thaw", "stage3"), ("keep", "stem"), ("keep", "stage1")}
+    assert [finding.verdict for finding in findings] == ["confirmed"]
+
+
+def test_groups_that_are_kept_are_the_trunks(tmp_path):
+    setting = {"seed": 0, "groups_kept": 2} | transfer.network(quick=True)
+    taught = transfer.build(setting | {"seed": 5}, 3)
+    taught.save_weights(tmp_path / "trunk.weights.h5")
+    kept = kresnets.groups(early_layers.partly(setting, 2, str(tmp_path / "trunk.weights.h5")))
+    fresh = kresnets.groups(transfer.build(setting, 2))
+    for group, layers in kresnets.groups(taught).items():
+        wanted = layers if group in ("stem", "stage1") else fresh[group]
+        for one, other in zip(kept[group], wanted, strict=True):
+            for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+
+
+def test_all_of_early_layers():
+    settings = _all_settings("early-layers")
+    thawed = {(one["way"], one["group"], one["seed"]) for one in settings if one["task"] == "thaw"}
+    kept = {(one["source"], one["groups_kept"], one["seed"]) for one in settings if one["task"] == "keep"}
+    assert len(thawed) == 3 * (1 + 4 + 3) and len(kept) == 3 * (1 + 2 * 4)
+    for one in settings:
+        if one["task"] == "thaw":
+            recipe, groups = early_layers.thawing(one)
+            names = tuple(groups or ("stem", "stage1", "stage2", "stage3", "head"))
+        if one["task"] == "keep":
+            recipe, names = early_layers.keeping(one), ("stem", "stage1", "stage2", "stage3", "head")
+        assert one["task"] == "teach" or recipe.epochs(names) == one["passes"]
