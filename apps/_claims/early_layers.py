@@ -250,7 +250,7 @@ def _draw(options, rows, path):
         COLOURS["only"],
         "that group alone",
     )
-    middle.set(title="how far weights move", ylabel="relative L2", yscale="log")
+    middle.set(title="how far weights move", ylabel="relative L2")
     for source, distance in transfer.SOURCES.items():
         _line(
             right,

@@ -9,7 +9,7 @@ from _claims.claim import Claim, Finding
 from _claims.verdicts import above, interval, paired
 
 # Passes over the pictures, the same for every method; divisible by the three stages of "head, then stages".
-PASSES = {75: 30, 250: 18, "all": 12}
+PASSES = {75: 45, 250: 18, "all": 12}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _findings(options, rows):
                 numbers=_numbers(caught, area, "scratch", "stages"),
             )
         )
-    return findings + [_winner(rows, *cell) for cell in sorted(done, key=lambda cell: (cell[0] != near, str(cell[1])))]
+    return findings + [_winner(rows, source, n) for source in transfer.SOURCES for n in PASSES if (source, n) in done]
 
 
 def _both(rows, cell, one, other):
@@ -225,7 +225,8 @@ def _cost(setting):
     if setting["task"] == "teach":
         return 40.0
     share = {"head": 0.5, "stages": 0.7}.get(setting["method"], 1.0)
-    return 5.0 + share * setting["passes"] * (0.15 + 0.001 * (650 if setting["n"] == "all" else setting["n"]))
+    traced = 9.0 if setting["method"] == "stages" else 5.0
+    return traced + share * setting["passes"] * (0.15 + 0.001 * (650 if setting["n"] == "all" else setting["n"]))
 
 
 CLAIM = Claim(

@@ -164,8 +164,6 @@ def _draw(options, rows, path):
             xlabel="epoch",
             ylabel="features moved by (relative L2)",
         )
-        if axis.get_legend_handles_labels()[0]:
-            axis.legend(frameon=False)
     places = [(source, way) for source in transfer.SOURCES for way in COLOURS]
     for place, (source, way) in enumerate(places):
         if any((row["source"], row["way"]) == (source, way) for row in carried):
@@ -173,10 +171,13 @@ def _draw(options, rows, path):
             axes[2].plot([place] * len(values), values, "o", color=COLOURS[way], alpha=0.6)
             axes[2].plot(place, np.mean(values), "_", color=COLOURS[way], markersize=22, markeredgewidth=3)
     axes[2].set(title="target", ylabel="test accuracy (seeds and mean)")
+    axes[2].set(xlim=(-0.7, 5.7))
     axes[2].set_xticks([1, 4], [f"{distance} source" for distance in transfer.SOURCES.values()])
     for axis in axes:
         axis.spines[["top", "right"]].set_visible(False)
         axis.grid(axis="y", alpha=0.3)
+    handles, labels = max((axis.get_legend_handles_labels() for axis in axes[:2]), key=lambda found: len(found[1]))
+    made.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
     figures.save(made, path)
 
 
