@@ -153,7 +153,7 @@ def _findings(options, rows):
         Finding(
             claim="Frozen groups do not move at all, the others do.",
             verdict=exactly(max(still) == 0 and min(learned) > 0),
-            numbers=f"The largest movement of a frozen group {max(still)}, the least of one that learned {min(learned):.2g}.",
+            numbers=f"The largest movement of a frozen group {max(still)}, the least of another {min(learned):.2g}.",
         )
     ]
     return findings if options.quick else findings + _of_thawing(rows) + _of_keeping(rows)
@@ -208,7 +208,8 @@ def _of_keeping(rows):
          (far, 2), (far, 0), -0.01),
         ("All groups of the different source, frozen, are worse than its stem alone: late groups are specific.",
          (far, 1), (far, 4), 0.0),
-        ("With all groups kept and frozen, the similar source is better than the different one.", (near, 4), (far, 4), 0.0),
+        ("With all groups kept and frozen, the similar source is better than the different one.",
+         (near, 4), (far, 4), 0.0),
         ("With the stem and stage1 kept and frozen, the similar source is better than the different one.",
          (near, 2), (far, 2), 0.0),
     ]  # fmt: skip
@@ -290,8 +291,8 @@ CLAIM = Claim(
     keeps=True,
     notes=(
         transfer.NOTE,
-        "250 pictures of the target, 12 passes. What is thawed: from the similar source, one rate of 0.001 for all that "
-        "learns, batch norms frozen. What is kept: the first groups of the trunk, frozen; the others are drawn anew and "
-        "learn at 0.003 with their batch norms.",
+        "250 pictures of the target, 12 passes. What is thawed: from the similar source, one rate of 0.001 for all "
+        "that learns, batch norms frozen. What is kept: the first groups of the trunk, frozen; the others are drawn "
+        "anew and learn at 0.003 with their batch norms.",
     ),
 )

@@ -1,4 +1,4 @@
-"""Freeze where pictures are few and similar, fine-tune where they are many or different: a map of which way wins where."""
+"""Freeze where pictures are few and similar, fine-tune where they are many or different: a map of which wins where."""
 
 import dataclasses
 
@@ -133,10 +133,11 @@ def _findings(options, rows):
          "stages", "whole", sorted(done, key=str)),
         ("Layer-wise rates beat one rate.", "layerwise", "whole", sorted(done, key=str)),
         ("With few pictures, batch norms are better frozen than trained.", "whole", "norms", [(near, 75), (far, 75)]),
-        ("With many pictures, batch norms are better trained than frozen.", "norms", "whole", [(near, "all"), (far, "all")]),
+        ("With many pictures, batch norms are better trained than frozen.", "norms", "whole",
+         [(near, "all"), (far, "all")]),
         ("With few pictures, a trunk taught on similar ones (head first, then stages) beats training from scratch.",
          "stages", "scratch", [(near, 75)]),
-        ("A trunk taught on another kind of picture (whole net at one rate) beats training from scratch where pictures are few.",
+        ("With few pictures, a trunk taught on another kind (whole net at one rate) beats training from scratch.",
          "whole", "scratch", [(far, 75)]),
     ]  # fmt: skip
     findings = []
@@ -242,8 +243,8 @@ CLAIM = Claim(
         transfer.NOTE,
         "All methods go through `kresnets.fine_tune` with the same number of passes ("
         + ", ".join(f"{passes} at {n}" for n, passes in PASSES.items())
-        + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the best "
-        "of three rates, by the validation loss of one more seed that is not compared.",
+        + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the "
+        "best of three rates, by the validation loss of one more seed that is not compared.",
         "The winners of the map were picked by the very numbers that are then compared, which flatters them.",
     ),
 )

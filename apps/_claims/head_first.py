@@ -105,6 +105,7 @@ def _findings(options, rows):
         )
     ]
     for source in dict.fromkeys(row["source"] for row in rows if row["task"] == "carry"):
+        like = transfer.SOURCES[source]
         for when, thawed in (
             ("in the first epoch in which the trunk learns", 1),
             ("in the end, after equal passes", None),
@@ -113,16 +114,15 @@ def _findings(options, rows):
             unlike, *_ = _gap(rows, "unlike", source, thawed)
             findings.append(
                 Finding(
-                    claim=f"Without the head first the features of the {transfer.SOURCES[source]} source's pictures move "
-                    f"further {when}.",
+                    claim=f"Without the head first the features of the {like} source's pictures move further {when}.",
                     verdict=above(gap),
-                    numbers=f"Relative distance without {_mean(ones)}, with {_mean(others)}: difference {gap.text()}; of "
-                    f"1 - CKA {unlike.text()}.",
+                    numbers=f"Relative distance without {_mean(ones)}, with {_mean(others)}: difference {gap.text()}; "
+                    f"of 1 - CKA {unlike.text()}.",
                 )
             )
         for column, claim in (
-            ("test_accuracy", f"Head first leads to a better network on the target, from the {transfer.SOURCES[source]} source."),
-            ("source_accuracy", f"Head first forgets less of the {transfer.SOURCES[source]} source (its old head on the new features)."),
+            ("test_accuracy", f"From the {like} source, head first leads to a better network on the target."),
+            ("source_accuracy", f"Head first forgets less of the {like} source (old head, new features)."),
         ):  # fmt: skip
             gap, ones, others = _gap(rows, column, source)
             findings.append(
