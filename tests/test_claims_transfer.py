@@ -140,6 +140,7 @@ def test_early_layers(folder):
     assert [finding.verdict for finding in findings] == ["confirmed"]
 
 
+@pytest.mark.slow
 def test_groups_that_are_kept_are_the_trunks(tmp_path):
     setting = {"seed": 0, "groups_kept": 2} | transfer.network(quick=True)
     taught = transfer.build(setting | {"seed": 5}, 3)
