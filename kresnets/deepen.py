@@ -209,8 +209,8 @@ def _activation(name, nodes, add):
         fits = isinstance(out, keras.layers.ReLU) and not out.negative_slope
     if not fits or len(own) > 1:
         raise ValueError(
-            f"{name} goes on after its sum with {out.name!r} ({type(out).__name__}), which behind F(x) = 0 would change "
-            f"its own outputs once more: a block to be added must end with its sum, or with {', '.join(_RECTIFIED)}."
+            f"{name} goes on after its sum with {out.name!r} ({type(out).__name__}), which behind F(x) = 0 changes its "
+            f"own outputs once more: a block to be added must end with its sum, or with {', '.join(_RECTIFIED)}."
         )
     return out
 

@@ -1,6 +1,7 @@
 """A deepened network computes what it did, trains on as it did, and learns in its new blocks."""
 
 import dataclasses
+import functools
 import os
 import subprocess
 import sys
@@ -16,6 +17,12 @@ import kresnets
 from kresnets.features import graph_nodes
 from kresnets.transfer import optimizer as surgery
 from kresnets.transfer.freezing import layer_computation
+
+
+def _some(names, chosen):
+    """Parameters, those not chosen for the few that run everything."""
+    return [pytest.param(name, marks=() if name in chosen else pytest.mark.everything) for name in names]
+
 
 V2 = {"preactivation": True}
 BOTTLENECK = {"block": "bottleneck", "shortcut": "B"}
@@ -67,7 +74,10 @@ def assert_alike(deeper, model, x, training=(False, True)):
             keras.tree.map_structure(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-6), found, expected)
 
 
-@pytest.mark.parametrize("row", ROWS)
+QUICK = ("padded shortcut", "projected everywhere", "resnext, dropping", "v2, normed stem", "v2, stride last")
+
+
+@pytest.mark.parametrize("row", _some(ROWS, QUICK))
 def test_every_kind_of_block_computes_what_it_did(row):
     model = make_lively(tiny(**ROWS[row]))
     deeper = kresnets.deepen(model, {"stage1": 1, "stage2": 2, "stage3": 1})
@@ -81,14 +91,14 @@ def test_every_kind_of_block_computes_what_it_did(row):
 
 
 @pytest.mark.parametrize("family", ["v1", "d", "v2", "resnext", "cifar", "inception-resnet"])
-@pytest.mark.slow
+@pytest.mark.everything
 def test_every_family_computes_what_it_did(family):
     shape = smallest(SMALL[family], channels=2)
     model = make_lively(kresnets.build(SMALL[family], input_shape=shape))
     assert_alike(kresnets.deepen(model, {"stage2": 1, "stage3": 2}), model, images(shape))
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.parametrize(
     "family, stage", [("plain", "stage2"), ("inception", "stage2"), ("inception-resnet", "stage1")]
 )
@@ -156,8 +166,8 @@ def with_end(end):
     "end",
     [
         lambda: None,
-        lambda: keras.layers.Activation("linear", name=OUT),
-        lambda: keras.layers.Activation("relu6", name=OUT),
+        pytest.param(lambda: keras.layers.Activation("linear", name=OUT), marks=pytest.mark.everything),
+        pytest.param(lambda: keras.layers.Activation("relu6", name=OUT), marks=pytest.mark.everything),
         lambda: keras.layers.ReLU(max_value=1.5, name=OUT),
     ],
 )
@@ -243,12 +253,12 @@ OPTIMIZERS = {
 def trained_on(name, eager=True):
     """Train a network, deepen it, freeze the new blocks and go on; return the weights of both, and of one that forgot
     the optimizer's state."""
-    x, y = data(seed=1)
+    x, y = data(12, seed=1)
     fit = {"batch_size": 6, "shuffle": False, "verbose": 0}
     told = {"loss": "sparse_categorical_crossentropy", "run_eagerly": eager}
     model = tiny(stochastic_depth=0.3)
     model.compile(OPTIMIZERS[name](), **told)
-    model.fit(x, y, epochs=1, **fit)
+    model.fit(x, y, epochs=2, **fit)
     deeper, forgetful = (kresnets.deepen(model, {"stage1": 1, "stage3": 2}) for _ in range(2))
     np.testing.assert_allclose(deeper.predict(x, verbose=0), model.predict(x, verbose=0), rtol=0, atol=1e-6)
     forgetful.compile(OPTIMIZERS[name](), **told)
@@ -257,7 +267,7 @@ def trained_on(name, eager=True):
             layer.trainable = not layer.name.startswith(tuple(added(deeper, model)))
     surgery.rebuild(deeper)
     for one in (model, deeper, forgetful):
-        one.fit(x, y, epochs=2, **fit)
+        one.fit(x, y, epochs=1, **fit)
     return weights(model), weights(deeper), weights(forgetful)
 
 
@@ -269,7 +279,7 @@ def assert_goes_on(name, eager=True):
     assert max(np.abs(forgotten[path] - value).max() for path, value in expected.items()) > 1e-3
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", _some(OPTIMIZERS, ("adamw",)))
 def test_training_goes_on_as_if_nothing_had_been_added(name):
     assert_goes_on(name)
 
@@ -303,10 +313,12 @@ def test_it_is_compiled_alike():
     optimizer = O.AdamW(0.01, weight_decay=0.5, clipnorm=0.7)
     optimizer.exclude_from_weight_decay(var_names=["gamma"])
     metrics = ["accuracy", keras.metrics.SparseTopKCategoricalAccuracy(k=2, name="top2")]
-    model.compile(optimizer, lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p), metrics=metrics)
+    model.compile(
+        optimizer, lambda y, p: keras.losses.sparse_categorical_crossentropy(y, p), metrics=metrics, run_eagerly=True
+    )
     model.optimizer.learning_rate = 0.125
     deeper = kresnets.deepen(model, {"stage3": 1})
-    x, y = data()
+    x, y = data(6)
     expected, found = (one.evaluate(x, y, verbose=0, return_dict=True) for one in (model, deeper))
     assert found.keys() == expected.keys() == {"loss", "accuracy", "top2"}
     np.testing.assert_allclose([*found.values()], [*expected.values()], rtol=1e-6)
@@ -393,8 +405,14 @@ AROUND = {
 }
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("which", AROUND)
+@pytest.mark.parametrize(
+    "which, compiled",
+    [
+        pytest.param(which, compiled, marks=() if compiled == bool(nth % 2) else pytest.mark.everything)
+        for nth, which in enumerate(AROUND)
+        for compiled in (False, True)
+    ],
+)
 def test_what_is_built_around_a_trunk_stays(which, compiled):
     model = make_lively(AROUND[which]())
     if compiled:
@@ -432,7 +450,7 @@ def test_a_frozen_model_within_another_stays_frozen():
     assert [v.path for v in deeper.trainable_variables] == [v.path for v in model.trainable_variables]
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("policy", _some(("mixed_bfloat16", "mixed_float16"), ("mixed_float16",)))
 def test_layers_keep_their_precision(policy):
     keras.mixed_precision.set_dtype_policy(policy)
     try:
@@ -525,22 +543,23 @@ def test_fine_tune_takes_it():
     assert np.array_equal(after["stage2_block2_conv1/kernel"], before["stage2_block2_conv1/kernel"])
 
 
+_one = functools.cache(tiny)
 SUBCLASSED = type("Own", (keras.Model,), {"call": lambda self, x: x})()
 
 
 @pytest.mark.parametrize(
     "model, blocks, message",
     [
-        (tiny, {"stage4": 1}, "has no stage 'stage4' to deepen: use one of stage1, stage2, stage3"),
-        (tiny, {"head": 1}, "has no stage 'head' to deepen"),
-        (tiny, {"stem": 1}, "has no stage 'stem' to deepen"),
-        (tiny, {3: 1}, "has no stage 3 to deepen"),
-        (tiny, {"stage3": 0}, "stage3 can get a whole number of blocks from 1. Received: 0"),
-        (tiny, {"stage3": -1}, "Received: -1"),
-        (tiny, {"stage3": True}, "Received: True"),
-        (tiny, {"stage3": 1.0}, "Received: 1.0"),
-        (tiny, {}, "`blocks` must be a dict of how many blocks each stage gets"),
-        (tiny, [("stage3", 1)], "`blocks` must be a dict"),
+        (_one, {"stage4": 1}, "has no stage 'stage4' to deepen: use one of stage1, stage2, stage3"),
+        (_one, {"head": 1}, "has no stage 'head' to deepen"),
+        (_one, {"stem": 1}, "has no stage 'stem' to deepen"),
+        (_one, {3: 1}, "has no stage 3 to deepen"),
+        (_one, {"stage3": 0}, "stage3 can get a whole number of blocks from 1. Received: 0"),
+        (_one, {"stage3": -1}, "Received: -1"),
+        (_one, {"stage3": True}, "Received: True"),
+        (_one, {"stage3": 1.0}, "Received: 1.0"),
+        (_one, {}, "`blocks` must be a dict of how many blocks each stage gets"),
+        (_one, [("stage3", 1)], "`blocks` must be a dict"),
         (lambda: "model", {"stage3": 1}, "`deepen` takes a Functional or Sequential .* Received: str"),
         (lambda: SUBCLASSED, {"stage3": 1}, "`deepen` takes a Functional or Sequential .* Received: Own"),
         (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), {"stage3": 1}, "has no layers named as"),
@@ -582,6 +601,7 @@ def test_two_trunks_and_strange_layers_are_refused_in_a_sentence():
 
 
 @pytest.mark.jax
+@pytest.mark.everything
 def test_it_computes_and_trains_on_as_it_did_on_jax():
     pytest.importorskip("jax")
     code = "import test_deepen as t; t.assert_goes_on('adamw', eager=False); print('equal')"
