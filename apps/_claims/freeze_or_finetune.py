@@ -35,26 +35,26 @@ def _whole(rate, passes, **more):
 
 METHODS = {
     "head": Method(
-        "head only", "#6b7280", (3e-3, 1e-2, 3e-2), lambda rate, n: dict(head_epochs=n, stages=(), learning_rate=rate)
+        "head only", "#6b7280", (1e-2, 3e-2), lambda rate, n: dict(head_epochs=n, stages=(), learning_rate=rate)
     ),
     # The trunk at a tenth of the rate at which the head learned, as the defaults of Recipe have it.
     "stages": Method(
         "head, then stages",
         "#1d4ed8",
-        (3e-3, 1e-2, 3e-2),
+        (1e-2, 3e-2),
         lambda rate, n: dict(
             head_epochs=n // 3, epochs_per_stage=n // 3, learning_rate=rate, trunk_learning_rate=rate / 10
         ),
     ),
-    "whole": Method("whole, one rate", "#c2410c", (3e-4, 1e-3, 3e-3), _whole),
+    "whole": Method("whole, one rate", "#c2410c", (1e-3, 3e-3), _whole),
     "layerwise": Method(
-        "whole, layer-wise rates", "#a21caf", (1e-3, 3e-3, 1e-2), lambda rate, n: _whole(rate, n, ratio=0.5)
+        "whole, layer-wise rates", "#a21caf", (3e-3, 1e-2), lambda rate, n: _whole(rate, n, ratio=0.5)
     ),
     "norms": Method(
-        "whole, norms learn too", "#d97706", (3e-4, 1e-3, 3e-3), lambda rate, n: _whole(rate, n, batchnorm="train")
+        "whole, norms learn too", "#d97706", (1e-3, 3e-3), lambda rate, n: _whole(rate, n, batchnorm="train")
     ),
     "scratch": Method(
-        "from scratch", "#15803d", (1e-3, 3e-3, 1e-2), lambda rate, n: _whole(rate, n, batchnorm="train")
+        "from scratch", "#15803d", (3e-3, 1e-2), lambda rate, n: _whole(rate, n, batchnorm="train")
     ),
 }
 CARRIED = tuple(name for name in METHODS if name != "scratch")
