@@ -37,7 +37,7 @@ def deepen(model, blocks):
     step. That step moves only what was set to 0 (in v1 gamma, in v2 the last convolution), since the gradient of all
     before passes through it; from the second step on the whole block learns. Hence a gamma that is frozen at 0 never
     learns and keeps its whole block from learning: let the norms of v1's new blocks learn (`batchnorm="train"` in
-    `freeze`, `StagedUnfreezing` and `Recipe`, whose default is `"frozen"`).
+    `freeze`, `StagedUnfreezing` and `Recipe`, whose default is `"frozen"`; they warn of it).
 
     Args:
         model: a Keras model with one kresnets residual trunk: Functional, or with the trunk nested in it, with or

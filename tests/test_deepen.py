@@ -5,6 +5,7 @@ import functools
 import os
 import subprocess
 import sys
+import warnings
 
 import keras
 import numpy as np
@@ -226,7 +227,7 @@ def test_only_what_is_zeroed_moves_at_the_first_step_and_all_of_it_after_two():
         assert branch > 1e-4 * total
 
 
-def test_a_gamma_frozen_at_zero_keeps_its_block_the_identity():
+def test_a_gamma_frozen_at_zero_keeps_its_block_the_identity_and_is_warned_of():
     # As the docstring warns: the default of the callbacks is to keep norms frozen.
     x, y = data()
     for batchnorm, learns in (("frozen", False), ("train", True)):
@@ -234,7 +235,10 @@ def test_a_gamma_frozen_at_zero_keeps_its_block_the_identity():
         deeper.compile("sgd", "sparse_categorical_crossentropy", run_eagerly=True)
         before = weights(deeper)
         thaw = kresnets.StagedUnfreezing({0: "head", 1: "stage3_block2", 3: "stage3_block1"}, batchnorm=batchnorm)
-        deeper.fit(x, y, epochs=4, verbose=0, callbacks=[thaw])
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always")
+            deeper.fit(x, y, epochs=4, verbose=0, callbacks=[thaw])
+        assert any("stage3_block2_bn2 would learn but" in str(each.message) for each in told) != learns
         after = weights(deeper)
         moved = {path for path in after if not np.array_equal(before[path], after[path])}
         assert ("stage3_block2_conv1/kernel" in moved) == learns

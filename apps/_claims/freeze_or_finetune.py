@@ -47,15 +47,11 @@ METHODS = {
         ),
     ),
     "whole": Method("whole, one rate", "#c2410c", (1e-3, 3e-3), _whole),
-    "layerwise": Method(
-        "whole, layer-wise rates", "#a21caf", (3e-3, 1e-2), lambda rate, n: _whole(rate, n, ratio=0.5)
-    ),
+    "layerwise": Method("whole, layer-wise rates", "#a21caf", (3e-3, 1e-2), lambda rate, n: _whole(rate, n, ratio=0.5)),
     "norms": Method(
         "whole, norms learn too", "#d97706", (1e-3, 3e-3), lambda rate, n: _whole(rate, n, batchnorm="train")
     ),
-    "scratch": Method(
-        "from scratch", "#15803d", (3e-3, 1e-2), lambda rate, n: _whole(rate, n, batchnorm="train")
-    ),
+    "scratch": Method("from scratch", "#15803d", (3e-3, 1e-2), lambda rate, n: _whole(rate, n, batchnorm="train")),
 }
 CARRIED = tuple(name for name in METHODS if name != "scratch")
 
@@ -244,7 +240,7 @@ CLAIM = Claim(
         "All methods go through `kresnets.fine_tune` with the same number of passes ("
         + ", ".join(f"{passes} at {n}" for n, passes in PASSES.items())
         + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the "
-        "best of three rates, by the validation loss of one more seed that is not compared.",
+        "best of two rates, by the validation loss of one more seed that is not compared.",
         "The winners of the map were picked by the very numbers that are then compared, which flatters them.",
     ),
 )

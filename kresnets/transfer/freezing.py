@@ -1,6 +1,9 @@
 """Which layers learn: the flags behind `freeze` and `StagedUnfreezing`."""
 
+import warnings
+
 import keras
+import numpy as np
 
 from kresnets.features import has_graph
 from kresnets.groups import layout
@@ -50,6 +53,7 @@ def set_trainable(model, where, learns, batchnorm):
     """Set every flag below `model`: a layer learns where `learns(place)`, but for the norms that `batchnorm`
     freezes."""
     head = len(where.names) - 1
+    dead = []
     for container in _containers(model):
         container.trainable = True
     for place, layer in where.places:
@@ -58,6 +62,19 @@ def set_trainable(model, where, learns, batchnorm):
             for inner in with_inner(layer):
                 if isinstance(inner, keras.layers.BatchNormalization):
                     inner.trainable = False
+                    dead += [inner.name] if _is_silent(inner) else []
+    if dead:
+        # What `deepen` adds, and a row with zero-gamma that was never trained.
+        others = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
+        warnings.warn(
+            f"{dead[0]}{others} would learn but for batchnorm='frozen', and have gamma = 0: while it is frozen, nothing in "
+            "their blocks can learn. Use batchnorm='train'.",
+            stacklevel=2,
+        )
+
+
+def _is_silent(norm):
+    return norm.scale and norm.built and not np.any(keras.ops.convert_to_numpy(norm.gamma))
 
 
 def copy_flags(source, target):
