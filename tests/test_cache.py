@@ -413,7 +413,7 @@ def test_auto_leaves_augmentation_real(caplog, passes):
     assert not passes and "Own is a class of its own" in caplog.text
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.jax
 def test_it_equals_the_uncached_training_on_jax():
     pytest.importorskip("jax")

@@ -212,7 +212,7 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*.keras")):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.jax
 @together("cifar", "v2", "inception-resnet")
 def test_on_jax(rows, folder):
