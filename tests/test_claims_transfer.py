@@ -166,3 +166,21 @@ def test_all_of_early_layers():
         if one["task"] == "keep":
             recipe, names = early_layers.keeping(one), ("stem", "stage1", "stage2", "stage3", "head")
         assert one["task"] == "teach" or recipe.epochs(names) == one["passes"]
+
+
+@pytest.mark.slow
+def test_recipe(folder):
+    runner.run("recipe", Options(quick=True), folder / "recipe-quick", 1, say=lambda line: None)
+    rows = list(csv.DictReader((folder / "recipe-quick" / runner.TABLE).open(newline="")))
+    rates = {row["way"]: float(row["learning_rate"]) for row in rows if row["task"] == "carry"}
+    assert rates == {"textbook": 1e-3, "measured": kresnets.Recipe.for_images(100).learning_rate}
+
+
+def test_the_textbook_stays_what_it_was_whatever_the_defaults_become():
+    from _claims import recipe
+
+    assert recipe.fields("textbook", 75) == recipe.fields("textbook", 2000)
+    assert recipe.fields("more epochs", 75)["head_epochs"] == 15
+    assert recipe.fields("higher rates", 75) | recipe.fields("more epochs", 75) != recipe.fields("textbook", 75)
+    # None of what the recipe was chosen by is judged here.
+    assert transfer.TARGET not in {target for _, target in recipe.PAIRS}

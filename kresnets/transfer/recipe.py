@@ -11,6 +11,7 @@ from kresnets.transfer.freezing import BATCHNORM
 ADVANCE = ("epochs", "plateau")
 SCHEDULES = ("cosine", "constant")
 AUGMENT = ("none", "light", "strong")
+_STEPS = 45  # of a stage, see `Recipe.for_images`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,6 +162,36 @@ class Recipe:
         """
         rates = dict(learning_rate=learning_rate, trunk_learning_rate=learning_rate, ratio=1.0)
         return cls(head_epochs=0, stages=("stem",), epochs_per_stage=epochs, batchnorm="train", seed=seed, **rates)
+
+    @classmethod
+    def for_images(cls, images, batch_size=32, **fields):
+        """Return the recipe for so many images to learn from: each stage as long as it needs, at rates that were measured.
+
+        A stage of 3 epochs is 9 steps where there are 75 images, in which next to nothing is learned; so it takes the
+        epochs that make 45 steps, and 3 at least. `python apps/claims.py recipe` compares it with the defaults
+        (docs/claims.md).
+
+        Args:
+            images: number of images to learn from, from 1.
+            batch_size: images in a step. Defaults to 32.
+            **fields: fields of `Recipe` that are to be otherwise.
+
+        Example:
+            >>> import kresnets
+            >>> [kresnets.Recipe.for_images(n).head_epochs for n in (75, 250, 2000)]
+            [15, 6, 3]
+        """
+        for name, value in (("images", images), ("batch_size", batch_size)):
+            if not _whole(value, 1):
+                raise ValueError(f"Recipe.for_images: `{name}` must be a whole number from 1. Received: {value!r}")
+        epochs = max(3, -(-_STEPS // -(-images // batch_size)))
+        measured = {
+            "head_epochs": epochs,
+            "epochs_per_stage": epochs,
+            "learning_rate": 1e-2,
+            "trunk_learning_rate": 1e-3,
+        }
+        return cls(**measured | fields)
 
     def with_schedule(self, path):
         """Return this recipe with the stages of a TOML file in place of its own.
