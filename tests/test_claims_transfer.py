@@ -1,5 +1,6 @@
 """The claims about transfer: what is true by construction in their quick versions."""
 
+import csv
 import json
 import pathlib
 import sys
