@@ -151,11 +151,11 @@ def _learned(rows):
     learned = [row for row in rows if row["part"] == "learning"]
     saved = paired(*(rates.compared(learned, "test_error", kind=kind) for kind in KINDS))
     less = paired(*(rates.compared(learned, "test_loss", kind=kind) for kind in KINDS))
-    costs = {row["kind"]: row for row in learned}
+    costs = {row["kind"]: (row["parameters"], row["multiply_adds"] / 1e6) for row in learned}
+    means = {kind: 100 * rates.mean(learned, "test_error", kind=kind) for kind in KINDS}
     told = ", ".join(
-        f"{kind} {100 * rates.mean(learned, 'test_error', kind=kind):.2f} % with {costs[kind]['parameters']:,} parameters "
-        f"and {costs[kind]['multiply_adds'] / 1e6:.2f}e6 multiply-adds"
-        for kind in KINDS
+        f"{kind} {means[kind]:.2f} % with {weights:,} parameters and {adds:.2f}e6 multiply-adds"
+        for kind, (weights, adds) in costs.items()
     )
     return [
         Finding(
@@ -211,10 +211,10 @@ CLAIM = Claim(
     draw=_draw,
     cost=lambda setting: {"time": 3.0, "counting": 0.3, "learning": 1.0}[setting["part"]],
     notes=(
-        "A block's cost and time are those of a stack less those of a shorter one, so stem and head do not count; times "
-        "are measured with no other run beside.",
-        "What learns are CIFAR networks with the same number of blocks, shortcuts A, each at its own best rate of the same "
-        "few (by the training loss of one more seed).",
+        "A block's cost and time are those of a stack less those of a shorter one, so stem and head do not count; "
+        "times are measured with no other run beside.",
+        "What learns are CIFAR networks with the same number of blocks, shortcuts A, each at its own best rate of the "
+        "same few (by the training loss of one more seed).",
         "The paper compares at about equal multiply-adds on ImageNet, top-1 error of 10 crops: "
         + ", ".join(f"{name} {error} %" for name, error in PUBLISHED.items())
         + ".",

@@ -288,10 +288,11 @@ CLAIM = Claim(
     draw=_draw,
     cost=lambda setting: {"time": 4.0, "counting": 0.2, "learning": 2.0, "scale": 1.0}[setting["part"]],
     notes=(
-        "What learns is a chain of six 5x5 convolutions with norm and ReLU on three grids, or of two 3x3, norm and ReLU "
-        "after each, in their place; each at its own best rate of the same few (by the training loss of one more seed).",
-        "Stability: a stack of residual blocks as Inception-ResNet-v1's first, 64 channels, no norm after their last 1x1; "
-        f"a training fails where its loss is no number or it ends with {FAILED:.0%} of its training images wrong. The paper "
-        "saw networks of more than 1000 filters die at scale 1 and chose 0.1 to 0.3; it gives no table.",
+        "What learns is a chain of six 5x5 convolutions with norm and ReLU on three grids, or of two 3x3, norm and "
+        "ReLU after each, in their place; each at its own best rate of the same few (by the training loss of one more "
+        "seed).",
+        "Stability: a stack of residual blocks as Inception-ResNet-v1's first, 64 channels, no norm after their last "
+        f"1x1; a training fails where its loss is no number or it ends with {FAILED:.0%} of its training images wrong. "
+        "The paper saw networks of more than 1000 filters die at scale 1 and chose 0.1 to 0.3; it gives no table.",
     ),
 )

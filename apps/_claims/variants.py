@@ -122,7 +122,7 @@ def _read_findings(rows):
     half = {share for variant in "BC" for share in shares(rows, variant, "shortcut")} == {0.25}
     return [
         Finding(
-            claim="A 1x1 convolution with stride 2 reads a quarter of its input, and where A halves the grid the rest is lost.",
+            claim="A 1x1 convolution of stride 2 reads a quarter of its input; in A the rest is lost.",
             verdict=exactly(quarter),
             numbers=f"{len(single)} such convolutions read {', '.join(f'{s:.2f}' for s in sorted(set(single)))}; "
             f"blocks: {told(['block'])}.",
