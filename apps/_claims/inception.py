@@ -266,13 +266,15 @@ def _draw(options, rows, path):
     for number, scale in enumerate(scales):
         each = [failed(rows, scale, rate) for rate in tried]
         at = [place + 0.25 * (number - (len(scales) - 1) / 2) for place in range(len(tried))]
-        heights = [100 * statistics.mean(found.values()) for found in each]
-        bars = right.bar(at, heights, 0.23, color=SCALES[scale], label=f"scale {scale:g}")
-        right.bar_label(bars, [f"{sum(found.values())}/{len(found)}" for found in each], fontsize=8)
-    right.set(title="residual branch, scaled", xlabel="learning rate", ylabel="trainings that failed, percent")
+        bars = right.bar(
+            at, [sum(found.values()) for found in each], 0.23, color=SCALES[scale], label=f"scale {scale:g}"
+        )
+        right.bar_label(bars)
+        seeds = len(each[0])
+    right.set(title="residual branch, scaled", xlabel="learning rate", ylabel=f"trainings of {seeds} that failed")
     right.set_xticks(range(len(tried)), [f"{rate:g}" for rate in tried])
-    right.set_ylim(0, 119)
-    right.set_yticks([0, 25, 50, 75, 100])
+    right.set_ylim(0, 1.3 * seeds)
+    right.set_yticks(range(seeds + 1))
     right.legend(frameon=False, loc="upper left", fontsize=9)
     for axis in (left, middle, right):
         axis.spines[["top", "right"]].set_visible(False)
