@@ -80,11 +80,15 @@ def deepen(model, blocks):
         for mine, its in twins:
             _copy_state(mine, its)
             origins |= {id(new): old for old, new in zip(mine.variables, its.variables)}
+        likes = dict(origins)
         for block in (block for stage in added.values() for block in stage):
             for mine, its in block.layers:
                 its.trainable = mine.trainable
+                likes |= {id(new): old for old, new in zip(mine.variables, its.variables)}
         if model.compiled:
-            surgery.compile_alike(model, copy, lambda variable: origins.get(id(variable), variable))
+            surgery.compile_alike(
+                model, copy, *(lambda variable, of=of: of.get(id(variable), variable) for of in (origins, likes))
+            )
     return copy
 
 

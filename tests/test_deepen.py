@@ -333,6 +333,17 @@ def test_it_is_compiled_alike():
     assert not kresnets.deepen(tiny(), {"stage3": 1}).compiled
 
 
+def test_variables_that_weight_decay_was_told_to_leave_out_are_left_out():
+    model = tiny()
+    optimizer = O.AdamW(0.01, weight_decay=0.5)
+    optimizer.exclude_from_weight_decay(var_list=[v for v in model.trainable_variables if "conv" not in v.path])
+    model.compile(optimizer, "sparse_categorical_crossentropy")
+    deeper = kresnets.deepen(model, {"stage3": 1})
+    decayed = {v.path for v in deeper.trainable_variables if deeper.optimizer._use_weight_decay(v)}
+    assert decayed == {v.path for v in deeper.trainable_variables if "conv" in v.path}
+    assert "stage3_block2_conv1/kernel" in decayed
+
+
 def test_a_metric_that_cannot_be_made_again_and_a_multi_optimizer_are_refused_in_a_sentence():
     model = tiny()
     metric = keras.metrics.MeanMetricWrapper(lambda y, p: y, name="mine")

@@ -80,7 +80,7 @@ def scope(model):
     return strategy.scope() if strategy else contextlib.nullcontext()
 
 
-def compile_alike(source, target, origin):
+def compile_alike(source, target, origin, like):
     """Compile a model as another one is compiled, its optimizer with the state of that one's where variables are alike.
 
     Loss functions are the same objects; the optimizer and the metrics are made again.
@@ -88,8 +88,10 @@ def compile_alike(source, target, origin):
     Args:
         source: a compiled Keras model.
         target: the model to compile, which has all of the source's variables and more.
-        origin: function from a variable of the target to its like in the source; a new one, which starts with empty
-            slots, to itself.
+        origin: function from a variable of the target to the source's that it stands for; a new one, which starts with
+            empty slots, to itself.
+        like: function from a variable of the target to the source's after which it was made, or to itself: weight decay
+            leaves both out, or none.
 
     Raises:
         ValueError: for an optimizer or a metric that cannot be made again.
@@ -99,6 +101,7 @@ def compile_alike(source, target, origin):
     again = {name: keras.tree.map_structure(_again, told[name]) for name in ("metrics", "weighted_metrics")}
     # The source's loss is scaled already where it should be.
     target.compile(**told | again | {"optimizer": twin(source.optimizer), "auto_scale_loss": False})
+    leave_out_alike(source.optimizer, target.optimizer, [(variable, like(variable)) for variable in target.variables])
     target.optimizer.build(target.trainable_variables)
     if source.optimizer.built:
         _carry(_snapshot(source.optimizer), target.optimizer, origin)
@@ -319,6 +322,21 @@ def twin(optimizer, rate=None):
         if name in vars(optimizer):
             _set(made, **{name: vars(optimizer)[name]})
     return made
+
+
+def leave_out_alike(source, target, variables):
+    """Let weight decay leave out of an optimizer, not built yet, the variables that it leaves out of another one.
+
+    (Those that `exclude_from_weight_decay` was told one by one; the names it was told are `twin`'s to copy.)
+
+    Args:
+        source, target: Keras optimizers.
+        variables: list of `(variable of the target, its like of the source)`.
+    """
+    source, target = core(source), core(target)
+    if left_out := vars(source).get("_exclude_from_weight_decay"):
+        keys = {target._var_key(mine) for mine, its in variables if source._var_key(its) in left_out}
+        _set(target, _exclude_from_weight_decay=keys)
 
 
 def mark(optimizer):
