@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import zipfile
 
 import numpy as np
 from PIL import Image
@@ -33,13 +34,14 @@ def cifar10():
     try:
         with np.load(kept, allow_pickle=False) as arrays:
             return tuple(arrays[name] for name in ("train", "train_labels", "test", "test_labels"))
-    except (OSError, ValueError, KeyError):
-        pass  # not there yet, or no such file
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        pass  # not there yet, cut off, or no such file
     made = _brought()
     kept.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=kept.parent, suffix=".npz", delete=False) as beside:
+    with tempfile.TemporaryDirectory(dir=kept.parent) as folder:  # gone, too, where the disk is full
+        beside = pathlib.Path(folder, kept.name)
         np.savez(beside, **dict(zip(("train", "train_labels", "test", "test_labels"), made)))
-    os.replace(beside.name, kept)
+        os.replace(beside, kept)
     return made
 
 
