@@ -81,3 +81,15 @@ def above(found, least=0.0):
 def exactly(holds):
     """Judge what is counted or true by construction."""
     return CONFIRMED if holds else NOT_CONFIRMED
+
+
+def everywhere(found, least=0.0):
+    """Judge the claim that each of some differences is above `least`: confirmed where all are, not confirmed where one
+    is not, else not decidable.
+
+    Example:
+        >>> everywhere([interval([1.0, 1.1, 0.9]), interval([1.0, -1.0, 0.5])])
+        'not decidable here'
+    """
+    verdicts = {above(one, least) for one in found}
+    return next(verdict for verdict in (NOT_CONFIRMED, UNDECIDED, CONFIRMED) if verdict in verdicts)
