@@ -27,7 +27,9 @@ Each claim is one command, which measures, draws the picture and writes the para
 as it falls. *Confirmed*: the whole 95 % interval of the difference, paired by seed, lies on the claim's side (on each
 side the wider of the bootstrap's and Student's), from at least three seeds. *Not confirmed*: it lies on the other side.
 *Not decidable here*: neither, or fewer seeds. What is counted or true by construction needs no interval. A claim with
-many findings will hold one or the other that is chance: one in forty at this interval.
+many findings will hold one or the other that is chance: one in forty at this interval. The interval is over the seeds
+(start, order, where told the pictures drawn to learn from): all are judged by the same test images, and others might
+judge otherwise by more than that.
 
 Small networks on small images on two cores: that something was found here says that it is so here.
 """
@@ -138,10 +140,9 @@ def to_text(name, claim, options, findings, settings, seconds):
 
     lines = [f"# {name}: {claim.title}", "", f"Source: {claim.source}.", ""]
     lines += [f"- **{found.verdict}**: {found.claim} {found.numbers}" for found in findings]
-    seeds = len({setting["seed"] for setting in settings if "seed" in setting})
-    told = f"{len(settings)} runs" + (f" with {seeds} seed{'s' * (seeds > 1)}" if seeds else "")
-    told += "; " + "; ".join(
-        f"{column}: {', '.join(str(value) for value in values)}" for column, values in _tried(settings).items()
+    told = "; ".join(
+        [f"{len(settings)} runs{_seeds(settings)}"]
+        + [f"{column}: {', '.join(values)}" for column, values in _told(settings).items()]
     )
     lines += ["", f"{told}. {seconds / 60:.1f} minutes of computing on {hardware.describe()}."]
     lines += [f"{note}" for note in claim.notes]
@@ -154,11 +155,24 @@ def to_text(name, claim, options, findings, settings, seconds):
     return "\n".join(lines)
 
 
-def _tried(settings):
-    """Return dict column -> values, of all columns in which the settings differ but for the seed."""
+def _seeds(settings):
+    """Return how many seeds are compared, and that one more chose the rates where one did."""
+    from _claims.rates import TUNING_SEED
+
+    seeds = {setting["seed"] for setting in settings if "seed" in setting}
+    compared = len(seeds - {TUNING_SEED})
+    told = f" with {compared} seed{'s' * (compared != 1)}" if seeds else ""
+    return told + " and one more to choose by" * (TUNING_SEED in seeds)
+
+
+def _told(settings):
+    """Return dict column -> values of the settings as texts, but for the seed; those of which there are too many to tell
+    are left out."""
     columns = dict.fromkeys(column for setting in settings for column in setting if column != "seed")
-    values = {column: list(dict.fromkeys(str(s[column]) for s in settings if column in s)) for column in columns}
-    return {column: found for column, found in values.items() if 1 < len(found) <= 12}
+    values = {
+        column: list(dict.fromkeys(str(s[column]) for s in settings if s.get(column) is not None)) for column in columns
+    }
+    return {column: found for column, found in values.items() if 1 <= len(found) <= 12}
 
 
 def _rows(wanted, done):
