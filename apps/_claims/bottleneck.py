@@ -108,21 +108,25 @@ def _findings(options, rows):
 
 def _counted(rows):
     counted = [row for row in rows if row["part"] == "counting"]
-    each = {kind: [f"{row['adds']:g} C^2" for row in counted if row["kind"] == kind] for kind in KINDS}
+    each = {
+        kind: [f"{row['adds']:g} and {row['weights']:g} C^2" for row in counted if row["kind"] == kind]
+        for kind in KINDS
+    }
     told = "; ".join(f"{kind} {', '.join(found)}" for kind, found in each.items())
     widths = ", ".join(str(row["channels"]) for row in counted if row["kind"] == "basic")
     adds = all(row["adds"] == row["weights"] == WEIGHTS[row["kind"]] for row in counted)
-    layers = all(row["layers"] == LAYERS[row["kind"]] for row in counted)
+    layers = {kind: sorted({row["layers"] for row in counted if row["kind"] == kind}) for kind in KINDS}
+    told_layers = ", ".join(f"{kind} {', '.join(map(str, found))}" for kind, found in layers.items())
     return [
         Finding(
             claim="Two 3x3 on C channels cost 18 C^2 a position, a bottleneck on 4C channels 17 C^2.",
             verdict=exactly(adds),
-            numbers=f"One block more, for C = {widths}: {told}, multiply-adds and weights alike.",
+            numbers=f"Multiply-adds and weights of one block more, for C = {widths}: {told}.",
         ),
         Finding(
             claim="At that cost a bottleneck has three layers in place of two, and works on four times the channels.",
-            verdict=exactly(layers),
-            numbers=f"Layers on the longest path: {', '.join(f'{kind} {n}' for kind, n in LAYERS.items())}.",
+            verdict=exactly(layers == {kind: [number] for kind, number in LAYERS.items()}),
+            numbers=f"Layers that one block more adds to the longest path: {told_layers}.",
         ),
     ]
 
