@@ -17,6 +17,8 @@ def main(argv=None):
     names = _chosen(options.names)
     if options.publish is not None and options.quick:
         raise ValueError("--publish is for what --quick does not measure: leave one of them out.")
+    if options.recipe == "paper" and options.quick:
+        raise ValueError("--recipe paper takes days and --quick minutes: leave one of them out.")
     if options.names == ["list"]:
         for name in names:
             print(f"{name:20} {_claims.find(name).title}")
@@ -26,6 +28,8 @@ def main(argv=None):
         if options.data is not None and options.data not in allowed:
             told = f"must be one of {', '.join(allowed)}" if allowed else "cannot be chosen"
             raise ValueError(f"{name}: --data {told}. Received: {options.data!r}")
+        if options.recipe not in _claims.find(name).recipes:
+            raise ValueError(f"{name} has no --recipe {options.recipe}: leave it out.")
     _common.import_tensorflow()
     from _claims import runner
     from _claims.claim import Options
@@ -51,7 +55,10 @@ def _parser():
     parser.add_argument("--seeds", type=_common.positive_int, help="how many (default: each claim's own)")
     parser.add_argument("--data", metavar="NAME", help="what small networks learn from: digits, patches or cifar10")
     parser.add_argument(
-        "--recipe", choices=("short", "paper"), default="short", help="paper: 164 epochs as in the paper, for days"
+        "--recipe",
+        choices=("short", "paper"),
+        default="short",
+        help="paper: 164 epochs as in the paper, for days (degradation)",
     )
     parser.add_argument(
         "--jobs", type=_common.positive_int, default=_cores(), help="runs at once, a thread each (default: the cores)"

@@ -18,7 +18,7 @@ APPS = pathlib.Path(__file__).parent.parent / "apps"
 sys.path.insert(0, str(APPS))
 
 import _claims  # noqa: E402
-from _claims import pictures, rates, runner, training, verdicts  # noqa: E402
+from _claims import cifar10, pictures, rates, runner, training, verdicts  # noqa: E402
 from _claims.claim import Claim, Finding, Options  # noqa: E402
 
 
@@ -188,6 +188,34 @@ def test_a_verdict_needs_three_seeds_and_the_whole_interval(values, least, verdi
     assert verdicts.above(verdicts.interval(values), least) == verdict
 
 
+def test_what_is_said_of_each_holds_for_each():
+    sure, lost, unsure = (verdicts.interval(values) for values in ((1, 1.1, 0.9), (-1, -1.1, -0.9), (1, -1, 0.5)))
+    assert verdicts.everywhere([sure, sure]) == verdicts.CONFIRMED
+    assert verdicts.everywhere([sure, unsure]) == verdicts.UNDECIDED
+    assert verdicts.everywhere([unsure, lost, sure]) == verdicts.NOT_CONFIRMED
+
+
+def test_the_text_tells_what_was_learned_from_and_which_seeds_are_compared(numbers):
+    settings = [{"data": "digits", "rate": rate, "seed": rates.TUNING_SEED} for rate in (0.1, 0.3)]
+    settings += [{"data": "digits", "rate": 0.3, "seed": seed} for seed in range(3)]
+    text = runner.to_text("numbers", numbers.claim, Options(), [], settings, 60.0)
+    assert "5 runs with 3 seeds and one more to choose by; data: digits; rate: 0.1, 0.3. 1.0 minutes" in text
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut off", b"none"])
+def test_a_damaged_copy_of_cifar10_is_brought_again(content, tmp_path, monkeypatch):
+    brought = tuple(np.full(2, number) for number in range(4))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(cifar10, "_brought", lambda: brought)
+    (tmp_path / "datasets").mkdir()
+    (tmp_path / "datasets" / "cifar10.npz").write_bytes(content)
+    for _ in range(2):
+        for one, other in zip(cifar10.cifar10(), brought, strict=True):
+            np.testing.assert_array_equal(one, other)
+        monkeypatch.setattr(cifar10, "_brought", lambda: pytest.fail("it is kept"))
+    assert [path.name for path in (tmp_path / "datasets").iterdir()] == ["cifar10.npz"]
+
+
 def test_chance_alone_is_rarely_confirmed():
     random = np.random.default_rng(0)
     confirmed = [verdicts.above(verdicts.interval(random.normal(size=5))) == verdicts.CONFIRMED for _ in range(60)]
@@ -249,6 +277,11 @@ def test_every_claim_can_be_listed(capsys):
         (["all", "degradation"], "stand alone"),
         (["degradation", "--data", "imagenet", "--quick"], "--data must be one of"),
         (["degradation", "--publish", "x", "--quick"], "leave one of them out"),
+        (["degradation", "--recipe", "paper", "--quick"], "leave one of them out"),
+        (["identity", "--recipe", "paper"], "identity has no --recipe paper"),
+        (["freeze-or-finetune", "--data", "cifar10"], "--data cannot be chosen"),
+        (["head-first", "--data", "digits"], "--data cannot be chosen"),
+        (["early-layers", "--data", "patches"], "--data cannot be chosen"),
     ],
 )
 def test_bad_input_gets_a_sentence(arguments, sentence, tmp_path):

@@ -56,6 +56,8 @@ class Claim:
         keeps: whether `measure` is given a folder as its second argument, in which it keeps files that other settings
             and other claims read, whole or not at all. Defaults to False.
         notes: sentences that belong under the findings: what was departed from, what the data are. Defaults to ().
+        data: what `--data` may be; () where it cannot be chosen. Defaults to all that small networks learn from.
+        recipes: what `--recipe` may be. Defaults to `("short",)`.
     """
 
     title: str
@@ -69,3 +71,4 @@ class Claim:
     keeps: bool = False
     notes: tuple[str, ...] = ()
     data: tuple[str, ...] = ("digits", "patches", "cifar10")
+    recipes: tuple[str, ...] = ("short",)

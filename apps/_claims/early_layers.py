@@ -289,6 +289,7 @@ CLAIM = Claim(
     draw=_draw,
     cost=lambda setting: 40.0 if setting["task"] == "teach" else 13.0,
     keeps=True,
+    data=(),
     notes=(
         transfer.NOTE,
         "250 pictures of the target, 12 passes. What is thawed: from the similar source, one rate of 0.001 for all "

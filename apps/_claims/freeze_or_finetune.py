@@ -235,6 +235,7 @@ CLAIM = Claim(
     draw=_draw,
     cost=_cost,
     keeps=True,
+    data=(),
     notes=(
         transfer.NOTE,
         "All methods go through `kresnets.fine_tune` with the same number of passes ("

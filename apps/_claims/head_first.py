@@ -106,9 +106,13 @@ def _findings(options, rows):
     ]
     for source in dict.fromkeys(row["source"] for row in rows if row["task"] == "carry"):
         like = transfer.SOURCES[source]
-        for when, thawed in (
-            ("in the first epoch in which the trunk learns", 1),
-            ("in the end, after equal passes", None),
+        # Without the head first the trunk learns for more of the equal passes: at the end that alone may tell.
+        both = max(row["thawed"] for row in rows if (row.get("source"), row.get("way")) == (source, "head first"))
+        moments = {both: f"in the first {both} epochs in which the trunk learns"}
+        moments = {1: "in the first epoch in which the trunk learns"} | (moments if both > 1 else {})
+        for thawed, when in (
+            *moments.items(),
+            (None, "in the end, after equal passes, in more of which the trunk learns"),
         ):
             gap, ones, others = _gap(rows, "relative", source, thawed)
             unlike, *_ = _gap(rows, "unlike", source, thawed)
@@ -190,6 +194,7 @@ CLAIM = Claim(
     draw=_draw,
     cost=lambda setting: 40.0 if setting["task"] == "teach" else 9.0 if setting["way"] == "head only" else 15.0,
     keeps=True,
+    data=(),
     notes=(
         transfer.NOTE,
         "250 pictures of the target, 12 passes: everything at one rate, or 4 passes of the head alone at 0.01 and 8 of "
