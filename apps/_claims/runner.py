@@ -5,9 +5,10 @@ import csv
 import hashlib
 import io
 import json
-import multiprocessing
+import multiprocessing.connection
 import os
 import pathlib
+import signal
 import threading
 import time
 
@@ -214,15 +215,18 @@ class _workers:
         if jobs > 1:
             # Started anew, not forked: TensorFlow's threads do not survive a fork. Each has one thread, since two small
             # networks side by side learn faster than one on two threads.
-            self._pool = concurrent.futures.ProcessPoolExecutor(
-                jobs, multiprocessing.get_context("spawn"), initializer=_begin
-            )
+            context = multiprocessing.get_context("spawn")
+            # The workers hold one end of a pipe, this process alone the other: whatever ends it closes that.
+            ended, self._going = context.Pipe(duplex=False)
+            self._pool = concurrent.futures.ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(ended,))
 
     def __enter__(self):
         return self._measure
 
     def __exit__(self, *error):
         if self._pool is not None:
+            if error[0] is not None:  # else the workers would finish what they hold, and what waits in their queue
+                self._going.close()
             self._pool.shutdown(wait=error[0] is None, cancel_futures=True)
 
     def _measure(self, name, settings, kept):
@@ -239,16 +243,17 @@ class _workers:
             ) from error
 
 
-def _begin():
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+def _begin(ended):
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told to all: the parent ends its workers
+    threading.Thread(target=_end_with_parent, args=(ended,), daemon=True).start()
     tf = _common.import_tensorflow()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _end_with_parent():
+def _end_with_parent(ended):
     # A killed parent cannot tell its workers to stop; what they measure would be lost, and slow its successor down.
-    multiprocessing.parent_process().join()
+    multiprocessing.connection.wait([ended])
     os._exit(1)
 
 
