@@ -42,7 +42,7 @@ def main(argv=None):
             print(f"  {found.verdict}: {found.claim} {found.numbers}")
         print(f"  {folder / runner.TEXT}, {folder / runner.PICTURE}, {folder / runner.TABLE}")
     if options.publish is not None:
-        runner.publish(names, options.out, options.publish)
+        runner.publish(_claims.NAMES, options.out, options.publish)
     return 0
 
 

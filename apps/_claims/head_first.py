@@ -6,7 +6,7 @@ from _claims import rates, transfer
 from _claims.claim import Claim, Finding
 from _claims.verdicts import above, exactly, interval
 
-RATES = (3e-4, 1e-3)
+RATES = (1e-3, 3e-3)  # those that freeze-or-finetune tries for the whole net
 # Epochs of the head alone, then of everything; equal passes.
 WAYS = {"whole": (0, 12), "head first": (4, 8), "head only": (12, 0)}
 COLOURS = {"whole": "#c2410c", "head first": "#1d4ed8", "head only": "#6b7280"}

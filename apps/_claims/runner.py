@@ -120,7 +120,7 @@ def read_done(folder):
             fits = key(one["setting"]) == path.stem and all(isinstance(row, dict) for row in one["rows"])
             if fits and one["seconds"] >= 0:
                 found[path.stem] = one
-        except (ValueError, TypeError, KeyError):
+        except (OSError, ValueError, TypeError, KeyError):
             continue
     return found
 

@@ -186,7 +186,8 @@ def fine_tuned(model, pictures, recipe, callbacks=(), groups=None):
         groups=groups,
         verbose=0,
     ).history
-    best = int(np.nanargmin(history["val_loss"]))
+    losses = np.asarray(history["val_loss"])
+    best = int(np.nanargmin(losses)) if np.isfinite(losses).any() else len(losses) - 1
     found = {"best_epoch": best + 1, "validation_loss": history["val_loss"][best]}
     found["validation_accuracy"] = history["val_accuracy"][best]
     return found | judged(model, pictures.test, pictures.test_labels)

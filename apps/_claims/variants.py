@@ -50,7 +50,7 @@ def _settings(options, rows):
     timed, all_timed = undisturbed(timed, rows)
     if not all_timed:
         return timed
-    network = {"part": "learning", "data": options.data or "digits", "size": 32, "depth": depth}
+    network = {"part": "learning", "data": "digits", "size": 32, "depth": depth}
     networks = [network | {"variant": kind, "epochs": 1 if quick else 12} for kind in kinds]
     learned = [row for row in rows if row["part"] == "learning"]
     tried = (0.1,) if quick else RATES
@@ -228,6 +228,7 @@ CLAIM = Claim(
     measure=_measure,
     findings=_findings,
     draw=_draw,
+    data=(),
     cost=lambda setting: {"time": 5.0, "reading": 0.4, "learning": 1.0}[setting["part"]],
     notes=(
         "What learns is a slim ResNet-50: half of its blocks, an eighth of its widths, a stem of half its width, 32x32 "

@@ -73,7 +73,7 @@ def above(found, least=0.0):
         >>> above(interval([1.0, 1.1, 0.9])), above(interval([1.0, -1.0, 0.5])), above(interval([1.0, 1.1]))
         ('confirmed', 'not decidable here', 'not decidable here')
     """
-    if len(found.values) < FEWEST:
+    if len(found.values) < FEWEST or found.low == found.high == least:  # equal to the last digit is no difference shown
         return UNDECIDED
     return CONFIRMED if found.low > least else NOT_CONFIRMED if found.high <= least else UNDECIDED
 
