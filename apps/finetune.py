@@ -82,7 +82,11 @@ def _parser():
     add("--out", required=True, help="the run's folder")
     add("--overwrite", action="store_true", help="replace a run made with other arguments")
     _machines.add_options(parser)
-    recipe = parser.add_argument_group("recipe", "defaults are those of kresnets.Recipe")
+    recipe = parser.add_argument_group(
+        "recipe",
+        "defaults are those of kresnets.Recipe; where neither epochs nor rates are given, of Recipe.for_images: stages as "
+        "long as so few images need",
+    )
     add = recipe.add_argument
     add(
         "--recipe",
@@ -150,6 +154,7 @@ def _train(run, options, arguments, command, machines):
     policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images)
+    recipe = _by_size(recipe, options, len(data.train))
     digest = _common.digest(data)
     if machines.agreed(lambda: digest) != digest:
         raise ValueError(f"The photographs or their labels in {options.data} are not those of process 0.")
@@ -290,6 +295,27 @@ def _recipe(options):
         )
     start = {"epochs": given.pop("epochs_per_stage", 20), "learning_rate": given.pop("learning_rate", 3e-3)}
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
+
+
+def _by_size(recipe, options, images):
+    """Return the recipe for so many images (`Recipe.for_images`), unless the user says how long or how fast to learn."""
+    said = (
+        "head_epochs",
+        "epochs_per_stage",
+        "learning_rate",
+        "trunk_learning_rate",
+        "advance",
+        "recipe",
+        "from_scratch",
+    )
+    told = [getattr(options, name) for name in said]
+    if any(value is not None and value is not False for value in told) or recipe.timetable is not None:
+        return recipe
+    from kresnets import Recipe
+
+    sized = Recipe.for_images(images, options.batch_size)
+    names = ("head_epochs", "epochs_per_stage", "learning_rate", "trunk_learning_rate")
+    return dataclasses.replace(recipe, **{name: getattr(sized, name) for name in names})
 
 
 def _with_found_rate(recipe, options, arguments, model, data, run, machines, devices):

