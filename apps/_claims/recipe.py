@@ -145,6 +145,7 @@ CLAIM = Claim(
     data=(),
     notes=(
         "The trunks are those of freeze-or-finetune; its target, monocrystalline cells, does not occur here. Nothing was "
-        "tuned on these pictures. In freeze-or-finetune norms that learn did best more often than not, so they are tried too. 'more epochs' and 'higher rates' take one half of 'measured' each.",
+        "tuned on these pictures. In freeze-or-finetune norms that learn did best more often than not, so they are "
+        "tried too. 'more epochs' and 'higher rates' take one half of 'measured' each.",
     ),
 )
