@@ -131,7 +131,7 @@ def test_alike_and_relative():
     assert head_first.relative(features, 2 * features - features.mean(0)) == pytest.approx(1)
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_early_layers(folder):
     findings, rows, _ = _run("early-layers", folder)
     moved = {(row["task"], row["moved_group"]): row["moved"] for row in rows if row["task"] != "teach"}
@@ -141,7 +141,7 @@ def test_early_layers(folder):
     assert [finding.verdict for finding in findings] == ["confirmed"]
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_groups_that_are_kept_are_the_trunks(tmp_path):
     setting = {"seed": 0, "groups_kept": 2} | transfer.network(quick=True)
     taught = transfer.build(setting | {"seed": 5}, 3)
@@ -169,7 +169,7 @@ def test_all_of_early_layers():
         assert one["task"] == "teach" or recipe.epochs(names) == one["passes"]
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_recipe(folder):
     runner.run("recipe", Options(quick=True), folder / "recipe-quick", 1, say=lambda line: None)
     rows = list(csv.DictReader((folder / "recipe-quick" / runner.TABLE).open(newline="")))

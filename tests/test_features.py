@@ -188,7 +188,7 @@ print([feature.stride for feature in found.values()], [tuple(output.shape) for o
 """
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.jax
 def test_on_jax():
     root = str(pathlib.Path(kresnets.__file__).parents[1])

@@ -177,7 +177,10 @@ class StopAfter(keras.callbacks.Callback):
     "recipe",
     [
         dataclasses.replace(SHORT, augment="light", epochs_per_stage=2),
-        dataclasses.replace(SHORT, mixup=0.2, label_smoothing=0.1, ema=0.9, batchnorm="train", schedule="constant"),
+        pytest.param(
+            dataclasses.replace(SHORT, mixup=0.2, label_smoothing=0.1, ema=0.9, batchnorm="train", schedule="constant"),
+            marks=pytest.mark.everything,
+        ),
     ],
     ids=["plain", "everything"],
 )

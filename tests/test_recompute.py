@@ -183,6 +183,7 @@ def test_what_cannot_be_recomputed_is_refused_in_one_sentence():
         kresnets.build(kresnets.SPECS["CifarResNet20"], recompute="yes")
 
 
+@pytest.mark.everything
 @pytest.mark.jax
 def test_it_trains_as_the_model_itself_on_jax():
     pytest.importorskip("jax")

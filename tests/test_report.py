@@ -338,6 +338,7 @@ def test_grad_cam_refuses_in_a_sentence(trunk, small):
         report.grad_cam(model, small, classes=[1])
 
 
+@pytest.mark.everything
 @pytest.mark.jax
 def test_grad_cam_on_jax_in_both_data_formats(tmp_path):
     """On JAX; and drawing leaves the user's pyplot (which Keras imports) alone."""

@@ -31,7 +31,7 @@ def _settings(options, rows):
         return [network | {"kind": k, "depth": d, "seed": seed} for seed in seeds for k in KINDS for d in depths]
     depths = (20, 56) if options.quick or data != "digits" else (8, 14, 20, 32, 56)
     network = rates.images(options) | {"recipe": "short"}
-    network["epochs"] = 6 if options.quick else 30 if data == "digits" else 15
+    network["epochs"] = 3 if options.quick else 30 if data == "digits" else 15
     networks = [network | {"kind": kind, "depth": depth} for kind in KINDS for depth in depths]
     tried = (0.03,) if options.quick else RATES if data == "digits" else RATES[1:]
     return rates.tuned(networks, tried, options.seeds or (1 if options.quick else 5 if data == "digits" else 3), rows)
