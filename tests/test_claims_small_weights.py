@@ -11,7 +11,7 @@ from _claims import rates, runner, small_weights, verdicts  # noqa: E402
 from _claims.claim import Finding, Options  # noqa: E402
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_a_trunk_is_taught_once_and_carried(tmp_path):
     lines = []
     runner.run("small-weights", Options(quick=True), tmp_path / "s", 1, lines.append)
