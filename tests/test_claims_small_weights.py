@@ -32,8 +32,10 @@ def test_the_settings_try_all_ways_by_one_more_seed_and_compare_the_best():
     assert {setting["seed"] for setting in carried} == {rates.TUNING_SEED}
     assert len(carried) == 3 * 2 * 2 * 4  # targets, sizes, starts, ways
     rows = teach + [one | {"validation_loss": one["rate"] + (one["method"] == "head")} for one in carried]
-    compared = [s for s in small_weights._settings(Options(), rows) if s["seed"] in (0, 1, 2)][1:]
-    assert len(compared) == 3 * 3 * 2 * 3
+    compared = [s for s in small_weights._settings(Options(seeds=5), rows) if s["seed"] in range(5)][1:]
+    assert len(compared) == 3 * 3 * 2 * 5
+    sifted = small_weights._settings(Options(), rows)
+    assert len(sifted) == 1 + len(carried) + 3 * 2 * 2 * 3 and "all" not in {s.get("n") for s in sifted}
     assert {(s["start"], s["method"], s["rate"]) for s in compared} == {
         ("scratch", "whole", 1e-3),
         ("taught", "whole", 1e-3),
