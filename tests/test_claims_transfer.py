@@ -99,7 +99,7 @@ def test_freeze_or_finetune(folder):
     assert next(row for row in again if row.get("method") == "head")["test_accuracy"] == told[0]["test_accuracy"]
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_head_first(folder):
     findings, rows, _ = _run("head-first", folder)
     carried = [row for row in rows if row["task"] == "carry"]
