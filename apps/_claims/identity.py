@@ -10,7 +10,7 @@ from _claims.claim import Claim, Finding
 from _claims.degradation import spec as cifar
 from _claims.verdicts import above, exactly, interval, paired
 
-# What a network of the last depth is made of: blocks that are added to each stage, one step after the other.
+# Deepened step by step; of the last depth from the first epoch on, without and with zero-gamma; of the first to the end.
 WAYS = {
     "grown": "#1d4ed8",
     "scratch": "#c2410c",

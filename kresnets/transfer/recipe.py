@@ -176,6 +176,9 @@ class Recipe:
             batch_size: images in a step. Defaults to 32.
             **fields: fields of `Recipe` that are to be otherwise.
 
+        Raises:
+            ValueError: for a number that is not whole or below 1, or a field out of its range.
+
         Example:
             >>> import kresnets
             >>> [kresnets.Recipe.for_images(n).head_epochs for n in (75, 250, 2000)]
