@@ -10,7 +10,7 @@ from _claims.claim import Claim, Finding
 from _claims.degradation import spec as cifar
 from _claims.verdicts import above, exactly, interval, paired
 
-# Deepened step by step; of the last depth from the first epoch on, without and with zero-gamma; of the first to the end.
+# Deepened step by step; of the last depth from the start, without and with zero-gamma; of the first depth to the end.
 WAYS = {
     "grown": "#1d4ed8",
     "scratch": "#c2410c",

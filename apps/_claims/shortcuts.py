@@ -73,6 +73,7 @@ def _draw(options, rows, path):
         left.plot(place, sum(errors) / len(errors), "_", color=colour, markersize=28)
         rates.curves(right, rows, "-", colour, kind, kind=kind)
     left.set(title="a dot a seed", xticks=range(len(KINDS)), xticklabels=KINDS, ylabel="test error, percent")
+    left.set_xlim(-0.5, len(KINDS) - 0.5)
     right.set(xlabel="epoch", ylabel="training loss", yscale="log")
     right.legend(frameon=False)
     for axis in (left, right):

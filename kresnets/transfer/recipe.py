@@ -165,7 +165,7 @@ class Recipe:
 
     @classmethod
     def for_images(cls, images, batch_size=32, **fields):
-        """Return the recipe for so many images to learn from: each stage as long as it needs, at rates that were measured.
+        """Return the recipe for so many images: each stage as long as it needs, at rates that were measured.
 
         A stage of 3 epochs is 9 steps where there are 75 images, in which next to nothing is learned; so it takes the
         epochs that make 45 steps, and 3 at least. `python apps/claims.py recipe` compares it with the defaults
