@@ -1,5 +1,7 @@
 """OpenVINO: written by Keras and OpenVINO's converter, run by its runtime."""
 
+import contextlib
+import logging
 import sys
 
 from kresnets.export.formats.network import Format
@@ -14,9 +16,22 @@ def _imported():
     return openvino
 
 
+@contextlib.contextmanager
+def _own_logging():
+    """Keep the root logger: a conversion that fails leaves it at the converter's ERROR, and no warning is seen again."""
+    root = logging.getLogger()
+    level, filters, handlers = root.level, root.filters[:], root.handlers[:]
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.filters, root.handlers = filters, handlers
+
+
 def _write(network, file, images, labels):
     _imported()
-    network.write(file, "openvino")
+    with _own_logging():
+        network.write(file, "openvino")
 
 
 def _open(file):
