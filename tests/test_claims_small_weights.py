@@ -7,8 +7,8 @@ import pytest
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "apps"))
 
-from _claims import rates, runner, small_weights, verdicts  # noqa: E402
-from _claims.claim import Finding, Options  # noqa: E402
+from _claims import rates, runner, small_weights  # noqa: E402
+from _claims.claim import Options  # noqa: E402
 
 
 @pytest.mark.everything
@@ -24,32 +24,57 @@ def test_a_trunk_is_taught_once_and_carried(tmp_path):
     assert path.stat().st_mtime_ns == kept
 
 
-def test_the_settings_try_all_ways_by_one_more_seed_and_compare_the_best():
+NETWORKS = ("CifarResNet20", "ResNet18D")
+
+
+def told(settings, gains):
+    """Return rows for settings, the trunk of each network being better by that much."""
+    rows = []
+    for one in settings:
+        gain = gains[one["network"]] if one.get("start") == "taught" else 0.0
+        loss = one["rate"] + (one["method"] == "head") if one["task"] == "carry" else None
+        rows.append(one | {"validation_loss": loss, "test_accuracy": 0.5 + gain + one["seed"] / 1e5})
+    return rows
+
+
+def test_the_settings_try_all_ways_by_one_more_seed_sift_by_three_and_end_with_five():
     teach = small_weights._settings(Options(), [])
-    assert [setting["task"] for setting in teach] == ["teach"]
-    trials = small_weights._settings(Options(), [teach[0] | {"held_out_accuracy": 0.5}])
+    assert [(setting["task"], setting["network"]) for setting in teach] == [("teach", name) for name in NETWORKS]
+    gains = {"CifarResNet20": 0.05, "ResNet18D": 0.01}
+    trials = small_weights._settings(Options(), told(teach, gains))
     carried = [setting for setting in trials if setting["task"] == "carry"]
     assert {setting["seed"] for setting in carried} == {rates.TUNING_SEED}
-    assert len(carried) == 3 * 2 * 2 * 4  # targets, sizes, starts, ways
-    rows = teach + [one | {"validation_loss": one["rate"] + (one["method"] == "head")} for one in carried]
-    compared = [s for s in small_weights._settings(Options(seeds=5), rows) if s["seed"] in range(5)][1:]
-    assert len(compared) == 3 * 3 * 2 * 5
-    sifted = small_weights._settings(Options(), rows)
-    assert len(sifted) == 1 + len(carried) + 3 * 2 * 2 * 3 and "all" not in {s.get("n") for s in sifted}
-    assert {(s["start"], s["method"], s["rate"]) for s in compared} == {
-        ("scratch", "whole", 1e-3),
-        ("taught", "whole", 1e-3),
+    assert len(carried) == 2 * 3 * 2 * 2 * 4  # networks, targets, sizes, starts, ways
+
+    sifted = small_weights._settings(Options(), told(trials, gains))
+    assert len(sifted) == len(trials) + 2 * 3 * 2 * 2 * 3 and "all" not in {s.get("n") for s in sifted}
+    last = small_weights._settings(Options(), told(sifted, gains))
+    assert small_weights._settings(Options(), told(last, gains)) == last
+    compared = [one for one in last if one["task"] == "carry" and one["seed"] < 5]
+    assert {name: sum(one["network"] == name for one in compared) for name in NETWORKS} == {
+        "CifarResNet20": 3 * 3 * 2 * 5,
+        "ResNet18D": 3 * 2 * 2 * 3,
     }
+    assert {(s["method"], s["rate"]) for s in compared} == {("whole", 1e-3)}
+    assert small_weights._settings(Options(seeds=3), told(sifted, gains)) == sifted
 
 
 @pytest.mark.parametrize(
-    "first, second, ships",
+    ("few", "more", "ships"),
     [
-        (verdicts.CONFIRMED, verdicts.CONFIRMED, True),
-        (verdicts.CONFIRMED, verdicts.UNDECIDED, False),
-        (verdicts.UNDECIDED, verdicts.CONFIRMED, False),
+        ((0.03, 0.04, 0.05), (0.0, 0.01, -0.01), True),
+        ((0.01, 0.02, 0.015), (0.05, 0.05, 0.05), False),  # too little
+        ((-0.2, 0.02, 0.3), (0.05, 0.05, 0.05), False),  # more than 2 points in the mean, and no more than noise
+        ((0.03, 0.04, 0.05), (-0.02, -0.03, -0.01), False),  # a loss that is sure
+        ((0.03, 0.04, 0.05), (-0.09, -0.03, 0.05), False),  # a mean loss of above a point
     ],
 )
-def test_weights_ship_only_where_they_help_and_harm_nowhere(first, second, ships):
-    findings = [Finding(claim="", verdict=verdict, numbers="") for verdict in (first, second)]
-    assert small_weights.worth_shipping(findings) is ships
+def test_weights_ship_only_where_they_help_and_harm_nowhere(few, more, ships):
+    rows = []
+    for target, sizes in small_weights.TARGETS.items():
+        for n, gains in zip(sizes, (few, more, more)):
+            for seed, gain in enumerate(gains):
+                row = {"task": "carry", "network": "ResNet18D", "target": target, "n": n, "seed": seed}
+                rows += [row | {"start": "scratch", "test_accuracy": 0.5}]
+                rows += [row | {"start": "taught", "test_accuracy": 0.5 + gain}]
+    assert small_weights.worth_shipping(rows, "ResNet18D") is ships
