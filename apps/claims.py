@@ -53,7 +53,11 @@ def _parser():
     parser.add_argument("names", metavar="NAME", nargs="+", help=f"{', '.join(_claims.NAMES)}; all of them; or list")
     parser.add_argument("--quick", action="store_true", help="minutes in place of hours; proves little")
     parser.add_argument("--seeds", type=_common.positive_int, help="how many (default: each claim's own)")
-    parser.add_argument("--data", metavar="NAME", help="what small networks learn from: digits, patches or cifar10")
+    parser.add_argument(
+        "--data",
+        metavar="NAME",
+        help="what small networks learn from: digits, patches or cifar10; what freeze-or-finetune's trunk has learned from: imagenet",
+    )
     parser.add_argument(
         "--recipe",
         choices=("short", "paper"),

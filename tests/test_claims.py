@@ -279,7 +279,7 @@ def test_every_claim_can_be_listed(capsys):
         (["degradation", "--publish", "x", "--quick"], "leave one of them out"),
         (["degradation", "--recipe", "paper", "--quick"], "leave one of them out"),
         (["identity", "--recipe", "paper"], "identity has no --recipe paper"),
-        (["freeze-or-finetune", "--data", "cifar10"], "--data cannot be chosen"),
+        (["freeze-or-finetune", "--data", "cifar10"], "--data must be one of imagenet"),
         (["head-first", "--data", "digits"], "--data cannot be chosen"),
         (["early-layers", "--data", "patches"], "--data cannot be chosen"),
     ],

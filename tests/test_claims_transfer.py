@@ -1,14 +1,19 @@
 """The claims about transfer: what is true by construction in their quick versions."""
 
 import csv
+import dataclasses
+import hashlib
 import json
 import pathlib
 import sys
 
+import keras
 import numpy as np
 import pytest
+from test_equality import save_legacy
 
 import kresnets
+from kresnets.weights import sources
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "apps"))
 
@@ -35,11 +40,11 @@ def _run(name, folder):
     return findings, rows, said
 
 
-def _all_settings(name):
+def _all_settings(name, options=Options()):
     """Return all settings that a claim would run in full, its own rates being the first of those tried."""
     claim, rows = _claims.find(name), []
     while True:
-        wanted = claim.settings(Options(), rows)
+        wanted = claim.settings(options, rows)
         told = [setting | {"validation_loss": 1.0, "test_accuracy": 0.5} for setting in wanted]
         if told == rows:
             return wanted
@@ -61,6 +66,35 @@ def test_the_grid_is_whole():
     # Each cell tried two rates, with a seed that is not compared.
     tried = {(one["source"], one["method"], one["n"], one["rate"]) for one in settings if one["seed"] == 1000}
     assert len(tried) == 2 * len(wanted) / 3
+
+
+def test_with_imagenet_nothing_is_taught_here():
+    settings = _all_settings("freeze-or-finetune", Options(data="imagenet"))
+    assert {(one["task"], one["source"]) for one in settings} == {("carry", "imagenet"), ("carry", "none")}
+    assert transfer.row(settings[0]) is kresnets.SPECS["ResNet50"]
+
+
+@pytest.mark.everything
+def test_freeze_or_finetune_with_the_file_of_keras_applications(tmp_path, monkeypatch):
+    """The published file can't be had here: one of its layout and name lies where Keras would keep it."""
+    row = sources.find("ResNet50", "keras")
+    (tmp_path / "models").mkdir()
+    keras.utils.set_random_seed(0)
+    model = keras.applications.ResNet50(weights=None, include_top=False)
+    file = save_legacy(model, tmp_path / "models" / row.trunk_file)
+    md5 = hashlib.md5(file.read_bytes()).hexdigest()
+    monkeypatch.setattr(sources, "PUBLISHED", (dataclasses.replace(row, trunk_md5=md5),))
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    options = Options(quick=True, data="imagenet")
+    setting = freeze_or_finetune.cells(options)[0] | {"rate": 1e-2, "seed": 0}
+    carried = transfer.build(setting, 2, transfer.trunk(setting, tmp_path))
+    assert kresnets.preprocessing_of(carried).mode == "caffe"
+    images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
+    wanted = np.mean(model(keras.applications.resnet.preprocess_input(images.copy())), axis=(1, 2))
+    trunk = keras.Model(carried.input, carried.layers[-2].output)
+    np.testing.assert_allclose(transfer.outputs(trunk, images), wanted, rtol=1e-3, atol=1e-5)
+    findings = runner.run("freeze-or-finetune", options, tmp_path / "claim", 1, lambda line: None)
+    assert findings and not (tmp_path / "kept").exists()
 
 
 def test_methods_have_equal_passes():

@@ -56,17 +56,24 @@ METHODS = {
 CARRIED = tuple(name for name in METHODS if name != "scratch")
 
 
-def cells(quick):
+def _sources(options):
+    """Return dict source -> how far it is from the target, the nearest first."""
+    return {"imagenet": "ImageNet"} if options.data == "imagenet" else transfer.SOURCES
+
+
+def cells(options):
     """List the cells of the grid, settings without rate and seed; from scratch knows no source, so no distance.
 
     The quick ones are few: tracing a step takes longer than all of its training.
     """
-    pairs = [(source, method) for source in transfer.SOURCES for method in CARRIED] + [("none", "scratch")]
-    if quick:
-        pairs = [("digits", "head"), ("digits", "whole"), ("none", "scratch")]
+    pairs = [(source, method) for source in _sources(options) for method in CARRIED] + [("none", "scratch")]
+    if options.quick:
+        far = list(_sources(options))[-1]
+        pairs = [(far, "head"), (far, "whole"), ("none", "scratch")]
+    network = transfer.published(options.quick) if options.data == "imagenet" else transfer.network(options.quick)
     return [
-        {"task": "carry", "source": source, "method": method, "n": n, "passes": passes} | transfer.network(quick)
-        for n, passes in ({75: 3} if quick else PASSES).items()
+        {"task": "carry", "source": source, "method": method, "n": n, "passes": passes} | network
+        for n, passes in ({75: 3} if options.quick else PASSES).items()
         for source, method in pairs
         if (method, n) != ("norms", 250)  # between the two ends, which say whether it matters
     ]
@@ -76,7 +83,7 @@ def _settings(options, rows):
     seeds = options.seeds or (1 if options.quick else 3)
     wanted = []
     for name, method in METHODS.items():
-        mine = [cell for cell in cells(options.quick) if cell["method"] == name]
+        mine = [cell for cell in cells(options) if cell["method"] == name]
         tried = method.rates[1:2] if options.quick else method.rates
         wanted += rates.tuned(mine, tried, seeds, rows, by="validation_loss")
     return transfer.with_lessons(wanted, rows, options.quick)
@@ -116,7 +123,9 @@ def _over_cells(rows, one, other, where, column="test_accuracy"):
 
 def _findings(options, rows):
     done = {(row["source"], row["n"]) for row in rows if row["task"] == "carry" and row["source"] != "none"}
-    near, far = transfer.SOURCES
+    near, far = list(_sources(options))[0], list(_sources(options))[-1]
+    if near == far:  # nothing that is published has learned from pictures like the target's
+        near = None
     # In the words of the lecture notes: what, one method, the other, the cells in which it should be better.
     said = [
         ("With few and similar pictures, training the head alone beats fine-tuning the whole net at one rate.",
@@ -142,9 +151,10 @@ def _findings(options, rows):
         if where:
             gap, area = (_over_cells(rows, one, other, where, column) for column in ("test_accuracy", "test_auc"))
             findings.append(Finding(claim=claim, verdict=above(gap), numbers=_numbers(gap, area, one, other)))
-    if (near, "all") in done:
-        caught = _over_cells(rows, "scratch", "stages", [(near, "all")])
-        area = _over_cells(rows, "scratch", "stages", [(near, "all")], "test_auc")
+    nearest = list(_sources(options))[0]
+    if (nearest, "all") in done:
+        caught = _over_cells(rows, "scratch", "stages", [(nearest, "all")])
+        area = _over_cells(rows, "scratch", "stages", [(nearest, "all")], "test_auc")
         findings.append(
             Finding(
                 claim="With many pictures, training from scratch is at most 1 point behind (head first, then stages).",
@@ -152,7 +162,8 @@ def _findings(options, rows):
                 numbers=_numbers(caught, area, "scratch", "stages"),
             )
         )
-    return findings + [_winner(rows, source, n) for source in transfer.SOURCES for n in PASSES if (source, n) in done]
+    sources = _sources(options).items()
+    return findings + [_winner(rows, source, far, n) for source, far in sources for n in PASSES if (source, n) in done]
 
 
 def _both(rows, cell, one, other):
@@ -166,7 +177,7 @@ def _numbers(gap, area, one, other):
     )
 
 
-def _winner(rows, source, n):
+def _winner(rows, source, distance, n):
     """Return the finding of a cell of the map: which method is first, and whether that is more than noise."""
     found = {method: compared(rows, "test_accuracy", source, method, n) for method in METHODS}
     means = {method: np.mean(list(values.values())) for method, values in found.items() if values}
@@ -175,7 +186,7 @@ def _winner(rows, source, n):
     ranked = ", ".join(f"{METHODS[method].what} {means[method]:.3f}" for method in order)
     how_many = "all" if n == "all" else str(n)
     return Finding(
-        claim=f"Map, {how_many} pictures, {transfer.SOURCES[source]} source: {METHODS[order[0]].what} does best.",
+        claim=f"Map, {how_many} pictures, {distance} source: {METHODS[order[0]].what} does best.",
         verdict=above(gap),
         numbers=f"Test accuracy over the next: {gap.text(' points', 1, 100)}. Means: {ranked}.",
     )
@@ -185,17 +196,20 @@ def _draw(options, rows, path):
     from kresnets.report import figures
 
     made = figures.figure(1100, 760, layout="constrained")
-    axes = made.subplots(2, 2, sharex=True, sharey="row")
+    sources = _sources(options)
+    axes = made.subplots(2, len(sources), sharex=True, sharey="row", squeeze=False)
     sizes = list(dict.fromkeys(row["n"] for row in rows if row["task"] == "carry"))
     for line, (column, label) in enumerate((("test_accuracy", "test accuracy"), ("test_auc", "test AUC"))):
-        for axis, (source, distance) in zip(axes[line], transfer.SOURCES.items()):
+        for axis, (source, distance) in zip(axes[line], sources.items()):
             for place, method in enumerate(METHODS):
                 _draw_method(axis, rows, column, source, method, sizes, (place - 2.5) * 0.13)
             axis.set_xticks(range(len(sizes)), [f"{n} pictures" for n in sizes])
             axis.grid(axis="y", alpha=0.3)
             axis.spines[["top", "right"]].set_visible(False)
             if line == 0:
-                axis.set_title(f"{distance} source: {transfer.PICTURES[source]}")
+                axis.set_title(
+                    f"{distance} source: {transfer.PICTURES[source]}" if source in transfer.PICTURES else distance
+                )
         axes[line, 0].set_ylabel(label)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     made.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
@@ -223,7 +237,8 @@ def _cost(setting):
         return 40.0
     share = {"head": 0.5, "stages": 0.7}.get(setting["method"], 1.0)
     traced = 9.0 if setting["method"] == "stages" else 5.0
-    return traced + share * setting["passes"] * (0.15 + 0.001 * (650 if setting["n"] == "all" else setting["n"]))
+    per_image = 0.03 if "trunk" in setting else 0.001
+    return traced + share * setting["passes"] * (0.15 + per_image * (650 if setting["n"] == "all" else setting["n"]))
 
 
 CLAIM = Claim(
@@ -235,9 +250,10 @@ CLAIM = Claim(
     draw=_draw,
     cost=_cost,
     keeps=True,
-    data=(),
+    data=("imagenet",),
     notes=(
         transfer.NOTE,
+        "With --data imagenet it is ResNet50 at 96 pixels with the weights of keras.applications, taught on ImageNet.",
         "All methods go through `kresnets.fine_tune` with the same number of passes ("
         + ", ".join(f"{passes} at {n}" for n, passes in PASSES.items())
         + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the "

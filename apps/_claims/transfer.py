@@ -32,6 +32,11 @@ def network(quick):
     return {"size": 64, "depth": 2, "taught_epochs": 16, "taught_rate": 3e-3, "augment": "light"}
 
 
+def published(quick):
+    """Return the part of a setting that takes a trunk which was taught on ImageNet, keras.applications' file."""
+    return {"trunk": "ResNet50", "size": 32 if quick else 96, "augment": "none" if quick else "light"}
+
+
 def teaching(source, seed, quick):
     """Return the setting in which a trunk is taught; other settings need what it keeps."""
     return {"task": "teach", "source": source, "seed": seed} | network(quick)
@@ -61,6 +66,8 @@ def row(setting):
         from _claims import teach
 
         return teach.row(setting["network"])
+    if "trunk" in setting:
+        return kresnets.SPECS[setting["trunk"]]
     return dataclasses.replace(
         kresnets.SPECS["ResNet18D"],
         depths=(setting["depth"],) * 3,
@@ -101,8 +108,10 @@ def trunk(setting, kept):
         kept: folder in which it is kept.
 
     Returns:
-        Its path, or None where the source is `"none"`.
+        Its path, the tag of weights to fetch where the source is `"imagenet"`, or None where it is `"none"`.
     """
+    if setting["source"] == "imagenet":
+        return "keras"
     if setting["source"] not in SOURCES:
         return None
     lesson = {"task": "teach"} | {name: setting[name] for name in ("source", "seed", *network(quick=True))}
@@ -161,10 +170,9 @@ def outputs(model, images):
     """Return what a model gives for images 0..255, in inference, without tracing: it is asked once or twice only."""
     import kresnets
 
+    preprocess = kresnets.preprocessing_of(model) or kresnets.preprocess_input
     parts = np.array_split(images, max(1, len(images) // 128))
-    return np.concatenate(
-        [np.asarray(model(kresnets.preprocess_input(np.float32(part)), training=False)) for part in parts]
-    )
+    return np.concatenate([np.asarray(model(preprocess(np.float32(part)), training=False)) for part in parts])
 
 
 def fine_tuned(model, pictures, recipe, callbacks=(), groups=None):
