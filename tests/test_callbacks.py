@@ -451,7 +451,13 @@ print("equal")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("optimizer", ["AdamW(0.01, weight_decay=0.1)", "SGD(0.05, momentum=0.9, weight_decay=0.1)"])
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        "AdamW(0.01, weight_decay=0.1)",
+        pytest.param("SGD(0.05, momentum=0.9, weight_decay=0.1)", marks=pytest.mark.everything),
+    ],
+)
 def test_two_devices_equal_one(optimizer):
     if keras.config.backend() != "tensorflow":
         pytest.skip("MirroredStrategy is TensorFlow's")

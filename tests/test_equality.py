@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import pathlib
+import re
 import zlib
 
 import h5py
@@ -57,8 +58,15 @@ KERAS = {
     "InceptionResNetV2": "tf",
 }
 QUICK = ("resnet18", "resnet18d", "resnetv2_18", "ResNet50")
+DEEPER = re.compile("101|152")  # as those of 50 layers (resnet200d for the D), but for the number of blocks
+
+
+def _mark(name):
+    return () if name in QUICK else pytest.mark.everything if DEEPER.search(name) else pytest.mark.slow
+
+
 CASES = [
-    pytest.param(reference, name, id=f"{reference}-{name}", marks=() if name in QUICK else pytest.mark.slow)
+    pytest.param(reference, name, id=f"{reference}-{name}", marks=_mark(name))
     for reference, names in (("timm", TIMM), ("keras", KERAS))
     for name in names
 ]

@@ -14,14 +14,21 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_equality import golden_images, make_lively, relative_error
+from test_equality import make_lively
 
 import kresnets
 from kresnets import SPECS
 
 NAMES = kresnets.list_models()
 QUICK = ("ResNet18", "ResNet50", "PlainNet18", "CifarResNet20")
-ROWS = [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in NAMES]
+DEEPER = re.compile("101|110|152|164|200")  # as shallower ones, but for the number of blocks
+
+
+def _mark(name):
+    return () if name in QUICK else pytest.mark.everything if DEEPER.search(name) else pytest.mark.slow
+
+
+ROWS = [pytest.param(name, marks=_mark(name)) for name in NAMES]
 LAYER = re.compile(
     r"stem_(input|pad\d|conv\d|bn\d|relu\d|pool|pool_pad|pool_window)"
     r"|stage[1-9]_block[1-9]\d*_((pad|conv|bn|relu)[1-3]|shortcut_(pool|conv|bn|pad)|add|out)"
@@ -170,7 +177,9 @@ def test_one_pixel_less_is_refused(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ResNet50", "ResNet101", "ResNet152"])
+@pytest.mark.parametrize(
+    "name", ["ResNet50", *(pytest.param(f"ResNet{n}", marks=pytest.mark.everything) for n in (101, 152))]
+)
 def test_parameters_are_those_of_keras_applications_less_the_biases_before_norms(name):
     reference = getattr(keras.applications, name)(weights=None, input_shape=(32, 32, 3))
     biases = count(layer.bias for layer in convs(reference))

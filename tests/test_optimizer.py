@@ -33,10 +33,16 @@ OPTIMIZERS = {
     "clipped": lambda rate: O.SGD(rate, global_clipnorm=0.1),
 }
 QUICK = ("sgd", "adamw", "accumulation", "loss scale")
+# Their state and arithmetic are of a kind with those of others here.
+LIKE_OTHERS = ("adam", "amsgrad", "adagrad", "adadelta", "adamax", "ftrl", "lamb", "adafactor")
+
+
+def _mark(name):
+    return () if name in QUICK else pytest.mark.everything if name in LIKE_OTHERS else pytest.mark.slow
 
 
 def _marked(names):
-    return [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in names]
+    return [pytest.param(name, marks=_mark(name)) for name in names]
 
 
 def _fit(model, optimizer, epochs=2, callbacks=()):
