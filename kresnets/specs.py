@@ -397,6 +397,9 @@ _CIFAR = dict(
     widths=(16, 32, 64), strides=(1, 2, 2), block="basic", shortcut="A", stem="cifar", input_size=32, min_size=8, classes=10, imagenet=False,
     reference="1512.03385, section 4.2",
 )  # fmt: skip
+# For pictures of 48 to 96 pixels, with weights that ship: each stage strides, so that a picture of 64 costs what 32 does
+# in the CIFAR nets; a third of ResNet-18's channels. Each block starts as its shortcut.
+_SMALL = dict(zero_gamma=True, min_size=16, classes=10, imagenet=False)
 # As keras.applications: the stem's convolution bare, strides in a stage's last block (max pool on the shortcut).
 _V2 = dict(
     preactivation=True, strides=(2, 2, 2, 1), downsample_in="last", stem_norm=False, bias_without_norm=True,
@@ -639,6 +642,31 @@ SPECS = {
         _row("CifarPlainNet44", (7,) * 3, 658_586, _CIFAR, _PLAIN),
         _row("CifarPlainNet56", (9,) * 3, 853_018, _CIFAR, _PLAIN),
         _row("CifarPlainNet110", (18,) * 3, 1_727_962, _CIFAR, _PLAIN),
+        _row(
+            "SmallResNet20",
+            (3,) * 3,
+            269_722,
+            _CIFAR,
+            _SMALL,
+            dict(
+                strides=(2, 2, 2),
+                input_size=48,
+                reference="1512.03385, section 4.2, its first stage striding too",
+            ),
+        ),
+        _row(
+            "SmallResNet18D",
+            _18,
+            1_243_326,
+            _BASIC,
+            _D,
+            _SMALL,
+            dict(
+                widths=(24, 48, 96, 160),
+                input_size=64,
+                reference="1812.01187, section 4.2, ResNet-D of fewer channels",
+            ),
+        ),
         InceptionSpec(
             name="InceptionV3",
             reference="1512.00567, table 1; as keras.applications",

@@ -35,13 +35,17 @@ def features(name):
     inception = {"InceptionV3": 2048, "InceptionV4": 1536, "InceptionResNetV1": 1792, "InceptionResNetV2": 1536}
     if name in inception:
         return inception[name]
-    if name.startswith("Cifar"):
+    if name == "SmallResNet18D":
+        return 160
+    if name.startswith(("Cifar", "SmallResNet20")):
         return 256 if "164" in name else 64
     return 512 if name.removesuffix("V2").rstrip("BCD").endswith(("18", "34")) else 2048
 
 
 def grid(name):
     """Pixels a side of the last feature map at the default size: 7 for 224, 8 for 299 and for CIFAR's 32."""
+    if name.startswith("Small"):
+        return {"SmallResNet20": 6, "SmallResNet18D": 2}[name]
     return 8 if name.startswith(("Inception", "Cifar")) else 7
 
 
@@ -63,7 +67,7 @@ def test_default_arguments(name, shape):
     """But for the weights: `"imagenet"` would fetch them."""
     spec = kresnets.SPECS[name]
     model = build(name) if spec.imagenet else getattr(kresnets, name)()
-    side, classes = spec.input_size, 10 if name.startswith("Cifar") else 1000
+    side, classes = spec.input_size, 10 if name.startswith(("Cifar", "Small")) else 1000
     assert (model.input_shape, model.output_shape) == ((None, *shape(side, side, 3)), (None, classes))
     assert model.get_layer("head_pool").input.shape == (None, *shape(grid(name), grid(name), features(name)))
     assert model.layers[-1].activation.__name__ == "softmax"

@@ -158,10 +158,10 @@ def test_a_target_that_there_is_not_is_refused(name, n_train):
 # --- teaching --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", teach.ROWS)
+@pytest.mark.parametrize("name", teach.NAMES)
 def test_a_taught_trunk_fits_in_3_megabytes_and_computes_the_same_from_its_file(name, tmp_path):
     path = tmp_path / "small.weights.h5"
-    model = kresnets.build(teach.row(name), input_shape=(32, 32, 3), classes=200, classifier_activation=None)
+    model = kresnets.build(kresnets.SPECS[name], input_shape=(32, 32, 3), classes=200, classifier_activation=None)
     model.compile("adamw", loss="mse")
     model.optimizer.build(
         model.trainable_variables
@@ -169,11 +169,11 @@ def test_a_taught_trunk_fits_in_3_megabytes_and_computes_the_same_from_its_file(
     teach.save(model, path)
     assert path.stat().st_size < 3e6
     again = kresnets.build(
-        teach.row(name), weights=path, input_shape=(32, 32, 3), classes=200, classifier_activation=None
+        kresnets.SPECS[name], weights=path, input_shape=(32, 32, 3), classes=200, classifier_activation=None
     )
     for kept, read in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(kept).astype(np.float16), np.asarray(read))
-    trunk = kresnets.build(teach.row(name), weights=path, input_shape=(64, 64, 3), classes=2)
+    trunk = kresnets.build(kresnets.SPECS[name], weights=path, input_shape=(64, 64, 3), classes=2)
     np.testing.assert_array_equal(trunk.weights[0], again.weights[0])
 
 
@@ -189,5 +189,5 @@ def test_each_epoch_draws_other_pictures_and_a_seed_repeats_them():
 @pytest.mark.slow
 def test_a_network_learns_the_classes():
     how = {"classes": 4, "per_class": 64, "families": ("gratings",), "learning_rate": 5e-3}
-    _, accuracy = teach.teach("CifarResNet20", 32, epochs=8, seed=0, **how, verbose=0)
+    _, accuracy = teach.teach("SmallResNet20", 32, epochs=8, seed=0, **how, verbose=0)
     assert accuracy > 0.5  # on pictures it never saw, of which a guess gets 0.25 right

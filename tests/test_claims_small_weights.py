@@ -24,7 +24,7 @@ def test_a_trunk_is_taught_once_and_carried(tmp_path):
     assert path.stat().st_mtime_ns == kept
 
 
-NETWORKS = ("CifarResNet20", "ResNet18D")
+NETWORKS = ("SmallResNet20", "SmallResNet18D")
 
 
 def told(settings, gains):
@@ -40,7 +40,7 @@ def told(settings, gains):
 def test_the_settings_try_all_ways_by_one_more_seed_sift_by_three_and_end_with_five():
     teach = small_weights._settings(Options(), [])
     assert [(setting["task"], setting["network"]) for setting in teach] == [("teach", name) for name in NETWORKS]
-    gains = {"CifarResNet20": 0.05, "ResNet18D": 0.01}
+    gains = {"SmallResNet20": 0.05, "SmallResNet18D": 0.01}
     trials = small_weights._settings(Options(), told(teach, gains))
     carried = [setting for setting in trials if setting["task"] == "carry"]
     assert {setting["seed"] for setting in carried} == {rates.TUNING_SEED}
@@ -52,8 +52,8 @@ def test_the_settings_try_all_ways_by_one_more_seed_sift_by_three_and_end_with_f
     assert small_weights._settings(Options(), told(last, gains)) == last
     compared = [one for one in last if one["task"] == "carry" and one["seed"] < 5]
     assert {name: sum(one["network"] == name for one in compared) for name in NETWORKS} == {
-        "CifarResNet20": 3 * 3 * 2 * 5,
-        "ResNet18D": 3 * 2 * 2 * 3,
+        "SmallResNet20": 3 * 3 * 2 * 5,
+        "SmallResNet18D": 3 * 2 * 2 * 3,
     }
     assert {(s["method"], s["rate"]) for s in compared} == {("whole", 1e-3)}
     assert small_weights._settings(Options(seeds=3), told(sifted, gains)) == sifted
@@ -74,7 +74,7 @@ def test_weights_ship_only_where_they_help_and_harm_nowhere(few, more, ships):
     for target, sizes in small_weights.TARGETS.items():
         for n, gains in zip(sizes, (few, more, more)):
             for seed, gain in enumerate(gains):
-                row = {"task": "carry", "network": "ResNet18D", "target": target, "n": n, "seed": seed}
+                row = {"task": "carry", "network": "SmallResNet18D", "target": target, "n": n, "seed": seed}
                 rows += [row | {"start": "scratch", "test_accuracy": 0.5}]
                 rows += [row | {"start": "taught", "test_accuracy": 0.5 + gain}]
-    assert small_weights.worth_shipping(rows, "ResNet18D") is ships
+    assert small_weights.worth_shipping(rows, "SmallResNet18D") is ships

@@ -95,7 +95,7 @@ def test_the_signature_is_that_of_keras_applications(name):
     assert [*ours] == [*theirs]
     own = {
         "weights": "imagenet" if spec.imagenet else None,
-        "classes": 10 if name.startswith("Cifar") else 1000,
+        "classes": 10 if name.startswith(("Cifar", "Small")) else 1000,
         "name": name.lower(),
     }
     for parameter in theirs.values():
@@ -113,7 +113,7 @@ def test_each_has_its_own_docstring():
 def test_networks_without_imagenet_weights_start_at_random():
     """keras.applications and timm publish weights for the others, nobody for these."""
     without = {name for name in NAMES if not SPECS[name].imagenet}
-    assert without == {name for name in NAMES if name.startswith(("Cifar", "Plain"))} | {
+    assert without == {name for name in NAMES if name.startswith(("Cifar", "Plain", "Small"))} | {
         "ResNet18C",
         "ResNet34C",
         "InceptionResNetV1",

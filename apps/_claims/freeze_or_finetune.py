@@ -237,7 +237,7 @@ def _cost(setting):
         return 40.0
     share = {"head": 0.5, "stages": 0.7}.get(setting["method"], 1.0)
     traced = 9.0 if setting["method"] == "stages" else 5.0
-    per_image = 0.03 if "trunk" in setting else 0.001
+    per_image = 0.03 if "network" in setting else 0.001
     return traced + share * setting["passes"] * (0.15 + per_image * (650 if setting["n"] == "all" else setting["n"]))
 
 

@@ -1,11 +1,10 @@
 """Teach a small trunk on pictures made by procedure, and write its weights as float16.
 
 Example:
-    >>> model, accuracy = teach("CifarResNet20", size=48, epochs=5, seed=0)  # 0.65; 5 minutes of one core
+    >>> model, accuracy = teach("SmallResNet20", size=48, epochs=5, seed=0)  # 0.65; 5 minutes of one core
     >>> save(model, "small.weights.h5")
 """
 
-import dataclasses
 import pathlib
 import tempfile
 
@@ -18,30 +17,7 @@ from _claims import procedural
 BATCH_SIZE = 32
 HELD_OUT = 1_000_000  # the draw of pictures that no training sees
 
-# Both are for 32 to 96 pixels a side, and hold less than 3 MB as float16.
-ROWS = {
-    # Its first stage strides too: at 64 pixels it costs little more than CifarResNet20 at 32.
-    "CifarResNet20": {"strides": (2, 2, 2), "zero_gamma": True, "params": None},
-    "ResNet18D": {"widths": (24, 48, 96, 160), "zero_gamma": True, "params": None},
-}
-
-
-def row(name):
-    """Return the small row of that name: the network's own with the changes of `ROWS`.
-
-    Args:
-        name: `"CifarResNet20"` or `"ResNet18D"`.
-
-    Raises:
-        ValueError: for another.
-
-    Example:
-        >>> row("CifarResNet20").strides
-        (2, 2, 2)
-    """
-    if name not in ROWS:
-        raise ValueError(f"`name` must be one of {', '.join(ROWS)}. Received: {name!r}")
-    return dataclasses.replace(kresnets.SPECS[name], **ROWS[name])
+NAMES = ("SmallResNet20", "SmallResNet18D")  # what is taught: less than 3 MB as float16
 
 
 class Draws(keras.utils.PyDataset):
@@ -87,7 +63,7 @@ def teach(
     """Teach a small network the classes of `procedural.pictures`, with AdamW and one cosine.
 
     Args:
-        name: a network of `ROWS`.
+        name: of a network of kresnets; `NAMES` are those that ship.
         size: pixels a side, 32 to 96.
         epochs: each sees `classes * per_class` new pictures.
         seed: of the classes, the pictures, their order and the start.
@@ -100,13 +76,14 @@ def teach(
         on pictures of the same classes that it never saw.
 
     Example:
-        >>> model, accuracy = teach("CifarResNet20", 32, epochs=1, seed=0, classes=4, per_class=4, verbose=0)
+        >>> model, accuracy = teach("SmallResNet20", 32, epochs=1, seed=0, classes=4, per_class=4, verbose=0)
         >>> model.output_shape
         (None, 4)
     """
     keras.utils.set_random_seed(seed)
-    spec = row(name)
-    model = kresnets.build(spec, input_shape=(size, size, 3), classes=classes, classifier_activation=None)
+    model = kresnets.build(
+        kresnets.SPECS[name], input_shape=(size, size, 3), classes=classes, classifier_activation=None
+    )
     data = Draws(classes, per_class, size, seed, families)
     steps = len(data) * epochs
     rising = max(steps // 20, 1)
@@ -134,8 +111,8 @@ def save(model, path):
     Example:
         >>> import tempfile, kresnets
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(kresnets.CifarResNet20(), f"{folder}/small.weights.h5")
-        ...     again = kresnets.CifarResNet20(weights=f"{folder}/small.weights.h5")
+        ...     save(kresnets.SmallResNet20(), f"{folder}/small.weights.h5")
+        ...     again = kresnets.SmallResNet20(weights=f"{folder}/small.weights.h5")
     """
     import h5py
 

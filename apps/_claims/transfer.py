@@ -34,7 +34,7 @@ def network(quick):
 
 def published(quick):
     """Return the part of a setting that takes a trunk which was taught on ImageNet, keras.applications' file."""
-    return {"trunk": "ResNet50", "size": 32 if quick else 96, "augment": "none" if quick else "light"}
+    return {"network": "ResNet50", "size": 32 if quick else 96, "augment": "none" if quick else "light"}
 
 
 def teaching(source, seed, quick):
@@ -63,11 +63,7 @@ def row(setting):
     import kresnets
 
     if "network" in setting:
-        from _claims import teach
-
-        return teach.row(setting["network"])
-    if "trunk" in setting:
-        return kresnets.SPECS[setting["trunk"]]
+        return kresnets.SPECS[setting["network"]]
     return dataclasses.replace(
         kresnets.SPECS["ResNet18D"],
         depths=(setting["depth"],) * 3,

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.resources
 import os
 import pathlib
 import shutil
@@ -21,7 +22,8 @@ def fetch(published, trunk_only):
     """Fetch a published file, unless a cache has it, and check its hash.
 
     Files of keras.applications are kept where Keras keeps them, those of timm in the cache of `huggingface_hub`
-    (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own). However a download ends, a file that is half there
+    (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code. However a
+    download ends, a file that is half there
     never stands in a cache under its name.
 
     Args:
@@ -40,7 +42,20 @@ def fetch(published, trunk_only):
         >>> fetch.fetch(kresnets.weights.list("ResNet50")[0], trunk_only=False).name  # doctest: +SKIP
         'resnet50_weights_tf_dim_ordering_tf_kernels.h5'
     """
-    return {"keras": _from_keras, "hub": _from_hub}[published.host](published, trunk_only)
+    return {"keras": _from_keras, "hub": _from_hub, "package": _from_package}[published.host](published, trunk_only)
+
+
+# --- kresnets itself ------------------------------------------------------------------------------------------------
+
+
+def _from_package(published, trunk_only):
+    path = pathlib.Path(str(importlib.resources.files("kresnets"))) / published.repository / published.file
+    if not _is_whole(path, published.md5):
+        raise RuntimeError(
+            f"{path} ships with kresnets, and {'is damaged' if path.exists() else 'is not there'}: install kresnets anew "
+            "(`pip install --force-reinstall --no-deps kresnets`), or pass weights=None."
+        )
+    return path
 
 
 # --- keras.applications ---------------------------------------------------------------------------------------------

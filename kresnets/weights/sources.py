@@ -19,8 +19,8 @@ class Published:
     Args:
         network: name of the builder that takes them, such as `"ResNet50D"`.
         tag: what `weights=` takes for them.
-        host: `"keras"` (keras.applications' bucket) or `"hub"` (the Hugging Face Hub).
-        repository: folder of the bucket, or repository of the hub.
+        host: `"keras"` (keras.applications' bucket), `"hub"` (the Hugging Face Hub) or `"package"` (inside kresnets).
+        repository: folder of the bucket, repository of the hub, or folder of kresnets.
         file: name of the file with the head.
         trunk_file: name of the file without the head, where there is one.
         md5: hash of `file`; None where none is known.
@@ -40,7 +40,7 @@ class Published:
 
     network: str
     tag: str
-    host: Literal["keras", "hub"]
+    host: Literal["keras", "hub", "package"]
     repository: str
     file: str
     trunk_file: str | None = None
@@ -197,6 +197,20 @@ PUBLISHED = (
 )  # fmt: skip
 
 
+def _shipped(network, tag, file, md5, size):
+    """A file in `kresnets/weights/shipped`, whose card says what it was taught and what it gains."""
+    return Published(
+        network=network,
+        tag=f"kresnets/{tag}",
+        host="package",
+        repository="weights/shipped",
+        file=file,
+        md5=md5,
+        preprocessing=Preprocessing("torch", size=size),
+        input_size=size,
+    )
+
+
 def of(network):
     """Return the rows of a network, in the order of the table; none for a network without published weights."""
     return tuple(row for row in PUBLISHED if row.network == network)
@@ -211,6 +225,7 @@ def best(network):
     """Return the row that `weights="imagenet"` means: of the network's, the one of the highest top-1.
 
     `top1` decides, which is the accuracy at the smallest size that one was published for; a row without comes last.
-    None for a network without published weights.
+    None for a network without weights taught on ImageNet: those that ship with kresnets were not.
     """
-    return max(of(network), key=lambda row: row.top1 or 0.0, default=None)
+    taught = [row for row in of(network) if row.host != "package"]
+    return max(taught, key=lambda row: row.top1 or 0.0, default=None)

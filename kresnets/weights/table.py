@@ -28,9 +28,10 @@ class Table(list):
 
     def _cells(self, row):
         best = " *" if (row.network, row.tag) in self._best else ""
-        source = {"keras": "keras.applications", "hub": "Hugging Face Hub"}[row.host]
+        source = {"keras": "keras.applications", "hub": "Hugging Face Hub", "package": "kresnets itself"}[row.host]
         file = row.file if row.trunk_file is None else row.file.replace(".h5", "[_notop].h5")
-        digest = "not known" if row.md5 is None else f"md5 {row.md5[:8]}, {row.trunk_md5[:8]}"
+        digests = [md5[:8] for md5 in (row.md5, row.trunk_md5) if md5 is not None]
+        digest = f"md5 {', '.join(digests)}" if digests else "not known"
         size = str(row.input_size) if row.test_size is None else f"{row.input_size}, test {row.test_size}"
         return (
             row.network,
