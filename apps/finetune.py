@@ -304,7 +304,6 @@ def _by_size(recipe, options, images):
         "epochs_per_stage",
         "learning_rate",
         "trunk_learning_rate",
-        "advance",
         "recipe",
         "from_scratch",
     )

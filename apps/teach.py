@@ -15,10 +15,18 @@ def main(argv=None):
     options = _parser().parse_args(argv)
     if not options.out.name.endswith(".weights.h5"):
         raise ValueError(f"--out must end in .weights.h5. Received: {options.out}")
+    if options.out.is_dir():
+        raise ValueError(f"{options.out} is a folder: give --out the name of a file.")
     if options.out.exists() and not options.overwrite:
         raise ValueError(f"{options.out} is there already: give another --out, or --overwrite to replace it.")
     if not 32 <= options.size <= 96:
         raise ValueError(f"--size must be 32 to 96, for which the pictures are drawn. Received: {options.size}")
+    if options.classes < 2:
+        raise ValueError(
+            f"--classes must be 2 or more, for there to be something to tell apart. Received: {options.classes}"
+        )
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"--seed must be 0 to {2**32 - 1}. Received: {options.seed}")
     _common.import_tensorflow()
     import _network
     from _claims import teach

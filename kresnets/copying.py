@@ -29,6 +29,13 @@ def copied(model, copy_layer, call_layer=None, keep_class=False):
         (None, 6)
     """
 
+    copy = _copied(model, copy_layer, call_layer, keep_class)
+    if copy.dtype_policy != model.dtype_policy:  # a model takes that of the moment, and by it `compile` scales the loss
+        copy.dtype_policy = model.dtype_policy
+    return copy
+
+
+def _copied(model, copy_layer, call_layer, keep_class):
     def copy_one(layer):
         nested = isinstance(layer, keras.Model) and has_graph(layer)
         return copied(layer, copy_layer, call_layer, keep_class) if nested else copy_layer(layer)

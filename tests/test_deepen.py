@@ -344,6 +344,7 @@ def test_variables_that_weight_decay_was_told_to_leave_out_are_left_out():
     assert "stage3_block2_conv1/kernel" in decayed
 
 
+@pytest.mark.filterwarnings("ignore:The object being serialized includes a `lambda`")
 def test_a_metric_that_cannot_be_made_again_and_a_multi_optimizer_are_refused_in_a_sentence():
     model = tiny()
     metric = keras.metrics.MeanMetricWrapper(lambda y, p: y, name="mine")
@@ -353,6 +354,20 @@ def test_a_metric_that_cannot_be_made_again_and_a_multi_optimizer_are_refused_in
     model.compile(O.MultiOptimizer(O.OptimizerMap(O.SGD(0.1), {"stem_.*": O.SGD(0.01)})), "mse")
     with pytest.raises(ValueError, match="MultiOptimizer fixes its variables"):
         kresnets.deepen(model, {"stage3": 1})
+    model.compile(O.SGD(lambda: 0.1), "mse")
+    with pytest.raises(ValueError, match=r"The optimizer 'sgd.*' \(SGD\) cannot be made again"):
+        kresnets.deepen(model, {"stage3": 1})
+
+
+def test_half_precision_stays_half_whatever_is_set_later():
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = tiny()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    for copy in (kresnets.deepen(model, {"stage3": 1}), kresnets.as_plain_keras(model)):
+        copy.compile("sgd", "mse")
+        assert isinstance(copy.optimizer, O.LossScaleOptimizer)
 
 
 class Stepping(keras.Model):
@@ -577,7 +592,11 @@ SUBCLASSED = type("Own", (keras.Model,), {"call": lambda self, x: x})()
         (_one, [("stage3", 1)], "`blocks` must be a dict"),
         (lambda: "model", {"stage3": 1}, "`deepen` takes a Functional or Sequential .* Received: str"),
         (lambda: SUBCLASSED, {"stage3": 1}, "`deepen` takes a Functional or Sequential .* Received: Own"),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]), {"stage3": 1}, "has no layers named as"),
+        (
+            lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)]),
+            {"stage3": 1},
+            "has no stages as kresnets names them",
+        ),
         (lambda: tiny(residual=False), {"stage3": 1}, "stage3_block1 .* is no residual block .* give 0, not x"),
     ],
 )

@@ -24,6 +24,8 @@ import _network  # noqa: E402
 import finetune  # noqa: E402
 import predict  # noqa: E402
 
+from kresnets import Recipe  # noqa: E402
+
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -395,6 +397,28 @@ def ask(*arguments):
     with pytest.raises(SystemExit) as end:
         _common.run(lambda: finetune.main(list(arguments)))
     return end.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sized"),
+    [
+        ([], True),
+        (["--advance", "plateau"], True),
+        (["--stages", "stage3", "--augment", "none"], True),
+        (["--head-epochs", "3"], False),
+        (["--learning-rate", "1e-3"], False),
+        (["--from-scratch"], False),
+    ],
+)
+def test_the_recipe_is_sized_where_neither_epochs_nor_rates_are_given(arguments, sized):
+    options = finetune._parser().parse_args(["--data", "d", "--out", "o", *arguments])
+    plain = finetune._recipe(options)
+    found = finetune._by_size(plain, options, 75)
+    wanted = Recipe.for_images(75)
+    assert (found.learning_rate, found.head_epochs) == (
+        (wanted.learning_rate, wanted.head_epochs) if sized else (plain.learning_rate, plain.head_epochs)
+    )
+    assert (found.advance, found.stages) == (plain.advance, plain.stages)
 
 
 @pytest.mark.parametrize(

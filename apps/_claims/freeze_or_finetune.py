@@ -29,6 +29,12 @@ class Method:
     recipe: object
 
 
+PUBLISHED_NOTE = (
+    "The trunk is ResNet50 at 96 pixels with the weights of keras.applications, taught on ImageNet; from scratch starts "
+    f"without them. {transfer.TARGET_NOTE}"
+)
+
+
 def _whole(rate, passes, **more):
     return dict(head_epochs=0, stages=("stem",), epochs_per_stage=passes, trunk_learning_rate=rate, ratio=1.0) | more
 
@@ -94,6 +100,8 @@ def recipe(setting):
     import kresnets
 
     fields = METHODS[setting["method"]].recipe(setting["rate"], setting["passes"])
+    if setting["method"] == "stages" and "network" in setting:
+        fields["stages"] = ("stage4", "stage3")  # two, as of the slim trunk: a third of the passes each
     return kresnets.Recipe(seed=setting["seed"], augment=setting["augment"], **fields)
 
 
@@ -124,7 +132,7 @@ def _over_cells(rows, one, other, where, column="test_accuracy"):
 def _findings(options, rows):
     done = {(row["source"], row["n"]) for row in rows if row["task"] == "carry" and row["source"] != "none"}
     near, far = list(_sources(options))[0], list(_sources(options))[-1]
-    if near == far:  # nothing that is published has learned from pictures like the target's
+    if not (two := near != far):  # nothing that is published has learned from pictures like the target's
         near = None
     # In the words of the lecture notes: what, one method, the other, the cells in which it should be better.
     said = [
@@ -132,7 +140,7 @@ def _findings(options, rows):
          "head", "whole", [(near, 75)]),
         ("With few and different pictures, fine-tuning the whole net beats training the head alone.",
          "whole", "head", [(far, 75)]),
-        ("With many pictures, fine-tuning the whole net beats training the head alone, at either distance.",
+        (f"With many pictures, fine-tuning the whole net beats training the head alone{', at either distance' * two}.",
          "whole", "head", [(near, "all"), (far, "all")]),
         ("Training the head first, then stage by stage, beats the whole net at once and at one rate.",
          "stages", "whole", sorted(done, key=str)),
@@ -251,9 +259,8 @@ CLAIM = Claim(
     cost=_cost,
     keeps=True,
     data=("imagenet",),
-    notes=(
-        transfer.NOTE,
-        "With --data imagenet it is ResNet50 at 96 pixels with the weights of keras.applications, taught on ImageNet.",
+    notes=lambda options: (
+        transfer.NOTE if options.data is None else PUBLISHED_NOTE,
         "All methods go through `kresnets.fine_tune` with the same number of passes ("
         + ", ".join(f"{passes} at {n}" for n, passes in PASSES.items())
         + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the "

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import csv
+import dataclasses
 import hashlib
 import io
 import json
@@ -16,6 +17,7 @@ import _common
 import _run_folder
 
 import _claims
+from _claims.claim import Options
 from _claims.verdicts import VERDICTS
 
 PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
@@ -92,18 +94,20 @@ def publish(names, out, docs):
     from kresnets.report import figures
 
     texts = []
-    found = [
-        path.parent.name
-        for name in names
-        for path in sorted(out.glob(f"{name}*/{TEXT}"))
-        if not path.parent.name.endswith("-quick")
-    ]
+    found = [folder for name in names for folder in _folders(name) if (out / folder / TEXT).is_file()]
     for name in found:
         text = (out / name / TEXT).read_text(encoding="utf-8").replace("# ", "## ", 1).rstrip()
         heading, _, rest = text.partition("\n")
         texts.append(f"{heading}\n\n![{name}](claims/{name}.png)\n{rest}\n")
         figures.write(docs / "claims" / f"{name}.png", (out / name / PICTURE).read_bytes())
     _common.write_text(docs / "claims.md", _HEAD + "\n" + "\n".join(texts))
+
+
+def _folders(name):
+    """List the folders that the runs of a claim are in, the quick ones left out."""
+    claim = _claims.find(name)
+    asked = (Options(data=data, recipe=recipe) for recipe in claim.recipes for data in (None, *claim.data))
+    return [folder_name(name, options) for options in asked]
 
 
 def key(setting):
@@ -139,14 +143,15 @@ def to_text(name, claim, options, findings, settings, seconds):
     """Return the paragraph: what was claimed, what was found, from how much."""
     from kresnets import hardware
 
-    lines = [f"# {name}: {claim.title}", "", f"Source: {claim.source}.", ""]
+    whole = dataclasses.replace(options, quick=False)
+    lines = [f"# {folder_name(name, whole)}: {claim.title}", "", f"Source: {claim.source}.", ""]
     lines += [f"- **{found.verdict}**: {found.claim} {found.numbers}" for found in findings]
     told = "; ".join(
         [f"{len(settings)} runs{_seeds(settings)}"]
         + [f"{column}: {', '.join(values)}" for column, values in _told(settings).items()]
     )
     lines += ["", f"{told}. {seconds / 60:.1f} minutes of computing on {hardware.describe()}."]
-    lines += [f"{note}" for note in claim.notes]
+    lines += claim.notes(options) if callable(claim.notes) else claim.notes
     if options.quick:
         lines.append("This was `--quick`: it shows that the command works, and too little to judge by.")
     again = f"python apps/claims.py {name}" + " --quick" * options.quick

@@ -129,7 +129,10 @@ def _copy(name, item, target):
     if name.split("/")[0] == "optimizer":
         return
     if hasattr(item, "shape"):
-        made = target.create_dataset(name, data=item[()].astype(np.float16))
+        values = item[()]
+        if not (np.abs(values) <= np.finfo(np.float16).max).all():
+            raise ValueError(f"{name} holds values that float16 does not: teach at a lower rate.")
+        made = target.create_dataset(name, data=values.astype(np.float16))
     elif len(item) or len(item.attrs):
         made = target.require_group(name)
     else:

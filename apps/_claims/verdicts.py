@@ -32,7 +32,7 @@ class Interval:
     def text(self, unit="", digits=3, scale=1.0, each="seed"):
         """Return it as text, such as `+0.021 (95 % 0.010 to 0.032, 5 of 5 seeds)`; `each` says what a value is of."""
         if len(self.values) < 2:
-            return f"{scale * self.mean:+.{digits}f}{unit} (one {each}: no interval)"
+            return f"{scale * self.mean:+.{digits}f}{unit} ({'one' if self.values else 'no'} {each}: no interval)"
         mean, low, high = (f"{scale * number:+.{digits}f}" for number in (self.mean, self.low, self.high))
         return f"{mean}{unit} (95 %: {low} to {high}; {self.agreeing} of {len(self.values)} {each}s)"
 
@@ -53,8 +53,8 @@ def interval(values):
     from scipy import stats
 
     values = tuple(float(value) for value in values)
-    if len(values) < 2:
-        mean = values[0] if values else float("nan")
+    if len(values) < 2 or not np.isfinite(values).all():
+        mean = float(np.mean(values)) if values else float("nan")
         return Interval(mean, -np.inf, np.inf, values)
     mean = float(np.mean(values))
     if max(values) == min(values):

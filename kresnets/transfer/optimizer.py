@@ -100,11 +100,23 @@ def compile_alike(source, target, origin, like):
     told = dict(source._compile_config.config)  # as the user gave it: `get_compile_config` knows no lambda
     again = {name: keras.tree.map_structure(_again, told[name]) for name in ("metrics", "weighted_metrics")}
     # The source's loss is scaled already where it should be.
-    target.compile(**told | again | {"optimizer": twin(source.optimizer), "auto_scale_loss": False})
+    target.compile(**told | again | {"optimizer": _optimizer_again(source.optimizer), "auto_scale_loss": False})
     leave_out_alike(source.optimizer, target.optimizer, [(variable, like(variable)) for variable in target.variables])
     target.optimizer.build(target.trainable_variables)
     if source.optimizer.built:
         _carry(_snapshot(source.optimizer), target.optimizer, origin)
+
+
+def _optimizer_again(optimizer):
+    try:
+        return twin(optimizer)
+    except Exception as error:  # a user's own may raise anything, and Keras refuses a lambda
+        raise ValueError(
+            f"The optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be made again from its config "
+            f"({' '.join(str(error).split())[:150] or type(error).__name__}): give it and its schedule a `get_config` that "
+            "tells all arguments of their `__init__` (a schedule class in place of a lambda), or do this before you "
+            "compile the model."
+        ) from error
 
 
 def _again(metric):

@@ -5,7 +5,7 @@ import inspect
 
 import keras
 
-from kresnets.callbacks.stages import Plateau, Schedule
+from kresnets.callbacks.stages import Plateau, Schedule, is_whole
 from kresnets.transfer.freezing import BATCHNORM
 
 ADVANCE = ("epochs", "plateau")
@@ -185,9 +185,9 @@ class Recipe:
             [15, 6, 3]
         """
         for name, value in (("images", images), ("batch_size", batch_size)):
-            if not _whole(value, 1):
+            if not is_whole(value, 1):
                 raise ValueError(f"Recipe.for_images: `{name}` must be a whole number from 1. Received: {value!r}")
-        epochs = max(3, -(-_STEPS // -(-images // batch_size)))
+        epochs = max(3, -(-_STEPS // -(-int(images) // int(batch_size))))
         measured = {
             "head_epochs": epochs,
             "epochs_per_stage": epochs,

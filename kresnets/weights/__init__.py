@@ -53,7 +53,8 @@ def list(name=None):
     if name is not None and name not in (*SPECS,):
         raise ValueError(f"`name` must be None or one of {', '.join(SPECS)}. Received: {name!r}")
     rows = sources.PUBLISHED if name is None else sources.of(name)
-    return table.Table(rows, best=[sources.best(network) for network in {row.network for row in rows}])
+    best = (sources.best(network) for network in {row.network for row in rows})
+    return table.Table(rows, best=[row for row in best if row is not None])
 
 
 def resolve(spec, weights):
