@@ -17,7 +17,7 @@ def spec_of(name):
 
 
 def with_trunk(spec, weights, size, classes):
-    """Build the network with its own head on the trunk of the weights: none, imagenet, a file, or another run.
+    """Build the network with its own head on the trunk of the weights: none, imagenet, a tag, a file, or another run.
 
     Without a size it is that of the weights: what a run was trained at, or what their `Preprocessing` says.
     """

@@ -60,7 +60,7 @@ def _parser():
         help="a folder of class folders, a CSV file of path,label, elpv, elpv/mono, elpv/poly, or a TFDS name",
     )
     add("--model", default="ResNet50", help="a network of kresnets.list_models(); default ResNet50")
-    add("--weights", default="imagenet", help="imagenet, none, a file, or another run's folder; default imagenet")
+    add("--weights", default="imagenet", help="imagenet, none, a tag, a file, or another run's folder; default imagenet")
     add("--size", type=_common.positive_int, help="pixels a side; default that of the weights, else the network's own")
     add("--limit", type=_common.positive_int, help="most images for training and validation together")
     add("--batch-size", type=_common.positive_int, default=32, help="of all devices together; default 32")

@@ -99,6 +99,20 @@ def _timm(
     )
 
 
+def _shipped(network, taught, md5, size):
+    """A file in `kresnets/weights/shipped`, whose card says what it was taught and what it gains."""
+    return Published(
+        network=network,
+        tag=f"kresnets/{taught}",
+        host="package",
+        repository="weights/shipped",
+        file=f"{network.lower()}-{taught}.weights.h5",
+        md5=md5,
+        preprocessing=Preprocessing("torch", size=size),
+        input_size=size,
+    )
+
+
 # How timm's recipes want their images (timm/models/resnet.py): `_ttcfg`, `_rcfg`, `_r3cfg` and so on.
 _TT = dict(test=288)
 _A1 = dict(crop=0.95, test=288)
@@ -194,21 +208,8 @@ PUBLISHED = (
     _timm("ResNet152D", "resnet152d.gluon", 80.48),
     _timm("ResNet152D", "resnet152d.ra2", 83.16, 83.68, **_LARGE),
     _timm("ResNet200D", "resnet200d.ra2", 83.25, 83.98, **_LARGE),
+    _shipped("SmallResNet20", "drawn48", "49f41c09bc45659aebe1e6f4202efb02", size=48),
 )  # fmt: skip
-
-
-def _shipped(network, tag, file, md5, size):
-    """A file in `kresnets/weights/shipped`, whose card says what it was taught and what it gains."""
-    return Published(
-        network=network,
-        tag=f"kresnets/{tag}",
-        host="package",
-        repository="weights/shipped",
-        file=file,
-        md5=md5,
-        preprocessing=Preprocessing("torch", size=size),
-        input_size=size,
-    )
 
 
 def of(network):
