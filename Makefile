@@ -17,6 +17,10 @@ TWO = -n 2 --dist loadfile
 demo: .venv/elpv.installed
 	.venv/bin/python apps/demo.py
 
+# Each of the two processes on its own core: the nets of the tests are too small to gain by threads.
+test quick: export TF_NUM_INTRAOP_THREADS = 1
+test quick: export OMP_NUM_THREADS = 1
+
 test: .venv/$(TEST_EXTRAS).installed
 	.venv/bin/python -m pytest $(TWO) -m "not everything" --durations=15
 

@@ -299,6 +299,7 @@ def test_degradation(tmp_path):
     assert {found.verdict for found in findings} == {verdicts.UNDECIDED}  # one seed proves nothing
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_shortcuts(tmp_path):
     rows, findings = quick("shortcuts", tmp_path / "s")
@@ -310,6 +311,7 @@ def test_shortcuts(tmp_path):
     assert findings[0].verdict == verdicts.CONFIRMED
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_preactivation(tmp_path):
     rows, _ = quick("preactivation", tmp_path / "p")

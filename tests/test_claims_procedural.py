@@ -186,6 +186,7 @@ def test_each_epoch_draws_other_pictures_and_a_seed_repeats_them():
     assert not as_set(first[0][0]) & as_set(images)
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_a_network_learns_the_classes():
     how = {"classes": 4, "per_class": 64, "families": ("gratings",), "learning_rate": 5e-3}

@@ -58,7 +58,8 @@ KERAS = {
     "InceptionResNetV2": "tf",
 }
 QUICK = ("resnet18", "resnet18d", "resnetv2_18", "ResNet50")
-DEEPER = re.compile("101|152")  # as those of 50 layers (resnet200d for the D), but for the number of blocks
+# As those of 50 layers (resnet200d for the D) but for the number of blocks; timm's is the same InceptionResNetV2.
+DEEPER = re.compile("101|152|^InceptionResNetV2")
 
 
 def _mark(name):
@@ -236,7 +237,7 @@ def test_equals_its_reference(reference, name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "name"),
-    [("timm", "resnet18"), ("timm", "resnetv2_18"), pytest.param("timm", "inception_v4", marks=pytest.mark.everything), ("keras", "ResNet50V2"), pytest.param("keras", "InceptionV3", marks=pytest.mark.everything)],
+    [("timm", "resnet18"), ("timm", "resnetv2_18"), pytest.param("timm", "inception_v4", marks=pytest.mark.everything), *(pytest.param("keras", name, marks=pytest.mark.everything) for name in ("ResNet50V2", "InceptionV3"))],
 )  # fmt: skip
 def test_a_file_gives_its_trunk_to_other_heads_and_channels(reference, name, tmp_path, caplog):
     """Without a head, with one for other classes (which starts afresh, and is said), and for grey or 4-channel images."""

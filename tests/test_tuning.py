@@ -161,6 +161,7 @@ def test_scores_are_those_of_keras_tuners_own_tuner(shared, plain):
     assert [record["score"] for record in records] == [tuner.oracle.trials[one["trial_id"]].score for one in records]
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_a_network_of_kresnets_scores_as_in_keras_tuners_own_tuner(tmp_path):
     space = {"thaw": ["head", "stage3", "stage2"], "batchnorm": ["frozen", "train"]}
