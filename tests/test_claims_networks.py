@@ -77,7 +77,7 @@ def test_rows_of_the_variants_are_those_of_the_builders():
     assert len({model.count_params() for model in slim}) == 1  # moving a stride or a pool costs no weight
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_bottleneck(tmp_path):
     findings, rows = run("bottleneck", tmp_path)
     counted = {(row["kind"], row["channels"]): row for row in rows if row["part"] == "counting"}
@@ -113,7 +113,7 @@ def test_a_blocks_time_is_what_the_longer_stack_takes_more():
     assert bottleneck._ratios(rows, "training", 16) == {0: 1.5}
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_inception(tmp_path):
     findings, rows = run("inception", tmp_path)
     counted = {(row["kind"], row["channels"]): row for row in rows if row["part"] == "counting"}

@@ -109,7 +109,7 @@ def test_methods_have_equal_passes():
             assert freeze_or_finetune.recipe(setting).epochs(groups) == passes
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_freeze_or_finetune(folder):
     findings, rows, said = _run("freeze-or-finetune", folder)
     carried = [row for row in rows if row["task"] == "carry"]

@@ -190,7 +190,7 @@ def same_result(run, whole):
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_killed_twice_it_ends_with_the_same_history_and_result(finished, folder, tmp_path):
     assert kill_and_resume(folder, tmp_path / "run", 2, random.Random(0)) >= 1
     same_result(tmp_path / "run", finished[0])

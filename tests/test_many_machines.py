@@ -77,7 +77,7 @@ def same(run, other, tolerance):
     assert {path.name for path in run.iterdir()} == {path.name for path in other.iterdir()}
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.jax
 def test_two_processes_train_as_one(folder, tmp_path):  # noqa: F811
     pytest.importorskip("jax")

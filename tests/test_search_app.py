@@ -276,7 +276,7 @@ def kill_all(process):
     assert gone(child)
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_kills_and_ctrl_c_change_no_result(finished, place, tmp_path):
     folder = tmp_path / "search"
     given, project = arguments(place, folder), folder / "search"

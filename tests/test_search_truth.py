@@ -39,11 +39,7 @@ def answers(seed, name, folder, rates):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "seed, name",
-    [
-        pytest.param(seed, name, marks=() if (seed, name) == (0, "late") else pytest.mark.everything)
-        for seed in (0, 1)
-        for name in truth.ANSWERS
-    ],
+    [pytest.param(seed, name, marks=pytest.mark.everything) for seed in (0, 1) for name in truth.ANSWERS],
 )
 def test_a_search_finds_how_deep_to_thaw(seed, name, tmp_path):
     _, best = search(truth.problem(seed).target(name), tmp_path, seed, rates=[1e-2])

@@ -495,7 +495,7 @@ def test_a_port_that_is_taken(folder, server):
 
 @pytest.mark.parametrize(
     ("seconds", "changes"),
-    [pytest.param(3, 1, marks=pytest.mark.slow), pytest.param(60, 3, marks=pytest.mark.everything)],
+    [pytest.param(*each, marks=pytest.mark.everything) for each in ((3, 1), (60, 3))],
 )
 def test_a_soak_keeps_every_promise(tmp_path, seconds, changes):
     """A minute of the bench's load, change-overs and hostile requests; of its memory too, which seconds say little of."""
