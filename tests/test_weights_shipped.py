@@ -48,7 +48,7 @@ def test_it_is_no_answer_to_imagenet(row):
 @pytest.mark.slow
 @each
 def test_it_knows_pictures_that_it_never_saw_as_well_as_the_card_says(row):
-    """Fifty of its classes, two new pictures each: chance is 0.005."""
+    """A new picture of each of its 200 classes: chance is 0.005."""
     said = float(
         re.search(rf"{row.network} at .* gets (0\.\d+) of unseen pictures", (FOLDER / "README.md").read_text())[1]
     )

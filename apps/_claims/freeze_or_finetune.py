@@ -131,9 +131,9 @@ def _over_cells(rows, one, other, where, column="test_accuracy"):
 
 def _findings(options, rows):
     done = {(row["source"], row["n"]) for row in rows if row["task"] == "carry" and row["source"] != "none"}
-    near, far = list(_sources(options))[0], list(_sources(options))[-1]
-    if not (two := near != far):  # nothing that is published has learned from pictures like the target's
-        near = None
+    sources = list(_sources(options))
+    nearest, far, two = sources[0], sources[-1], len(sources) > 1
+    near = nearest if two else None  # nothing that is published has learned from pictures like the target's
     # In the words of the lecture notes: what, one method, the other, the cells in which it should be better.
     said = [
         ("With few and similar pictures, training the head alone beats fine-tuning the whole net at one rate.",
@@ -159,7 +159,6 @@ def _findings(options, rows):
         if where:
             gap, area = (_over_cells(rows, one, other, where, column) for column in ("test_accuracy", "test_auc"))
             findings.append(Finding(claim=claim, verdict=above(gap), numbers=_numbers(gap, area, one, other)))
-    nearest = list(_sources(options))[0]
     if (nearest, "all") in done:
         caught = _over_cells(rows, "scratch", "stages", [(nearest, "all")])
         area = _over_cells(rows, "scratch", "stages", [(nearest, "all")], "test_auc")
@@ -170,8 +169,12 @@ def _findings(options, rows):
                 numbers=_numbers(caught, area, "scratch", "stages"),
             )
         )
-    sources = _sources(options).items()
-    return findings + [_winner(rows, source, far, n) for source, far in sources for n in PASSES if (source, n) in done]
+    return findings + [
+        _winner(rows, source, distance, n)
+        for source, distance in _sources(options).items()
+        for n in PASSES
+        if (source, n) in done
+    ]
 
 
 def _both(rows, cell, one, other):

@@ -23,8 +23,7 @@ def fetch(published, trunk_only):
 
     Files of keras.applications are kept where Keras keeps them, those of timm in the cache of `huggingface_hub`
     (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code. However a
-    download ends, a file that is half there
-    never stands in a cache under its name.
+    download ends, a file that is half there never stands in a cache under its name.
 
     Args:
         published: a row of `kresnets.weights.list()`.
