@@ -22,6 +22,7 @@ _MODES = {
     "torch": (False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 MODES = tuple(_MODES)
+_OWN = {"mean": ("torch", "caffe"), "std": ("torch",)}  # the modes that take other numbers than their own
 _PROBE = np.array([[[0.0, 64.0, 128.0]], [[255.0, 32.0, 16.0]]])
 
 
@@ -34,12 +35,14 @@ class Preprocessing:
     Args:
         mode: `"caffe"`, `"tf"` or `"torch"`; see `preprocess_input`.
         crop: fraction of the resized short side that the centre crop keeps, 0 < crop <= 1.
-        mean: three numbers, of R, G and B scaled to 0..1, in place of the torch mode's own; None for the mode's own.
-        std: three positive numbers likewise.
+        mean: three numbers in place of the mode's own, in torch of R, G and B scaled to 0..1, in caffe of B, G and R
+            0..255; None for the mode's own.
+        std: three positive numbers of R, G and B scaled to 0..1, in torch alone.
         size: pixels a side that the weights were trained for, or None where that is unknown.
 
     Raises:
-        ValueError: for an unknown mode, a value out of its range, or a mean or std with another mode than torch.
+        ValueError: for an unknown mode, a value out of its range, a mean with the tf mode, or a std with another mode
+            than torch.
 
     Example:
         >>> import kresnets
@@ -83,16 +86,17 @@ def _checked_means(mode, mean, std):
     checked = []
     for name, values in (("mean", mean), ("std", std)):
         if values is not None:
-            if mode != "torch":
+            if mode not in _OWN[name]:
                 raise ValueError(
-                    f"Only the torch mode takes a `{name}` of its own, and the mode is {mode!r}: use mode='torch', or "
-                    "leave it out."
+                    f"`{name}` goes with mode={' or '.join(map(repr, _OWN[name]))}, and the mode is {mode!r}: change one "
+                    "of the two, or leave it out."
                 )
             listed = [] if isinstance(values, str) or not np.iterable(values) else list(values)
             good = all(_is_number(value) and (name == "mean" or value > 0) for value in listed)
             if len(listed) != 3 or not good:
                 kind = "finite" if name == "mean" else "positive"
-                raise ValueError(f"`{name}` must be three {kind} numbers, of R, G and B. Received: {name}={values!r}")
+                order = "B, G and R" if mode == "caffe" else "R, G and B"
+                raise ValueError(f"`{name}` must be three {kind} numbers, of {order}. Received: {name}={values!r}")
             values = tuple(map(float, listed))
         checked.append(values)
     return checked
@@ -112,16 +116,17 @@ def preprocess_input(x, data_format=None, mode="torch", mean=None, std=None):
         mode: `"caffe"` (RGB to BGR, ImageNet mean subtracted, no scaling; keras.applications' ResNets), `"tf"`
             (scaled to -1..1; their v2 and Inception nets) or `"torch"` (scaled to 0..1, ImageNet mean and deviation;
             timm's and torchvision's files).
-        mean: three numbers, of R, G and B scaled to 0..1, in place of the torch mode's own (some of timm's files were
-            trained with 0.5 thrice). Defaults to None, the mode's own.
-        std: three positive numbers likewise.
+        mean: three numbers in place of the mode's own: in torch of R, G and B scaled to 0..1 (some of timm's files were
+            trained with 0.5 thrice), in caffe of B, G and R 0..255, the order in which they are taken off (Yahoo's
+            open_nsfw has 104, 117, 123). Defaults to None, the mode's own.
+        std: three positive numbers of R, G and B scaled to 0..1, in torch alone. Defaults to None, the mode's own.
 
     Returns:
         The same kind of array or tensor, in a floating dtype, equal to `keras.applications`' own result for that mode.
 
     Raises:
         ValueError: for an unknown mode or data format, other than 3 channels, or a `mean` or `std` that is not three
-            numbers or goes with another mode than torch.
+            numbers or does not go with the mode.
 
     Example:
         >>> import kresnets, numpy as np

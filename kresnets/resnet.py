@@ -52,9 +52,11 @@ def _stem(x, spec):
 
 
 def _stem_pool(x, spec):
-    if spec.stem_pool_border == "zeros":
-        # Where a ReLU came before, zeros are what torch's padding by nothing is.
-        x = keras.layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+    if spec.stem_pool_border != "nothing":
+        # Where a ReLU came before, zeros are what torch's padding by nothing is. At the end alone: windows begin at the
+        # first pixel, and one more row and column let the last window be whole where Caffe rounds up.
+        border = ((0, 1), (0, 1)) if spec.stem_pool_border == "end" else 1
+        x = keras.layers.ZeroPadding2D(border, name="stem_pool_pad")(x)
         return keras.layers.MaxPooling2D(3, strides=2, name="stem_pool")(x)
     # At stride 2 Keras's own padding, which a max pool leaves out, is not symmetric: so pool at stride 1, then take
     # every other pixel.

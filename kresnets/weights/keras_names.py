@@ -5,7 +5,7 @@ import re
 
 from kresnets.inception import convolutions
 from kresnets.specs import ResNetSpec
-from kresnets.weights.torch_names import other_numbers, other_stride, other_v2, same_network, split
+from kresnets.weights.torch_names import other_end, other_numbers, other_stride, other_v2, same_network, split
 
 _V1_ENDS = {"stem_conv1": "conv1_conv", "stem_bn1": "conv1_bn", "head_dense": "predictions"}
 _V2_ENDS = {"stem_conv1": "conv1_conv", "stage4_bn": "post_bn", "head_dense": "predictions"}
@@ -41,7 +41,7 @@ def v1_unfit(spec):
     """Say what the row computes that keras.applications does not; None where they agree."""
     if spec.stride_on == "3x3":
         return other_stride(spec, "1x1", twin=spec.name.removesuffix("B"))
-    return other_numbers(spec)
+    return other_end(spec) or other_numbers(spec)
 
 
 def known_head(names):

@@ -13,7 +13,7 @@ import keras
 
 from kresnets.preprocess import Preprocessing
 from kresnets.specs import Spec
-from kresnets.weights import keras_names, readers, torch_names
+from kresnets.weights import keras_names, onnx_graph, readers, torch_names
 
 # A network's layers with weights; what a user put before the stem is not the file's business.
 _OWN = re.compile(r"stem_(conv|bn)\d+|stage\d+_.+|head_dense")
@@ -167,6 +167,18 @@ KERAS_APPLICATIONS = Layout(
         ),
     ),
 )
+ONNX = Layout(
+    "open_nsfw's ONNX file",
+    (
+        Family(
+            serves=onnx_graph.is_thin,
+            module=onnx_graph.module,
+            is_head=lambda module: module == "dense",
+            conv_bias=True,
+            preprocessing=Preprocessing("caffe", mean=(104.0, 117.0, 123.0)),
+        ),
+    ),
+)
 KRESNETS = Layout(
     "kresnets",
     (
@@ -186,8 +198,8 @@ def of(file):
     Raises:
         ValueError: where it has none of those that are known.
     """
-    if file.kind == "safetensors":
-        return TORCH
+    if file.kind in ("safetensors", "onnx"):
+        return TORCH if file.kind == "safetensors" else ONNX
     modules = {name.rpartition("/")[0] for name in file.tensors}
     if "stem_conv1" in modules:
         return KRESNETS

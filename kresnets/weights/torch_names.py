@@ -58,7 +58,7 @@ def v1_unfit(spec):
     """Say what the row computes that timm does not; None where they agree."""
     if spec.stride_on == "1x1":
         return other_stride(spec, "3x3", twin=f"{spec.name}B")
-    return other_numbers(spec)
+    return other_end(spec) or other_numbers(spec)
 
 
 def is_v2(spec):
@@ -86,12 +86,7 @@ def other_v2(spec, border, last):
     strides by `last`; None where they agree."""
     if spec.stride_on == "1x1":
         return other_stride(spec, "3x3", twin=spec.name)
-    if spec.stem_pool_border != border:
-        return (
-            f"its stem's pool takes {border} beyond the border and this one {spec.stem_pool_border}, so the same shapes would "
-            f"compute something else: build the row with stem_pool_border={border!r}"
-        )
-    return other_numbers(spec, last)
+    return (other_border(spec, border) if spec.stem_pool_border != border else None) or other_numbers(spec, last)
 
 
 def _is_imagenet(spec):
@@ -104,6 +99,19 @@ def other_stride(spec, theirs, twin):
     return (
         f"its network strides in the {theirs} of a block and {spec.name} in the {spec.stride_on}, so the same shapes "
         f"would compute something else: build {build}"
+    )
+
+
+def other_end(spec):
+    """Say that a file's v1 network pads its stem's pool on all sides, where the row does so at its end alone."""
+    return other_border(spec, "zeros") if spec.stem_pool_border == "end" else None
+
+
+def other_border(spec, theirs):
+    """Say that the pool of a file's network sees something else beyond the border than the row's."""
+    return (
+        f"its stem's pool has stem_pool_border={theirs!r} and this one {spec.stem_pool_border!r}, so the same shapes would "
+        f"compute something else: build the row with stem_pool_border={theirs!r}"
     )
 
 
