@@ -13,6 +13,7 @@ WRITTEN = (
     *(
         "config.json",
         "history.csv",
+        "plan.txt",
         "model.keras",
         "metrics.json",
         "bad_images.txt",
@@ -25,7 +26,7 @@ WRITTEN = (
         "images",
         *PICTURES.values(),
     ),
-    *("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "done", ".tmp-*"),
+    *("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "stage-begin-*.npz", "done", ".tmp-*"),
 )
 
 
@@ -45,7 +46,8 @@ def is_finished(run, arguments, overwrite):
         raise ValueError(
             f"{config} is damaged or none of finetune's: give another --out, or --overwrite to replace the run."
         ) from None
-    earlier = {"recompute": False, "recipe": None} | earlier  # of before there were such options
+    # Of before there were such options.
+    earlier = {"recompute": False, "recipe": None, "keep": None, "pretrained": "auto"} | earlier
     if earlier != arguments:
         if overwrite:
             return False

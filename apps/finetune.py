@@ -1,6 +1,6 @@
 """Fine-tune a network on photographs: python apps/finetune.py --data FOLDER --model ResNet50D --out runs/mine
 
-Writes into the run's folder: config.json, history.csv, model.keras, metrics.json, bad_images.txt, curves.png,
+Writes into the run's folder: config.json, plan.txt, history.csv, model.keras, metrics.json, bad_images.txt, curves.png,
 confusion.png, mistakes.png and report.html. Interrupted at any moment, the same command goes on where it was; on a
 finished run it prints its metrics.
 """
@@ -22,7 +22,7 @@ import _network
 import _run_folder
 
 # Options that do not change what is trained.
-_NOT_OF_THE_RUN = ("out", "overwrite", "cache", "devices", "coordinator", "processes", "process")
+_NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
 _NOTHING = contextlib.nullcontext()
 
 
@@ -41,6 +41,8 @@ def main(argv=None):
         finished = machines.agreed(lambda: _run_folder.is_finished(run, arguments, options.overwrite))
         if not finished:
             _train(run, options, arguments, command, machines)
+    if options.dry_run:
+        return 0
     if not machines.first:
         return 0
     if finished:
@@ -78,14 +80,20 @@ def _parser():
         default="auto",
         help="keep what frozen layers give, and large photographs decoded, in --out until the run ends; changes no result",
     )
+    add(
+        "--pretrained",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="whether the trunk was taught; default auto: what its weights tell",
+    )
+    add("--dry-run", action="store_true", help="print the plan, and stop")
     add("--recompute", action="store_true", help="train in less memory and more time; features are then not kept")
     add("--out", required=True, help="the run's folder")
     add("--overwrite", action="store_true", help="replace a run made with other arguments")
     _machines.add_options(parser)
     recipe = parser.add_argument_group(
         "recipe",
-        "defaults are those of kresnets.Recipe; where neither epochs nor rates are given, of Recipe.for_images: stages as "
-        "long as so few images need",
+        "what is left out is resolved by the images, the classes and the trunk; --dry-run shows to what",
     )
     add = recipe.add_argument
     add(
@@ -113,10 +121,10 @@ def _parser():
         "--ramp",
     ):
         add(name, type=float)
-    for name in ("--batchnorm", "--optimizer", "--augment", "--advance"):
+    for name in ("--batchnorm", "--optimizer", "--augment", "--advance", "--keep"):
         add(name)
     add("--schedule", help="cosine, constant, or a TOML file of stages, such as the schedule.toml of another run")
-    add("--views", type=_common.positive_int, help="augmented copies of each image that are kept; default 1: none")
+    add("--views", type=_common.positive_int, help="augmented copies of each image that are kept; 1: none")
     add("--patience", type=_whole)
     add("--max-epochs-per-stage", type=_common.positive_int)
     add("--seed", type=_whole, default=0)
@@ -146,7 +154,7 @@ def _train(run, options, arguments, command, machines):
     from kresnets.hardware import fast_dtype
 
     spec, recipe = _network.spec_of(options.model), _recipe(options)
-    if options.recompute and recipe.views > 1:
+    if options.recompute and recipe.views not in (1, "auto"):
         raise ValueError(
             f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
         )
@@ -154,7 +162,6 @@ def _train(run, options, arguments, command, machines):
     policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images)
-    recipe = _by_size(recipe, options, len(data.train))
     digest = _common.digest(data)
     if machines.agreed(lambda: digest) != digest:
         raise ValueError(f"The photographs or their labels in {options.data} are not those of process 0.")
@@ -169,15 +176,21 @@ def _train(run, options, arguments, command, machines):
         with devices.scope():
             model = _network.with_trunk(spec, options.weights, options.size, len(data.class_names))
             model = kresnets.recompute(model) if options.recompute else model
-        found = None
+        plan, found = _plan(recipe, options, model, data), None
         if options.learning_rate == "find":
-            recipe, found = _with_found_rate(recipe, options, arguments, model, data, run, machines, devices.count)
-        config = _config(arguments, command, digest, data, model, policy, recipe)
+            recipe, found = _with_found_rate(plan.recipe, options, arguments, model, data, run, machines, devices.count)
+            given = dict.fromkeys((*plan.given, "learning_rate", "trunk_learning_rate"))
+            plan = dataclasses.replace(_plan(recipe, options, model, data), given=tuple(given))
+        config = _config(arguments, command, digest, data, model, policy, plan.recipe)
+        if options.dry_run:
+            _introduce(config, data)
+            print(plan.table())
+            return
         machines.agreed(lambda: _run_folder.replace_or_resume(run, config))
         if found is not None and machines.first:
             found.plot(run / "learning_rate.png")
-        _introduce(options, config, data)
-        history = _fit(run, options, model, data, recipe, config, machines)
+        _introduce(config, data)
+        history = _fit(run, options, model, data, plan, config, machines)
         if machines.first:
             beside = run / ".tmp-model.keras"
             with apart():
@@ -192,29 +205,37 @@ def _train(run, options, arguments, command, machines):
     _judge(run, model, data, config, history)
     # Only now is the state of no more use; a run cut off before goes on from it.
     _run_folder.clear(
-        run, ("epoch-*.weights.h5", "best-*.npz", "stage-best-*.npz", "stages.json", "run.json", "done", "images")
+        run, ("epoch-*.weights.h5", "best-*.npz", "stage-*-*.npz", "stages.json", "run.json", "done", "images")
     )
 
 
-def _fit(run, options, model, data, recipe, config, machines):
+def _plan(recipe, options, model, data):
+    import kresnets
+
+    size, known = model.input_shape[1], {"auto": None, "yes": True, "no": False}[options.pretrained]
+    train, validation = (part.batches(options.batch_size, size, cache=False) for part in (data.train, data.validation))
+    return kresnets.plan(model, train, validation, recipe, pretrained=known)
+
+
+def _fit(run, options, model, data, plan, config, machines):
     import keras
     from _progress import Progress
 
     import kresnets
     from kresnets.data import class_weight, epoch_variable
 
-    names, epoch, images = tuple(kresnets.groups(model)), epoch_variable(), _images_cache(run, options, machines)
+    epoch, images = epoch_variable(), _images_cache(run, options, machines)
     size, crop = config["size"], config["preprocess"]["crop"]
     callbacks = [
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
         keras.callbacks.LambdaCallback(on_train_begin=lambda logs: _run_folder.note_down(run, config, data)),
-        Progress([group for group, _ in recipe.staging(names).stages], recipe.epochs(names)),
+        Progress([stage.group for stage in plan.stages], sum(stage.epochs for stage in plan.stages)),
     ]
     return kresnets.fine_tune(
         model,
         data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch, cache=images),
         data.validation.batches(options.batch_size, size, crop, cache=images),
-        recipe,
+        plan,
         cache="auto" if options.cache == "auto" else False,
         callbacks=callbacks if machines.first else (),
         class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
@@ -254,12 +275,7 @@ def _config(arguments, command, digest, data, model, policy, recipe):
     }
 
 
-def _introduce(options, config, data):
-    if options.weights == "none" and not options.from_scratch:
-        print(
-            "Warning: with --weights none a random trunk stays frozen where the recipe freezes it; --from-scratch "
-            "trains all of it."
-        )
+def _introduce(config, data):
     print(f"{config['model']}, {config['size']} pixels, {config['dtype']}; {data.name}:\n{data.summary()}")
     for note in _data_notes(data):
         print(note)
@@ -295,26 +311,6 @@ def _recipe(options):
         )
     start = {"epochs": given.pop("epochs_per_stage", 20), "learning_rate": given.pop("learning_rate", 3e-3)}
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
-
-
-def _by_size(recipe, options, images):
-    """Return the recipe for so many images (`Recipe.for_images`), unless the user says how long or how fast to learn."""
-    said = (
-        "head_epochs",
-        "epochs_per_stage",
-        "learning_rate",
-        "trunk_learning_rate",
-        "recipe",
-        "from_scratch",
-    )
-    told = [getattr(options, name) for name in said]
-    if any(value is not None and value is not False for value in told) or recipe.timetable is not None:
-        return recipe
-    from kresnets import Recipe
-
-    sized = Recipe.for_images(images, options.batch_size)
-    names = ("head_epochs", "epochs_per_stage", "learning_rate", "trunk_learning_rate")
-    return dataclasses.replace(recipe, **{name: getattr(sized, name) for name in names})
 
 
 def _with_found_rate(recipe, options, arguments, model, data, run, machines, devices):
@@ -358,11 +354,14 @@ def _check_plan(spec, recipe):
     """Hold the recipe's stages against the network before any photograph is looked at."""
     import kresnets
     from kresnets.groups import Layout
+    from kresnets.transfer.plan import Facts, resolve
 
     names = ("stem", *(f"stage{stage}" for stage in range(1, len(spec.depths) + 1)), "head")
     places = (
         ((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1)
     )
+    facts = Facts(groups=names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
+    recipe = resolve(recipe, facts).recipe
     kresnets.StagedUnfreezing(recipe.staging(names), recipe.batchnorm).check(Layout(names, tuple(places)))
 
 
@@ -408,7 +407,7 @@ def _judge(run, model, data, config, history):
     rows = [("class", "training", "validation", "test")]
     counts = [part.counts() for part in (data.train, data.validation, data.test)]
     rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
-    notes = [*_data_notes(data), f"Trained on: {describe()}, {config['dtype']}."]
+    notes = [*history.notes, *_data_notes(data), f"Trained on: {describe()}, {config['dtype']}."]
     report.html(
         run / "report.html",
         f"{config['model']} on {data.name}",
@@ -417,7 +416,7 @@ def _judge(run, model, data, config, history):
         config["command"],
         {caption: run / name for caption, name in _run_folder.PICTURES.items()},
         notes,
-        {"Images": rows},
+        {"Plan": history.plan.rows(), "Images": rows},
     )
     _common.write_text(run / "metrics.json", json.dumps(numbers, indent=1) + "\n")
 

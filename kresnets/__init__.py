@@ -26,6 +26,8 @@ from kresnets.transfer.find_rate import find_learning_rate as find_learning_rate
 from kresnets.transfer.fine_tune import fine_tune as fine_tune
 from kresnets.transfer.freezing import copy_trunk as copy_trunk
 from kresnets.transfer.freezing import freeze as freeze
+from kresnets.transfer.plan import Plan as Plan
+from kresnets.transfer.plan import plan as plan
 from kresnets.transfer.recipe import Recipe as Recipe
 from kresnets.version import __version__ as __version__
 

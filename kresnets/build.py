@@ -13,6 +13,7 @@ from kresnets.layers import BatchNormalization
 from kresnets.preprocess import Preprocessing
 from kresnets.recompute import recompute as recomputing
 from kresnets.specs import InceptionSpec, ResNetSpec, Spec
+from kresnets.weights import origin
 
 _OWN_NAME = re.compile(r"stem_|stage[1-9]\d*_|head_")  # how a network's own layers are called
 _TRUNKS = {ResNetSpec: resnet.trunk, InceptionSpec: inception.trunk}
@@ -80,6 +81,7 @@ def build(
     if source is not None:
         preprocessing = weights_package.load(model, spec, source, include_top=include_top, classes=classes)
     _carry(model, preprocessing)
+    origin.note(model, None if source is None else weights_package.name_of(source))
     return recomputing(model) if recompute else model
 
 

@@ -266,8 +266,7 @@ class _Block:
         if layer is self._template.zeroed and called == layer.name:
             starts = ("gamma", "beta") if "gamma_initializer" in config else ("kernel", "bias")
             changes |= {f"{which}_initializer": "zeros" for which in starts}
-        if "preprocessing" in config:  # that of the network's first norm
-            changes["preprocessing"] = None
+        changes |= {ours: None for ours in ("preprocessing", "origin") if ours in config}  # those of the network's first norm
         made = remade(layer, **changes)
         self.layers.append((layer, made))
         return made

@@ -24,6 +24,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Args:
         preprocessing: a `kresnets.Preprocessing` (or its dict) that the weights of the model want; it travels here
             because a layer's config survives saving, cloning and a new head. Set on the first norm of a trunk only.
+        origin: where the weights of the model came from, a tag or a file, beside it; None for a random start.
         **kwargs: those of `keras.layers.BatchNormalization`.
 
     Example:
@@ -32,8 +33,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         TensorShape([2, 4, 4, 3])
     """
 
-    def __init__(self, *, preprocessing=None, **kwargs):
+    def __init__(self, *, preprocessing=None, origin=None, **kwargs):
         super().__init__(**kwargs)
+        self.origin = origin
         self.preprocessing = Preprocessing(**preprocessing) if isinstance(preprocessing, dict) else preprocessing
 
     def call(self, inputs, training=None, mask=None):
@@ -80,6 +82,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         config = super().get_config()
         if self.preprocessing is not None:
             config["preprocessing"] = dataclasses.asdict(self.preprocessing)
+        if self.origin is not None:
+            config["origin"] = self.origin
         return config
 
     def save_own_variables(self, store):
@@ -87,6 +91,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         # A `.weights.h5` file has no configs; without this note its weights would be fed as if they wanted the default.
         if self.preprocessing is not None and hasattr(store, "h5_file"):
             store.h5_file.attrs["preprocessing"] = json.dumps(dataclasses.asdict(self.preprocessing))
+            store.h5_file.attrs["origin"] = self.origin or ""
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
@@ -94,6 +99,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if self.preprocessing is not None and hasattr(store, "h5_file"):
             note = store.h5_file.attrs.get("preprocessing")
             self.preprocessing = Preprocessing(**json.loads(note)) if isinstance(note, str) else self.preprocessing
+            # A file of before there was a note may hold anything: `origin.is_pretrained` looks at the statistics then.
+            origin = store.h5_file.attrs.get("origin")
+            self.origin = (origin or None) if isinstance(origin, str) else self.origin
 
 
 def channel_axis():

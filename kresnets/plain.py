@@ -55,5 +55,6 @@ def _in_keras(config):
     config = {key: _in_keras(value) for key, value in config.items()}
     if config.get("registered_name") == "kresnets>BatchNormalization":
         config |= {"module": "keras.layers", "registered_name": None}
-        config["config"].pop("preprocessing", None)
+        for ours in ("preprocessing", "origin"):
+            config["config"].pop(ours, None)
     return config

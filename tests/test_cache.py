@@ -18,7 +18,7 @@ import kresnets
 from kresnets import FeatureCache, Recipe, fine_tune
 from kresnets.transfer.cache import features, fit, store
 
-RECIPE = Recipe(
+RECIPE = Recipe.textbook(
     head_epochs=2, epochs_per_stage=1, learning_rate=0.01, trunk_learning_rate=0.01, optimizer="sgd", augment="none"
 )
 HEAD = dataclasses.replace(RECIPE, stages=())

@@ -561,7 +561,7 @@ def test_the_model_itself_is_left_alone():
 
 def test_fine_tune_takes_it():
     deeper = kresnets.deepen(tiny(), {"stage3": 1})
-    recipe = kresnets.Recipe(
+    recipe = kresnets.Recipe.textbook(
         head_epochs=0, stages=("stage3_block2",), epochs_per_stage=2, batchnorm="train", augment="none"
     )
     before = weights(deeper)

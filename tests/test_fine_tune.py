@@ -11,7 +11,7 @@ import kresnets
 from kresnets import Recipe, fine_tune
 from kresnets.transfer.schedule import StagedCosine
 
-SHORT = Recipe(head_epochs=1, epochs_per_stage=1, learning_rate=0.01, trunk_learning_rate=0.01, augment="none")
+SHORT = Recipe.textbook(head_epochs=1, epochs_per_stage=1, learning_rate=0.01, trunk_learning_rate=0.01, augment="none")
 
 
 def photographs(count=40, classes=3, size=12, seed=0):
@@ -23,19 +23,19 @@ def photographs(count=40, classes=3, size=12, seed=0):
     ), labels
 
 
-def test_the_default_recipe_is_the_documented_one():
-    assert dataclasses.asdict(Recipe()) == dict(
+def test_the_textbooks_recipe_is_the_documented_one():
+    assert dataclasses.asdict(Recipe.textbook()) == dict(
         head_epochs=3, stages=None, epochs_per_stage=3, learning_rate=1e-3, trunk_learning_rate=1e-4, ratio=0.5, batchnorm="frozen",
         optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1, label_smoothing=0.0, mixup=0.0,
-        ema=None, seed=0, advance="epochs", patience=2, max_epochs_per_stage=10, restore_best=None, ramp=None, timetable=None,
+        ema=None, seed=0, advance="epochs", patience=2, max_epochs_per_stage=10, restore_best=None, ramp=None, timetable=None, keep="best",
     )  # fmt: skip
     names = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
-    assert Recipe().plan(names) == {0: "head", 3: "stage4", 6: "stage3", 9: "stage2"}
-    assert Recipe().epochs(names) == 12
-    assert Recipe(stages=()).plan(names) == {0: "head"} and Recipe(stages=()).epochs(names) == 3
+    assert Recipe.textbook().plan(names) == {0: "head", 3: "stage4", 6: "stage3", 9: "stage2"}
+    assert Recipe.textbook().epochs(names) == 12
+    assert Recipe.textbook(stages=()).plan(names) == {0: "head"} and Recipe.textbook(stages=()).epochs(names) == 3
     assert Recipe.from_scratch(7).plan(names) == {0: "stem"} and Recipe.from_scratch(7).epochs(names) == 7
-    assert Recipe(head_epochs=0, stages=["stage4_block2"]).plan(names) == {0: "stage4_block2"}
-    assert Recipe().peak_rates(names) == {0: 1e-3, 3: 1e-4, 6: 1e-4, 9: 1e-4}
+    assert Recipe.textbook(head_epochs=0, stages=["stage4_block2"]).plan(names) == {0: "stage4_block2"}
+    assert Recipe.textbook().peak_rates(names) == {0: 1e-3, 3: 1e-4, 6: 1e-4, 9: 1e-4}
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_the_default_recipe_is_the_documented_one():
         dict(head_epochs=-1), dict(head_epochs=1.5), dict(stages="stage4"), dict(stages=(4,)), dict(epochs_per_stage=0), dict(learning_rate=0),
         dict(trunk_learning_rate=float("nan")), dict(ratio=-1), dict(batchnorm="on"), dict(optimizer=3), dict(optimizer="best"), dict(optimizer="lossscaleoptimizer"), dict(stages=3), dict(weight_decay=-1),
         dict(schedule="step"), dict(warmup=2), dict(augment="heavy"), dict(views=0), dict(label_smoothing=1.0), dict(mixup=2), dict(ema=1.0),
-        dict(seed=-1), dict(head_epochs=0, stages=()),
+        dict(seed=-1), dict(head_epochs=0, stages=()), dict(seed="auto"), dict(patience="auto"), dict(keep="first"),
     ],
 )  # fmt: skip
 def test_a_recipe_out_of_range_gets_a_sentence(wrong):
@@ -338,7 +338,7 @@ X, Y = photographs()
         (tiny, dict(train=(X, Y), validation=(X[:, :8], Y)), "`validation`: 'tiny' takes images of shape"),
         (tiny, dict(train=(X, Y), callbacks=kresnets.LayerwiseLearningRate(0.5)), "which the recipe brings already"),
         (tiny, dict(train=(X[:, :8], Y)), "takes images of shape"),
-        (tiny, dict(train=(X, Y), recipe=Recipe(stages=("stage9",))), "no group or block 'stage9'"),
+        (tiny, dict(train=(X, Y), recipe=Recipe.textbook(stages=("stage9",))), "no group or block 'stage9'"),
         (
             lambda: kresnets.build(TINY, include_top=False, input_shape=(12, 12, 3)),
             dict(train=(X, Y)),

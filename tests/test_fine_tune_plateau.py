@@ -8,7 +8,7 @@ from nets import data, tiny, weights
 import kresnets
 
 KNOBS = {"learning_rate": 0.05, "trunk_learning_rate": 0.05, "augment": "none", "stages": ("stage3",)}
-LISTENING = kresnets.Recipe(advance="plateau", patience=1, max_epochs_per_stage=3, **KNOBS)
+LISTENING = kresnets.Recipe.textbook(advance="plateau", patience=1, max_epochs_per_stage=3, **KNOBS)
 
 
 class Kill(keras.callbacks.Callback):
@@ -33,7 +33,7 @@ def test_a_killed_run_goes_on_and_its_schedule_repeats_it(tmp_path, cache):
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / "broken", LISTENING, [Kill()], cache)
     resumed, resumed_history = run(tmp_path / "broken", LISTENING, cache=cache)
-    fixed = kresnets.Recipe(**KNOBS).with_schedule(tmp_path / "whole" / "schedule.toml")
+    fixed = kresnets.Recipe.textbook(**KNOBS).with_schedule(tmp_path / "whole" / "schedule.toml")
     repeated, repeated_history = run(tmp_path / "repeated", fixed, cache=cache)
     assert history.epoch == resumed_history.epoch == repeated_history.epoch
     for path, value in whole.items():

@@ -399,26 +399,11 @@ def ask(*arguments):
     return end.value.code
 
 
-@pytest.mark.parametrize(
-    ("arguments", "sized"),
-    [
-        ([], True),
-        (["--advance", "plateau"], True),
-        (["--stages", "stage3", "--augment", "none"], True),
-        (["--head-epochs", "3"], False),
-        (["--learning-rate", "1e-3"], False),
-        (["--from-scratch"], False),
-    ],
-)
-def test_the_recipe_is_sized_where_neither_epochs_nor_rates_are_given(arguments, sized):
-    options = finetune._parser().parse_args(["--data", "d", "--out", "o", *arguments])
-    plain = finetune._recipe(options)
-    found = finetune._by_size(plain, options, 75)
-    wanted = Recipe.for_images(75)
-    assert (found.learning_rate, found.head_epochs) == (
-        (wanted.learning_rate, wanted.head_epochs) if sized else (plain.learning_rate, plain.head_epochs)
-    )
-    assert (found.advance, found.stages) == (plain.advance, plain.stages)
+def test_what_is_left_out_is_left_to_the_rule_and_what_is_given_stays():
+    options = finetune._parser().parse_args(["--data", "d", "--out", "o", "--ratio", "0.7", "--keep", "best", "--seed", "3"])
+    assert finetune._recipe(options) == Recipe(ratio=0.7, keep="best", seed=3)
+    scratch = finetune._parser().parse_args(["--data", "d", "--out", "o", "--from-scratch"])
+    assert finetune._recipe(scratch) == Recipe.from_scratch()
 
 
 @pytest.mark.parametrize(

@@ -233,4 +233,4 @@ def test_the_python_of_the_page_runs(folder, tmp_path, monkeypatch):  # noqa: F8
     (tmp_path / "my_folder").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
     small = code.replace("ResNet50", "CifarResNet20").replace('weights="imagenet"', "weights=None").replace("224", "32")
-    exec(small.replace("Recipe()", "Recipe(head_epochs=1, stages=())"), {})
+    exec(small.replace("Recipe()", "Recipe.textbook(head_epochs=1, stages=())"), {})

@@ -215,7 +215,7 @@ def test_it_takes_half_of_the_memory():
 
 
 def test_fine_tune_trains_it_uncached_and_says_why(caplog):
-    recipe = kresnets.Recipe(head_epochs=1, stages=("stage3",), epochs_per_stage=1, augment="none")
+    recipe = kresnets.Recipe.textbook(head_epochs=1, stages=("stage3",), epochs_per_stage=1, augment="none")
     caplog.set_level("INFO", "kresnets")
     images, labels = data(16)
     found = {}

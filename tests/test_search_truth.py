@@ -12,7 +12,7 @@ from kresnets.tuning import RecipeHyperModel, RecipeTuner, read_records
 
 def search(target, folder, seed, rates):
     """Search over depths and rates; return the tuner, and the record of each depth's best trial."""
-    recipe = kresnets.Recipe(
+    recipe = kresnets.Recipe.textbook(
         head_epochs=3, learning_rate=1e-2, ratio=1.0, schedule="constant", augment="none", seed=seed
     )
     space = {"thaw": list(truth.DEPTHS), "trunk_learning_rate": rates}

@@ -104,7 +104,7 @@ def test_a_bad_file_gets_a_sentence(tmp_path, text, sentence):
         (lambda: StagedUnfreezing({0: "head"}, ramp=-1), "`ramp` must be"),
         (lambda: StagedUnfreezing({0: "head"}, restore_best="best"), "`restore_best` must be"),
         (lambda: StagedUnfreezing(Schedule((("head", 1),)), ramp=2), "leave them out"),
-        (lambda: Recipe(advance="never"), "`advance` must be"),
+        (lambda: Recipe.textbook(advance="never"), "`advance` must be"),
         (lambda: Recipe(patience=-1), "`patience` must be"),
         (lambda: Recipe(max_epochs_per_stage=0), "`max_epochs_per_stage` must be"),
         (lambda: Recipe(ramp=-1), "`ramp` must be"),
@@ -121,11 +121,11 @@ def test_bad_input_gets_a_sentence(make, sentence):
 
 def test_a_recipe_says_the_schedule(tmp_path):
     names = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
-    fixed = Recipe(head_epochs=2, epochs_per_stage=4)
+    fixed = Recipe.textbook(head_epochs=2, epochs_per_stage=4)
     assert fixed.staging(names).stages == (("head", 2), ("stage4", 4), ("stage3", 4), ("stage2", 4))
     assert fixed.plan(names) == {0: "head", 2: "stage4", 6: "stage3", 10: "stage2"} and fixed.epochs(names) == 14
     assert fixed.rate == "cosine" and fixed.staging(names).ramp == 0
-    listening = Recipe(advance="plateau", patience=1, max_epochs_per_stage=5, stages=("stage4",))
+    listening = Recipe.textbook(advance="plateau", patience=1, max_epochs_per_stage=5, stages=("stage4",))
     plateau = Plateau(patience=1, max_epochs=5)
     assert listening.staging(names) == Schedule((("head", plateau), ("stage4", plateau)), True, 2)
     assert listening.epochs(names) == 10 and listening.rate == "constant"

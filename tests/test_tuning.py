@@ -23,7 +23,7 @@ from kresnets.tuning import RecipeHyperModel, RecipeTuner, read_records
 from kresnets.tuning.prune import Pruning, best_so_far
 
 ROW = dataclasses.replace(kresnets.SPECS["CifarResNet20"], name="Tiny", depths=(1, 1, 1), widths=(4, 6, 8), params=None)
-BASE = kresnets.Recipe(augment="none", head_epochs=1, epochs_per_stage=1)
+BASE = kresnets.Recipe.textbook(augment="none", head_epochs=1, epochs_per_stage=1)
 RATES = {"thaw": "head", "learning_rate": [1e-3, 1e-2, 0.1]}
 TOLERANCE = 1e-3
 

@@ -15,7 +15,7 @@ from kresnets.groups import layout
 from kresnets.tuning import Range, RecipeHyperModel, Space
 
 NAMES = ("stem", "stage1", "stage2", "stage3", "head")
-BASE = kresnets.Recipe(augment="none")
+BASE = kresnets.Recipe.textbook(augment="none")
 
 
 def drawn(space, count=300):

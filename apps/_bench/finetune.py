@@ -91,7 +91,7 @@ def _with_kresnets(cached, recipe, train, validation, path, size, seed):
     import kresnets
 
     model = kresnets.ResNet50(weights=path, classes=2, input_shape=(size, size, 3))
-    recipe = kresnets.Recipe(**recipe, augment="none", seed=seed)
+    recipe = kresnets.Recipe.textbook(**recipe, augment="none", seed=seed)
     began = time.perf_counter()
     history = kresnets.fine_tune(model, train, validation, recipe, cache=cached, verbose=0)
     return time.perf_counter() - began, max(history.history["val_accuracy"])

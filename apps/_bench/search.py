@@ -230,7 +230,7 @@ class _Bench:
         size = self._options.size
         # The guide's optimizer: Adam, at a rate that stays.
         recipe = {"optimizer": "adam", "weight_decay": None, "schedule": "constant", "ratio": 1.0}
-        base = kresnets.Recipe(augment="none", head_epochs=HEAD_EPOCHS, **recipe)
+        base = kresnets.Recipe.textbook(augment="none", head_epochs=HEAD_EPOCHS, **recipe)
         return RecipeHyperModel(
             lambda: kresnets.ResNet50(weights=self._path, classes=2, input_shape=(size, size, 3)),
             _space(trials),

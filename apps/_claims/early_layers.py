@@ -65,7 +65,7 @@ def thawing(setting):
     stages, passes = ways[setting["way"]], setting["passes"]
     # The head first in each way, or what a group gains would be what a head gains by more of its own rate.
     first = passes // 3 if stages else passes
-    recipe = kresnets.Recipe(
+    recipe = kresnets.Recipe.textbook(
         stages=stages,
         head_epochs=first,
         epochs_per_stage=max(1, passes - first),
@@ -87,7 +87,7 @@ def keeping(setting):
 
     count, fields = setting["groups_kept"], {"head_epochs": 0, "epochs_per_stage": setting["passes"]}
     stages = GROUPS[count : count + 1]
-    return kresnets.Recipe(
+    return kresnets.Recipe.textbook(
         stages=stages,
         learning_rate=setting["rate"],
         trunk_learning_rate=setting["rate"],

@@ -102,7 +102,7 @@ def recipe(setting):
     fields = METHODS[setting["method"]].recipe(setting["rate"], setting["passes"])
     if setting["method"] == "stages" and "network" in setting:
         fields["stages"] = ("stage4", "stage3")  # two, as of the slim trunk: a third of the passes each
-    return kresnets.Recipe(seed=setting["seed"], augment=setting["augment"], **fields)
+    return kresnets.Recipe.textbook(seed=setting["seed"], augment=setting["augment"], **fields)
 
 
 def _measure(setting, kept):

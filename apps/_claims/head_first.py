@@ -49,7 +49,7 @@ def _measure(setting, kept):
         moved = {"relative": relative(before, after), "unlike": 1 - alike(before, after), "source_accuracy": right}
         rows.append({"epoch": epoch + 1, "thawed": max(0, epoch + 1 - setting["head_epochs"])} | moved)
 
-    recipe = kresnets.Recipe(
+    recipe = kresnets.Recipe.textbook(
         head_epochs=setting["head_epochs"],
         stages=("stem",) if setting["whole_epochs"] else (),
         epochs_per_stage=setting["whole_epochs"] or 1,

@@ -66,7 +66,7 @@ def _measure(setting, kept):
     lesson = setting | transfer.teaching(setting["source"], setting["seed"], setting["depth"] == 1)
     model = transfer.build(setting, len(pictures.class_names), transfer.trunk(lesson, kept))
     named = ("head_epochs", "epochs_per_stage", "learning_rate", "trunk_learning_rate", "ratio", "augment", "seed")
-    recipe = kresnets.Recipe(**{name: setting[name] for name in named}, batchnorm=setting.get("batchnorm", "frozen"))
+    recipe = kresnets.Recipe.textbook(**{name: setting[name] for name in named}, batchnorm=setting.get("batchnorm", "frozen"))
     return [transfer.fine_tuned(model, pictures, recipe)]
 
 

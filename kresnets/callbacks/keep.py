@@ -32,7 +32,7 @@ class Keep:
         """Forget an earlier run."""
         self._arrays = {}
         if self._folder is not None and is_first():
-            for path in (self._folder / "stages.json", *self._folder.glob("stage-best-*.npz")):
+            for path in (self._folder / "stages.json", *self._folder.glob("stage-*-*.npz")):
                 path.unlink(missing_ok=True)
 
     def write_rows(self, rows):
@@ -55,33 +55,43 @@ class Keep:
             rows = told.pop("epochs")
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is damaged: remove it and start at epoch 0.") from None
+        told["schedule"] = {"undo": False} | told.get("schedule", {})  # of before there was such a field
         if told != self._run:
             raise ValueError(
                 f"{path} is of a run with other stages or another network: give another `folder`, or start at epoch 0."
             )
         return rows
 
-    def write(self, epoch, arrays):
-        """Keep the arrays that an epoch ended with, and those of the one kept before."""
+    def write(self, epoch, arrays, kind="best"):
+        """Keep the arrays of an epoch, and those of the one of that kind kept before.
+
+        Args:
+            epoch: whole number from 0.
+            arrays: dict of name -> array.
+            kind: `"best"`, those that the best epoch of a stage ended with, or `"begin"`, those that a stage began with.
+        """
         if self._folder is None:
-            self._arrays = {**dict(list(self._arrays.items())[-1:]), epoch: arrays}
+            others = {key: kept for key, kept in self._arrays.items() if key[0] != kind}
+            same = [(key, kept) for key, kept in self._arrays.items() if key[0] == kind]
+            self._arrays = others | dict(same[-1:]) | {(kind, epoch): arrays}
             return
         if not is_first():
             return
-        self._write(_name(epoch), lambda path: _save(path, arrays))
-        earlier = sorted(int(re.search(r"(\d+)", path.name)[1]) for path in self._folder.glob("stage-best-*.npz"))
+        self._write(_name(kind, epoch), lambda path: _save(path, arrays))
+        earlier = sorted(int(re.search(r"(\d+)", path.name)[1]) for path in self._folder.glob(f"stage-{kind}-*.npz"))
         # A backup between epochs resumes at the next one, one in the midst of an epoch a while earlier.
         for old in earlier[:-2]:
-            (self._folder / _name(old)).unlink()
+            (self._folder / _name(kind, old)).unlink()
 
-    def read(self, epoch):
-        """Return the arrays that an epoch ended with."""
-        if epoch in self._arrays:
-            return self._arrays[epoch]
-        path = self._folder and self._folder / _name(epoch)
+    def read(self, epoch, kind="best"):
+        """Return the arrays of an epoch, see `write`."""
+        if (kind, epoch) in self._arrays:
+            return self._arrays[kind, epoch]
+        path = self._folder and self._folder / _name(kind, epoch)
         if not path or not agreed(path.exists):
+            what = "the best of its stage" if kind == "best" else "with which its stage began"
             raise ValueError(
-                f"The weights of epoch {epoch}, the best of its stage, were not kept: give StagedUnfreezing the `folder` of the interrupted "
+                f"The weights of epoch {epoch}, {what}, were not kept: give StagedUnfreezing the `folder` of the interrupted "
                 "run, or start at epoch 0."
             )
         with first_file(path) as read, np.load(read, allow_pickle=False) as file:
@@ -100,8 +110,8 @@ class Keep:
             ) from error
 
 
-def _name(epoch):
-    return f"stage-best-{epoch:04d}.npz"
+def _name(kind, epoch):
+    return f"stage-{kind}-{epoch:04d}.npz"
 
 
 def _save(path, arrays):

@@ -17,6 +17,10 @@ class Progress:
         best_epoch: the epoch that had it.
         waited: epochs since.
         came_from: epoch whose weights this stage starts from where they are to come back; None for those at hand.
+        entered: training loss where the stage began: of the last epoch before it, or of its own first one.
+        undone: `(index, loss where it began, loss at its end)` of each stage that was undone.
+        undoes: whether this stage starts from the weights with which the one before it began, which was undone; once
+            `finished`, whether the last stage is to be undone.
         unknown: an epoch of this stage, or, where it is about to begin, of the one before, whose measurement is
             missing although `restore_best` needs it; None for none.
         finished: whether the last stage is over.
@@ -36,6 +40,9 @@ class Progress:
     best_epoch: int | None = None
     waited: int = 0
     came_from: int | None = None
+    entered: float | None = None
+    undone: tuple[tuple[int, float, float], ...] = ()
+    undoes: bool = False
     unknown: int | None = None
     finished: bool = False
 
@@ -69,6 +76,7 @@ class Progress:
             return self
         watch = self.schedule.watch(self.stage)
         value = None if watch is None or row is None else row.get(watch.monitor)
+        loss = None if row is None else row.get("loss")
         if watch is not None and value is None and (watch.patience is not None or row is not None):
             raise ValueError(_missing(watch, self.epoch, row))
         better = value is not None and watch.improves(value, self.best)
@@ -79,24 +87,30 @@ class Progress:
             best=value if better else self.best,
             best_epoch=self.epoch if better else self.best_epoch,
             waited=0 if better else self.waited + 1,
+            entered=loss if self.entered is None else self.entered,
             unknown=self.epoch if watch is not None and value is None else unknown,
         )
-        return now._advanced() if now._is_over(watch) else now
+        return now._advanced(loss) if now._is_over(watch) else now
 
     def _is_over(self, watch):
         most = self.schedule.most_epochs(self.stage)
         tired = watch is not None and watch.patience is not None and self.waited >= max(watch.patience, 1)
         return tired or most is not None and self.epoch - self.starts[-1] >= most
 
-    def _advanced(self):
+    def _advanced(self, loss):
+        undoes = self.schedule.diverged(self.entered, loss)
+        undone = (*self.undone, (self.stage, self.entered, loss)) if undoes else self.undone
         if self.stage + 1 == len(self.schedule.stages):
-            return dataclasses.replace(self, finished=True)
+            return dataclasses.replace(self, finished=True, undone=undone, undoes=undoes)
         back = self.schedule.restore_best and self.best_epoch not in (None, self.epoch - 1)
         return Progress(
             self.schedule,
             self.epoch,
             (*self.starts, self.epoch),
-            came_from=self.best_epoch if back else None,
+            came_from=self.best_epoch if back and not undoes else None,
+            entered=self.entered if undoes else loss,
+            undone=undone,
+            undoes=undoes,
             unknown=self.unknown,
         )
 

@@ -168,20 +168,25 @@ class StagedUnfreezing(GroupCallback):
         if self._past_end is not None:
             return
         watch = self.schedule.watch(self.progress.stage)
-        measured = {key: float(value) for key, value in (logs or {}).items() if watch and key == watch.monitor}
-        self.progress = self.progress.after(measured or logs or {})
+        wanted = {watch.monitor} if watch else set()
+        wanted |= {"loss"} if self.schedule.undo else set()
+        measured = {key: float(value) for key, value in (logs or {}).items() if key in wanted}
+        self.progress = self.progress.after(logs if watch and watch.monitor not in measured else measured)
         self._rows.append({"epoch": epoch, **measured})
-        if self.schedule.listens:
+        if self.schedule.listens or self.schedule.undo:
             self._keep.write_rows(self._rows)
         if self.progress.finished:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
-        arrays, best = self._past_end, None
-        if self.progress is not None and self.schedule.restore_best:
-            best = self.progress.best_epoch
-        if best is not None and best != self.progress.epoch - 1:
-            arrays = self._keep.read(best)
+        arrays, progress = self._past_end, self.progress
+        if progress is None and self._recalled:  # a finished run that is asked for again: no epoch began
+            self._keep = self._keep or Keep(self.folder, self.schedule, self.model)
+            progress = Progress.replay(self.schedule, self._recalled)
+        if progress is not None and progress.finished and progress.undoes:
+            arrays = self._keep.read(progress.starts[-1], "begin")
+        elif progress is not None and self.schedule.restore_best and progress.best_epoch not in (None, progress.epoch - 1):
+            arrays = self._keep.read(progress.best_epoch)
         if arrays is not None:
             surgery.put_back(self.model, arrays)
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)  # once more, as fit does
@@ -213,10 +218,15 @@ class StagedUnfreezing(GroupCallback):
         progress = self.progress
         if progress.finished and self._past_end is None:
             self._past_end = surgery.capture(self.model)
-        if progress.epoch == progress.starts[-1] and progress.came_from is not None:
+        begins = progress.epoch == progress.starts[-1]
+        if begins and progress.undoes and not progress.finished:
+            surgery.put_back(self.model, self._keep.read(progress.starts[-2], "begin"))
+        elif begins and progress.came_from is not None:
             surgery.put_back(self.model, self._keep.read(progress.came_from))
         elif self.schedule.restore_best and progress.best_epoch == progress.epoch - 1:
             self._keep.write(progress.best_epoch, surgery.capture(self.model))
+        if begins and self.schedule.undo:
+            self._keep.write(progress.epoch, surgery.capture(self.model), "begin")
         if self._anew and self.schedule.ramp:
             surgery.ramp_updates(self.model.optimizer, self._ramps())
 

@@ -88,6 +88,7 @@ class Schedule:
             last one, None: until the fit ends. `Schedule.of` reads shorter forms.
         restore_best: whether the best weights of a stage come back at its end. Defaults to False.
         ramp: epochs over which a newly thawed group's rate rises. Defaults to 0.
+        undo: whether a stage that ends with a higher training loss than it began with is undone. Defaults to False.
 
     Raises:
         ValueError: for anything else.
@@ -101,6 +102,7 @@ class Schedule:
     stages: tuple[tuple[str, int | Plateau | None], ...]
     restore_best: bool = False
     ramp: float = 0
+    undo: bool = False
 
     def __post_init__(self):
         for name, length in self.stages:
@@ -162,6 +164,13 @@ class Schedule:
     def listens(self):
         """Whether anything depends on what is measured."""
         return any(self.watch(stage) for stage in range(len(self.stages)))
+
+    def diverged(self, before, after):
+        """Whether a stage is to be undone whose training loss was `before` where it began, and `after` at its end."""
+        if not self.undo or before is None or after is None:
+            return False
+        # A tenth, and a hundredth where there is next to no loss left: less is the draw of the augmentation.
+        return not after <= before + max(0.1 * abs(before), 0.01)
 
     @property
     def waits(self):

@@ -47,7 +47,7 @@ def all_devices(batch_size=None):
         >>> with all_devices(batch_size=32) as devices:
         ...     with devices.scope():
         ...         model = kresnets.CifarResNet20(classes=2)
-        ...     recipe = kresnets.Recipe(head_epochs=1, stages=(), augment="none")
+        ...     recipe = kresnets.Recipe.textbook(head_epochs=1, stages=(), augment="none")
         ...     history = kresnets.fine_tune(model, (images, labels), recipe=recipe, verbose=0)
         >>> history.epoch
         [0]

@@ -12,18 +12,21 @@ from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
 from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, is_dataset, with_length
-from kresnets.transfer.recipe import Recipe, optimizer_class
+from kresnets.transfer.plan import Plan
+from kresnets.transfer.plan import plan as make_plan
+from kresnets.transfer.recipe import optimizer_class
 from kresnets.transfer.schedule import StagedCosine
 from kresnets.transfer.state import BestWeights, RunState, check_same_run
 
 _LOG = logging.getLogger("kresnets")
+_ENOUGH = 20  # validation images from which on their loss tells a trend
 
 
 def fine_tune(
     model,
     train,
     validation=None,
-    recipe=Recipe(),
+    recipe=None,
     cache="auto",
     callbacks=(),
     loss=None,
@@ -36,14 +39,18 @@ def fine_tune(
     state_dir=None,
     initial_epoch=0,
     verbose="auto",
+    pretrained=None,
 ):
-    """Fine-tune a model by a recipe: the head alone, then the trunk stage by stage, each earlier group at a smaller
-    rate.
+    """Fine-tune a model by a recipe: the head first, then the trunk, each earlier group at a smaller rate.
+
+    Fields that the recipe leaves out are resolved by the data and the model, see `kresnets.plan`; the plan is logged as a
+    table, and written to `plan.txt` in the `state_dir`.
 
     Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing`
     and `LayerwiseLearningRate`. Where the recipe waits for a plateau, the stages last as long as the validation loss
-    improves, and `epochs` in the log are the most that there can be. Afterwards the model has the weights of the epoch with the best validation loss (of
-    the last one without validation).
+    improves, and `epochs` in the log are the most that there can be. A stage that ends with a
+    higher training loss than it began with is undone, and training that ends while validation still improves says so.
+    Afterwards the model has the weights that the recipe keeps (`Recipe.keep`).
 
     Args:
         model: a Keras model with its head on, from preprocessed images to class scores (softmax, or logits).
@@ -51,7 +58,8 @@ def fine_tune(
             batch, shuffled). Images are RGB 0..255 `(batch, height, width, 3)` of the model's size, labels integers
             `(batch,)`.
         validation: the same, or None. Defaults to None.
-        recipe: a `kresnets.Recipe`. Defaults to `Recipe()`.
+        recipe: a `kresnets.Recipe`, the `Plan` that `kresnets.plan` made of one for this very model and data, or None
+            for `Recipe()`. Defaults to None.
         cache: whether what the frozen layers of a stage give is computed once and kept: `"auto"` where that saves time
             and changes nothing (so not under augmentation with `views=1`, nor mixup), True wherever the model can be
             cut, False nowhere; or a folder, as True, in which they are kept for later runs too. In memory up to a
@@ -74,9 +82,11 @@ def fine_tune(
         initial_epoch: epoch of the recipe at which to begin, for callers whose callbacks bring the state of those
             before it (`kresnets.tuning`). Without `state_dir` only, which knows it by itself. Defaults to 0.
         verbose: as in `model.fit`. Defaults to `"auto"`.
+        pretrained: whether the trunk was taught, see `kresnets.plan`. Defaults to None, what the model tells.
 
     Returns:
-        A Keras `History` over all epochs, those before an interruption included.
+        A Keras `History` over all epochs, those before an interruption included, with two attributes more: `plan`, the
+        `Plan`, and `notes`, a list of sentences about what went otherwise than planned.
 
     Raises:
         ValueError: for data, a model or a recipe that do not fit each other; the sentence says what is allowed.
@@ -85,34 +95,35 @@ def fine_tune(
         >>> import kresnets, numpy as np
         >>> model = kresnets.CifarResNet20(classes=2)
         >>> images, labels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)), np.arange(8) % 2
-        >>> recipe = kresnets.Recipe(head_epochs=1, epochs_per_stage=1, augment="none")
+        >>> recipe = kresnets.Recipe(head_epochs=1, stages=None, epochs_per_stage=1, batchnorm="frozen", augment="none")
         >>> history = kresnets.fine_tune(model, (images, labels), recipe=recipe, verbose=0)
         >>> history.history["trainable_parameters"]
         [130, 202882, 253570]
     """
-    if not isinstance(recipe, Recipe):
-        raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
     if initial_epoch and state_dir is not None:
         raise ValueError("`initial_epoch` does not go with `state_dir`, which knows where to go on: leave one out.")
-    check_cache(cache, recipe)
     callbacks = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     for callback in callbacks:
         if isinstance(callback, (StagedUnfreezing, LayerwiseLearningRate)):
             raise ValueError(
                 f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe."
             )
-    where = layout(model, groups)
-    names, plan = where.names, recipe.plan(where.names)
-    unfreezing = StagedUnfreezing(recipe.staging(names), recipe.batchnorm, groups, folder=state_dir)
+    where, plan = layout(model, groups), recipe
+    classes = _check_model(model, loss)
+    preprocessing = resolve(model, preprocess)
+    train, steps = _checked(train, "train", model)
+    validation, judging_steps = (None, 0) if validation is None else _checked(validation, "validation", model)
+    if not isinstance(plan, Plan):
+        plan = make_plan(model, train, validation, recipe, pretrained=pretrained, groups=groups)
+    recipe, names = plan.recipe, where.names
+    check_cache(cache, recipe)
+    schedule = dataclasses.replace(recipe.staging(names), undo=True)
+    unfreezing = StagedUnfreezing(schedule, recipe.batchnorm, groups, folder=state_dir)
     unfreezing.check(where)
     if unfreezing.schedule.listens and validation is None:
         raise ValueError(
             "The recipe's stages listen to the validation: give `validation`, or a Recipe with advance='epochs' and restore_best=False."
         )
-    classes = _check_model(model, loss)
-    preprocessing = resolve(model, preprocess)
-    train, steps = _checked(train, "train", model)
-    validation, judging_steps = (None, 0) if validation is None else _checked(validation, "validation", model)
     _compile(model, recipe, names, steps, classes, loss, metrics)
 
     state = None
@@ -152,11 +163,11 @@ def fine_tune(
         averages,  # after the state, which keeps the weights that learn; before the unfreezing, which rebuilds their averages
         unfreezing,
         _ConstantRates(recipe.peaks(names), unfreezing) if recipe.rate == "constant" else None,
-        BestWeights(state, averages),
+        BestWeights(state, averages) if recipe.keep == "best" else None,
         *callbacks,
     ]
     epochs = recipe.epochs(names)
-    _say_plan(plan, epochs, state, at_most=unfreezing.schedule.waits)
+    _say_plan(plan, state)
     carry(model, preprocessing)  # before the first file is written: from now on the weights learn to want it
     with devices.in_shares(model, division, batches, judged, class_weight) as (batches, judged, class_weight):
         history = (cached or model).fit(
@@ -175,7 +186,11 @@ def fine_tune(
         )
     if state is not None and devices.is_first():
         Progress.replay(unfreezing.schedule, state.rows).happened().write(state.folder / "schedule.toml")
-    return _whole_history(history, state)
+    history = _whole_history(history, state)
+    history.plan, history.notes = plan, _notes(plan, unfreezing.schedule, history)
+    for sentence in history.notes:
+        _LOG.warning(sentence)
+    return history
 
 
 class _ConstantRates(keras.callbacks.Callback):
@@ -318,15 +333,39 @@ def _training_batches(train, learning, seed):
     return learning.dataset(train, clock), clock
 
 
-def _say_plan(plan, epochs, state, at_most):
-    stages = ", ".join(f"{name} from epoch {epoch}" for epoch, name in plan.items())
-    _LOG.info(
-        "Fine-tuning for %s%d epochs: %s%s.",
-        "at most " * at_most,
-        epochs,
-        stages,
-        f"; going on at epoch {state.initial_epoch}" if state and state.initial_epoch else "",
-    )
+def _say_plan(plan, state):
+    table = plan.table()
+    if state is not None:
+        state.write("plan.txt", lambda path: path.write_text(table + "\n", encoding="utf-8"))
+    _LOG.info("%s", table)
+    if state is not None and state.initial_epoch:
+        _LOG.info("Going on at epoch %d.", state.initial_epoch)
+
+
+def _notes(plan, schedule, history):
+    """Return what went otherwise than planned, as sentences."""
+    losses, judged = (history.history.get(name, []) for name in ("loss", "val_loss"))
+    rows = [{"epoch": e, **{k: v[e] for k, v in history.history.items() if len(v) == len(losses)}} for e in range(len(losses))]
+    notes = [
+        f"The stage {schedule.stages[index][0]!r} ended with a training loss of {after:.3g}, where it began at {before:.3g}: it was "
+        "undone. Its rate may be too high: give a lower trunk_learning_rate (or learning_rate, if it is the first stage)."
+        for index, before, after in Progress.replay(schedule, rows).undone
+    ]
+    longer = "head_epochs" if plan.stages[-1].group == plan.facts.groups[-1] else "epochs_per_stage"
+    if plan.facts.validation >= _ENOUGH and _still_improves(judged):
+        notes.append(
+            f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} epochs, the lowest): more "
+            f"may be gained by {longer}={2 * plan.stages[-1].epochs}."
+        )
+    return notes
+
+
+def _still_improves(losses):
+    """Whether the last tenth of the epochs is the best, and better by 2 % than the tenth before it."""
+    tenth = max(1, len(losses) // 10)
+    if len(losses) < 3 or not np.isfinite(losses).all():
+        return False
+    return losses[-1] == min(losses) and np.mean(losses[-tenth:]) < 0.98 * np.mean(losses[-2 * tenth : -tenth])
 
 
 def _whole_history(history, state):

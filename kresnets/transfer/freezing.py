@@ -156,14 +156,14 @@ def copy_trunk(source, target):
         if layer.weights:
             layer.set_weights(weights[layer.name].get_weights())
         if hasattr(layer, "preprocessing"):
-            layer.preprocessing = weights[layer.name].preprocessing
+            layer.preprocessing, layer.origin = weights[layer.name].preprocessing, weights[layer.name].origin
     return target
 
 
 def layer_computation(layer):
     """Return what a layer computes: its kind, its settings but for how it starts and whether it learns, and its
     weights' shapes."""
-    left_out = ("name", "trainable", "dtype", "preprocessing", "build_config")
+    left_out = ("name", "trainable", "dtype", "preprocessing", "origin", "build_config")
     config = {
         key: value
         for key, value in layer.get_config().items()

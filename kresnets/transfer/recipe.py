@@ -11,38 +11,51 @@ from kresnets.transfer.freezing import BATCHNORM
 ADVANCE = ("epochs", "plateau")
 SCHEDULES = ("cosine", "constant")
 AUGMENT = ("none", "light", "strong")
+KEEP = ("best", "last")
+AUTO = "auto"
 _STEPS = 45  # of a stage, see `Recipe.for_images`
+# The numbers of the papers (1801.06146 in spirit), by which nothing was measured.
+_TEXTBOOK = dict(
+    head_epochs=3, stages=None, epochs_per_stage=3, learning_rate=1e-3, trunk_learning_rate=1e-4, ratio=0.5,
+    batchnorm="frozen", optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1,
+    label_smoothing=0.0, mixup=0.0, ema=None, keep="best",
+)  # fmt: skip
+RESOLVED = tuple(_TEXTBOOK)  # the fields that may be left to the rule
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Say how to fine-tune: the head alone first, then the trunk from its end, each earlier group at a smaller rate.
+    """Say how to fine-tune: the head first, then the trunk, each earlier group at a smaller rate.
+
+    A field that is left out is `"auto"`: `kresnets.plan`, and with it `fine_tune`, the command line and a search, resolve
+    it by the number of images, the steps of an epoch, the size of the validation, the classes, and whether the trunk
+    is pretrained. A field that is given stays as it is given. `Recipe.textbook()` has the numbers of the papers.
 
     Args:
-        head_epochs: epochs in which the head alone learns. Defaults to 3.
-        stages: groups, or blocks such as `"stage3_block4"`, thawed one after the other; None for the last stage down
-            to `stage2`; what is not named, nor above a named one, stays frozen for ever; `()` leaves it at the head.
-            Defaults to None.
-        epochs_per_stage: epochs after each unfreezing. Defaults to 3.
-        learning_rate: peak rate while the head learns alone. Defaults to 1e-3.
-        trunk_learning_rate: peak rate once the trunk thaws, for the head too. Defaults to 1e-4.
+        head_epochs: epochs in which the head alone learns, from 0.
+        stages: groups, or blocks such as `"stage3_block4"`, thawed one after the other, each with all above it; None
+            for the last stage down to `stage2`; what is not named, nor above a named one, stays frozen for ever; `()`
+            leaves it at the head.
+        epochs_per_stage: epochs after each unfreezing, from 1.
+        learning_rate: peak rate while the head learns alone.
+        trunk_learning_rate: peak rate once the trunk thaws, for the head too.
         ratio: the k-th group below the head learns at `ratio ** k` of the rate, 0..1 and above (arXiv 1801.06146
-            section 3.1). Defaults to 0.5.
-        batchnorm: `"frozen"` or `"train"`, see `StagedUnfreezing`. Defaults to `"frozen"`.
-        optimizer: name of a Keras optimizer. Defaults to `"adamw"`.
-        weight_decay: decoupled, on kernels only; None for the optimizer's own default. Defaults to 1e-4.
+            section 3.1).
+        batchnorm: `"frozen"` or `"train"`, see `StagedUnfreezing`.
+        optimizer: name of a Keras optimizer.
+        weight_decay: decoupled, on kernels only; None for the optimizer's own default.
         schedule: `"cosine"`, down to 0 once in each stage, or `"constant"`, on which `ReduceLROnPlateau` and its like
             can work. Where `advance` is `"plateau"`, or there is a `timetable`, it is constant: a cosine needs to know
-            its end. Defaults to `"cosine"`.
-        warmup: share of each stage's steps in which the rate rises from 0, 0..1 (cosine only). Defaults to 0.1.
-        augment: `"none"`, `"light"` or `"strong"`, see `kresnets.data.augmentation`. Defaults to `"light"`.
+            its end.
+        warmup: share of each stage's steps in which the rate rises from 0, 0..1 (cosine only).
+        augment: `"none"`, `"light"` or `"strong"`, see `kresnets.data.augmentation`.
         views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many augmented copies
-            of each image are made once, the frozen layers compute them once, and an epoch draws among them. Defaults
-            to 1.
-        label_smoothing: 0 <= label_smoothing < 1. Defaults to 0.
-        mixup: alpha of mixup (arXiv 1710.09412); 0 for none. Defaults to 0.
+            of each image are made once, the frozen layers compute them once, and an epoch draws among them.
+        label_smoothing: 0 <= label_smoothing < 1.
+        mixup: alpha of mixup (arXiv 1710.09412); 0 for none.
         ema: momentum of a moving average of the weights, which validation and the result then use; None for none.
-            Defaults to None.
+        keep: which weights are the result: `"best"`, those of the epoch with the lowest validation loss, or `"last"`.
+            With few validation images the lowest loss is mostly chance. Without validation it is the last.
         seed: of shuffling, augmentation and dropout. Defaults to 0.
         advance: `"epochs"`, or `"plateau"`: each stage, that of the head too, lasts until the validation loss stops
             improving, whatever `head_epochs` (unless 0) and `epochs_per_stage` say; the last one's plateau ends the
@@ -62,26 +75,27 @@ class Recipe:
 
     Example:
         >>> import kresnets
-        >>> kresnets.Recipe(head_epochs=2, stages=("stage4",)).plan(("stem", "stage1", "stage2", "stage3", "stage4", "head"))
-        {0: 'head', 2: 'stage4'}
+        >>> recipe = kresnets.Recipe(head_epochs=2, stages=("stage4",), epochs_per_stage=3)
+        >>> recipe.plan(("stem", "stage1", "stage2", "stage3", "stage4", "head")), recipe.learning_rate
+        ({0: 'head', 2: 'stage4'}, 'auto')
     """
 
-    head_epochs: int = 3
-    stages: tuple[str, ...] | None = None
-    epochs_per_stage: int = 3
-    learning_rate: float = 1e-3
-    trunk_learning_rate: float = 1e-4
-    ratio: float = 0.5
-    batchnorm: str = "frozen"
-    optimizer: str = "adamw"
-    weight_decay: float | None = 1e-4
-    schedule: str = "cosine"
-    warmup: float = 0.1
-    augment: str = "light"
-    views: int = 1
-    label_smoothing: float = 0.0
-    mixup: float = 0.0
-    ema: float | None = None
+    head_epochs: int | str = AUTO
+    stages: tuple[str, ...] | str | None = AUTO
+    epochs_per_stage: int | str = AUTO
+    learning_rate: float | str = AUTO
+    trunk_learning_rate: float | str = AUTO
+    ratio: float | str = AUTO
+    batchnorm: str = AUTO
+    optimizer: str = AUTO
+    weight_decay: float | str | None = AUTO
+    schedule: str = AUTO
+    warmup: float | str = AUTO
+    augment: str = AUTO
+    views: int | str = AUTO
+    label_smoothing: float | str = AUTO
+    mixup: float | str = AUTO
+    ema: float | str | None = AUTO
     seed: int = 0
     advance: str = "epochs"
     patience: int = 2
@@ -89,9 +103,10 @@ class Recipe:
     restore_best: bool | None = None
     ramp: float | None = None
     timetable: tuple[tuple[str, int | Plateau], ...] | None = None
+    keep: str = AUTO
 
     def __post_init__(self):
-        if self.stages is not None:
+        if self.stages is not None and not self.is_auto("stages"):
             if isinstance(self.stages, str) or not hasattr(self.stages, "__iter__"):
                 raise ValueError(
                     f"Recipe: `stages` must be a sequence of groups such as ('stage4',). Received: stages={self.stages!r}"
@@ -102,7 +117,7 @@ class Recipe:
             ("head_epochs", _whole(self.head_epochs, 0), "a whole number from 0"),
             (
                 "stages",
-                self.stages is None or all(isinstance(s, str) for s in self.stages),
+                self.stages is None or self.is_auto("stages") or all(isinstance(s, str) for s in self.stages),
                 "a sequence of groups, or None",
             ),
             ("epochs_per_stage", _whole(self.epochs_per_stage, 1), "a whole number from 1"),
@@ -136,15 +151,50 @@ class Recipe:
             ("patience", _whole(self.patience, 0), "a whole number from 0"),
             ("max_epochs_per_stage", _whole(self.max_epochs_per_stage, 1), "a whole number from 1"),
             ("restore_best", self.restore_best is None or isinstance(self.restore_best, bool), "True, False or None"),
+            ("keep", self.keep in KEEP, f"one of {KEEP}"),
             ("ramp", self.ramp is None or _number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
         )
         for field, fits, allowed in rules:
-            if not fits:
-                raise ValueError(f"Recipe: `{field}` must be {allowed}. Received: {field}={getattr(self, field)!r}")
+            if not fits and not self.is_auto(field):
+                also = ", or 'auto'" if field in RESOLVED else ""
+                raise ValueError(f"Recipe: `{field}` must be {allowed}{also}. Received: {field}={getattr(self, field)!r}")
         if self.timetable is not None:
             object.__setattr__(self, "timetable", self._checked_timetable())
-        elif not self.head_epochs and self.stages == ():
+        elif self.head_epochs == 0 and self.stages == ():
             raise ValueError("Recipe: with head_epochs=0 and stages=() nothing would ever learn; give one of them.")
+
+    def is_auto(self, field):
+        """Whether a field is left to the rule."""
+        value = getattr(self, field)
+        return field in RESOLVED and isinstance(value, str) and value == AUTO
+
+    @property
+    def unresolved(self):
+        """Names of the fields that are left to the rule."""
+        return tuple(field for field in RESOLVED if self.is_auto(field))
+
+    def needs(self, *fields):
+        """Raise a ValueError where one of these fields is left to the rule."""
+        if missing := [field for field in fields if self.is_auto(field)]:
+            raise ValueError(
+                f"This Recipe leaves {', '.join(missing)} to be resolved, which takes the images to learn from: "
+                "kresnets.plan(model, train, validation, recipe) does it; or give these fields, or take Recipe.textbook()."
+            )
+
+    @classmethod
+    def textbook(cls, **fields):
+        """Return the recipe with the numbers of the papers: the head 3 epochs at 1e-3, then the last stage down to
+        stage2, 3 epochs each at 1e-4, each group at half the rate of the one above.
+
+        Args:
+            **fields: fields that are to be otherwise.
+
+        Example:
+            >>> import kresnets
+            >>> kresnets.Recipe.textbook(head_epochs=1).epochs(("stem", "stage1", "stage2", "stage3", "head"))
+            7
+        """
+        return cls(**_TEXTBOOK | fields)
 
     @classmethod
     def from_scratch(cls, epochs=20, learning_rate=3e-3, seed=0):
@@ -161,15 +211,17 @@ class Recipe:
             5
         """
         rates = dict(learning_rate=learning_rate, trunk_learning_rate=learning_rate, ratio=1.0)
-        return cls(head_epochs=0, stages=("stem",), epochs_per_stage=epochs, batchnorm="train", seed=seed, **rates)
+        return cls.textbook(
+            head_epochs=0, stages=("stem",), epochs_per_stage=epochs, batchnorm="train", seed=seed, **rates
+        )
 
     @classmethod
     def for_images(cls, images, batch_size=32, **fields):
-        """Return the recipe for so many images: each stage as long as it needs, at rates that were measured.
+        """Return the textbook's recipe with stages as long as so many images need, at ten times its rates.
 
         A stage of 3 epochs is 9 steps where there are 75 images, in which next to nothing is learned; so it takes the
-        epochs that make 45 steps, and 3 at least. `python apps/claims.py recipe` compares it with the defaults
-        (docs/claims.md).
+        epochs that make 45 steps, and 3 at least. What `Recipe()` resolves to is better (docs/claims.md,
+        `default-recipe`); this stays for comparing.
 
         Args:
             images: number of images to learn from, from 1.
@@ -194,7 +246,7 @@ class Recipe:
             "learning_rate": 1e-2,
             "trunk_learning_rate": 1e-3,
         }
-        return cls(**measured | fields)
+        return cls.textbook(**measured | fields)
 
     def with_schedule(self, path):
         """Return this recipe with the stages of a TOML file in place of its own.
@@ -209,7 +261,7 @@ class Recipe:
             >>> import kresnets
             >>> from kresnets.callbacks import Schedule
             >>> Schedule((("head", 3), ("stage4", 2))).write("/tmp/schedule.toml")
-            >>> kresnets.Recipe().with_schedule("/tmp/schedule.toml").epochs(("stem", "stage4", "head"))
+            >>> kresnets.Recipe.textbook().with_schedule("/tmp/schedule.toml").epochs(("stem", "stage4", "head"))
             5
         """
         read = Schedule.from_file(path)
@@ -247,6 +299,7 @@ class Recipe:
         if self.timetable is not None:
             stages = self.timetable
         else:
+            self.needs("head_epochs", "stages", "epochs_per_stage")
             trunk = tuple(reversed(names[2:-1])) if self.stages is None else self.stages
             first = ((names[-1], self.head_epochs),) if self.head_epochs else ()
             stages = (*first, *((group, self.epochs_per_stage) for group in trunk))
@@ -273,10 +326,13 @@ class Recipe:
     @property
     def rate(self):
         """The schedule of the learning rate that is used: constant where a cosine would not know its end."""
+        if self.advance == "epochs" and self.timetable is None:
+            self.needs("schedule")
         return "constant" if self.advance == "plateau" or self.timetable is not None else self.schedule
 
     def peaks(self, names):
         """Return `{group or block: peak learning rate of the stage that it begins}`."""
+        self.needs("learning_rate", "trunk_learning_rate", *(() if self.timetable else ("head_epochs",)))
         head_first = bool(self.head_epochs) or self.timetable is not None
         return {
             group: self.learning_rate if head_first and index == 0 else self.trunk_learning_rate

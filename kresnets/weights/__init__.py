@@ -156,6 +156,11 @@ def load(model, spec, source, include_top, classes):
     return preprocessing
 
 
+def name_of(source):
+    """Return what to call the place that weights came from: a tag, or the name of a file."""
+    return source.published.tag if source.published else source.path.name
+
+
 def _published(spec, weights):
     """Find the row that a text means; None where it is no tag, as for the path of a file."""
     if weights != "imagenet":

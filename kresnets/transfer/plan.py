@@ -1,0 +1,252 @@
+"""What a recipe comes to for a model and its data: the one place where fields that are left out are resolved."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from kresnets.groups import layout
+from kresnets.transfer.inputs import check_source, is_dataset, with_length
+from kresnets.transfer.recipe import Recipe
+from kresnets.weights.origin import is_pretrained
+
+RULE = 1  # its version; another rule, another number: a file of fields says by which one the rest was resolved
+_COUNTED = 32  # batches up to which a dataset's images are counted one by one
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What the rule looks at.
+
+    Args:
+        groups: names of the model's groups, the head last.
+        images: number of images to learn from.
+        steps: batches of an epoch.
+        validation: number of images to validate with; 0 for none.
+        classes: number of classes.
+        pretrained: whether the trunk was taught.
+        why: how that is known, as the rest of a sentence.
+    """
+
+    groups: tuple[str, ...]
+    images: int
+    steps: int
+    validation: int
+    classes: int
+    pretrained: bool
+    why: str
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A stage of a plan.
+
+    Args:
+        group: the group or block from which on layers learn.
+        first_epoch: its first epoch, from 0; the latest that can be, where stages wait for a plateau.
+        epochs: how many it takes, at most.
+        steps: the same in steps.
+        rates: dict group -> peak learning rate; 0 where nothing learns.
+    """
+
+    group: str
+    first_epoch: int
+    epochs: int
+    steps: int
+    rates: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A recipe with every field resolved, and what it comes to.
+
+    Args:
+        recipe: a `kresnets.Recipe` without `"auto"`.
+        facts: what it was resolved by.
+        given: names of the fields that the user gave.
+        stages: tuple of `Stage`.
+    """
+
+    recipe: Recipe
+    facts: Facts
+    given: tuple[str, ...]
+    stages: tuple[Stage, ...]
+
+    def table(self):
+        """Return the plan as lines of text to read."""
+        rows = self.rows()
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
+        return "\n".join([*self.sentences(), *lines])
+
+    def rows(self):
+        """Return the stages as rows of text, the first of headings."""
+        groups = self.facts.groups[::-1]
+        head = ("stage", "epochs", "steps", *(f"rate of {group}" for group in groups))
+        at_most = "up to " * (self.recipe.advance == "plateau")
+        return [head] + [
+            (
+                stage.group,
+                f"{at_most}{stage.epochs}",
+                f"{at_most}{stage.steps}",
+                *(f"{stage.rates[group]:.3g}" if stage.rates[group] else "frozen" for group in groups),
+            )
+            for stage in self.stages
+        ]
+
+    def sentences(self):
+        """Return what the stages do not say, a sentence a line."""
+        facts, recipe = self.facts, self.recipe
+        kept = "the last epoch"
+        if recipe.keep == "best" and facts.validation:
+            kept = "the epoch with the lowest validation loss"
+        average = "" if recipe.ema is None else f", as a moving average of momentum {recipe.ema:g}"
+        changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.augment})"
+        views = f", {recipe.views} copies of each" if recipe.views > 1 else ", anew in each epoch"
+        mixed = f", mixup {recipe.mixup:g}" * bool(recipe.mixup)
+        smoothed = f", labels smoothed by {recipe.label_smoothing:g}" * bool(recipe.label_smoothing)
+        given = f" Given: {', '.join(self.given)}; the rest by rule {RULE}." if self.given else f" By rule {RULE}."
+        return [
+            f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to validate with, "
+            f"{facts.classes} classes.",
+            f"The trunk is taken for {'pretrained' if facts.pretrained else 'fresh'}: {facts.why} "
+            f"(pretrained={not facts.pretrained} says otherwise).",
+            f"Images are taken {changed}{views * (recipe.augment != 'none')}{mixed}{smoothed}; the trunk's norms "
+            f"{'stay frozen' if recipe.batchnorm == 'frozen' else 'learn'}; {recipe.optimizer}, {recipe.rate} rate.",
+            f"Kept: {kept}{average}.{given}",
+        ]
+
+    def as_data(self):
+        """Return the plan as JSON can hold it."""
+        return {"rule": RULE} | dataclasses.asdict(self)
+
+
+def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=None):
+    """Resolve a recipe for a model and its data, as `fine_tune` does; nothing is trained.
+
+    Args:
+        model: as of `fine_tune`.
+        train: as of `fine_tune`. The images of a `tf.data.Dataset` of one's own of up to 32 batches are counted one by
+            one, which reads them once; a longer one's by the size of its first batch.
+        validation: as of `fine_tune`. Defaults to None.
+        recipe: a `kresnets.Recipe`, or None for `Recipe()`. Defaults to None.
+        pretrained: whether the trunk was taught; None for what the model tells: a tag or file that its weights came
+            from, else the statistics of its norms. Defaults to None.
+        groups: as of `fine_tune`. Defaults to None.
+
+    Returns:
+        A `Plan`; `print(plan.table())` shows it, and `fine_tune` takes it as its recipe.
+
+    Raises:
+        ValueError: for data or a recipe that is none.
+
+    Example:
+        >>> import kresnets, numpy as np
+        >>> model = kresnets.CifarResNet20(classes=2)
+        >>> data = np.zeros((40, 32, 32, 3)), np.arange(40) % 2
+        >>> [stage.group for stage in kresnets.plan(model, data, recipe=kresnets.Recipe(head_epochs=2)).stages]
+        ['head', 'stem']
+    """
+    recipe = Recipe() if recipe is None else recipe
+    if not isinstance(recipe, Recipe):
+        raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
+    if pretrained not in (None, True, False):
+        raise ValueError(f"`pretrained` must be True, False or None. Received: pretrained={pretrained!r}")
+    train, steps = with_length(check_source(train, "train"), "train")
+    known, why = is_pretrained(model)
+    if pretrained is not None:
+        known, why = pretrained, "as was said"
+    facts = Facts(
+        groups=tuple(layout(model, groups).names),
+        images=_images(train, steps),
+        steps=steps,
+        validation=0 if validation is None else _images(*with_length(check_source(validation, "validation"), "validation")),
+        classes=model.output_shape[-1],
+        pretrained=bool(known),
+        why=why,
+    )
+    return resolve(recipe, facts)
+
+
+def resolve(recipe, facts):
+    """Return the `Plan` of a `Recipe` under `Facts`: a pure function of both."""
+    # Of a schedule that someone wrote down only the numbers are missing.
+    chosen = (_pretrained if facts.pretrained else _fresh)(recipe, facts)
+    missing = {name: value for name, value in chosen.items() if recipe.is_auto(name)}
+    default = Recipe()
+    names = [field.name for field in dataclasses.fields(Recipe)]
+    given = tuple(name for name in names if name != "seed" and getattr(recipe, name) != getattr(default, name))
+    resolved = dataclasses.replace(recipe, **missing)
+    return Plan(recipe=resolved, facts=facts, given=given, stages=_stages(resolved, facts))
+
+
+# What every rule has in common; each gives all fields that a recipe may leave out.
+_COMMON = dict(
+    ratio=0.5, optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1,
+    label_smoothing=0.0, mixup=0.0, ema=None,
+)  # fmt: skip
+_HEAD_STEPS, _TRUNK_STEPS, _SCRATCH_STEPS = 45, 300, 600
+
+
+def _pretrained(recipe, facts):
+    """The head alone, then everything at once, gently; the norms keep the statistics that they came with."""
+    return _COMMON | dict(
+        head_epochs=_epochs(_HEAD_STEPS, facts, least=3),
+        stages=("stem",),
+        epochs_per_stage=_epochs(_TRUNK_STEPS, facts, least=3),
+        learning_rate=1e-2,
+        trunk_learning_rate=3e-4,
+        batchnorm="frozen",
+        keep="last",
+    )
+
+
+def _fresh(recipe, facts):
+    """Everything learns from the first epoch on: nothing is there yet that could be spoiled."""
+    return _COMMON | dict(
+        head_epochs=0,
+        stages=("stem",),
+        epochs_per_stage=_epochs(_SCRATCH_STEPS, facts, least=20),
+        learning_rate=3e-3,
+        trunk_learning_rate=3e-3,
+        ratio=1.0,
+        batchnorm="train",
+        keep="last",
+    )
+
+
+def _epochs(steps, facts, least):
+    return max(least, math.ceil(steps / facts.steps))
+
+
+def _stages(recipe, facts):
+    schedule, stages, epoch = recipe.staging(facts.groups), [], 0
+    for index, ((name, _), peak) in enumerate(zip(schedule.stages, recipe.peaks(facts.groups).values())):
+        epochs = schedule.most_epochs(index)
+        rates = _rates(name, peak, recipe.ratio, facts.groups)
+        stages.append(Stage(group=name, first_epoch=epoch, epochs=epochs, steps=epochs * facts.steps, rates=rates))
+        epoch += epochs
+    return tuple(stages)
+
+
+def _rates(name, peak, ratio, groups):
+    # A stage may begin at a block: its group learns, in part.
+    group = name if name in groups else name.rpartition("_block")[0]
+    start = groups.index(group) if group in groups else 0
+    return {one: peak * ratio ** (len(groups) - 1 - place) if place >= start else 0.0 for place, one in enumerate(groups)}
+
+
+def _images(source, steps):
+    """Count the images of a source of so many batches."""
+    if isinstance(source, tuple):
+        return len(source[0])
+    if not is_dataset(source):
+        first = len(source[0][1])
+        return first if steps == 1 else (steps - 1) * first + len(source[steps - 1][1])
+    if hasattr(source, "kresnets_rows"):  # a pipeline of `Part.batches`
+        return len(source.kresnets_rows.part)
+    if steps <= _COUNTED:
+        return sum(int(np.shape(batch[1])[0]) for batch in source)
+    return steps * next(int(np.shape(batch[1])[0]) for batch in source.take(1))
+
+

@@ -1,0 +1,51 @@
+"""Whether a model's trunk was taught anything: where its weights came from, if that is known, else its norms' statistics."""
+
+import keras
+import numpy as np
+
+
+def note(model, origin):
+    """Have a model say where its weights came from, beside the preprocessing that they want.
+
+    Args:
+        model: a Keras model of kresnets; another one stays as it is.
+        origin: a tag, or the name of a file; None for a random start.
+    """
+    for layer in model._flatten_layers(include_self=False):
+        if getattr(layer, "preprocessing", None) is not None:
+            layer.origin = origin
+
+
+def is_pretrained(model):
+    """Tell a trunk that was taught from one that starts at random.
+
+    Wrongly taken for fresh, a good trunk would be ruined by the rates of a training from scratch: so in doubt it is
+    pretrained.
+
+    Args:
+        model: a Keras model.
+
+    Returns:
+        `(whether it is, why, as the rest of a sentence)`.
+
+    Example:
+        >>> import kresnets
+        >>> from kresnets.weights.origin import is_pretrained
+        >>> is_pretrained(kresnets.CifarResNet20())[0]
+        False
+    """
+    layers = list(model._flatten_layers(include_self=False))
+    origins = [layer.origin for layer in layers if getattr(layer, "origin", None)]
+    if origins:
+        return True, f"its weights are from {origins[0]}"
+    norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.built]
+    if not norms:
+        return True, "it has no norms whose statistics would tell a random start"
+    if all(_is_initial(norm) for norm in norms):
+        return False, "the statistics of all its norms are those of a random start"
+    return True, "its norms have seen images"
+
+
+def _is_initial(norm):
+    mean, variance = (keras.ops.convert_to_numpy(one) for one in (norm.moving_mean, norm.moving_variance))
+    return not np.any(mean) and bool(np.all(variance == 1))

@@ -1,0 +1,260 @@
+"""What recipes resolve to, by which facts, and that every route comes to the same."""
+
+import dataclasses
+import json
+import logging
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import kresnets
+from kresnets import Recipe
+from kresnets.callbacks import Progress, Schedule
+from kresnets.transfer.plan import Facts, resolve
+from kresnets.transfer.recipe import RESOLVED
+from kresnets.weights.origin import is_pretrained
+from nets import tiny
+
+NAMES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+rng = np.random.default_rng(0)
+
+
+def facts(**changes):
+    told = dict(groups=NAMES, images=64, steps=2, validation=11, classes=2, pretrained=True, why="")
+    return Facts(**told | changes)
+
+
+def photographs(count=12, size=12):
+    labels = np.arange(count) % 2
+    return rng.integers(0, 256, (count, size, size, 3), dtype="uint8"), labels
+
+
+def taught(model):
+    """Give the norms statistics, as training would."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(np.full(layer.moving_mean.shape, 0.1, "float32"))
+    return model
+
+
+@pytest.mark.parametrize("pretrained", (True, False))
+def test_every_field_is_resolved_and_a_given_one_stays(pretrained):
+    default = resolve(Recipe(), facts(pretrained=pretrained)).recipe
+    assert default.unresolved == ()
+    others = dict(
+        head_epochs=2, stages=("stage4",), epochs_per_stage=7, learning_rate=0.5, trunk_learning_rate=0.25, ratio=0.9, batchnorm="train",
+        optimizer="sgd", weight_decay=None, schedule="constant", warmup=0.0, augment="strong", views=3, label_smoothing=0.3, mixup=0.2,
+        ema=0.5, keep="best",
+    )  # fmt: skip
+    assert set(others) == set(RESOLVED)
+    for name, value in others.items():
+        plan = resolve(Recipe(**{name: value}), facts(pretrained=pretrained))
+        assert getattr(plan.recipe, name) == value and plan.given == (name,)
+        if name not in ("head_epochs", "stages"):  # which say how many stages share the steps
+            assert dataclasses.replace(plan.recipe, **{name: getattr(default, name)}) == default
+    whole = Recipe.textbook()
+    assert resolve(whole, facts(pretrained=pretrained)).recipe == whole
+
+
+def test_none_keeps_its_meaning():
+    plan = resolve(Recipe(stages=None, weight_decay=None, ema=None), facts())
+    assert [stage.group for stage in plan.stages] == ["head", "stage4", "stage3", "stage2"]
+    assert plan.recipe.weight_decay is None and plan.recipe.ema is None
+
+
+def test_a_fresh_trunk_learns_from_the_first_epoch_on_with_its_norms():
+    plan = resolve(Recipe(), facts(pretrained=False))
+    assert [stage.group for stage in plan.stages] == ["stem"] and plan.recipe.batchnorm == "train"
+    assert len(set(plan.stages[0].rates.values())) == 1
+
+
+def test_stages_last_as_many_steps_whatever_the_number_of_images():
+    steps = [resolve(Recipe(), facts(steps=n, images=32 * n)).stages[-1].steps for n in (2, 5, 25)]
+    assert max(steps) - min(steps) < 32
+
+
+def test_rates_and_table():
+    plan = resolve(Recipe(head_epochs=2, stages=("stage3_block2",), epochs_per_stage=3, trunk_learning_rate=0.1, ratio=0.5), facts())
+    assert plan.stages[1].rates == {"stem": 0, "stage1": 0, "stage2": 0, "stage3": 0.025, "stage4": 0.05, "head": 0.1}
+    assert [(stage.first_epoch, stage.epochs, stage.steps) for stage in plan.stages] == [(0, 2, 4), (2, 3, 6)]
+    table = plan.table()
+    assert "64 images" in table and "Given: head_epochs, stages" in table
+    assert table.splitlines()[-1].split() == ["stage3_block2", "3", "6", "0.1", "0.05", "0.025", *["frozen"] * 3]
+    json.dumps(plan.as_data())
+
+
+def test_an_unresolved_recipe_says_what_it_lacks():
+    for ask in (lambda: Recipe().epochs(NAMES), lambda: Recipe().peak_rates(NAMES), lambda: Recipe().rate):
+        with pytest.raises(ValueError, match=r"kresnets.plan\(model, train, validation, recipe\)"):
+            ask()
+
+
+def test_every_form_of_the_data_comes_to_the_same_plan(tmp_path):
+    images, labels = photographs(75)
+    for index, (image, label) in enumerate(zip(images, labels)):
+        folder = tmp_path / "train" / str(label)
+        folder.mkdir(parents=True, exist_ok=True)
+        keras.utils.save_img(folder / f"{index}.png", image)
+    from kresnets.data import load_data
+
+    data = load_data(str(tmp_path / "train"))
+    model = taught(tiny())
+    part, arrays = data.train.batches(32, size=12, shuffle_seed=0), (data.train.pixels(12, range(len(data.train))), data.train.labels)
+    own = tf.data.Dataset.from_tensor_slices(arrays).batch(32)
+
+    class Sequence(keras.utils.PyDataset):
+        def __len__(self):
+            return -(-len(arrays[1]) // 32)
+
+        def __getitem__(self, index):
+            return tuple(one[index * 32 : (index + 1) * 32] for one in arrays)
+
+    plans = [kresnets.plan(model, source, arrays) for source in (arrays, part, own, Sequence())]
+    assert plans[0].facts.images == len(data.train)
+    assert all(plan == plans[0] for plan in plans)
+    assert kresnets.plan(model, arrays, arrays, Recipe()) == plans[0]
+
+
+def test_fine_tune_runs_the_plan_and_keeps_its_table(tmp_path, caplog):
+    caplog.set_level(logging.INFO, "kresnets")
+    data, recipe = photographs(), Recipe(head_epochs=1, epochs_per_stage=1)
+    model = taught(tiny())
+    plan = kresnets.plan(model, data, data, recipe)
+    start = model.get_weights()
+    history = kresnets.fine_tune(model, data, data, recipe, state_dir=tmp_path, verbose=0)
+    assert history.plan == plan
+    assert (tmp_path / "plan.txt").read_text() == plan.table() + "\n" and plan.table() in caplog.text
+    model.set_weights(start)
+    again = kresnets.fine_tune(model, data, data, plan, verbose=0)
+    np.testing.assert_allclose(again.history["loss"], history.history["loss"], rtol=1e-5)
+    # What the table says is what was done, group by group.
+    for stage in plan.stages:
+        for group, rate in stage.rates.items():
+            logged = history.history[f"learning_rate/{group}"][stage.first_epoch]
+            assert (logged > 0) == (rate > 0) and logged <= rate * 1.0001
+
+
+def test_pretrained_is_what_the_weights_tell(tmp_path):
+    fresh = kresnets.SmallResNet20(classes=3)
+    known = kresnets.SmallResNet20(weights="kresnets/drawn48", classes=3)
+    assert not is_pretrained(fresh)[0] and "kresnets/drawn48" in is_pretrained(known)[1]
+    # A mark survives where the statistics would not tell.
+    for layer in known.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.moving_mean.assign(np.zeros(layer.moving_mean.shape))
+            layer.moving_variance.assign(np.ones(layer.moving_variance.shape))
+    for name, model in (("fresh", fresh), ("known", known)):
+        model.save(tmp_path / f"{name}.keras")
+        model.save_weights(tmp_path / f"{name}.weights.h5")
+        assert is_pretrained(keras.saving.load_model(tmp_path / f"{name}.keras"))[0] == (name == "known")
+        loaded = kresnets.SmallResNet20(classes=3)
+        loaded.load_weights(tmp_path / f"{name}.weights.h5")
+        assert is_pretrained(loaded)[0] == (name == "known")
+        assert is_pretrained(keras.models.clone_model(model))[0] == (name == "known")
+        assert is_pretrained(kresnets.copy_trunk(model, kresnets.SmallResNet20(classes=2)))[0] == (name == "known")
+    # Others are told by their statistics; where there are none, in doubt they are pretrained.
+    other = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=2)
+    assert not is_pretrained(other)[0]
+    assert is_pretrained(taught(other))[0]
+    assert is_pretrained(keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Flatten(), keras.layers.Dense(2)]))[0]
+    data = photographs(8, 48)
+    for said in (True, False):
+        plan = kresnets.plan(fresh, data, pretrained=said)
+        assert plan.facts.pretrained == said and "as was said" in plan.table()
+
+
+def test_a_model_that_was_trained_is_pretrained():
+    model = tiny()
+    assert not is_pretrained(model)[0]
+    kresnets.fine_tune(model, photographs(), recipe=Recipe.from_scratch(1), verbose=0)
+    assert is_pretrained(model)[0]
+
+
+def test_the_last_epoch_or_the_best_is_kept():
+    (x, y), found = photographs(16), {}
+    for keep in ("last", "best"):
+        model, seen = taught(tiny()), []
+        recipe = Recipe(head_epochs=1, epochs_per_stage=4, trunk_learning_rate=3e-2, augment="none", keep=keep, seed=1)
+        note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((logs["val_loss"], model.get_weights())))
+        keras.utils.set_random_seed(0)
+        kresnets.fine_tune(model, (x, y), (x[::2], 1 - y[::2]), recipe, callbacks=[note], verbose=0)
+        wanted = seen[-1] if keep == "last" else min(seen, key=lambda one: one[0])
+        found[keep] = seen.index(wanted)
+        for mine, theirs in zip(model.get_weights(), wanted[1], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert found["last"] != found["best"]  # else the test would tell nothing
+
+
+DIVERGING = Recipe(head_epochs=2, stages=("stage3", "stem"), epochs_per_stage=2, trunk_learning_rate=1e3, augment="none", optimizer="sgd")
+
+
+@pytest.mark.parametrize("cut", (None, 3, 4, 5))
+def test_a_stage_that_diverges_is_undone_and_said_also_after_a_kill(tmp_path, cut):
+    data = photographs(16)
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == cut:
+                raise KeyboardInterrupt
+
+    def run(callbacks=()):
+        keras.utils.set_random_seed(0)
+        model, kept = taught(tiny()), []
+        note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.get_weights()) if epoch == 1 else None)
+        history = kresnets.fine_tune(model, data, recipe=DIVERGING, callbacks=[note, *callbacks], state_dir=tmp_path, verbose=0)
+        return model, history, kept
+
+    if cut is not None:
+        with pytest.raises(KeyboardInterrupt):
+            run([Stop()])
+    model, history, kept = run()
+    assert [note.split("'")[1] for note in history.notes] == ["stage3", "stem"]
+    assert all("was undone" in note and "lower trunk_learning_rate" in note for note in history.notes)
+    if kept:
+        for mine, theirs in zip(model.get_weights(), kept[0], strict=True):
+            np.testing.assert_array_equal(mine, theirs)
+    assert all(np.isfinite(weights).all() for weights in model.get_weights())
+    again, _, _ = run()  # of a finished run, the same
+    for mine, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def test_what_counts_as_diverging():
+    schedule = Schedule((("head", 2), ("stage4", 2)), undo=True)
+    for losses, undone in (
+        ((0.7, 0.5, 0.4, 0.3), ()),
+        ((0.7, 0.5, 0.6, 0.64), (1,)),
+        ((0.7, 0.5, 0.9, 0.54), ()),  # it recovered, within a tenth
+        ((0.7, 0.9, 0.6, 0.5), (0,)),
+        ((0.7, 0.001, 0.02, 0.009), ()),  # no loss left to speak of
+        ((0.7, 0.5, 0.4, float("nan")), (1,)),
+    ):
+        rows = [{"epoch": epoch, "loss": loss} for epoch, loss in enumerate(losses)]
+        assert tuple(index for index, *_ in Progress.replay(schedule, rows).undone) == undone, losses
+    plain = dataclasses.replace(schedule, undo=False)
+    assert Progress.replay(plain, [{"epoch": e, "loss": float(e)} for e in range(4)]).undone == ()
+
+
+def test_training_that_ends_too_early_says_so():
+    from kresnets.transfer.fine_tune import _still_improves
+
+    assert _still_improves([1.0, 0.9, 0.8, 0.7, 0.6])
+    assert not _still_improves([1.0, 0.5, 0.4, 0.41, 0.40001])
+    assert not _still_improves([1.0, 0.9]) and not _still_improves([])
+    data = photographs(40)
+    x, y = (np.float32(data[0]) * 0.2 + 150 * data[1][:, None, None, None]).clip(0, 255).astype("uint8"), data[1]
+    model = taught(tiny())
+    recipe = Recipe(head_epochs=4, stages=(), learning_rate=1e-2, schedule="constant", augment="none")
+    history = kresnets.fine_tune(model, (x, y), (x, y), recipe, verbose=0)
+    assert history.history["val_loss"][-1] == min(history.history["val_loss"])
+    (note,) = history.notes
+    assert "still improved" in note and "head_epochs=8" in note
+
+
+@pytest.mark.parametrize("wrong", (dict(recipe="best"), dict(recipe=Recipe(), pretrained="yes"), dict(recipe=Recipe(), train=3)))
+def test_bad_input_gets_a_sentence(wrong):
+    wanted = {"train": "`train` must be", "pretrained": "`pretrained` must be", "recipe": "`recipe` must be"}[list(wrong)[-1]]
+    with pytest.raises(ValueError, match=wanted):
+        kresnets.plan(**{"model": tiny(), "train": photographs(), **wrong})
