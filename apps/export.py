@@ -95,7 +95,6 @@ def _card(folder):
     return {
         "network": config.get("model"),
         "weights": arguments.get("weights"),
-        "licence": _licence(config.get("model"), arguments.get("weights")),
         "data": {"source": arguments.get("data"), "sha256": config.get("data")},
         "metrics": _metrics(pathlib.Path(folder) / "metrics.json"),
         "command": config["command"],
@@ -111,18 +110,6 @@ def _metrics(file):
         raise ValueError(
             f"{file} is damaged ({error}): remove it, and the model card says nothing of metrics."
         ) from error
-
-
-def _licence(network, weights):
-    """Return the licence of the published weights that a run began with; None for others, whose licence we cannot
-    know."""
-    import kresnets
-
-    try:
-        published = kresnets.weights.resolve(kresnets.SPECS[network], weights).published
-    except (KeyError, ValueError, AttributeError):
-        return None
-    return published and published.licence
 
 
 def _photographs(folder, count):

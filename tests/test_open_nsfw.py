@@ -79,6 +79,8 @@ def test_the_export_gives_the_packages_probabilities(photographs, graph, origina
     given = served(images=tf.constant(photographs, tf.float32))["probabilities"]
     np.testing.assert_allclose(given, graph(photographs)[0], atol=1e-4)
     card = kresnets.export.read_card(version)
+    assert (card["weights"], card["licence"]) == ("open_nsfw/head", "BSD-2-Clause")
+    assert "Copyright 2016, Yahoo Inc." in card["notice"] and "AS IS" in card["notice"]
     assert card["preprocessing"] == {"mode": "caffe", "crop": 1.0, "mean": [104.0, 117.0, 123.0], "std": None}
 
 

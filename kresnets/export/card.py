@@ -9,11 +9,14 @@ import keras
 
 from kresnets.copying import layers_in_order
 from kresnets.version import __version__
+from kresnets.weights import sources
+from kresnets.weights.origin import origin_of
 
 PLACE = ("assets", "model_card.json")
 _DEEPEST = 100  # levels of a card; each program that reads JSON has a limit of its own
-# What only the exporter's user knows: null where they said nothing. `network` is the model's name then.
-OF_THE_USER = ("network", "weights", "licence", "data", "metrics")
+# What only the exporter's user knows: null where they said nothing. `network` is the model's name then, and `weights`,
+# `licence` and `notice` are those of the published weights that the model began with, if it carries them.
+OF_THE_USER = ("network", "weights", "licence", "notice", "data", "metrics")
 OF_THE_EXPORT = (
     *("kresnets", "created", "parameters", "classes", "top", "input_size", "max_pixels", "preprocessing"),
     *("dtype", "batch_norms_folded", "sha256", "verified"),
@@ -95,11 +98,18 @@ def write_card(folder, classifier, served, dtype, card, verified):
         "sha256": _hashes(folder),
         "verified": verified,
     }
-    said = dict.fromkeys(OF_THE_USER) | {"network": classifier.model.name} | card
+    said = dict.fromkeys(OF_THE_USER) | {"network": classifier.model.name} | _origin(classifier.model) | card
     file = folder.joinpath(*PLACE)
     file.parent.mkdir(exist_ok=True)
     file.write_text(json.dumps(said | found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return file
+
+
+def _origin(model):
+    origin = origin_of(model)
+    published = sources.tagged(origin)
+    rights = {"licence": published.licence, "notice": published.notice} if published else {}
+    return {"weights": origin} | rights
 
 
 def read_card(folder):
@@ -109,7 +119,7 @@ def read_card(folder):
         folder: path of the version, such as `saved_models/pets/3`.
 
     Returns:
-        dict: `network`, `weights`, `licence`, `data` and `metrics` (None where nobody said), whatever else the
+        dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else the
         exporter's user gave, and what the export found: `kresnets` (version), `created` (UTC), `parameters`,
         `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`, `batch_norms_folded`,
         `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how

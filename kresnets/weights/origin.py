@@ -16,6 +16,11 @@ def note(model, origin):
             layer.origin = origin
 
 
+def origin_of(model):
+    """Return what a model says of where its weights came from: a tag, the name of a file, or None."""
+    return next((one.origin for one in model._flatten_layers(include_self=False) if getattr(one, "origin", None)), None)
+
+
 def is_pretrained(model):
     """Tell a trunk that was taught from one that starts at random.
 
@@ -34,10 +39,9 @@ def is_pretrained(model):
         >>> is_pretrained(kresnets.CifarResNet20())[0]
         False
     """
-    layers = list(model._flatten_layers(include_self=False))
-    origins = [layer.origin for layer in layers if getattr(layer, "origin", None)]
-    if origins:
-        return True, f"its weights are from {origins[0]}"
+    if origin := origin_of(model):
+        return True, f"its weights are from {origin}"
+    layers = model._flatten_layers(include_self=False)
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.built]
     if not norms:
         return True, "it has no norms whose statistics would tell a random start"

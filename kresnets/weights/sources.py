@@ -34,6 +34,7 @@ class Published:
         classes: what `classes` must be where the head is the point; None for any number.
         revision: commit of the hub's repository to take; None where none is known: the newest.
         licence: SPDX name.
+        notice: copyright and licence that copies must carry, where it is not one of the usual files' own; None elsewhere.
         preprocessing: what the weights want. Size and crop are those of `top1`; where no crop is stated, it is all of
             the image.
         input_size: pixels a side that they were trained for.
@@ -61,6 +62,7 @@ class Published:
     classes: int | None = None
     revision: str | None = None
     licence: str = "Apache-2.0"
+    notice: str | None = None
     preprocessing: Preprocessing
     input_size: int
     test_size: int | None = None
@@ -127,6 +129,22 @@ def _shipped(network, taught, md5, size):
     )
 
 
+_OPEN_NSFW_NOTICE = (
+    "Open-NSFW model weights. Copyright 2016, Yahoo Inc. Redistribution and use in source and binary forms, with or without "
+    "modification, are permitted provided that the following conditions are met: 1. Redistributions of source code must "
+    "retain the above copyright notice, this list of conditions and the following disclaimer. 2. Redistributions in binary "
+    "form must reproduce the above copyright notice, this list of conditions and the following disclaimer in the "
+    "documentation and/or other materials provided with the distribution. THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT "
+    'HOLDERS AND CONTRIBUTORS "AS IS" AND ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED '
+    "WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT "
+    "HOLDER OR CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES "
+    "(INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS "
+    "INTERRUPTION) HOWEVER CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT (INCLUDING "
+    "NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH "
+    "DAMAGE."
+)
+
+
 def _open_nsfw(tag, **head):
     """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), taught on ImageNet and then on their own task: its trunk is a
     general one, its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
@@ -141,6 +159,7 @@ def _open_nsfw(tag, **head):
         variances_md5="9437d71d101c0e1432b047570c1c593d",
         imagenet=False,
         licence="BSD-2-Clause",
+        notice=_OPEN_NSFW_NOTICE,
         preprocessing=Preprocessing("caffe", mean=(104.0, 117.0, 123.0), size=224),
         input_size=224,
         **head,
@@ -256,6 +275,11 @@ def of(network):
 def find(network, tag):
     """Return the row of a network's tag, or None."""
     return next((row for row in of(network) if row.tag == tag), None)
+
+
+def tagged(tag):
+    """Return a row with this tag, or None; rows of one tag have one licence."""
+    return next((row for row in PUBLISHED if row.tag == tag), None)
 
 
 def best(network):
