@@ -70,7 +70,8 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
             .replace("224", "32")
             .replace('weights="imagenet"', "weights=None")
         )
-        small = small.replace("Recipe.for_images(len(data.train))", "Recipe.textbook(head_epochs=1, epochs_per_stage=1)")
+        short = "fine_tune(model, train, validation, kresnets.Recipe(epochs_per_stage=1))"
+        small = small.replace("fine_tune(model, train, validation)", short)
         small = small.replace("epochs=9", "epochs=1")
         exec(compile(small.replace("stage3", "stage2").replace("stage4", "stage3"), "README.md", "exec"), {})
     guide = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")

@@ -185,6 +185,7 @@ _COMMON = dict(
     ratio=0.5, optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1,
     label_smoothing=0.0, mixup=0.0, ema=None,
 )  # fmt: skip
+_MOST_EPOCHS = 150
 _HEAD_STEPS, _TRUNK_STEPS, _SCRATCH_STEPS = 45, 300, 600
 
 
@@ -216,7 +217,8 @@ def _fresh(recipe, facts):
 
 
 def _epochs(steps, facts, least):
-    return max(least, math.ceil(steps / facts.steps))
+    """Return the epochs that make so many steps; at most `_MOST_EPOCHS`, after which the same few images teach no more."""
+    return min(max(least, math.ceil(steps / facts.steps)), _MOST_EPOCHS)
 
 
 def _stages(recipe, facts):
