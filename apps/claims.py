@@ -38,7 +38,8 @@ def main(argv=None):
     for name in names:
         folder = options.out / runner.folder_name(name, asked)
         print(f"{name}: {_claims.find(name).title}")
-        for found in runner.run(name, asked, folder, options.jobs, lambda line: print(f"  {line}", flush=True)):
+        say = lambda line: print(f"  {line}", flush=True)  # noqa: E731
+        for found in runner.run(name, asked, folder, options.jobs, say, options.publish):
             print(f"  {found.verdict}: {found.claim} {found.numbers}")
         print(f"  {folder / runner.TEXT}, {folder / runner.PICTURE}, {folder / runner.TABLE}")
     if options.publish is not None:
@@ -56,7 +57,7 @@ def _parser():
     parser.add_argument(
         "--data",
         metavar="NAME",
-        help="what small networks learn from: digits, patches or cifar10; what freeze-or-finetune's trunk has learned from: imagenet",
+        help="what small networks learn from: digits, patches or cifar10; what freeze-or-finetune's trunk has learned from: imagenet; judge: default-recipe by what it was not chosen by",
     )
     parser.add_argument(
         "--recipe",

@@ -205,7 +205,7 @@ def test_claims_that_did_not_run_here_stay_published(tmp_path):
     for _ in range(2):
         runner.publish(_claims.NAMES, out, docs)
         text = (docs / "claims.md").read_text()
-        assert "## identity: kept\n\nas it was\n\n## recipe: anew" in text and "old" not in text
+        assert "## identity: kept\n\nas it was\n\n## recipe: anew" in text and "\nold" not in text
         assert text.startswith("# Claims about") and text.count("## ") == 2
 
 

@@ -20,6 +20,7 @@ NAMES = {
     "early-layers": "early_layers",
     "small-weights": "small_weights",
     "recipe": "recipe",
+    "default-recipe": "default_recipe",
 }
 
 

@@ -55,6 +55,8 @@ class Claim:
         alone: whether times are measured, so that no second run may be beside. Defaults to False.
         keeps: whether `measure` is given a folder as its second argument, in which it keeps files that other settings
             and other claims read, whole or not at all. Defaults to False.
+        committed: whether its finished runs are kept in the repository too, a line each of one file beside its picture,
+            and read from there. Defaults to False.
         notes: sentences that belong under the findings: what was departed from, what the data are; or a function from
             the `Options` to them. Defaults to ().
         data: what `--data` may be; () where it cannot be chosen. Defaults to all that small networks learn from.
@@ -70,6 +72,7 @@ class Claim:
     cost: Callable = lambda setting: 1.0
     alone: bool = False
     keeps: bool = False
+    committed: bool = False
     notes: tuple[str, ...] | Callable = ()
     data: tuple[str, ...] = ("digits", "patches", "cifar10")
     recipes: tuple[str, ...] = ("short",)

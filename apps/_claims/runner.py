@@ -9,6 +9,7 @@ import json
 import multiprocessing.connection
 import os
 import pathlib
+import re
 import signal
 import threading
 import time
@@ -21,6 +22,7 @@ from _claims.claim import Options
 from _claims.verdicts import VERDICTS
 
 PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
+DOCS = pathlib.Path(__file__).parents[2] / "docs"
 KEPT = "kept"  # beside the claims' folders: what measuring keeps for other settings and claims
 
 _HEAD = """# Claims about residual networks and transfer, put to the test
@@ -38,10 +40,11 @@ Small networks on small images on two cores: that something was found here says 
 """
 
 
-def run(name, options, folder, jobs, say=print):
+def run(name, options, folder, jobs, say=print, docs=None):
     """Measure a claim and write `results.csv`, `picture.png` and `text.md` into its folder.
 
     Each finished run is a file of its own in the folder, written beside and renamed: the same call goes on after a kill.
+    Where the claim says so, runs that the repository holds are done, too.
 
     Args:
         name: of the claim.
@@ -49,13 +52,14 @@ def run(name, options, folder, jobs, say=print):
         folder: path of its folder; made if need be.
         jobs: processes that measure at once, each with one thread; 1 measures in this process with all threads.
         say: is given each line of progress. Defaults to `print`.
+        docs: where `committed` runs are written to as they come; None for nowhere. Defaults to None.
 
     Returns:
         The list of `Finding`s.
     """
     claim = _claims.find(name)
     with _run_folder.alone_in(folder):
-        done = read_done(folder)
+        done = (read_ledger(ledger(name)) if claim.committed else {}) | read_done(folder)
         wanted, rows = None, []
         with _workers(1 if claim.alone else jobs) as measure:
             # Until nothing new is asked for: what is done already may ask for more, too.
@@ -66,6 +70,8 @@ def run(name, options, folder, jobs, say=print):
                     for setting, found, seconds in measure(name, missing, str(folder.parent / KEPT)):
                         progress.finished(setting, seconds)
                         done[key(setting)] = _keep(folder, setting, found, seconds)
+                        if docs is not None and claim.committed and not options.quick:
+                            write_ledger(ledger(name, docs), done)
                 rows = _rows(wanted, done)
         findings = claim.findings(options, rows)
         unknown = [found.verdict for found in findings if found.verdict not in VERDICTS]
@@ -84,7 +90,8 @@ def folder_name(name, options):
 
 
 def publish(names, out, docs):
-    """Write `docs/claims.md` of the finished claims, and their pictures beside it in `claims/`.
+    """Write `docs/claims.md` of the finished claims, and their pictures beside it in `claims/`; what did not run here
+    stays there as it is.
 
     Args:
         names: of claims that have run.
@@ -93,14 +100,26 @@ def publish(names, out, docs):
     """
     from kresnets.report import figures
 
-    texts = []
-    found = [folder for name in names for folder in _folders(name) if (out / folder / TEXT).is_file()]
-    for name in found:
-        text = (out / name / TEXT).read_text(encoding="utf-8").replace("# ", "## ", 1).rstrip()
-        heading, _, rest = text.partition("\n")
-        texts.append(f"{heading}\n\n![{name}](claims/{name}.png)\n{rest}\n")
-        figures.write(docs / "claims" / f"{name}.png", (out / name / PICTURE).read_bytes())
+    texts, before = [], _published(docs / "claims.md")
+    for name in names:
+        for folder in _folders(name):
+            if _claims.find(name).committed and (runs := read_done(out / folder)):
+                write_ledger(ledger(name, docs), runs)
+            if (out / folder / TEXT).is_file():
+                text = (out / folder / TEXT).read_text(encoding="utf-8").replace("# ", "## ", 1).rstrip()
+                heading, _, rest = text.partition("\n")
+                texts.append(f"{heading}\n\n![{folder}](claims/{folder}.png)\n{rest}\n")
+                figures.write(docs / "claims" / f"{folder}.png", (out / folder / PICTURE).read_bytes())
+            elif folder in before:
+                texts.append(before[folder])
     _common.write_text(docs / "claims.md", _HEAD + "\n" + "\n".join(texts))
+
+
+def _published(path):
+    """Return dict folder name -> its part of a `claims.md`."""
+    text = path.read_text(encoding="utf-8") if path.is_file() else ""
+    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
+    return {part[3:].partition(":")[0]: part.rstrip() + "\n" for part in parts}
 
 
 def _folders(name):
@@ -120,13 +139,41 @@ def read_done(folder):
     found = {}
     for path in sorted((folder / RUNS).glob("*.json")):
         try:
-            one = json.loads(path.read_text(encoding="utf-8"))
-            fits = key(one["setting"]) == path.stem and all(isinstance(row, dict) for row in one["rows"])
-            if fits and one["seconds"] >= 0:
-                found[path.stem] = one
-        except (OSError, ValueError, TypeError, KeyError):
+            one = _parsed(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
             continue
+        if one is not None and key(one["setting"]) == path.stem:
+            found[path.stem] = one
     return found
+
+
+def ledger(name, docs=None):
+    """Return the path of the one file that holds a claim's finished runs in the repository."""
+    return pathlib.Path(docs or DOCS) / "claims" / f"{name}.jsonl"
+
+
+def read_ledger(path):
+    """Return dict key -> finished run of a file of one a line; a line that is none counts as missing."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, ValueError):
+        return {}
+    return {key(one["setting"]): one for one in map(_parsed, lines) if one is not None}
+
+
+def write_ledger(path, done):
+    """Write finished runs, dict key -> run, as one file: what it held already stays, and the order is the settings'."""
+    lines = {json.dumps(one["setting"], sort_keys=True): one for one in (read_ledger(path) | done).values()}
+    _common.write_text(path, "".join(json.dumps(lines[setting], sort_keys=True) + "\n" for setting in sorted(lines)))
+
+
+def _parsed(text):
+    try:
+        one = json.loads(text)
+        fits = isinstance(one["setting"], dict) and all(isinstance(row, dict) for row in one["rows"])
+        return one if fits and one["seconds"] >= 0 else None
+    except (ValueError, TypeError, KeyError):
+        return None
 
 
 def to_csv(rows):

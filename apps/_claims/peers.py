@@ -1,0 +1,241 @@
+"""What a default recipe is compared with: heads solved on features, and the rules of Keras's guide, fastai and BiT.
+
+Each rule is run as its authors wrote it down, on the same images in the same augmentation; what could not be kept is
+said beside it.
+"""
+
+import dataclasses
+import math
+import warnings
+
+import keras
+import numpy as np
+
+from _claims import cells, keeps
+
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of C, where logistic regression is chosen by folds
+_FOLDS = 5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Solved:
+    """A logistic regression on features as a Dense layer: `features @ kernel + bias` are its logits."""
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    strength: float
+
+
+def solve(features, labels, classes, strengths=STRENGTHS):
+    """Solve a head: multinomial logistic regression on standardised features, its strength chosen by stratified folds.
+
+    Args:
+        features: `(n, d)`.
+        labels: integers `(n,)`, each class there.
+        classes: number of classes.
+        strengths: values of C to choose from.
+
+    Returns:
+        A `Solved`, whose softmax is scikit-learn's `predict_proba`.
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    mean, scale = features.mean(0), features.std(0)
+    scale[scale == 0] = 1.0
+    plain = (features - mean) / scale
+    # The penalty does not see a rotation, so few images need no more dimensions than there are images.
+    turn = np.linalg.svd(plain, full_matrices=False)[2].T if len(plain) < plain.shape[1] else np.eye(plain.shape[1])
+    turned = plain @ turn
+    folds = min(_FOLDS, np.bincount(labels, minlength=classes).min())
+    best = strengths[len(strengths) // 2]
+    if folds > 1 and len(strengths) > 1:
+        losses = dict.fromkeys(sorted(strengths), 0.0)
+        for learn, check in StratifiedKFold(folds, shuffle=True, random_state=0).split(turned, labels):
+            found = regression(1.0, max_iter=200, warm_start=True)
+            for strength in losses:
+                found.C = strength
+                chances = _fitted(found, turned[learn], labels[learn]).predict_proba(turned[check])
+                losses[strength] -= np.log(np.maximum(chances[np.arange(len(check)), labels[check]], 1e-12)).sum()
+        best = min(losses, key=losses.get)
+    found = _fitted(regression(best, max_iter=2000, tol=1e-5), turned, labels)
+    kernel, bias = turn @ found.coef_.T, found.intercept_
+    if kernel.shape[1] == 1:  # of two classes scikit-learn gives the difference of the logits
+        kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.concatenate([-bias / 2, bias / 2])
+    kernel = kernel / scale[:, None]
+    return Solved(kernel, bias - mean @ kernel, best)
+
+
+def regression(strength, **options):
+    """Return scikit-learn's logistic regression; the penalty is 1 / `strength`."""
+    from sklearn.linear_model import LogisticRegression
+
+    return LogisticRegression(C=strength, **options)
+
+
+def _fitted(regression, features, labels):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it stopped before the last digit
+        return regression.fit(features, labels)
+
+
+def pooled(model):
+    """Return a function from images 0..255 to what enters the head."""
+    ask = cells.asker(keras.Model(model.input, model.get_layer("head_dense").input))
+    return lambda images: cells.outputs(ask, cells.prepared(model, images))
+
+
+def solved_head(model, images, labels):
+    """Give a network's head the logistic regression on the features of these images; return its `Solved`."""
+    found = solve(pooled(model)(images), labels, model.output_shape[-1])
+    model.get_layer("head_dense").set_weights([np.float32(found.kernel), np.float32(found.bias)])
+    return found
+
+
+def regressed(model, setting, pictures):
+    """Measure logistic regression on the trunk's features, with `all` on those of the validation images too."""
+    images, labels = pictures.train, pictures.train_labels
+    if setting["images"] == "all":
+        images = np.concatenate([images, pictures.validation])
+        labels = np.concatenate([labels, pictures.validation_labels])
+    found = solved_head(model, images, labels)
+    scores = cells.outputs(cells.asker(model), cells.prepared(model, pictures.test))
+    return [{"keep": "last", "strength": found.strength} | cells.measured(scores, pictures.test_labels)]
+
+
+class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+    """fastai's one cycle: a cosine up from `peak / div` in a share of the steps, then one down to `peak / 1e5`."""
+
+    def __init__(self, peak, steps, rising, div):
+        self.peak, self.steps, self.rising, self.div = peak, steps, rising, div
+
+    def __call__(self, step):
+        place = keras.ops.cast(step, "float32") / max(self.steps - 1, 1)
+        up = keras.ops.clip(place / self.rising, 0.0, 1.0)
+        down = keras.ops.clip((place - self.rising) / (1 - self.rising), 0.0, 1.0)
+        low, end = self.peak / self.div, self.peak / 1e5
+        risen = low + (self.peak - low) * (1 - keras.ops.cos(math.pi * up)) / 2
+        fallen = end + (self.peak - end) * (1 + keras.ops.cos(math.pi * down)) / 2
+        return keras.ops.where(place < self.rising, risen, fallen)
+
+
+class Drops(keras.optimizers.schedules.LearningRateSchedule):
+    """BiT-HyperRule: a linear rise in the first fifth of the steps, a tenth of the rate from each further one on."""
+
+    def __init__(self, peak, steps):
+        self.peak, self.steps = peak, steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        fifth = self.steps / 5
+        passed = keras.ops.floor(step / fifth)
+        fallen = self.peak * keras.ops.power(0.1, keras.ops.maximum(passed - 1.0, 0.0))
+        return keras.ops.where(step < fifth, self.peak * step / fifth, fallen)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+    """One `compile` and `fit` of a rule.
+
+    Args:
+        optimizer: of Keras.
+        epochs: how many.
+        learns: `"head"`, `"head and norms"`, `"all but norms"` or `"all"`; norms that learn take a batch's statistics.
+        shares: dict group -> share of the rate, for groups that have not all of it.
+    """
+
+    optimizer: keras.optimizers.Optimizer
+    epochs: int
+    learns: str
+    shares: dict = dataclasses.field(default_factory=dict)
+
+
+def guide(setting, steps):
+    """Keras's guide to transfer learning: the head, then everything but the norms at a very small rate."""
+    return [
+        Phase(keras.optimizers.Adam(setting["head_rate"]), setting["head_epochs"], "head"),
+        Phase(keras.optimizers.Adam(setting["rate"]), setting["epochs"], "all but norms"),
+    ]
+
+
+def fastai(setting, steps):
+    """fastai's `fine_tune`: an epoch of head and norms, then all in one cycle, the earlier half at a hundredth.
+
+    The head is one layer where fastai's has two, and momentum stays where fastai's falls and rises.
+    """
+    options = {"weight_decay": 0.01, "beta_2": 0.99, "epsilon": 1e-5}
+    rate, early, late = setting["rate"], ("stem", "stage1", "stage2"), ("stage3", "stage4")
+    first = OneCycle(rate, steps * setting["head_epochs"], 0.99, 25)
+    then = OneCycle(rate / 2, steps * setting["epochs"], 0.3, 5)
+    shares = dict.fromkeys(early, 0.01) | dict.fromkeys(late, 0.1)
+    one, two = keras.optimizers.AdamW(first, **options), keras.optimizers.AdamW(then, **options)
+    for optimizer in (one, two):
+        optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    return [
+        Phase(one, setting["head_epochs"], "head and norms", dict.fromkeys(early + late, 0.1)),
+        Phase(two, setting["epochs"], "all", shares),
+    ]
+
+
+def bit(setting, steps):
+    """BiT-HyperRule: SGD with momentum on all weights, rate and number of steps told by the number of images.
+
+    BiT's nets have no statistics of batches, so these norms keep those that they have.
+    """
+    rate = Drops(setting["rate"], steps * setting["epochs"])
+    return [Phase(keras.optimizers.SGD(rate, momentum=0.9), setting["epochs"], "all but norms")]
+
+
+RULES = {"guide": guide, "fastai": fastai, "bit": bit}
+
+
+def ruled(model, setting, pictures):
+    """Measure a network that learns by one of `RULES`, and return its rows."""
+    from kresnets.preprocess import resolve
+    from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
+    from kresnets.transfer.optimizer import scale_updates
+
+    preprocessing, classes = resolve(model, None), pictures.classes
+    learning = Preparation(preprocessing, classes, augment=setting["augment"], seed=setting["seed"])
+    train = Batches((pictures.train, pictures.train_labels), learning, setting["seed"])
+    judged = Batches((pictures.validation, pictures.validation_labels), Preparation(preprocessing, classes))
+    if setting["rule"] == "bit":  # its head begins at 0
+        head = model.get_layer("head_dense")
+        head.set_weights([np.zeros_like(array) for array in head.get_weights()])
+    for layer in model.layers:
+        if _is_norm(layer):
+            layer.momentum = setting["norm_momentum"]
+    phases = RULES[setting["rule"]](setting, len(train))
+    begins = sum(phase.epochs for phase in phases[:-1])
+    record, epoch = keeps.Record(model, begins, begins + phases[-1].epochs), 0
+    for phase in phases:
+        shares = _prepare(model, phase)
+        model.compile(phase.optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
+        scale_updates(phase.optimizer, shares)
+        model.fit(
+            train,
+            validation_data=judged,
+            initial_epoch=epoch,
+            epochs=epoch + phase.epochs,
+            callbacks=[EpochSeeds(setting["seed"], [train]), record],
+            shuffle=False,
+            verbose=0,
+        )
+        epoch += phase.epochs
+    return keeps.rows(model, record, pictures, keeps.PLAIN)
+
+
+def _prepare(model, phase):
+    """Let those layers learn that a phase says; return pairs of a variable and its share of the rate."""
+    from kresnets.groups import groups
+
+    shares = []
+    for group, layers in groups(model).items():
+        for layer in layers:
+            also = "head and norms" if _is_norm(layer) else "all but norms"
+            layer.trainable = group == "head" or phase.learns in ("all", also)
+            shares += [(variable, phase.shares.get(group, 1.0)) for variable in layer.variables]
+    return shares
+
+
+def _is_norm(layer):
+    return isinstance(layer, keras.layers.BatchNormalization)
