@@ -6,7 +6,7 @@ import numpy as np
 from _claims import cells
 
 EVERY = 5  # steps from one moment of a moving average to the next; its momentum is raised to that power
-MOMENTA = (0.9, 0.98, 0.99)
+MOMENTA = (0.98, 0.99)
 MIXES = (0.5, 0.75)
 TAIL = 1 / 3
 PLAIN = ("last", "best loss")
@@ -14,7 +14,6 @@ ALL = (
     "start",
     "last",
     "best loss",
-    "best accuracy",
     *(f"average {momentum}" for momentum in MOMENTA),
     "tail",
     *(f"mix {share}" for share in MIXES),
@@ -24,9 +23,9 @@ ALL = (
 class Record(keras.callbacks.Callback):
     """Keep, in memory, the weights of all of `ALL` while a network trains.
 
-    `start` is where the trunk began to learn, after the head; `last` the end; `best loss` and `best accuracy` the
-    epoch that validated best; `average m` a moving average of that momentum a step, from the start on; `tail` the mean
-    over the ends of the last third of the epochs; `mix a` `a` of the last and the rest of the start (arXiv 2109.01903).
+    `start` is where the trunk began to learn, after the head; `last` the end; `best loss` the epoch that validated best;
+    `average m` a moving average of that momentum a step, from the start on; `tail` the mean over the ends of the last
+    third of the epochs; `mix a` `a` of the last and the rest of the start (arXiv 2109.01903).
 
     Args:
         model: the whole network, also where the fit that calls this is of a part of it.
@@ -38,7 +37,7 @@ class Record(keras.callbacks.Callback):
         super().__init__()
         self._whole, self._begins, self._epochs = model, begins, epochs
         self._tail_from = epochs - max(1, round(TAIL * (epochs - begins)))
-        self._kept, self._best, self._averages = {}, {"best loss": np.inf, "best accuracy": np.inf}, {}
+        self._kept, self._best, self._averages = {}, {"best loss": np.inf}, {}
         self._tail, self._steps, self.epochs_kept = None, 0, {}
 
     def _weights(self):
@@ -58,8 +57,7 @@ class Record(keras.callbacks.Callback):
                     average[place] += (1 - momentum**EVERY) * (now - average[place])
 
     def on_epoch_end(self, epoch, logs=None):
-        logs = logs or {}
-        told = {"best loss": logs.get("val_loss", np.inf), "best accuracy": -logs.get("val_accuracy", 0.0)}
+        told = {"best loss": (logs or {}).get("val_loss", np.inf)}
         better = [name for name, value in told.items() if value < self._best[name]]
         for name in better:
             self._best[name] = told[name]
