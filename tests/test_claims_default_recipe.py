@@ -81,33 +81,6 @@ def test_the_parts_of_a_cell_share_no_image(seed):
     assert not np.array_equal(cells.draw(DIGITS, 7, False).train, drawn.train)
 
 
-@pytest.mark.parametrize("n, classes", ((60, 2), (60, 4), (200, 4)))
-def test_a_solved_head_is_scikit_learns_regression(n, classes):
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-
-    random = np.random.default_rng(0)
-    labels = np.arange(n) % classes
-    features = random.normal(size=(n, 96)) + np.eye(classes, 96)[labels] * 2
-    features[:, 5] = 3.0  # a unit that is always the same
-    solved = peers.solve(features, labels, classes)
-    again = make_pipeline(StandardScaler(), LogisticRegression(C=solved.strength, tol=1e-6, max_iter=5000))
-    wanted = again.fit(features, labels).predict_proba(features)
-    logits = features @ solved.kernel + solved.bias
-    found = np.exp(logits - logits.max(1, keepdims=True))
-    np.testing.assert_allclose(found / found.sum(1, keepdims=True), wanted, atol=1e-4)
-
-
-def test_the_network_with_a_solved_head_gives_the_same_chances():
-    drawn = cells.draw(DIGITS, 0, False)
-    model = cells.network({"network": "SmallResNet20", "trunk": "none", "size": 32, "seed": 0}, 10, None)
-    solved = peers.solved_head(model, drawn.train, drawn.train_labels)
-    logits = peers.pooled(model)(drawn.test[:32]) @ solved.kernel + solved.bias
-    found = cells.outputs(cells.asker(model), cells.prepared(model, drawn.test[:32]))
-    np.testing.assert_allclose(found, keras.ops.softmax(logits), atol=1e-4)
-
-
 def test_all_batches_are_asked_for():
     seen = []
     made = cells.outputs(lambda part: seen.append(len(part)) or part * 2.0, np.arange(150.0)[:, None])

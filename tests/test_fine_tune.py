@@ -27,7 +27,7 @@ def test_the_textbooks_recipe_is_the_documented_one():
     assert dataclasses.asdict(Recipe.textbook()) == dict(
         head_epochs=3, stages=None, epochs_per_stage=3, learning_rate=1e-3, trunk_learning_rate=1e-4, ratio=0.5, batchnorm="frozen",
         optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1, label_smoothing=0.0, mixup=0.0,
-        ema=None, seed=0, advance="epochs", patience=2, max_epochs_per_stage=10, restore_best=None, ramp=None, timetable=None, keep="best",
+        ema=None, seed=0, advance="epochs", patience=2, max_epochs_per_stage=10, restore_best=None, ramp=None, timetable=None, keep="best", head="trained",
     )  # fmt: skip
     names = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
     assert Recipe.textbook().plan(names) == {0: "head", 3: "stage4", 6: "stage3", 9: "stage2"}

@@ -12,6 +12,7 @@ import tensorflow as tf
 import kresnets
 from kresnets import Recipe
 from kresnets.callbacks import Progress, Schedule
+from kresnets.transfer.head import regression
 from kresnets.transfer.plan import Facts, resolve
 from kresnets.transfer.recipe import RESOLVED
 from kresnets.weights.origin import is_pretrained
@@ -46,20 +47,20 @@ def test_every_field_is_resolved_and_a_given_one_stays(pretrained):
     others = dict(
         head_epochs=2, stages=("stage4",), epochs_per_stage=7, learning_rate=0.5, trunk_learning_rate=0.25, ratio=0.9, batchnorm="train",
         optimizer="sgd", weight_decay=None, schedule="constant", warmup=0.0, augment="strong", views=3, label_smoothing=0.3, mixup=0.2,
-        ema=0.5, keep="best",
+        ema=0.5, keep="best", head="trained",
     )  # fmt: skip
     assert set(others) == set(RESOLVED)
     for name, value in others.items():
         plan = resolve(Recipe(**{name: value}), facts(pretrained=pretrained))
         assert getattr(plan.recipe, name) == value and plan.given == (name,)
-        if name not in ("head_epochs", "stages"):  # which say how many stages share the steps
+        if name not in ("head_epochs", "stages", "learning_rate", "head"):  # on which other fields hang
             assert dataclasses.replace(plan.recipe, **{name: getattr(default, name)}) == default
     whole = Recipe.textbook()
     assert resolve(whole, facts(pretrained=pretrained)).recipe == whole
 
 
 def test_none_keeps_its_meaning():
-    plan = resolve(Recipe(stages=None, weight_decay=None, ema=None), facts())
+    plan = resolve(Recipe(stages=None, weight_decay=None, ema=None, head="trained"), facts())
     assert [stage.group for stage in plan.stages] == ["head", "stage4", "stage3", "stage2"]
     assert plan.recipe.weight_decay is None and plan.recipe.ema is None
 
@@ -119,7 +120,7 @@ def test_every_form_of_the_data_comes_to_the_same_plan(tmp_path):
 
 def test_fine_tune_runs_the_plan_and_keeps_its_table(tmp_path, caplog):
     caplog.set_level(logging.INFO, "kresnets")
-    data, recipe = photographs(), Recipe(head_epochs=1, epochs_per_stage=1)
+    data, recipe = photographs(), Recipe(head_epochs=1, epochs_per_stage=1, learning_rate=1e-2)
     model = taught(tiny())
     plan = kresnets.plan(model, data, data, recipe)
     start = model.get_weights()
@@ -258,3 +259,64 @@ def test_bad_input_gets_a_sentence(wrong):
     wanted = {"train": "`train` must be", "pretrained": "`pretrained` must be", "recipe": "`recipe` must be"}[list(wrong)[-1]]
     with pytest.raises(ValueError, match=wanted):
         kresnets.plan(**{"model": tiny(), "train": photographs(), **wrong})
+
+
+# --- the head that is solved ---
+
+
+@pytest.mark.parametrize(("n", "classes"), ((60, 2), (60, 4), (200, 4)))
+def test_a_solved_head_gives_the_probabilities_of_scikit_learn(n, classes):
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    labels = np.arange(n) % classes
+    features = rng.normal(size=(n, 96)) + np.eye(classes, 96)[labels] * 2
+    features[:, 7] = 3.0  # one that never changes
+    weights = rng.uniform(0.5, 2, n)
+    kernel, bias, strength = regression(features, labels, classes, weights)
+    theirs = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=5000, tol=1e-6))
+    theirs.fit(features, labels, logisticregression__sample_weight=weights)
+    logits = features @ kernel + bias
+    ours = np.exp(logits - logits.max(1, keepdims=True))
+    np.testing.assert_allclose(ours / ours.sum(1, keepdims=True), theirs.predict_proba(features), atol=1e-3)
+
+
+def test_a_class_without_images_gets_next_to_no_probability():
+    kernel, bias, _ = regression(rng.normal(size=(20, 5)), 2 * (np.arange(20) % 2), 4)
+    logits = rng.normal(size=(50, 5)) @ kernel + bias
+    assert set(logits.argmax(1)) == {0, 2}
+
+
+@pytest.mark.parametrize("form", ("arrays", "dataset", "logits", "weights"))
+def test_fine_tune_begins_at_the_solved_head(form):
+    x, y = photographs(24)
+    y = np.arange(24) % 3
+    x = np.float32(x) * np.float32(0.3) + np.float32(50) * y[:, None, None, None].astype("float32")
+    model = taught(tiny())
+    if form == "logits":
+        model.get_layer("head_dense").activation = keras.activations.linear
+    source = tf.data.Dataset.from_tensor_slices((x, y)).batch(10) if form == "dataset" else (x, y)
+    weights = {0: 1.0, 1: 5.0} if form == "weights" else None
+    pooled = keras.Model(model.input, model.get_layer("head_pool").output)
+    features = pooled.predict(kresnets.preprocessing_of(model)(x), verbose=0).astype("float64")
+    kernel, bias, _ = regression(features, y, 3, None if weights is None else np.array([weights.get(one, 1.0) for one in y]))
+    seen = []
+    look = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: seen.append(model.get_layer("head_dense").get_weights()))
+    recipe = Recipe(head="solved", stages=("stage3",), epochs_per_stage=1)
+    history = kresnets.fine_tune(model, source, recipe=recipe, callbacks=[look], class_weight=weights, verbose=0)
+    for mine, wanted in zip(seen[0], (kernel, bias)):
+        np.testing.assert_allclose(mine, wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
+    assert history.plan.recipe.head_epochs == 0
+
+
+def test_a_head_that_cannot_be_solved_is_trained_or_refused():
+    base = taught(kresnets.CifarResNet20(include_top=False, pooling="avg", input_shape=(12, 12, 3)))
+    hidden = keras.layers.Dense(4, activation="relu", name="head_hidden")(base.output)
+    model = keras.Model(base.input, keras.layers.Dense(2, activation="softmax", name="head_dense")(hidden))
+    plan = kresnets.plan(model, photographs())
+    assert plan.recipe.head == "trained" and plan.recipe.head_epochs > 0
+    with pytest.raises(ValueError, match="head='trained'"):
+        kresnets.fine_tune(model, photographs(), recipe=Recipe(head="solved"), verbose=0)
+    own = keras.losses.SparseCategoricalCrossentropy()
+    assert kresnets.plan(taught(tiny()), photographs(), loss=own).recipe.head == "trained"

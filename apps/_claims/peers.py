@@ -6,76 +6,11 @@ said beside it.
 
 import dataclasses
 import math
-import warnings
 
 import keras
 import numpy as np
 
 from _claims import cells, keeps
-
-STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of C, where logistic regression is chosen by folds
-_FOLDS = 5
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Solved:
-    """A logistic regression on features as a Dense layer: `features @ kernel + bias` are its logits."""
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    strength: float
-
-
-def solve(features, labels, classes, strengths=STRENGTHS):
-    """Solve a head: multinomial logistic regression on standardised features, its strength chosen by stratified folds.
-
-    Args:
-        features: `(n, d)`.
-        labels: integers `(n,)`, each class there.
-        classes: number of classes.
-        strengths: values of C to choose from.
-
-    Returns:
-        A `Solved`, whose softmax is scikit-learn's `predict_proba`.
-    """
-    from sklearn.model_selection import StratifiedKFold
-
-    mean, scale = features.mean(0), features.std(0)
-    scale[scale == 0] = 1.0
-    plain = (features - mean) / scale
-    # The penalty does not see a rotation, so few images need no more dimensions than there are images.
-    turn = np.linalg.svd(plain, full_matrices=False)[2].T if len(plain) < plain.shape[1] else np.eye(plain.shape[1])
-    turned = plain @ turn
-    folds = min(_FOLDS, np.bincount(labels, minlength=classes).min())
-    best = strengths[len(strengths) // 2]
-    if folds > 1 and len(strengths) > 1:
-        losses = dict.fromkeys(sorted(strengths), 0.0)
-        for learn, check in StratifiedKFold(folds, shuffle=True, random_state=0).split(turned, labels):
-            found = regression(1.0, max_iter=200, warm_start=True)
-            for strength in losses:
-                found.C = strength
-                chances = _fitted(found, turned[learn], labels[learn]).predict_proba(turned[check])
-                losses[strength] -= np.log(np.maximum(chances[np.arange(len(check)), labels[check]], 1e-12)).sum()
-        best = min(losses, key=losses.get)
-    found = _fitted(regression(best, max_iter=2000, tol=1e-5), turned, labels)
-    kernel, bias = turn @ found.coef_.T, found.intercept_
-    if kernel.shape[1] == 1:  # of two classes scikit-learn gives the difference of the logits
-        kernel, bias = np.hstack([-kernel / 2, kernel / 2]), np.concatenate([-bias / 2, bias / 2])
-    kernel = kernel / scale[:, None]
-    return Solved(kernel, bias - mean @ kernel, best)
-
-
-def regression(strength, **options):
-    """Return scikit-learn's logistic regression; the penalty is 1 / `strength`."""
-    from sklearn.linear_model import LogisticRegression
-
-    return LogisticRegression(C=strength, **options)
-
-
-def _fitted(regression, features, labels):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it stopped before the last digit
-        return regression.fit(features, labels)
 
 
 def pooled(model):
@@ -85,10 +20,12 @@ def pooled(model):
 
 
 def solved_head(model, images, labels):
-    """Give a network's head the logistic regression on the features of these images; return its `Solved`."""
-    found = solve(pooled(model)(images), labels, model.output_shape[-1])
-    model.get_layer("head_dense").set_weights([np.float32(found.kernel), np.float32(found.bias)])
-    return found
+    """Give a network's head the logistic regression on the features of these images; return the strength that it chose."""
+    from kresnets.transfer.head import regression
+
+    kernel, bias, strength = regression(pooled(model)(images), labels, model.output_shape[-1])
+    model.get_layer("head_dense").set_weights([np.float32(kernel), np.float32(bias)])
+    return strength
 
 
 def regressed(model, setting, pictures):
@@ -97,9 +34,9 @@ def regressed(model, setting, pictures):
     if setting["images"] == "all":
         images = np.concatenate([images, pictures.validation])
         labels = np.concatenate([labels, pictures.validation_labels])
-    found = solved_head(model, images, labels)
+    strength = solved_head(model, images, labels)
     scores = cells.outputs(cells.asker(model), cells.prepared(model, pictures.test))
-    return [{"keep": "last", "strength": found.strength} | cells.measured(scores, pictures.test_labels)]
+    return [{"keep": "last", "strength": strength} | cells.measured(scores, pictures.test_labels)]
 
 
 class OneCycle(keras.optimizers.schedules.LearningRateSchedule):

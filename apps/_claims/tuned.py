@@ -29,7 +29,7 @@ def recipe_of(setting):
 
     rest = {"views": 1, "ema": None, "advance": "epochs", "restore_best": False, "ramp": 0.0, "keep": "last"}
     given = {name: setting[name] for name in _FIELDS if name in setting}
-    return kresnets.Recipe(**given | rest | {"seed": setting["seed"]})
+    return kresnets.Recipe(**given | rest | {"seed": setting["seed"], "head": "trained", "keep": "last"})
 
 
 def tuned(model, setting, pictures):
@@ -38,7 +38,7 @@ def tuned(model, setting, pictures):
 
     found = {}
     if setting["head"] == "solved":
-        found["strength"] = peers.solved_head(model, pictures.train, pictures.train_labels).strength
+        found["strength"] = peers.solved_head(model, pictures.train, pictures.train_labels)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization) and setting["trunk"] != "none":
             layer.momentum = setting["norm_momentum"]

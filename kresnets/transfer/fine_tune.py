@@ -11,6 +11,7 @@ from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
 from kresnets.transfer.cache.choice import cached_fit, check_cache
+from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, is_dataset, with_length
 from kresnets.transfer.plan import Plan
 from kresnets.transfer.plan import plan as make_plan
@@ -114,7 +115,7 @@ def fine_tune(
     train, steps = _checked(train, "train", model)
     validation, judging_steps = (None, 0) if validation is None else _checked(validation, "validation", model)
     if not isinstance(plan, Plan):
-        plan = make_plan(model, train, validation, recipe, pretrained=pretrained, groups=groups)
+        plan = make_plan(model, train, validation, recipe, pretrained=pretrained, groups=groups, loss=loss)
     recipe, names = plan.recipe, where.names
     check_cache(cache, recipe)
     schedule = dataclasses.replace(recipe.staging(names), undo=True)
@@ -150,6 +151,8 @@ def fine_tune(
     judged = None
     if validation is not None:
         judged = judging.dataset(validation) if is_dataset(validation) else Batches(validation, judging)
+    if recipe.head == "solved" and not initial_epoch and (state is None or not state.initial_epoch):
+        _solve(model, where, plan, train, Preparation(preprocessing, classes), class_weight)
     cached = cached_fit(
         cache, model, where, unfreezing, recipe, (train, validation), (learning, judging), (steps, judging_steps),
         dataclasses.asdict(preprocessing), state_dir, verbose,
@@ -320,6 +323,18 @@ def _optimizer(name, config):
     # Decay pulls kernels towards 0; norms and biases have no reason to go there (arXiv 1812.01187 section 3.1).
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
     return optimizer
+
+
+def _solve(model, where, plan, train, prepare, class_weight):
+    if not plan.facts.solvable:
+        raise ValueError(
+            f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits on the trunk's "
+            "features, or the `loss` is your own: give Recipe(head='trained')."
+        )
+    batches = prepare.dataset(train) if is_dataset(train) else Batches(train, prepare)
+    one_pass = batches if is_dataset(train) else (batches[index] for index in range(len(batches)))
+    strength = solve(model, where, one_pass, class_weight)
+    _LOG.info("The head was solved on %d images, C = %g by folds.", plan.facts.images, strength)
 
 
 def _training_batches(train, learning, seed):

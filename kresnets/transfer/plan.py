@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from kresnets.groups import layout
+from kresnets.transfer.head import MOST_IMAGES, solvable
 from kresnets.transfer.inputs import check_source, is_dataset, with_length
 from kresnets.transfer.recipe import Recipe
 from kresnets.weights.origin import is_pretrained
@@ -26,6 +27,7 @@ class Facts:
         classes: number of classes.
         pretrained: whether the trunk was taught.
         why: how that is known, as the rest of a sentence.
+        solvable: whether the head is one that can be solved, see `Recipe.head`. Defaults to True.
     """
 
     groups: tuple[str, ...]
@@ -35,6 +37,7 @@ class Facts:
     classes: int
     pretrained: bool
     why: str
+    solvable: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +100,7 @@ class Plan:
     def sentences(self):
         """Return what the stages do not say, a sentence a line."""
         facts, recipe = self.facts, self.recipe
+        head = "begins as the logistic regression on the trunk's features" if recipe.head == "solved" else "begins at random"
         kept = "the last epoch"
         if recipe.keep == "best" and facts.validation:
             kept = "the epoch with the lowest validation loss"
@@ -111,6 +115,7 @@ class Plan:
             f"{facts.classes} classes.",
             f"The trunk is taken for {'pretrained' if facts.pretrained else 'fresh'}: {facts.why} "
             f"(pretrained={not facts.pretrained} says otherwise).",
+            f"The head {head}.",
             f"Images are taken {changed}{views * (recipe.augment != 'none')}{mixed}{smoothed}; the trunk's norms "
             f"{'stay frozen' if recipe.batchnorm == 'frozen' else 'learn'}; {recipe.optimizer}, {recipe.rate} rate.",
             f"Kept: {kept}{average}.{given}",
@@ -121,7 +126,7 @@ class Plan:
         return {"rule": RULE} | dataclasses.asdict(self)
 
 
-def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=None):
+def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=None, loss=None):
     """Resolve a recipe for a model and its data, as `fine_tune` does; nothing is trained.
 
     Args:
@@ -133,6 +138,7 @@ def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=
         pretrained: whether the trunk was taught; None for what the model tells: a tag or file that its weights came
             from, else the statistics of its norms. Defaults to None.
         groups: as of `fine_tune`. Defaults to None.
+        loss: as of `fine_tune`. Defaults to None.
 
     Returns:
         A `Plan`; `print(plan.table())` shows it, and `fine_tune` takes it as its recipe.
@@ -156,14 +162,16 @@ def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=
     known, why = is_pretrained(model)
     if pretrained is not None:
         known, why = pretrained, "as was said"
+    where = layout(model, groups)
     facts = Facts(
-        groups=tuple(layout(model, groups).names),
+        groups=tuple(where.names),
         images=_images(train, steps),
         steps=steps,
         validation=0 if validation is None else _images(*with_length(check_source(validation, "validation"), "validation")),
         classes=model.output_shape[-1],
         pretrained=bool(known),
         why=why,
+        solvable=loss is None and solvable(model, where) is not None,
     )
     return resolve(recipe, facts)
 
@@ -190,9 +198,14 @@ _HEAD_STEPS, _TRUNK_STEPS, _SCRATCH_STEPS = 45, 300, 600
 
 
 def _pretrained(recipe, facts):
-    """The head alone, then everything at once, gently; the norms keep the statistics that they came with."""
+    """The head first, then everything at once, gently; the norms keep the statistics that they came with."""
+    alone = recipe.stages == ()
+    trains = not (recipe.is_auto("head_epochs") and recipe.is_auto("learning_rate")) or alone
+    head = "solved" if facts.solvable and facts.images <= MOST_IMAGES and not trains else "trained"
+    head = head if recipe.is_auto("head") else recipe.head
     return _COMMON | dict(
-        head_epochs=_epochs(_HEAD_STEPS, facts, least=3),
+        head=head,
+        head_epochs=0 if head == "solved" and not alone else _epochs(_HEAD_STEPS, facts, least=3),
         stages=("stem",),
         epochs_per_stage=_epochs(_TRUNK_STEPS, facts, least=3),
         learning_rate=1e-2,
@@ -213,6 +226,7 @@ def _fresh(recipe, facts):
         ratio=1.0,
         batchnorm="train",
         keep="last",
+        head="trained",
     )
 
 

@@ -12,13 +12,14 @@ ADVANCE = ("epochs", "plateau")
 SCHEDULES = ("cosine", "constant")
 AUGMENT = ("none", "light", "strong")
 KEEP = ("best", "last")
+HEAD = ("trained", "solved")
 AUTO = "auto"
 _STEPS = 45  # of a stage, see `Recipe.for_images`
 # The numbers of the papers (1801.06146 in spirit), by which nothing was measured.
 _TEXTBOOK = dict(
     head_epochs=3, stages=None, epochs_per_stage=3, learning_rate=1e-3, trunk_learning_rate=1e-4, ratio=0.5,
     batchnorm="frozen", optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1,
-    label_smoothing=0.0, mixup=0.0, ema=None, keep="best",
+    label_smoothing=0.0, mixup=0.0, ema=None, keep="best", head="trained",
 )  # fmt: skip
 RESOLVED = tuple(_TEXTBOOK)  # the fields that may be left to the rule
 
@@ -56,6 +57,10 @@ class Recipe:
         ema: momentum of a moving average of the weights, which validation and the result then use; None for none.
         keep: which weights are the result: `"best"`, those of the epoch with the lowest validation loss, or `"last"`.
             With few validation images the lowest loss is mostly chance. Without validation it is the last.
+        head: `"solved"`: before the first epoch the head becomes the logistic regression on the trunk's features of the
+            training images, unaugmented, its strength chosen by folds (LP-FT, arXiv 2202.10054, whose head is fitted
+            too); or `"trained"`: it begins at random. Where the head is not one Dense layer on the trunk's features, or
+            the `loss` is one's own, it can only be trained.
         seed: of shuffling, augmentation and dropout. Defaults to 0.
         advance: `"epochs"`, or `"plateau"`: each stage, that of the head too, lasts until the validation loss stops
             improving, whatever `head_epochs` (unless 0) and `epochs_per_stage` say; the last one's plateau ends the
@@ -104,6 +109,7 @@ class Recipe:
     ramp: float | None = None
     timetable: tuple[tuple[str, int | Plateau], ...] | None = None
     keep: str = AUTO
+    head: str = AUTO
 
     def __post_init__(self):
         if self.stages is not None and not self.is_auto("stages"):
@@ -152,6 +158,7 @@ class Recipe:
             ("max_epochs_per_stage", _whole(self.max_epochs_per_stage, 1), "a whole number from 1"),
             ("restore_best", self.restore_best is None or isinstance(self.restore_best, bool), "True, False or None"),
             ("keep", self.keep in KEEP, f"one of {KEEP}"),
+            ("head", self.head in HEAD, f"one of {HEAD}"),
             ("ramp", self.ramp is None or _number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
         )
         for field, fits, allowed in rules:

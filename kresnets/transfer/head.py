@@ -1,0 +1,138 @@
+"""A head that is solved instead of trained: logistic regression on what the trunk makes of the images.
+
+Fine-tuning that begins from a fitted head distorts the trunk less (LP-FT, arXiv 2202.10054 section 3); a regression fits it
+in seconds, without a rate, and chooses by folds how strongly to hold it back.
+"""
+
+import warnings
+
+import keras
+import numpy as np
+
+from kresnets.transfer.cache import cut as cutting
+from kresnets.transfer.freezing import set_trainable
+
+STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of C, scikit-learn's inverse of the penalty
+MOST_IMAGES = 20_000  # beyond which steps are cheaper than a solution, and a penalty matters less
+_FOLDS = 5
+
+
+def solvable(model, where):
+    """Return the Dense layer that is all of a model's head, or None where the head is something else.
+
+    Args:
+        model: a Keras model from images to class scores.
+        where: its `kresnets.groups.Layout`.
+    """
+    last, head = model.layers[-1], len(where.names) - 1
+    weighted = [layer for place, layer in where.places if place[0] == head and layer.weights]
+    plain = type(last) is keras.layers.Dense and last.use_bias and len(last.kernel.shape) == 2
+    activations = (keras.activations.softmax, keras.activations.linear)
+    return last if plain and weighted == [last] and last.activation in activations else None
+
+
+def solve(model, where, batches, class_weight=None):
+    """Give a model's head the logistic regression on the features of some images.
+
+    Args:
+        model: a Keras model whose head is `solvable`.
+        where: its `kresnets.groups.Layout`.
+        batches: iterable of `(images, labels)` or `(images, labels, weights)` as the model takes them.
+        class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
+
+    Returns:
+        The strength C that the folds chose.
+
+    Raises:
+        ValueError: where the head does not stand on one feature vector an image.
+    """
+    dense = solvable(model, where)
+    set_trainable(model, where, lambda place: place[0] == len(where.names) - 1, "frozen")
+    graph = cutting.open_graph(model)
+    below, above = cutting.split(graph, cutting.find_cut(graph))
+    between = [layer for layer in above.layers if not isinstance(layer, (keras.layers.InputLayer, keras.layers.Dropout))]
+    if between != [dense]:
+        raise ValueError(f"The head of {model.name!r} is more than a Dense layer on features: give Recipe(head='trained').")
+    features, labels, weights = _features(below, batches)
+    each = np.ones(len(labels)) if weights is None else weights
+    if class_weight is not None:
+        each = each * np.array([class_weight.get(int(label), 1.0) for label in labels])
+    kernel, bias, strength = regression(features, labels, dense.units, each)
+    dense.kernel.assign(kernel.astype("float32"))
+    dense.bias.assign(bias.astype("float32"))
+    return strength
+
+
+def _features(below, batches):
+    size, found = None, []
+    for images, labels, *weights in batches:
+        images = np.asarray(images)
+        size = size or len(images)
+        # A smaller batch is filled up, so that nothing is traced anew for it.
+        filled = np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)]) if len(images) < size else images
+        outputs = np.asarray(keras.ops.convert_to_numpy(below.predict_on_batch(filled)), "float64")[: len(images)]
+        found.append((outputs.reshape(len(outputs), -1), np.asarray(labels).reshape(-1), *map(np.asarray, weights)))
+    features, labels, *weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return features, labels.astype("int64"), weights[0].astype("float64") if weights else None
+
+
+def regression(features, labels, classes, weights=None, strengths=STRENGTHS):
+    """Solve multinomial logistic regression on standardised features, its strength chosen by stratified folds.
+
+    Args:
+        features: array `(n, d)`.
+        labels: integers `(n,)`, 0 to `classes - 1`; a class that none has gets a low bias.
+        classes: number of classes.
+        weights: array `(n,)` of the images' weights. Defaults to None, 1 each.
+        strengths: values of C to choose from, by the log loss of 5 folds (fewer where a class has fewer images).
+
+    Returns:
+        `(kernel, bias, strength)`: `features @ kernel + bias` `(n, classes)` are logits whose softmax is
+        scikit-learn's `predict_proba`.
+
+    Example:
+        >>> import numpy as np
+        >>> from kresnets.transfer.head import regression
+        >>> kernel, bias, _ = regression(np.array([[0.0], [0.1], [1.0], [1.1]]), np.array([0, 0, 1, 1]), 2)
+        >>> (np.array([[0.0], [1.0]]) @ kernel + bias).argmax(1)
+        array([0, 1])
+    """
+    from sklearn.model_selection import StratifiedKFold
+
+    weights = np.ones(len(labels)) if weights is None else weights
+    present = np.unique(labels)
+    mean, scale = features.mean(0), features.std(0)
+    scale[scale == 0] = 1.0
+    plain = (features - mean) / scale
+    # The penalty does not see a rotation, so that few images need no more dimensions than there are images.
+    turn = np.linalg.svd(plain, full_matrices=False)[2].T if len(plain) < plain.shape[1] else np.eye(plain.shape[1])
+    turned = plain @ turn
+    kernel, bias = np.zeros((features.shape[1], classes)), np.full(classes, -20.0)
+    strength = strengths[len(strengths) // 2]
+    if len(present) == 1:  # nothing to tell apart
+        bias[present] = 0.0
+        return kernel, bias, strength
+    folds = min(_FOLDS, np.bincount(labels)[present].min())
+    if folds > 1 and len(strengths) > 1:
+        losses = dict.fromkeys(sorted(strengths), 0.0)
+        for learn, check in StratifiedKFold(folds, shuffle=True, random_state=0).split(turned, labels):
+            for one in losses:
+                chances = _fitted(one, turned[learn], labels[learn], weights[learn]).predict_proba(turned[check])
+                right = chances[np.arange(len(check)), np.searchsorted(present, labels[check])]
+                losses[one] -= (weights[check] * np.log(np.maximum(right, 1e-12))).sum()
+        strength = min(losses, key=losses.get)
+    found = _fitted(strength, turned, labels, weights, max_iter=2000, tol=1e-5)
+    solved, shift = turn @ found.coef_.T, found.intercept_
+    if solved.shape[1] == 1:  # of two classes scikit-learn gives the difference of the logits
+        solved, shift = np.hstack([-solved / 2, solved / 2]), np.concatenate([-shift / 2, shift / 2])
+    kernel[:, present] = solved / scale[:, None]
+    bias[present] = shift - mean @ kernel[:, present]
+    return kernel, bias, strength
+
+
+def _fitted(strength, features, labels, weights, **options):
+    from sklearn.linear_model import LogisticRegression
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it stopped before the last digit
+        return LogisticRegression(C=strength, **{"max_iter": 200} | options).fit(features, labels, sample_weight=weights)
