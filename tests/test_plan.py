@@ -65,15 +65,29 @@ def test_none_keeps_its_meaning():
     assert plan.recipe.weight_decay is None and plan.recipe.ema is None
 
 
+def test_the_head_is_solved_unless_the_recipe_says_how_it_trains():
+    assert resolve(Recipe(), facts()).recipe.head == "solved"
+    for given in (dict(head_epochs=3), dict(learning_rate=1e-3), dict(stages=()), dict(advance="plateau"), dict(timetable=(("head", 2),))):
+        assert resolve(Recipe(**given), facts()).recipe.head == "trained", given
+    for other in (dict(images=10**6, steps=40000), dict(solvable=False), dict(pretrained=False)):
+        assert resolve(Recipe(), facts(**other)).recipe.head == "trained"
+    waiting = resolve(Recipe(advance="plateau"), facts())
+    assert [stage.group for stage in waiting.stages] == ["head", "stage4", "stage3", "stage2"] and "up to 10" in waiting.table()
+
+
 def test_a_fresh_trunk_learns_from_the_first_epoch_on_with_its_norms():
     plan = resolve(Recipe(), facts(pretrained=False))
     assert [stage.group for stage in plan.stages] == ["stem"] and plan.recipe.batchnorm == "train"
     assert len(set(plan.stages[0].rates.values())) == 1
 
 
-def test_stages_last_as_many_steps_whatever_the_number_of_images():
-    steps = [resolve(Recipe(), facts(steps=n, images=32 * n)).stages[-1].steps for n in (2, 5, 25)]
-    assert max(steps) - min(steps) < 32
+def test_stages_last_by_steps_not_by_epochs():
+    for images, batch in ((64, 32), (64, 8), (340, 32), (340, 16), (5000, 32)):
+        plan = resolve(Recipe(), facts(steps=-(-images // batch), images=images))
+        assert abs(plan.stages[-1].steps - 10 * images**0.5) < plan.facts.steps + 1
+        three = resolve(Recipe(stages=None), facts(steps=-(-images // batch), images=images))
+        assert three.stages[-1].steps < plan.stages[-1].steps or three.stages[-1].epochs == 3
+    assert resolve(Recipe(), facts(steps=3125, images=100_000)).stages[-1].epochs == 3
 
 
 def test_rates_and_table():

@@ -18,12 +18,15 @@ _FOLDS = 5
 
 
 def solvable(model, where):
-    """Return the Dense layer that is all of a model's head, or None where the head is something else.
+    """Return the Dense layer that is all of a model's head, or None where the head is something else, or the model trains
+    under a `keras.distribution`.
 
     Args:
         model: a Keras model from images to class scores.
         where: its `kresnets.groups.Layout`.
     """
+    if keras.distribution.distribution() is not None:  # of features each process would see only its share
+        return None
     last, head = model.layers[-1], len(where.names) - 1
     weighted = [layer for place, layer in where.places if place[0] == head and layer.weights]
     plain = type(last) is keras.layers.Dense and last.use_bias and len(last.kernel.shape) == 2

@@ -178,7 +178,6 @@ def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=
 
 def resolve(recipe, facts):
     """Return the `Plan` of a `Recipe` under `Facts`: a pure function of both."""
-    # Of a schedule that someone wrote down only the numbers are missing.
     chosen = (_pretrained if facts.pretrained else _fresh)(recipe, facts)
     missing = {name: value for name, value in chosen.items() if recipe.is_auto(name)}
     default = Recipe()
@@ -194,25 +193,37 @@ _COMMON = dict(
     label_smoothing=0.0, mixup=0.0, ema=None,
 )  # fmt: skip
 _MOST_EPOCHS = 150
-_HEAD_STEPS, _TRUNK_STEPS, _SCRATCH_STEPS = 45, 300, 600
+_HEAD_STEPS, _SCRATCH_STEPS = 45, 600
 
 
 def _pretrained(recipe, facts):
     """The head first, then everything at once, gently; the norms keep the statistics that they came with."""
-    alone = recipe.stages == ()
-    trains = not (recipe.is_auto("head_epochs") and recipe.is_auto("learning_rate")) or alone
-    head = "solved" if facts.solvable and facts.images <= MOST_IMAGES and not trains else "trained"
-    head = head if recipe.is_auto("head") else recipe.head
+    waits = recipe.advance == "plateau"  # for its stages one after the other
+    stages = recipe.stages if not recipe.is_auto("stages") else None if waits else ("stem",)
+    count = len(facts.groups) - 3 if stages is None else len(stages) or 1
+    head = recipe.head if not recipe.is_auto("head") else "solved" if _solves(recipe, facts) else "trained"
     return _COMMON | dict(
         head=head,
-        head_epochs=0 if head == "solved" and not alone else _epochs(_HEAD_STEPS, facts, least=3),
-        stages=("stem",),
-        epochs_per_stage=_epochs(_TRUNK_STEPS, facts, least=3),
+        head_epochs=0 if head == "solved" and stages != () and not waits else _epochs(_HEAD_STEPS, facts, least=3),
+        stages=stages,
+        epochs_per_stage=_epochs(_trunk_steps(facts.images) / count, facts, least=3),
         learning_rate=1e-2,
         trunk_learning_rate=3e-4,
         batchnorm="frozen",
         keep="last",
     )
+
+
+def _solves(recipe, facts):
+    """Whether the head is solved: not where the recipe says how it trains, nor where nothing but the head will learn."""
+    says = not recipe.is_auto("head_epochs") or not recipe.is_auto("learning_rate") or recipe.timetable is not None
+    wanted = recipe.advance == "epochs" and recipe.stages != () and not says
+    return wanted and facts.solvable and facts.images <= MOST_IMAGES
+
+
+def _trunk_steps(images):
+    """Return the steps of the thawed trunk: more images have more to tell, though less than in proportion."""
+    return 10 * math.sqrt(images)
 
 
 def _fresh(recipe, facts):

@@ -59,8 +59,8 @@ class Recipe:
             With few validation images the lowest loss is mostly chance. Without validation it is the last.
         head: `"solved"`: before the first epoch the head becomes the logistic regression on the trunk's features of the
             training images, unaugmented, its strength chosen by folds (LP-FT, arXiv 2202.10054, whose head is fitted
-            too); or `"trained"`: it begins at random. Where the head is not one Dense layer on the trunk's features, or
-            the `loss` is one's own, it can only be trained.
+            too); or `"trained"`: it begins at random. Where the head is not one Dense layer on the trunk's features, the
+            `loss` is one's own, or a `keras.distribution` is set, it can only be trained.
         seed: of shuffling, augmentation and dropout. Defaults to 0.
         advance: `"epochs"`, or `"plateau"`: each stage, that of the head too, lasts until the validation loss stops
             improving, whatever `head_epochs` (unless 0) and `epochs_per_stage` say; the last one's plateau ends the
