@@ -199,8 +199,8 @@ _HEAD_STEPS, _SCRATCH_STEPS = 45, 600
 def _pretrained(recipe, facts):
     """The head first, then everything at once, gently; the norms keep the statistics that they came with."""
     waits = recipe.advance == "plateau"  # for its stages one after the other
-    stages = recipe.stages if not recipe.is_auto("stages") else None if waits else ("stem",)
-    count = len(facts.groups) - 3 if stages is None else len(stages) or 1
+    stages = recipe.stages if not recipe.is_auto("stages") else None if waits else _everything(facts)
+    count = max(1, len(facts.groups) - 3 if stages is None else len(stages))
     head = recipe.head if not recipe.is_auto("head") else "solved" if _solves(recipe, facts) else "trained"
     return _COMMON | dict(
         head=head,
@@ -229,8 +229,8 @@ def _trunk_steps(images):
 def _fresh(recipe, facts):
     """Everything learns from the first epoch on: nothing is there yet that could be spoiled."""
     return _COMMON | dict(
-        head_epochs=0,
-        stages=("stem",),
+        head_epochs=0 if _everything(facts) else _epochs(_SCRATCH_STEPS, facts, least=20),
+        stages=_everything(facts),
         epochs_per_stage=_epochs(_SCRATCH_STEPS, facts, least=20),
         learning_rate=3e-3,
         trunk_learning_rate=3e-3,
@@ -239,6 +239,11 @@ def _fresh(recipe, facts):
         keep="last",
         head="trained",
     )
+
+
+def _everything(facts):
+    """Return the stages that thaw the whole trunk at once; a model may have other groups than kresnets' own, or none."""
+    return facts.groups[:-1][:1]
 
 
 def _epochs(steps, facts, least):
