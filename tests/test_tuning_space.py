@@ -305,7 +305,7 @@ def test_other_bad_arguments():
 
 
 def test_what_thaws_at_once_is_one_stage_and_plays_no_part_where_one_group_thaws():
-    space = Space({"thaw": ["head", "stage3", "stage1"], "unfreeze": ["gradual", "at_once"]}, NAMES, epochs=9)
+    space = Space({"thaw": ["head", "stage3", "stage1"], "unfreeze": ["gradual", "at_once"]}, NAMES, BASE, epochs=9)
     gradual, at_once = (space.recipe({"thaw": "stage1", "unfreeze": way}) for way in ("gradual", "at_once"))
     # Three stages of the trunk share the 6 epochs after the head's 3; one has them all.
     assert gradual.plan(NAMES) == {0: "head", 3: "stage3", 5: "stage2", 7: "stage1"}

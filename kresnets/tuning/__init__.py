@@ -1,5 +1,8 @@
 """Search over recipes with Keras Tuner: how deep to thaw, how fast each layer learns, how long the head trains alone."""
 
+from kresnets.tuning.choice import Choice as Choice
+from kresnets.tuning.choice import choose as choose
+from kresnets.tuning.folds import folds as folds
 from kresnets.tuning.hypermodel import RecipeHyperModel as RecipeHyperModel
 from kresnets.tuning.oracle import sound as sound
 from kresnets.tuning.records import read_records as read_records

@@ -1,11 +1,15 @@
 """Fine-tuning as a Keras Tuner HyperModel: build a network with its head, and train it by the trial's recipe."""
 
+import dataclasses
+
 import keras
 import keras_tuner
 
 from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
+from kresnets.transfer import plan as rule
 from kresnets.transfer.fine_tune import fine_tune
+from kresnets.transfer.recipe import RESOLVED, Recipe
 from kresnets.tuning.space import Space
 
 
@@ -13,19 +17,28 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     """Search over how a network is fine-tuned: the hyperparameters are fields of `kresnets.Recipe`.
 
     It works in any tuner of Keras Tuner, `tuner.search(train, validation)`; `RecipeTuner` takes less time for the same.
+    What `base` leaves out is resolved once, by the data of the search and by `kresnets.plan`: `resolve`, which `RecipeTuner`
+    calls when a search begins, else `fit`. Trials are variations of the very recipe that `fine_tune` would run.
 
     Args:
         build: function without arguments that returns a model with its head on, pretrained, as `fine_tune` takes it; or
             such a model, which each trial trains a copy of.
         space: what is searched, see `Space`: dict, path of a TOML file, or None for the default. Defaults to None.
-        base: the `Recipe` that trials are variations of. Defaults to None, `Recipe()`.
-        epochs: epochs of a trial in all, see `Space`. Defaults to None.
+        base: what trials are variations of: a `Recipe`, or the `Plan` that `kresnets.plan` made of one. Defaults to None,
+            `Recipe()`.
+        epochs: epochs of a trial in all, see `Space`; a head's stage that `base` leaves to the rule is then as long, in
+            proportion, as in the plan. None for as many as the plan has, where `base` leaves `epochs_per_stage` to the rule
+            and the space does not name it; else each trial has as many as its recipe says. Defaults to None.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
         preprocess: as of `fine_tune`. Defaults to None.
         loss: as of `fine_tune`. Defaults to None.
         metrics: as of `fine_tune`. Defaults to None.
         class_weight: as of `fine_tune`. Defaults to None.
+        pretrained: as of `fine_tune`. Defaults to None.
+
+    Attributes:
+        plan: the `Plan` of `base`, None until it is resolved.
 
     Raises:
         ValueError: for a space that does not fit the network; before any trial.
@@ -51,18 +64,67 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         loss=None,
         metrics=None,
         class_weight=None,
+        pretrained=None,
     ):
         super().__init__()
         if not callable(build) and not isinstance(build, keras.Model):
             raise ValueError(f"`build` must be a function that returns a Keras model, or a model. Received: {build!r}")
-        self._make, self.groups = build, groups
+        if isinstance(base, rule.Plan):
+            self.base, self.plan = base.recipe, base
+        else:
+            self.base, self.plan = Recipe() if base is None else base, None
+        self._make, self.groups, self._pretrained = build, groups, pretrained
+        self._epochs, self._declared = epochs, False
         self._policy, self._distribution = keras.config.dtype_policy(), keras.distribution.distribution()
         self._training = {
             "groups": groups, "preprocess": preprocess, "loss": loss, "metrics": metrics, "class_weight": class_weight,
         }  # fmt: skip
         where = layout(self.make(0), groups)
         self.names = where.names
-        self.space = Space(space, self.names, base, epochs, check=where.first)
+        self.space = Space(space, self.names, self.base, epochs, check=where.first)
+        if self.plan is not None:
+            self._settle()
+
+    @property
+    def leaves_out(self):
+        """Whether `base` leaves something to the rule."""
+        return bool(self.base.unresolved) or self.plan is not None and set(self.plan.given) < set(RESOLVED)
+
+    def resolve(self, train, validation=None, model=None):
+        """Resolve what `base` leaves out by the data, as `fine_tune` would; a `Plan` stays as it is.
+
+        Args:
+            train: as of `kresnets.plan`.
+            validation: likewise. Defaults to None.
+            model: the model; None to build it. Defaults to None.
+
+        Returns:
+            The `Plan`.
+
+        Raises:
+            ValueError: for a space or a number of epochs that does not fit what `base` comes to.
+        """
+        if self.plan is None or self.base.unresolved:
+            if model is None:
+                model = self._make if isinstance(self._make, keras.Model) else self.make(self.base.seed)
+            told = {"pretrained": self._pretrained, "groups": self.groups}
+            told |= {} if self._training["loss"] is None else {"loss": self._training["loss"]}
+            self.plan = rule.plan(model, train, validation, self.base, **told)
+            self._settle()
+        return self.plan
+
+    def _settle(self):
+        """Put what the plan says in the place of what the space's base leaves out."""
+        recipe, epochs = self.plan.recipe, self._epochs
+        left = {name for name in RESOLVED if name not in self.plan.given}
+        most = recipe.epochs(self.names)
+        if epochs is None and "epochs_per_stage" in left and "epochs_per_stage" not in self.space.fields:
+            epochs = most
+        elif epochs is not None and "head_epochs" in left and recipe.head_epochs:
+            fits = min(round(recipe.head_epochs * epochs / most), epochs - self.space.deepest())
+            recipe = dataclasses.replace(recipe, head_epochs=max(1, fits))
+        # What Keras Tuner was told of once is not to change: its trials hold values of it.
+        self.space = self.space.on(recipe, epochs, anew=not self._declared)
 
     def make(self, seed):
         """Return a model to train, its head drawn by a seed."""
@@ -81,10 +143,15 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         return model
 
     def declare_hyperparameters(self, hp):
+        self._declared = True
         self.space.declare(hp)
 
     def build(self, hp):
-        self.space.declare(hp)
+        self.declare_hyperparameters(hp)
+        return self.ready()
+
+    def ready(self):
+        """Return a model compiled and with its preprocessing, as `build` does."""
         model = self.make(self.space.base.seed)
         self._ready(model)
         return model
@@ -99,7 +166,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         carry(model, resolve(model, told["preprocess"]))
 
     def recipe(self, hp, seed=None):
-        """Return the `Recipe` of a trial.
+        """Return the `Recipe` of a trial; before `resolve`, with what `base` leaves out.
 
         Args:
             hp: its `keras_tuner.HyperParameters`.
@@ -110,6 +177,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     def fit(self, hp, model, train, validation=None, callbacks=(), verbose=0, epoch=None, epochs=None, initial_epoch=0):
         """Fine-tune a model by the trial's recipe; see `fine_tune` for the arguments.
 
+        Keras Tuner's own tuners score the trial by its best epoch, whichever one the recipe keeps.
+
         Args:
             epochs: epoch before which to end, as Keras Tuner's Hyperband gives it. Defaults to None, the recipe's end.
             initial_epoch: that at which to begin, with the weights that the model has. Defaults to 0.
@@ -117,6 +186,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         Returns:
             A Keras `History`.
         """
+        self.resolve(train, validation, model)
         if epochs is not None:
             callbacks = [_Part(initial_epoch, epochs), *callbacks]
         return self.train(
@@ -132,6 +202,8 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         Returns:
             A Keras `History`.
         """
+        if self.plan is not None:  # then nothing is left to count in the data
+            recipe = rule.resolve(recipe, self.plan.facts)
         return fine_tune(
             model, train, validation, recipe, cache=cache, callbacks=callbacks, epoch=epoch, verbose=verbose,
             initial_epoch=initial_epoch, **self._training,

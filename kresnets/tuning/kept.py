@@ -20,6 +20,8 @@ from keras_tuner.engine.trial import Trial, TrialStatus
 KEY = "kresnets"
 # Stands in the name of a worker that gives signs of life (kresnets.tuning.chief): no other one is ever thought dead.
 WORKER_MARK = "#"
+# A value of the trial that the search begins with, which no oracle has chosen: what all others are variations of.
+DEFAULT = "tuner/default"
 # Arguments of Keras Tuner's oracles that its state overrides: those that may change between two runs, and the others.
 _FREE = ("num_initial_points", "alpha", "beta", "hyperband_iterations")
 _BOUND = ("max_epochs", "factor")
@@ -34,6 +36,7 @@ class Memory:
     deadline: float
     kills: int
     on_change: Callable | None
+    begins: bool
     # In oracle.json: how often each trial was handed out, why the search stopped, whether the chief is through.
     handed: dict = dataclasses.field(default_factory=dict)
     stopped_because: str | None = None
@@ -53,6 +56,11 @@ class Memory:
     dirty: bool = False
     beside: str | None = None
     differs: str | None = None
+
+
+def is_default(trial):
+    """Return whether a trial is the one that the search begins with."""
+    return DEFAULT in trial.hyperparameters.values
 
 
 def is_chief():
@@ -301,8 +309,8 @@ class Kept:
 
     def _restore_grid(self, more):
         """Restore where a grid search is; for a folder of plain Keras Tuner's, from the values of its trials."""
-        values = {key: trial.hyperparameters.values for key, trial in self.trials.items()}
-        usable = [key for key in self.trials if key not in self._kresnets.lost]
+        values = {key: trial.hyperparameters.values for key, trial in self.trials.items() if not is_default(trial)}
+        usable = [key for key in values if key not in self._kresnets.lost]
         order, following = more.get("order"), more.get("populate_next")
         if order is None or set(order) != set(usable):
             order = sorted(usable, key=functools.cmp_to_key(lambda a, b: self._compare(values[a], values[b])))

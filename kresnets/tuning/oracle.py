@@ -29,13 +29,13 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from kresnets.tuning.kept import WORKER_MARK, Kept, Memory, is_chief, read_json, whole
+from kresnets.tuning.kept import DEFAULT, WORKER_MARK, Kept, Memory, is_chief, is_default, read_json, whole
 
 _COLLISIONS = 1000
 _log = logging.getLogger(__name__)
 
 
-def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None):
+def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None, begins=False):
     """Mend what Keras Tuner gets wrong in an oracle, in place.
 
     The object stays what it was: its class becomes one that is derived from its own, so that what a user's oracle
@@ -54,6 +54,8 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None)
         seed: int >= 0, or None for the oracle's own. Keras Tuner takes its own argument 0 for "none given".
         on_change: None, or a function of the oracle, called after each trial that ended, when all is written and the
             oracle is not locked. What it raises is logged and hurts nothing.
+        begins: whether the first trial of a search is none of the oracle's: it has no values but `"tuner/default"`, so that
+            it is what all others are variations of. It counts as one of `max_trials`.
 
     Returns:
         The same object.
@@ -78,8 +80,9 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None)
     if isinstance(oracle, _Sound):
         memory = oracle._kresnets
         memory.failures, memory.deadline, memory.kills, memory.on_change = failures, deadline, kills, on_change
+        memory.begins = begins
         return oracle
-    oracle._kresnets = Memory(failures, deadline, kills, on_change)
+    oracle._kresnets = Memory(failures, deadline, kills, on_change, begins)
     oracle._max_collisions = max(oracle._max_collisions, _COLLISIONS)
     kind = type(oracle)
     oracle.__class__ = type(kind.__name__, (_Sound, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
@@ -179,6 +182,22 @@ class _Sound(Kept):
         if self._awaited(trial.trial_id):
             self._finish(trial)
 
+    def populate_space(self, trial_id):
+        if self._kresnets.begins and not self.trials:
+            return {"status": TrialStatus.RUNNING, "values": {DEFAULT: True}}
+        known, order = self.trials, self.start_order
+        # Whoever chooses by the trials so far would not find in that one the values that it looks for.
+        self.trials = {key: trial for key, trial in known.items() if not is_default(trial)}
+        self.start_order = [key for key in order if key in self.trials]
+        try:
+            return super().populate_space(trial_id)
+        finally:
+            self.trials, self.start_order = known, order
+
+    def _record_values(self, trial):
+        if not is_default(trial):  # else it gets values at random, since it has none
+            super()._record_values(trial)
+
     def get_trial(self, trial_id):
         self._hear(trial_id)
         return super().get_trial(trial_id)
@@ -251,6 +270,8 @@ class _Sound(Kept):
         self._show(trial_id)
         super().end_trial(trial)
         trial = self.trials[trial_id]
+        if is_default(trial) and isinstance(self, keras_tuner.oracles.GridSearchOracle):
+            self._populate_next.remove(trial_id)  # there is no next one to it on the grid
         if trial.score is not None and math.isnan(trial.score):
             trial.score, trial.message = None, trial.message or "NaN: the objective was not a number."
         self._count_failures()

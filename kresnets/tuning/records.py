@@ -5,7 +5,7 @@ import io
 import os
 import pathlib
 
-from kresnets.tuning.kept import read_json, write_json
+from kresnets.tuning.kept import DEFAULT, read_json, write_json
 
 COMPLETED, PRUNED, FAILED, RUNNING, REPEATED = "completed", "pruned", "failed", "running", "repeated"
 _STATUS = {"COMPLETED": COMPLETED, "FAILED": FAILED, "INVALID": FAILED, "RUNNING": RUNNING}
@@ -17,8 +17,9 @@ def write_record(folder, **record):
     Args:
         folder: that of the trial.
         record: `status` (`"completed"`, `"pruned"`, `"failed"`, `"repeated"`), `reason` (a sentence, or None), `started`
-            (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a repeat), `history` (rows of the first
-            repeat).
+            (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a split), `measures` (of each split all that
+            was measured in the epoch kept), `whole` (whether it trained on every split to the end), `history` (rows of the
+            first split).
     """
     write_json(os.path.join(folder, "record.json"), record)
 
@@ -31,7 +32,8 @@ def read_records(folder):
 
     Returns:
         List of dicts with `trial_id`, `status` (as above, or `"running"`), `score` or None, `values` (hyperparameter ->
-        value, those that make a difference in the trial), and the entries of `record.json`.
+        value, those that make a difference in the trial), `default` (whether it is what the search began with, which has
+        no values), and the entries of `record.json`.
 
     Example:
         >>> from kresnets.tuning import read_records
@@ -47,15 +49,16 @@ def read_records(folder):
         status = _STATUS.get(trial["status"], RUNNING)
         if status == COMPLETED:
             status = told.get("status", COMPLETED)
-        values = {k: v for k, v in trial["hyperparameters"]["values"].items() if not k.startswith("tuner/")}
+        given = trial["hyperparameters"]["values"]
+        values = {} if DEFAULT in given else {k: v for k, v in given.items() if not k.startswith("tuner/")}
         entries = {"reason": None, "started": None, "seconds": None, "epochs": 0, "scores": [], "history": []}
+        entries |= {"measures": [], "whole": status in (COMPLETED, REPEATED)}  # of what older records lack
         if status != RUNNING:
             entries |= told
         if status == FAILED and not entries["reason"]:
             entries["reason"] = trial.get("message")
-        found.append(
-            {**entries, "trial_id": trial["trial_id"], "status": status, "score": trial["score"], "values": values}
-        )
+        told = {"trial_id": trial["trial_id"], "status": status, "score": trial["score"], "values": values}
+        found.append({**entries, **told, "default": DEFAULT in given})
     return found
 
 

@@ -15,6 +15,7 @@ _NOT_SEARCHED = (
     "stages", "timetable", "seed", "advance", "patience", "max_epochs_per_stage", "restore_best", "ramp",
 )  # fmt: skip
 FIELDS = (THAW, UNFREEZE, *(field.name for field in dataclasses.fields(Recipe) if field.name not in _NOT_SEARCHED))
+_KIND = Recipe.textbook()  # a value of each field's kind
 # What makes no difference unless something else has certain values: `(field, test of it)`.
 _ONLY_IF = {
     "learning_rate": ("head_epochs", lambda value: value > 0),
@@ -67,6 +68,7 @@ DEFAULT = {
     "batchnorm": ["frozen", "train"],
     UNFREEZE: [GRADUAL, AT_ONCE],
 }
+_AROUND = 10  # the default's range of a rate reaches from a tenth of the base's to ten times it
 
 
 class Space:
@@ -80,9 +82,10 @@ class Space:
     Args:
         fields: dict of field -> list of choices, a `Range` or dict `{min, max, step, log}`, or one value that is kept;
             or the path of a TOML file of such. What is not named is as in `base`. None for `thaw`, both rates, the
-            ratio and the batch-norm policy. Defaults to None.
+            ratio and the batch-norm policy, what `base` has among the choices. Defaults to None.
         names: the groups of the network in order, the head last (`kresnets.groups(model)`).
-        base: the `Recipe` that all trials are variations of. Defaults to `Recipe()`.
+        base: the `Recipe` that all trials are variations of. What it leaves to the rule stays so in `recipe`, until
+            `on` puts the resolved one in its place. Defaults to `Recipe()`.
         epochs: whole number from 2, or None; with it every trial trains so many epochs in all, however deep it thaws:
             what the head's stage leaves is divided among the others, and a rest goes to the head. Defaults to None.
         check: function of a group or block that raises a ValueError where the network lacks it; None looks at `names`
@@ -104,13 +107,26 @@ class Space:
         if base is not None and not isinstance(base, Recipe):
             raise ValueError(f"`base` must be a kresnets.Recipe, or None. Received: {base!r}")
         self.names, self.base, self.epochs = tuple(names), base or Recipe(), epochs
-        self._check_place = check or self._check_group
+        self.is_default, self._check_place = fields is None, check or self._check_group
         if epochs is not None and (not isinstance(epochs, int) or epochs < 2):
             raise ValueError(f"`epochs` of a trial must be a whole number from 2. Received: {epochs!r}")
         if self.base.timetable is not None or self.base.advance != "epochs":
             raise ValueError("A search takes a recipe of fixed epochs: leave out its timetable, and advance='plateau'.")
         self.fields = self._read(fields)
         self._check()
+
+    def on(self, base, epochs=None, anew=False):
+        """Return this space on another base.
+
+        Args:
+            base: a `Recipe`.
+            epochs: as of the space. Defaults to None.
+            anew: whether the choices of the default space are those around this base. Defaults to False.
+        """
+        fields = None if self.is_default and anew else self.fields
+        found = Space(fields, self.names, base, epochs, self._check_place)
+        found.is_default = self.is_default
+        return found
 
     def _read(self, fields):
         where = "The space"
@@ -124,13 +140,44 @@ class Space:
             except OSError as error:
                 raise ValueError(f"{where} cannot be read: {error.strerror}.") from None
         if fields is None:
-            fields = {THAW: [self.names[-1], *reversed(self.names[1:-1])], **DEFAULT}
+            fields = self._default()
         if not isinstance(fields, dict) or not fields:
             raise ValueError(
                 f"{where} must name at least one field with its choices, such as thaw = ['head', 'stage4']. Received: "
                 f"{fields!r}"
             )
         return {name: self._field(where, name, value) for name, value in fields.items()}
+
+    def _default(self):
+        """Return the fields of the default space: what the base has is among the choices of each."""
+        fields = {THAW: [self.names[-1], *reversed(self.names[1:-1])], **DEFAULT}
+        if self.base.unresolved:
+            return fields
+        for name in ("learning_rate", "trunk_learning_rate"):
+            rate = getattr(self.base, name)
+            fields[name] = {"min": rate / _AROUND, "max": rate * _AROUND, "log": True}
+        fields["ratio"] = sorted({*fields["ratio"], float(self.base.ratio)})
+        thaw = self.words().get(THAW)
+        if thaw is not None and thaw not in fields[THAW]:
+            fields[THAW].append(thaw)
+        deepest = max(len(self.stages(name)) for name in fields[THAW])
+        if self.epochs is not None and self.base.head_epochs + deepest > self.epochs:
+            fields[UNFREEZE] = [AT_ONCE]  # there are too few epochs for one group after the other
+        return fields
+
+    def words(self):
+        """Return the base in the words of a trial: field -> value, `thaw` and `unfreeze` included where they can say its
+        stages."""
+        told = {name: getattr(self.base, name) for name in FIELDS if name not in (THAW, UNFREEZE)}
+        told = {name: value for name, value in told.items() if not self.base.is_auto(name)}
+        stages = self.names[2:-1][::-1] if self.base.stages is None else self.base.stages
+        if self.base.is_auto("stages"):
+            return told
+        thaw = stages[-1] if stages else self.names[-1]
+        for way in (GRADUAL, AT_ONCE):
+            if (thaw.rpartition("_block")[0] or thaw) in self.names and self.stages(thaw, way) == tuple(stages):
+                return {THAW: thaw, UNFREEZE: way} | told
+        return told
 
     def _field(self, where, name, value):
         if name not in FIELDS:
@@ -163,7 +210,7 @@ class Space:
             raise ValueError(f"The network has no group {name!r}: use {', '.join(self.names)}, or a block of one.")
 
     def _check(self):
-        for name in self.fields.get(THAW, self.base.stages or ()):
+        for name in self.fields.get(THAW, () if self.base.is_auto("stages") else self.base.stages or ()):
             self._check_place(name)
         for name, allowed in self.fields.items():
             if name == UNFREEZE and (THAW not in self.fields or not set(allowed) <= {GRADUAL, AT_ONCE}):
@@ -192,12 +239,16 @@ class Space:
             raise ValueError("The space holds one recipe alone: give at least one field two choices, or a range.")
 
     def _most(self, name):
-        allowed = self.fields.get(name, (getattr(self.base, name),))
+        allowed = self.fields.get(name, (self._count(name),))
         return allowed.max if isinstance(allowed, Range) else max(allowed)
 
     def _least(self, name):
-        allowed = self.fields.get(name, (getattr(self.base, name),))
+        allowed = self.fields.get(name, (self._count(name),))
         return allowed.min if isinstance(allowed, Range) else min(allowed)
+
+    def _count(self, name):
+        # What the rule will say is not known yet: it takes one epoch at the least.
+        return 1 if self.base.is_auto(name) else getattr(self.base, name)
 
     def _head_alone(self):
         """Whether nothing but the head learns in some trial."""
@@ -206,6 +257,8 @@ class Space:
     def deepest(self):
         """Return how many stages the deepest thawing has."""
         if THAW not in self.fields:
+            if self.base.is_auto("stages"):
+                return 1
             return len(self.names[2:-1] if self.base.stages is None else self.base.stages)
         ways = self.fields.get(UNFREEZE, (GRADUAL,))
         return max(len(self.stages(name, way)) for name in self.fields[THAW] for way in ways)
@@ -240,6 +293,9 @@ class Space:
             return None
         parent, matters = rules[name]
         if parent not in self.fields:
+            told = "stages" if parent == THAW else parent
+            if self.base.is_auto(told):
+                return None
             always = self.base.stages != () if parent == THAW else matters(getattr(self.base, parent))
             return None if always else (parent, [])
         allowed = self.fields[parent]
@@ -263,10 +319,7 @@ class Space:
 
     def same(self, values, others):
         """Return whether the trials of two dicts of values come to the same training."""
-        mine, other = self.recipe(values), self.recipe(others)
-        if not mine.head_epochs:  # then nothing learns at the head's rate
-            other = dataclasses.replace(other, learning_rate=mine.learning_rate)
-        return mine == other
+        return self.recipe(values) == self.recipe(others)
 
     def recipe(self, values, seed=None):
         """Return the `Recipe` of a trial.
@@ -285,6 +338,8 @@ class Space:
         if self.epochs is not None and stages == ():
             changed["head_epochs"] = self.epochs
         recipe = dataclasses.replace(self.base, **changed)
+        if recipe.head_epochs == 0:  # then nothing learns at the head's rate
+            recipe = dataclasses.replace(recipe, learning_rate=self.base.learning_rate)
         if self.epochs is None or stages == ():
             return recipe
         trunk = len(recipe.staging(self.names).stages) - bool(recipe.head_epochs)
@@ -320,7 +375,7 @@ def _checked_range(where, name, found):
         isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) for value in numbers
     ):
         raise ValueError(f"{where}: the range of {name!r} must be numbers. Received: {found}")
-    if name in (THAW, UNFREEZE) or isinstance(getattr(Recipe(), name), str):
+    if name in (THAW, UNFREEZE) or isinstance(getattr(_KIND, name), str):
         raise ValueError(f"{where}: {name!r} has names to choose from, no range. Received: {found}")
     if not isinstance(found.log, bool):
         raise ValueError(f"{where}: `log` of the range of {name!r} must be true or false. Received: {found}")
@@ -330,9 +385,9 @@ def _checked_range(where, name, found):
             f"{where}: the range of {name!r} must rise from min to max{', above 0' if found.log else ''}, by a step "
             f"above {1 if found.log else 0}. Received: {found}"
         )
-    if isinstance(getattr(Recipe(), name), int) and not found.whole:
+    if isinstance(getattr(_KIND, name), int) and not found.whole:
         raise ValueError(f"{where}: {name!r} counts: its range must be of whole numbers. Received: {found}")
-    if not isinstance(getattr(Recipe(), name), int) and found.whole:
+    if not isinstance(getattr(_KIND, name), int) and found.whole:
         step = None if found.step is None else float(found.step)
         return Range(float(found.min), float(found.max), step, found.log)
     return found

@@ -10,12 +10,13 @@ import numpy as np
 from kresnets.groups import layout
 from kresnets.transfer import optimizer as surgery
 from kresnets.transfer.freezing import with_inner
-from kresnets.transfer.recipe import Recipe
+from kresnets.transfer.recipe import RESOLVED, Recipe
 from kresnets.tuning.space import Range
 
-# Fields that matter in every stage, and those that matter once part of the trunk learns.
-_ALWAYS = ("optimizer", "weight_decay", "schedule", "warmup", "augment", "views", "label_smoothing", "mixup")
+# Fields that matter in every stage, and those that matter once part of the trunk learns; `ends` tells the stages itself.
+_STAGES = ("head_epochs", "stages", "epochs_per_stage", "learning_rate", "trunk_learning_rate")
 _TRUNK = ("ratio", "batchnorm")
+_ALWAYS = tuple(name for name in RESOLVED if name not in (*_STAGES, *_TRUNK))
 
 
 class Learnt:

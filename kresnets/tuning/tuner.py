@@ -1,22 +1,27 @@
 """A Keras Tuner tuner that does nothing twice: frozen features, common first stages and equal trials are shared."""
 
 import contextlib
+import dataclasses
 import errno
 import hashlib
 import json
+import logging
 import math
 import os
 import pathlib
+import statistics
 import time
 
 import keras
 import keras_tuner
 
+from kresnets.callbacks import Progress
 from kresnets.transfer.cache.store import SharedStore
 from kresnets.tuning import stages
 from kresnets.tuning.chief import Worker, heartbeat, serve
+from kresnets.tuning.choice import accuracy_gains, choose
 from kresnets.tuning.hypermodel import RecipeHyperModel
-from kresnets.tuning.kept import is_chief
+from kresnets.tuning.kept import is_chief, is_default
 from kresnets.tuning.oracle import sound
 from kresnets.tuning.prune import Pruning, best_so_far
 from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
@@ -31,7 +36,8 @@ class RecipeTuner(keras_tuner.Tuner):
     What frozen layers give is computed once for all trials (files in the project's folder, mapped by all processes). A
     trial whose first stages another one had already takes them over; one that is equal to another takes its score;
     one that Hyperband promotes goes on where it was. The results are those of a plain tuner with `RecipeHyperModel`,
-    up to rounding, but for trials that are pruned.
+    up to rounding, but for trials that are pruned, and where the recipe keeps the last epoch: a trial is scored by the
+    epoch that its recipe keeps.
 
     The oracle is made sound (`kresnets.tuning.sound`): a search that was killed goes on with the same script. TensorFlow
     keeps some memory of every function that it traced (5 to 20 MB a small trial), whatever Keras clears: a long search
@@ -53,6 +59,10 @@ class RecipeTuner(keras_tuner.Tuner):
         on_change: function of the oracle, called after each trial. Defaults to None.
         leave: function without arguments, asked before each trial whether to return from `search` although it is not
             over; `finished` is then False. Defaults to None.
+        begins: whether the first trial is `base` itself, one of the oracle's `max_trials`: what all others are compared with,
+            split by split, see `choice`. None: where `base` leaves something to the rule. Defaults to None.
+        race: number of splits, from 1, after which a trial is given up that is, on these, no better than the best so far; None
+            gives up none. Defaults to None.
 
     Raises:
         ValueError: for arguments out of their range.
@@ -86,13 +96,18 @@ class RecipeTuner(keras_tuner.Tuner):
         seed=None,
         on_change=None,
         leave=None,
+        begins=None,
+        race=None,
     ):
         if not isinstance(hypermodel, RecipeHyperModel):
             raise ValueError(f"RecipeTuner takes a RecipeHyperModel. Received: {hypermodel!r}")
         if prune is not None and (isinstance(prune, bool) or not 0 < prune <= 1):
             raise ValueError(f"`prune` must be a share above 0 and up to 1, or None. Received: {prune!r}")
-        sound(oracle, failures, deadline, seed=seed, on_change=on_change)
-        self._prune, self._leave, self._share = prune, leave, share
+        if race is not None and (isinstance(race, bool) or not isinstance(race, int) or race < 1):
+            raise ValueError(f"`race` must be a whole number from 1, or None. Received: {race!r}")
+        begins = hypermodel.leaves_out if begins is None else begins
+        sound(oracle, failures, deadline, seed=seed, on_change=on_change, begins=begins)
+        self._prune, self._leave, self._share, self._race = prune, leave, share, race
         self._reasons, self._store, self.finished = {}, None, False
         super().__init__(
             oracle, hypermodel, directory=directory, project_name=project_name, overwrite=overwrite,
@@ -102,6 +117,11 @@ class RecipeTuner(keras_tuner.Tuner):
             self.oracle = Worker(oracle)
 
     def _populate_initial_space(self):
+        if self.hypermodel.plan is None and self.hypermodel.leaves_out:
+            return  # `search` does it, when the data have come
+        self._declare()
+
+    def _declare(self):
         # Keras Tuner would build the network once for each condition of the space to find them out.
         hp = self.oracle.get_space()
         self.hypermodel.declare_hyperparameters(hp)
@@ -109,6 +129,9 @@ class RecipeTuner(keras_tuner.Tuner):
 
     def search(self, train=None, validation=None, *, splits=None, callbacks=(), epoch=None, verbose="auto"):
         """Run trials until the oracle has enough.
+
+        What the hypermodel's `base` leaves out is resolved first, by these data; of `splits`, by the first pair, unless
+        `RecipeHyperModel.resolve` has been called.
 
         Args:
             train: as of `kresnets.fine_tune`. The chief of several processes needs none.
@@ -122,9 +145,14 @@ class RecipeTuner(keras_tuner.Tuner):
         Raises:
             ValueError: where another process searches in the same folder, or there are no data to train on.
         """
+        unknown = self.hypermodel.plan is None and self.hypermodel.leaves_out
         if is_chief():
             with self._alone():
                 self.oracle.verbose = verbose
+                if unknown and train is not None:
+                    self.hypermodel.resolve(train, validation)
+                if unknown:  # without data in the words that do not hang on them; the workers know the rest
+                    self._declare()
                 self.save()
                 serve(self.oracle)
             self.finished = True
@@ -132,9 +160,13 @@ class RecipeTuner(keras_tuner.Tuner):
         splits = [(train, validation)] if splits is None else list(splits)
         if any(part is None for split in splits for part in split):
             raise ValueError("A search needs training and validation data: give both, or `splits` of both.")
+        if unknown or train is not None and self.hypermodel.leaves_out:
+            self.hypermodel.resolve(*splits[0])
+        if unknown:
+            self._declare()
         if not self._is_worker():
             self.oracle.verbose = verbose
-        with contextlib.nullcontext() if self._is_worker() else self._alone():
+        with contextlib.nullcontext() if self._is_worker() else self._alone(), _quiet():
             try:
                 super().search(splits, callbacks=list(callbacks), epoch=epoch)
                 self.finished = True
@@ -220,31 +252,60 @@ class RecipeTuner(keras_tuner.Tuner):
                 reason = f"Equal to trial {other['trial_id']}, whose score it has."
                 told = self.oracle.get_trial(other["trial_id"]).metrics.metrics
                 metrics = {name: history.get_best_value() for name, history in told.items()}
-                return metrics, {"status": REPEATED, "reason": reason, "scores": other["scores"]}
+                same = {name: other[name] for name in ("scores", "measures", "whole")}
+                return metrics, {"status": REPEATED, "reason": reason, **same}
         curves = [
             best_so_far(record["history"], self.oracle.objective)
             for record in records
             if record["status"] in (COMPLETED, PRUNED) and record["trial_id"] != trial.trial_id
         ]
-        runs = []
-        for number in range(len(splits) * self.executions_per_trial):
-            run = self._train(trial, values, budget, splits, number, callbacks, epoch, curves if not number else None)
+        runs, behind, total = [], None, len(splits) * self.executions_per_trial
+        hopeful = None if is_default(trial) else curves
+        for number in range(total):
+            run = self._train(trial, values, budget, splits, number, callbacks, epoch, hopeful if not number else None)
             if not runs or self.oracle.objective.better_than(run.best_value, min_run(runs, self.oracle.objective)):
                 stages.write_state(self._checkpoint(trial), {}, [], run.best)
             runs.append(run)
-            if run.pruned:
+            behind = self._behind(trial, [run.best_value for run in runs], records, total)
+            if run.pruned or behind:
                 break
         first = runs[0]
         record = {
-            "status": PRUNED if first.pruned else COMPLETED,
-            "reason": first.pruned,
+            "status": PRUNED if first.pruned or behind else COMPLETED,
+            "reason": first.pruned or behind,
             "epochs": sum(run.trained for run in runs),
             "scores": [run.best_value for run in runs],
+            "measures": [run.kept for run in runs],
+            "whole": len(runs) == total and all(run.whole and not run.pruned for run in runs),
             "history": first.rows,
         }
         return [run.measured for run in runs], record
 
+    def _behind(self, trial, scores, records, total):
+        """Return why a trial with these scores is not to go on to its next split, or None."""
+        done = len(scores)
+        if self._race is None or is_default(trial) or not self._race <= done < total:
+            return None
+        whole = [one for one in records if one["whole"] and len(one["scores"]) == total]
+        default = next((one for one in whole if one["default"]), None)
+        if default is None:
+            return None
+        better, name = self.oracle.objective.better_than, self.oracle.objective.name
+        best = default
+        for one in whole:
+            fair = statistics.mean(accuracy_gains(one, default) or [0]) >= 0
+            best = one if fair and _better_mean(better, one["scores"], best["scores"]) else best
+        if _better_mean(better, scores, best["scores"][:done]):
+            return None
+        told = [statistics.mean(one) for one in (scores, best["scores"][:done])]
+        return (
+            f"Given up after {done} of {total} splits: its mean {name} of {told[0]:.4g} was no better than the {told[1]:.4g} of "
+            f"trial {best['trial_id']} on the same."
+        )
+
     def _values(self, trial):
+        if is_default(trial):
+            return {}
         given = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
         return self.hypermodel.space.active(given)
 
@@ -282,7 +343,8 @@ class RecipeTuner(keras_tuner.Tuner):
         return self._store
 
     def load_model(self, trial):
-        model = self._try_build(trial.hyperparameters)
+        # The default has no values, without which Keras Tuner builds nothing.
+        model = self.hypermodel.ready() if is_default(trial) else self._try_build(trial.hyperparameters)
         found = stages.read_state(self._checkpoint(trial))
         if found is None:  # a trial that took the score of an equal one
             values = self._values(trial)
@@ -295,12 +357,26 @@ class RecipeTuner(keras_tuner.Tuner):
         stages.assign(model, found[2][1])
         return model
 
+    def choice(self):
+        """Return what `kresnets.tuning.choose` says of the trials so far: whether any is better than what the search began
+        with, by more than noise."""
+        plan = self.hypermodel.plan
+        return choose(
+            read_records(self.project_dir), self.oracle.objective, validation=plan.facts.validation if plan else None
+        )
+
     def best_recipe(self):
-        """Return the `Recipe` of the best trial.
+        """Return the `Recipe` of the best trial; where the search began with `base`, that of `choice`: `base` as it was
+        resolved, unless a trial gained more than noise.
 
         Raises:
             ValueError: where no trial has been completed.
         """
+        chosen = self.choice()
+        if chosen.compared and chosen.record is not None:
+            if chosen.record["default"]:
+                return self.hypermodel.space.recipe({}) if self.hypermodel.plan is None else self.hypermodel.plan.recipe
+            return self.hypermodel.space.recipe(chosen.record["values"])
         trial = self.oracle.get_best_trials(1)
         if not trial or trial[0].status != "COMPLETED":
             reasons = [record["reason"] for record in read_records(self.project_dir) if record["status"] == FAILED]
@@ -321,6 +397,22 @@ class RecipeTuner(keras_tuner.Tuner):
 
 class _Leave(Exception):
     """Leave the search between two trials."""
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Keep to oneself what `fine_tune` remarks on a training: it is said of a recipe that one means to use."""
+    log, errors = logging.getLogger("kresnets"), lambda record: record.levelno >= logging.ERROR
+    log.addFilter(errors)  # of this logger alone, not of those below it
+    try:
+        yield
+    finally:
+        log.removeFilter(errors)
+
+
+def _better_mean(better_than, scores, others):
+    """Return whether the mean of scores is better than that of others, in the objective's sense."""
+    return better_than(statistics.mean(scores), statistics.mean(others))
 
 
 def min_run(runs, objective):
@@ -407,18 +499,28 @@ class _Run(keras.callbacks.Callback):
         super().__init__()
         self._objective, self._pruning, self._keep = objective, pruning, keep
         self._stages = [(end, told["stages"][-1][0]) for end, told in stages.ends(recipe, hypermodel.names).items()]
+        self._progress = Progress(dataclasses.replace(recipe.staging(hypermodel.names), undo=True))
+        self._keeps_last = recipe.keep == "last"
         self.epochs = min(self._stages[-1][0], budget or math.inf)
+        self.whole = self.epochs == self._stages[-1][0]
         self._learnt = keep.learnt if keep else stages.Learnt(model, hypermodel.groups)
         self.rows, self.best, self.pruned, self.trained, self._state = [], (None, {}), None, 0, None
         found = keep.found(self.epochs) if keep else None
         if found is not None:
             self._state, self.rows, self.best = found
+        self._lowest = best_so_far(self.rows, objective)[-1] if self.rows else None
+        self._progress = Progress.replay(self._progress.schedule, self.rows)
         self.initial_epoch = len(self.rows)
 
     @property
     def best_value(self):
-        """The objective in the best epoch."""
+        """The objective in the epoch that the recipe keeps."""
         return self._objective.get_value(self.rows[self.best[0]])
+
+    @property
+    def kept(self):
+        """What was measured in that epoch."""
+        return {name: value for name, value in self.rows[self.best[0]].items() if name not in ("epoch", "stage", "seconds")}
 
     @property
     def measured(self):
@@ -426,7 +528,9 @@ class _Run(keras.callbacks.Callback):
         found = keras.callbacks.History()
         # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there.
         names = set.intersection(*map(set, self.rows)) - {"epoch", "stage", "seconds"}
-        found.history = {name: [row[name] for row in self.rows] for name in self.rows[-1] if name in names}
+        # Of a history Keras Tuner takes the best epoch.
+        rows = [self.rows[self.best[0]]] if self._keeps_last else self.rows
+        found.history = {name: [row[name] for row in rows] for name in self.rows[-1] if name in names}
         return found
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -450,13 +554,20 @@ class _Run(keras.callbacks.Callback):
         )
         self.trained += 1
         value = self._objective.get_value(numbers)
-        if self.best[0] is None or self._objective.better_than(value, self.best_value):
+        if self._lowest is None or self._objective.better_than(value, self._lowest):
+            self._lowest = value
+        self._progress = self._progress.after(self.rows[-1])
+        ends, last = self._progress.finished or self._progress.starts[-1] == epoch + 1, epoch + 1 >= self.epochs
+        if self._pruning and not last:
+            self.pruned = self._pruning.verdict(self._lowest, epoch + 1)
+        if self._keeps_last:
+            kept = (ends or last or self.pruned) and not (ends and self._progress.undoes)
+        else:
+            kept = self.best[0] is not None and self._objective.better_than(value, self.best_value)
+        if kept or self.best[0] is None:
             self.best = (epoch, self._learnt.weights(stage))
-        if self._keep:
+        # Where a stage is undone, the next one begins otherwise than this one has ended.
+        if self._keep and not self._progress.undone:
             self._keep.leave(epoch + 1, self.epochs, stage, self.rows, self.best)
-        if epoch + 1 >= self.epochs:
+        if last or self.pruned:
             self.model.stop_training = True
-        elif self._pruning:
-            self.pruned = self._pruning.verdict(self.best_value, epoch + 1)
-            if self.pruned:
-                self.model.stop_training = True

@@ -1,0 +1,179 @@
+"""What a search hands over: its winner, where that is better than what it began with by more than noise."""
+
+import dataclasses
+import math
+import statistics
+
+from kresnets.transfer.plan import RULE, resolve
+from kresnets.transfer.recipe import Recipe
+from kresnets.tuning.records import FAILED, RUNNING
+
+LEVEL = 1 / 6  # how often chance exceeds one standard error
+# Splits of the same images share most of what they train on: the corrected variance of Nadeau and Bengio (2003, "Inference
+# for the generalization error"), for five folds, each of which validates on a quarter of what it trains on.
+_SHARED = 0.25
+ACCURACY = "val_accuracy"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Choice:
+    """What is handed over, and why.
+
+    Args:
+        record: of the trial that is handed over, as of `read_records`; None where none was completed.
+        sentence: why, for people.
+        compared: whether there was a trial to compare with, `record["default"]`.
+        gain: mean gain of the best trial over it, above 0 for better; None where nothing was compared.
+        error: standard error of that.
+        needed: the gain that it had to exceed.
+    """
+
+    record: dict | None
+    sentence: str
+    compared: bool = False
+    gain: float | None = None
+    error: float | None = None
+    needed: float | None = None
+
+
+def choose(records, objective, validation=None):
+    """Choose between what a search began with and the best of its trials.
+
+    A trial is compared split by split with the one that the search began with. It is handed over if its mean gain in the
+    objective exceeds t standard errors, and that in accuracy, where it is measured, one: a lower loss alone may be no more
+    than less confidence. t is Student's for as many splits, such that if all trials were as good as the one that the search
+    began with, chance would have one of them handed over in one search of six (for one trial that is about one standard
+    error). Of a single split the standard error is taken for that of so many images whose losses vary as much as they are
+    large, and for accuracy that of a share.
+
+    Args:
+        records: what `read_records` returns.
+        objective: a `keras_tuner.Objective`.
+        validation: number of validation images, for a single split; None takes any gain there. Defaults to None.
+
+    Returns:
+        A `Choice`.
+
+    Example:
+        >>> import keras_tuner
+        >>> from kresnets.tuning.choice import choose
+        >>> same = {"status": "completed", "whole": True, "values": {}, "measures": []}
+        >>> first = same | {"trial_id": "0", "default": True, "score": 0.5, "scores": [0.5, 0.4, 0.6]}
+        >>> other = same | {"trial_id": "1", "default": False, "score": 0.2, "scores": [0.2, 0.1, 0.31]}
+        >>> choose([first, other], keras_tuner.Objective("val_loss", "min")).record["trial_id"]
+        '1'
+    """
+    sign = 1 if objective.better_than(1, 0) else -1
+    ended = [one for one in records if one["status"] not in (FAILED, RUNNING) and one["score"] is not None]
+    whole = [one for one in ended if one["whole"]]
+    others = sorted(
+        (one for one in whole if not one["default"]),
+        key=lambda one: (-sign * (statistics.mean(one["scores"]) if one["scores"] else one["score"]), one["trial_id"]),
+    )
+    default = next((one for one in records if one["default"]), None)
+    best = others[0] if others else None
+    if default is None:
+        return Choice(record=best, sentence=f"The best trial is {best['trial_id']}." if best else "No trial was completed.")
+    if default not in whole:
+        why = "failed, so that there is nothing to compare with" if default["status"] == FAILED else "has not ended yet"
+        return Choice(record=best, sentence=f"Trial {default['trial_id']}, with which the search began, {why}.", compared=True)
+    return _compared(default, others, sum(not one["default"] for one in ended), objective, sign, validation)
+
+
+def differing(recipe, facts):
+    """Return what a file has to say for a recipe to come back from it.
+
+    Args:
+        recipe: a `Recipe` without `"auto"`.
+        facts: the `Facts` by which the rest will be resolved.
+
+    Returns:
+        Dict of the rule's version as `rule` and of the fields that differ from the default under these facts, but for the
+        seed.
+
+    Example:
+        >>> import kresnets
+        >>> from kresnets.transfer.plan import Facts, resolve
+        >>> from kresnets.tuning.choice import differing
+        >>> told = dict(images=64, steps=2, validation=11, classes=2, pretrained=False, why="")
+        >>> facts = Facts(groups=("stem", "stage1", "head"), **told)
+        >>> differing(resolve(kresnets.Recipe(ratio=0.3), facts).recipe, facts)
+        {'rule': 1, 'ratio': 0.3}
+    """
+    fields = {}
+    while True:  # again, since what is given may change what the rule says of the rest
+        default = resolve(Recipe(**fields), facts).recipe
+        names = [field.name for field in dataclasses.fields(Recipe) if field.name != "seed"]
+        missing = {name: getattr(recipe, name) for name in names if getattr(recipe, name) != getattr(default, name)}
+        if not missing:
+            return {"rule": RULE} | {name: fields[name] for name in names if name in fields}
+        fields |= missing
+
+
+def _compared(default, others, count, objective, sign, validation):
+    name = objective.name
+    better = [one for one in others if _gain(one, default, sign) > 0]
+    fair = [one for one in better if name == ACCURACY or _is_surer(one, default, validation)]
+    if not fair:
+        told = f"No trial did better in {name} than the first."
+        if better:
+            told = f"Trial {better[0]['trial_id']} did better in {name} than the first, but gained no accuracy above noise."
+        return Choice(record=default, sentence=told, compared=True)
+    found = [_judged(one, default, count, objective, sign, validation) for one in fair]
+    return next((choice for choice in found if choice.record is not default), found[0])
+
+
+def _judged(one, default, count, objective, sign, validation):
+    """Return the choice between a trial and the default."""
+    gains = _gains(one["scores"], default["scores"], sign)
+    gain, splits = statistics.mean(gains), len(gains)
+    error = _error(gains, default["scores"][0], sign > 0, validation)
+    needed = _quantile(splits, count) * error
+    won = gain > needed
+    return Choice(
+        record=one if won else default,
+        sentence=f"Trial {one['trial_id']} gained {gain:.3g} in {objective.name} over the first ({splits} split{'s' * (splits > 1)}, "
+        f"standard error {error:.2g}): {'more than' if won else 'within'} the {needed:.2g} that chance gives the best of {count}.",
+        compared=True, gain=gain, error=error, needed=needed,
+    )  # fmt: skip
+
+
+def _gains(scores, others, sign=1):
+    return [sign * (mine - other) for mine, other in zip(scores, others, strict=True)]
+
+
+def _gain(one, default, sign):
+    return statistics.mean(_gains(one["scores"], default["scores"], sign))
+
+
+def accuracy_gains(one, default):
+    """Return what a trial gained in accuracy on each split over another one, None where that was not measured."""
+    mine, other = ([measured.get(ACCURACY) for measured in record["measures"]] for record in (one, default))
+    if not mine or len(mine) != len(other) or None in mine or None in other:
+        return None
+    return [round(gain, 6) for gain in _gains(mine, other)]  # shares of images, whose last digits are rounding
+
+
+def _is_surer(one, default, validation):
+    gains = accuracy_gains(one, default)
+    if gains is None:
+        return True
+    gain, error = statistics.mean(gains), _error(gains, default["measures"][0][ACCURACY], True, validation)
+    return gain > 0 and gain >= error
+
+
+def _error(gains, value, share, validation):
+    """Return the standard error of the mean gain over splits, of one split that of images."""
+    if len(gains) > 1:
+        return statistics.stdev(gains) * math.sqrt(1 / len(gains) + _SHARED)
+    if not validation:
+        return 0.0
+    return (math.sqrt(value * (1 - value)) if share and 0 <= value <= 1 else abs(value)) / math.sqrt(validation)
+
+
+def _quantile(splits, count):
+    """Return how many standard errors the best of so many trials may gain by chance."""
+    from scipy import stats
+
+    level = 1 - LEVEL / max(count, 1)
+    return float(stats.t.ppf(level, splits - 1) if splits > 1 else stats.norm.ppf(level))
