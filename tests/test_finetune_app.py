@@ -44,7 +44,7 @@ def folder(tmp_path_factory):
 
 
 def command(folder, run, *more):
-    small = "--model CifarResNet20 --weights none --size 32 --batch-size 16 --head-epochs 2 --epochs-per-stage 2 --stages stage3 stage2".split()
+    small = "--model CifarResNet20 --weights none --pretrained yes --size 32 --batch-size 16 --head-epochs 2 --epochs-per-stage 2 --stages stage3 stage2".split()
     return [
         sys.executable,
         "apps/finetune.py",
@@ -90,7 +90,7 @@ def test_a_run_leaves_what_it_promises(finished):
     run, output = finished
     pictures = {"curves.png", "confusion.png", "mistakes.png"}
     assert {path.name for path in run.iterdir()} == pictures | {
-        "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml",
+        "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml", "plan.txt",
     }  # fmt: skip
     rows = history(run)
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(6)]
@@ -114,7 +114,7 @@ def test_a_run_leaves_what_it_promises(finished):
     } <= set(numbers)
     assert numbers["accuracy_interval"][0] <= numbers["accuracy"] <= numbers["accuracy_interval"][1]
     assert set(numbers["per_class"]["defective"]) >= {"recall", "precision", "count"}
-    assert "stage 2/3, epoch 3/6, stage3 and above train" in output and "random trunk stays frozen" in output
+    assert "stage 2/3, epoch 3/6, stage3 and above train" in output and "taken for pretrained: as was said" in output
     page = (run / "report.html").read_text()
     assert "http" not in re.sub(r'base64,[^"]+', "", page.split("<body")[1].split("The same again")[0])
     assert page.count("data:image/png") == 3

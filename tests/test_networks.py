@@ -117,6 +117,7 @@ def test_networks_without_imagenet_weights_start_at_random():
         "ResNet18C",
         "ResNet34C",
         "InceptionResNetV1",
+        "ResNet50Thin",
     }
 
 

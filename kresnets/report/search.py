@@ -234,7 +234,7 @@ def _verdict(winner):
     ]  # fmt: skip
     content = f"<p><b>{page._escaped(winner['sentence'])}</b></p>" if winner.get("sentence") else ""
     if rows:
-        titles = {"default": "default recipe"}
+        titles = {"default": "default recipe", "start": "where the search started"}
         content += page._table(("", *(cell for name in judged for cell in (titles.get(name, name), "95 %"))), rows)
     difference = dict(winner.get("difference") or {})
     interval = difference.pop("interval", None)

@@ -68,6 +68,13 @@ class Plan:
         facts: what it was resolved by.
         given: names of the fields that the user gave.
         stages: tuple of `Stage`.
+
+    Example:
+        >>> import kresnets, numpy as np
+        >>> data = np.zeros((40, 32, 32, 3)), np.arange(40) % 2
+        >>> plan = kresnets.plan(kresnets.CifarResNet20(classes=2), data)
+        >>> plan.facts.images, plan.facts.pretrained, plan.recipe.batchnorm
+        (40, False, 'train')
     """
 
     recipe: Recipe

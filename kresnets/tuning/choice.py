@@ -168,7 +168,10 @@ def _error(gains, value, share, validation):
         return statistics.stdev(gains) * math.sqrt(1 / len(gains) + _SHARED)
     if not validation:
         return 0.0
-    return (math.sqrt(value * (1 - value)) if share and 0 <= value <= 1 else abs(value)) / math.sqrt(validation)
+    if share and 0 <= value <= 1:
+        value = (value * validation + 1) / (validation + 2)  # of none or all of a few images too
+        return math.sqrt(value * (1 - value) / validation)
+    return abs(value) / math.sqrt(validation)
 
 
 def _quantile(splits, count):
