@@ -114,7 +114,8 @@ def test_a_run_leaves_what_it_promises(finished):
     } <= set(numbers)
     assert numbers["accuracy_interval"][0] <= numbers["accuracy"] <= numbers["accuracy_interval"][1]
     assert set(numbers["per_class"]["defective"]) >= {"recall", "precision", "count"}
-    assert "stage 2/3, epoch 3/6, stage3 and above train" in output and "taken for pretrained: as was said" in output
+    assert "stage 2/3, epoch 3/6, stage3 and above train" in output
+    assert "taken for pretrained: as was said" in (run / "plan.txt").read_text()
     page = (run / "report.html").read_text()
     assert "http" not in re.sub(r'base64,[^"]+', "", page.split("<body")[1].split("The same again")[0])
     assert page.count("data:image/png") == 3
