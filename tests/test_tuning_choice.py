@@ -353,11 +353,12 @@ def test_a_plan_is_taken_as_it_is():
 
 def test_a_stage_that_is_undone_is_not_what_a_trial_is_scored_by(tmp_path):
     base = dataclasses.replace(SMALL, head_epochs=2, learning_rate=0.1, stages=("high",), epochs_per_stage=3, ratio=1.0)
-    values = [{"trunk_learning_rate": 30.0}, {"trunk_learning_rate": 30.0, "label_smoothing": 0.1}]
-    space = {"trunk_learning_rate": [1e-4, 30.0], "label_smoothing": [0.0, 0.1]}
-    train = t.TRAIN[0], rng.permutation(t.TRAIN[1])  # which nothing explains
+    values = [{"trunk_learning_rate": 5.0, "label_smoothing": 0.0}, {"trunk_learning_rate": 5.0, "label_smoothing": 0.1}]
+    space = {"trunk_learning_rate": [1e-4, 5.0], "label_smoothing": [0.0, 0.1]}
+    train = t.TRAIN[0], np.random.default_rng(1).permutation(t.TRAIN[1])  # which nothing explains
     tuner, records = whole_search(tmp_path, space, values, base, epochs=None, splits=[(train, t.VALIDATION)])
     for one in records[1:]:
+        assert one["status"] == "completed", one["reason"]
         losses = [row["loss"] for row in one["history"]]
         assert losses[-1] > losses[1] + 0.1  # it diverged
         assert one["score"] == one["history"][1]["val_loss"]
@@ -368,3 +369,39 @@ def test_a_stage_that_is_undone_is_not_what_a_trial_is_scored_by(tmp_path):
     trained = t.own()
     kresnets.fine_tune(trained, train, t.VALIDATION, recipe, verbose=0, **t.OWN)
     assert t.evaluated(trained)["loss"] == pytest.approx(records[1]["score"], abs=t.TOLERANCE)
+
+
+class Interrupted(keras.callbacks.Callback):
+    """Press Ctrl-C in the third training of the search. Keras Tuner copies callbacks for each."""
+
+    seen = 0
+
+    def on_train_begin(self, logs=None):
+        Interrupted.seen += 1
+        if Interrupted.seen == 3:
+            raise KeyboardInterrupt
+
+
+def test_a_trial_that_was_interrupted_goes_on_at_its_next_split(tmp_path):
+    x, y = t.TRAIN
+    splits = [((x[rows], y[rows]), (x[held], y[held])) for rows, held in folds(y, 4)]
+    base = dataclasses.replace(SMALL, learning_rate=0.1, stages=(), head_epochs=2)
+
+    def tuner(name):
+        made = RecipeHyperModel(t.own, {"learning_rate": [0.1, 0.2]}, base, **t.OWN)
+        return RecipeTuner(made, t.Listed([{}]), directory=str(tmp_path / name))
+
+    def records(name, *callbacks):
+        made = tuner(name)
+        made.search(splits=splits, callbacks=callbacks, verbose=0)
+        return read_records(made.project_dir)
+
+    whole = records("whole")
+    with pytest.raises(KeyboardInterrupt):
+        records("cut", Interrupted())
+    folder = tmp_path / "cut/search/trial_0"
+    assert len(json.loads((folder / "splits.json").read_text())) == 2
+    cut = records("cut", Interrupted())
+    assert Interrupted.seen == 3 + 2 and not (folder / "splits.json").exists()
+    assert cut[0]["scores"] == pytest.approx(whole[0]["scores"], abs=t.TOLERANCE) and cut[0]["whole"]
+    assert cut[0]["score"] == pytest.approx(whole[0]["score"], abs=t.TOLERANCE) and len(cut[0]["history"]) == 2

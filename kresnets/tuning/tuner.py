@@ -21,13 +21,14 @@ from kresnets.tuning import stages
 from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.choice import accuracy_gains, choose
 from kresnets.tuning.hypermodel import RecipeHyperModel
-from kresnets.tuning.kept import is_chief, is_default
+from kresnets.tuning.kept import is_chief, is_default, read_json, write_json
 from kresnets.tuning.oracle import sound
 from kresnets.tuning.prune import Pruning, best_so_far
 from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
 from kresnets.tuning.space import THAW
 
 _BUDGET = "tuner/epochs"  # Hyperband's: train up to this epoch
+_TOLD = {"epoch", "stage", "seconds"}  # of a row of a history, what is no measurement
 
 
 class RecipeTuner(keras_tuner.Tuner):
@@ -243,6 +244,8 @@ class RecipeTuner(keras_tuner.Tuner):
     def _write_record(self, trial, began, record):
         full = {"reason": None, "epochs": 0, "scores": [], "history": []} | record
         write_record(self.get_trial_dir(trial.trial_id), started=began, seconds=round(time.time() - began, 3), **full)
+        with contextlib.suppress(FileNotFoundError):
+            os.remove(self._splits_done(trial))
 
     def _run(self, trial, splits, callbacks, epoch):
         values, budget = self._values(trial), trial.hyperparameters.values.get(_BUDGET)
@@ -259,27 +262,33 @@ class RecipeTuner(keras_tuner.Tuner):
             for record in records
             if record["status"] in (COMPLETED, PRUNED) and record["trial_id"] != trial.trial_id
         ]
-        runs, behind, total = [], None, len(splits) * self.executions_per_trial
-        hopeful = None if is_default(trial) else curves
-        for number in range(total):
-            run = self._train(trial, values, budget, splits, number, callbacks, epoch, hopeful if not number else None)
-            if not runs or self.oracle.objective.better_than(run.best_value, min_run(runs, self.oracle.objective)):
-                stages.write_state(self._checkpoint(trial), {}, [], run.best)
-            runs.append(run)
-            behind = self._behind(trial, [run.best_value for run in runs], records, total)
-            if run.pruned or behind:
+        path, total = self._splits_done(trial), len(splits) * self.executions_per_trial
+        results, behind = [_Result(**told) for told in read_json(path) or ()], None
+        while len(results) < total:
+            behind = self._behind(trial, [one.best_value for one in results], records, total)
+            if behind or results and results[-1].pruned:
                 break
-        first = runs[0]
+            hopeful = curves if not results and not is_default(trial) else None
+            run = self._train(trial, values, budget, splits, len(results), callbacks, epoch, hopeful)
+            if not results or self.oracle.objective.better_than(run.best_value, min_run(results, self.oracle.objective)):
+                stages.write_state(self._checkpoint(trial), {}, [], run.best)
+            results.append(run.result(with_rows=not results))
+            if total > 1:  # a killed trial goes on at its next split
+                write_json(path, [dataclasses.asdict(one) for one in results])
+        first = results[0]
         record = {
             "status": PRUNED if first.pruned or behind else COMPLETED,
             "reason": first.pruned or behind,
-            "epochs": sum(run.trained for run in runs),
-            "scores": [run.best_value for run in runs],
-            "measures": [run.kept for run in runs],
-            "whole": len(runs) == total and all(run.whole and not run.pruned for run in runs),
+            "epochs": sum(one.trained for one in results),
+            "scores": [one.best_value for one in results],
+            "measures": [one.kept for one in results],
+            "whole": len(results) == total and all(one.whole and not one.pruned for one in results),
             "history": first.rows,
         }
-        return [run.measured for run in runs], record
+        return [one.measured for one in results], record
+
+    def _splits_done(self, trial):
+        return os.path.join(self.get_trial_dir(trial.trial_id), "splits.json")
 
     def _behind(self, trial, scores, records, total):
         """Return why a trial with these scores is not to go on to its next split, or None."""
@@ -438,6 +447,36 @@ def _reason(error):
     return f"{name}: {' '.join(str(error).split())[:500] or 'no more was said'}"
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Result:
+    """What came of one training of a trial.
+
+    Args:
+        best_value: the objective in the epoch that the recipe keeps.
+        kept: what was measured in that epoch.
+        history: metric -> its values, epochs that another trial trained included.
+        rows: the history, a dict an epoch.
+        pruned: why it was given up, or None.
+        trained: epochs that it trained itself.
+        whole: whether it trained to the recipe's end.
+    """
+
+    best_value: float
+    kept: dict
+    history: dict
+    rows: list
+    pruned: str | None
+    trained: int
+    whole: bool
+
+    @property
+    def measured(self):
+        """The Keras `History` that Keras Tuner reads."""
+        found = keras.callbacks.History()
+        found.history = self.history
+        return found
+
+
 class _Keep:
     """Find where a training may begin, and leave its states for others.
 
@@ -517,21 +556,21 @@ class _Run(keras.callbacks.Callback):
         """The objective in the epoch that the recipe keeps."""
         return self._objective.get_value(self.rows[self.best[0]])
 
-    @property
-    def kept(self):
-        """What was measured in that epoch."""
-        return {name: value for name, value in self.rows[self.best[0]].items() if name not in ("epoch", "stage", "seconds")}
-
-    @property
-    def measured(self):
-        """All epochs, those that another trial trained included, as the Keras `History` that Keras Tuner reads."""
-        found = keras.callbacks.History()
-        # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there.
-        names = set.intersection(*map(set, self.rows)) - {"epoch", "stage", "seconds"}
-        # Of a history Keras Tuner takes the best epoch.
+    def result(self, with_rows):
+        """Return what the trial needs to know of it, with its history if asked for."""
+        names = set.intersection(*map(set, self.rows)) - _TOLD
+        # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there. Of a history
+        # Keras Tuner takes the best epoch.
         rows = [self.rows[self.best[0]]] if self._keeps_last else self.rows
-        found.history = {name: [row[name] for row in rows] for name in self.rows[-1] if name in names}
-        return found
+        return _Result(
+            best_value=self.best_value,
+            kept={name: value for name, value in self.rows[self.best[0]].items() if name not in _TOLD},
+            history={name: [row[name] for row in rows] for name in self.rows[-1] if name in names},
+            rows=self.rows if with_rows else [],
+            pruned=self.pruned,
+            trained=self.trained,
+            whole=self.whole,
+        )
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
