@@ -1,12 +1,15 @@
 """Search how to fine-tune a network: python apps/search.py --data FOLDER --model ResNet50 --trials 24 --out runs/search
 
 Which groups thaw, how fast they learn, how long the head trains alone: each trial fine-tunes on the training part and is
-scored on the validation part. Writes trials.csv, search.html (which can be opened meanwhile) and best_recipe.json, which
-finetune.py --recipe takes; at the end the best recipe and the default one are trained on both parts and judged, once, on
-the test part. Interrupted or killed at any moment, the same command goes on where it was.
+scored on the validation part, or on folds of both where few images validate. The first trial is the default, or what
+--recipe makes of it; only what gains more over it than chance would is handed over. Writes trials.csv, search.html (which
+can be opened meanwhile) and best_recipe.json, which finetune.py --recipe takes: what differs from the default; at the end
+the winner and the default are trained as finetune.py does and judged, once, on the test part. Interrupted or killed at any
+moment, the same command goes on where it was.
 """
 
 import contextlib
+import dataclasses
 import errno
 import functools
 import json
@@ -20,7 +23,7 @@ import sys
 import _common
 import _network
 import _run_folder
-from _search import asked, keeper, live, verdict
+from _search import asked, keeper, live, splitting, verdict
 
 
 def main(argv=None):
@@ -48,17 +51,21 @@ def _search(folder, options, command):
     def build():
         return _network.with_trunk(spec, options.weights, options.size, classes[-1])
 
-    hypermodel, oracle = _hypermodel(build, options), _oracle(options)
+    hypermodel = _hypermodel(build, options)
     beside = _beside(options, hypermodel)
-    shown = live.Live(folder, folder / "search", oracle.objective, hypermodel.space, options, command)
+    shown = live.Live(folder, folder / "search", _objective(options), hypermodel.space, options, command)
     _at_interrupt(signal.default_int_handler)
     try:
         data = load_data(options.data, options.limit, options.seed, options.bad_images)
         classes.append(len(data.class_names))
+        _resolve(hypermodel, data, options)
+        shown.space, oracle = hypermodel.space, _oracle(options, hypermodel)
+        parts, told = splitting.parts(data, options)
         if not options.worker:
-            _begin(folder, options, command, data, shown)
+            _begin(folder, options, command, data, shown, hypermodel, told)
+        # Before the tuner, which leaves when the process has grown.
+        splits = None if options.chief else _splits(folder, parts, hypermodel, options)
         tuner = _tuner(folder, hypermodel, oracle, options, None if options.worker else shown.changed)
-        splits = None if options.chief else _splits(folder, data, hypermodel, options)
         tuner.search(splits=splits, callbacks=_callbacks(folder, options), epoch=_epoch(), verbose=0)
         if not tuner.finished:
             return 130 if keeper.is_orphan() else keeper.AGAIN
@@ -94,13 +101,18 @@ def _set_up(options):
     keras.mixed_precision.set_dtype_policy(fast_dtype() if options.dtype == "auto" else options.dtype)
 
 
-def _begin(folder, options, command, data, shown):
-    asked.make_room(folder, options)
-    _common.write_text(
-        folder / "config.json", json.dumps({"arguments": asked.arguments(options), "command": command}, indent=1)
-    )
+def _begin(folder, options, command, data, shown, hypermodel, told):
+    recipe = json.loads(json.dumps(dataclasses.asdict(hypermodel.space.recipe({}))))
+    asked.make_room(folder, options, recipe)
+    config = {"arguments": asked.arguments(options), "command": command, "recipe": recipe}
+    _common.write_text(folder / "config.json", json.dumps(config, indent=1))
+    epochs = hypermodel.space.epochs
+    each = f"{epochs} epochs each" if epochs else "each of as many epochs as its recipe says"
+    whole = hypermodel.plan.recipe.epochs(hypermodel.names)
+    each += f" in place of {whole}" if options.epochs and epochs != whole else ""
     print(
-        f"{options.model}; {data.name}:\n{data.summary()}\n{options.trials} trials of {options.epochs} epochs.",
+        f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, from "
+        f"which the search starts:\n{hypermodel.plan.table()}\n{options.trials} trials, {each}, that one first. {told}",
         flush=True,
     )
     shown.begin()
@@ -119,33 +131,40 @@ def _interrupted(folder, shown, hypermodel, options):
     best = shown.best()
     so_far = f"best so far: trial {best['trial_id']}, {best['score']:.4g}" if best else "no trial was completed"
     print(f"\nStopped; {so_far}. The same command goes on.", flush=True)
-    if (folder / "config.json").exists():
-        _finish_page(folder, shown, hypermodel, best)
+    if hypermodel.plan is not None and (folder / "config.json").exists():
+        _finish_page(folder, shown, hypermodel, _choice(shown, hypermodel))
     return 130
 
 
 def _hypermodel(build, options):
-    import dataclasses
-
     from kresnets import Recipe
     from kresnets.tuning import RecipeHyperModel
 
-    fields = _network.read_recipe(options.recipe) if options.recipe else {"augment": "none"}
-    base = dataclasses.replace(Recipe(**fields), seed=options.seed)
-    return RecipeHyperModel(build, options.space, base, options.epochs)
+    base = Recipe(**(_network.read_recipe(options.recipe) if options.recipe else {}) | {"seed": options.seed})
+    known = {"auto": None, "yes": True, "no": False}[options.pretrained]
+    return RecipeHyperModel(build, options.space, base, options.epochs, pretrained=known)
+
+
+def _resolve(hypermodel, data, options):
+    """Have the recipe resolved as finetune.py does, by its own parts of the data."""
+    size = hypermodel.make(options.seed).input_shape[1]
+    train, validation = (part.batches(options.batch_size, size, cache=False) for part in (data.train, data.validation))
+    hypermodel.resolve(train, validation)
 
 
 def _beside(options, hypermodel):
     """Return the recipes that are judged beside the winner, by the names of their files."""
     import kresnets
     from kresnets.groups import layout
+    from kresnets.transfer.plan import Facts, resolve
 
-    found = {}
+    found, where = {}, layout(hypermodel.make(options.seed)) if options.beside else None
     for file in options.beside:
         recipe = found[pathlib.Path(file).stem] = kresnets.Recipe(**_network.read_recipe(file))
-        where = layout(hypermodel.make(options.seed))
+        unknown = Facts(groups=where.names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
         try:
-            kresnets.StagedUnfreezing(recipe.staging(where.names), recipe.batchnorm).check(where)
+            staging = resolve(recipe, unknown).recipe.staging(where.names)
+            kresnets.StagedUnfreezing(staging).check(where)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
     return found
@@ -154,21 +173,28 @@ def _beside(options, hypermodel):
 def _tuner(folder, hypermodel, oracle, options, on_change):
     from kresnets.tuning import RecipeTuner
 
-    limit = keeper.resident() + (1 << 30)
+    limit, prune = keeper.resident() + (1 << 30), None if options.prune == 1 else options.prune
     with contextlib.redirect_stdout(None):  # Keras Tuner's "Reloading Tuner": `Live` says what there is
         return RecipeTuner(
             hypermodel, oracle, directory=str(folder), project_name="search",
-            prune=None if options.prune == 1 else options.prune, seed=options.seed, on_change=on_change,
-            leave=lambda: keeper.resident() > limit or keeper.is_orphan(),
+            prune=prune, seed=options.seed, on_change=on_change,
+            leave=lambda: keeper.resident() > limit or keeper.is_orphan(), begins=True, race=None if prune is None else 1,
         )  # fmt: skip
 
 
-def _oracle(options):
+def _objective(options):
     import keras_tuner
 
-    oracles, told = keras_tuner.oracles, {"objective": options.objective}
+    return keras_tuner.Objective(options.objective, "min" if options.objective == "val_loss" else "max")
+
+
+def _oracle(options, hypermodel):
+    import keras_tuner
+
+    oracles, told = keras_tuner.oracles, {"objective": _objective(options)}
     if options.oracle == "hyperband":
-        oracle = oracles.HyperbandOracle(max_epochs=options.epochs, hyperband_iterations=100, **told)
+        epochs = hypermodel.space.epochs or hypermodel.plan.recipe.epochs(hypermodel.names)
+        oracle = oracles.HyperbandOracle(max_epochs=epochs, hyperband_iterations=100, **told)
         oracle.max_trials = options.trials
         return oracle
     kinds = {
@@ -187,98 +213,121 @@ def _epoch():
     return epoch_variable()
 
 
-def _splits(folder, data, hypermodel, options):
-    """Return pairs of batches: the data's own parts, then random splits of both together."""
+def _splits(folder, parts, hypermodel, options):
+    """Return pairs of batches, one a pair of parts."""
     import kresnets
 
     model = hypermodel.make(options.seed)
     size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
-    parts = [(data.train, data.validation)]
-    if options.repeats > 1:
-        parts += _more_splits(data, options)
+    cache = splitting.cache(parts, size, folder / "images")
     return [
         (
-            train.batches(options.batch_size, size, crop, options.seed, _epoch(), cache=folder / "images"),
-            validation.batches(options.batch_size, size, crop, cache=folder / "images"),
+            train.batches(options.batch_size, size, crop, options.seed, _epoch(), cache=cache),
+            validation.batches(options.batch_size, size, crop, cache=cache),
         )
         for train, validation in parts
     ]
 
 
-def _more_splits(data, options):
-    import hashlib
+def _choice(shown, hypermodel):
+    """Return what the trials so far say is to be handed over."""
+    from kresnets.tuning import choose, read_records
 
-    from kresnets.data.split import split
-
-    pool = data.train.joined(data.validation)
-    share = len(data.validation) / len(pool)
-    digests = [hashlib.sha256(_bytes(pool.encoded(row))).digest() for row in range(len(pool))]
-    for repeat in range(1, options.repeats):
-        rows = split(
-            pool.ids, pool.labels, digests, {"validation": share}, data.class_names, f"{options.seed}.{repeat}"
-        )
-        yield pool.subset(sorted(rows["train"])), pool.subset(sorted(rows["validation"]))
+    return choose(read_records(shown.project), shown.objective, hypermodel.plan.facts.validation)
 
 
-def _bytes(encoded):
-    return pathlib.Path(os.fsdecode(encoded)).read_bytes() if isinstance(encoded, bytes) else encoded.read()
+def _won(choice):
+    """Whether anything else than what the search starts from is handed over."""
+    return choice.record is not None and not choice.record["default"]
 
 
-def _finish_page(folder, shown, hypermodel, best, winner=None):
+def _finish_page(folder, shown, hypermodel, choice, found=None):
+    """Write the tables, the page, and the recipe that is handed over."""
     shown.write_csv()
-    if best is not None:
-        live.write_recipe(folder / "best_recipe.json", hypermodel.space.recipe(best["values"]))
-    shown.page(winner=winner)
+    facts, recipe = hypermodel.plan.facts, hypermodel.plan.recipe
+    if found and found["worse"]:
+        recipe = _default(hypermodel)
+    elif _won(choice):
+        recipe = hypermodel.space.recipe(choice.record["values"])
+    if choice.record is not None:
+        live.write_recipe(folder / "best_recipe.json", recipe, facts)
+    shown.page(winner=found, notes=[choice.sentence])
+
+
+def _default(hypermodel):
+    """Return the recipe of finetune.py without --recipe."""
+    from kresnets import Recipe
+    from kresnets.transfer.plan import resolve
+
+    return resolve(Recipe(seed=hypermodel.base.seed), hypermodel.plan.facts).recipe
 
 
 def _end(folder, tuner, shown, data, hypermodel, options, beside):
     """Judge the winner, and write what the search has found."""
-    import kresnets
-
-    best, stopped = shown.best(), tuner.oracle.stopped_because
-    _finish_page(folder, shown, hypermodel, best)
+    best, choice, stopped = shown.best(), _choice(shown, hypermodel), tuner.oracle.stopped_because
+    _finish_page(folder, shown, hypermodel, choice)
     if stopped or best is None:
         raise RuntimeError(stopped or "No trial was completed: trials.csv says why each failed.")
-    values = ", ".join(f"{name} {value}" for name, value in best["values"].items())
+    values = ", ".join(f"{name} {value}" for name, value in best["values"].items()) or "what the search started from"
     print(
-        f"The best of {len(tuner.oracle.trials)} trials is {best['trial_id']}: {values}: {tuner.oracle.objective.name} "
-        f"{best['score']:.4g}.",
+        f"The best of {len(tuner.oracle.trials)} trials is {best['trial_id']}: {values}: {shown.objective.name} "
+        f"{best['score']:.4g}.\n{choice.sentence}",
         flush=True,
     )
     path = folder / "verdict.json"
     found = json.loads(path.read_text()) if path.exists() else {}
-    if found.get("trial_id") != best["trial_id"]:  # else of an earlier winner, of fewer trials
-        recipes = {"winner": tuner.best_recipe(), "default": kresnets.Recipe(), **beside}
-        found = {"trial_id": best["trial_id"], **_judge(folder, recipes, data, hypermodel, options)}
+    recipes = _recipes(hypermodel, choice, beside)
+    told = {name: json.loads(json.dumps(dataclasses.asdict(recipe))) for name, recipe in recipes.items()}
+    if found.get("recipes") != told:  # else of an earlier winner, of fewer trials
+        keep = "Keep the recipe that you gave" if options.recipe else "Keep the default"
+        why = f"{keep}: {choice.sentence[0].lower()}{choice.sentence[1:]}"
+        found = _judge(folder, recipes, data, hypermodel, options, why) | {"recipes": told}
+        found |= {"trial_id": choice.record["trial_id"]}
         _common.write_text(path, json.dumps(found, indent=1) + "\n")
         _run_folder.clear(folder, ("answers-winner-*.json",))
-    print(f"Trained on training and validation part, judged on {len(data.test)} test images (95 % intervals):")
+    print(f"Trained as by finetune.py, judged on {len(data.test)} test images (95 % intervals):")
     verdict.tell(found)
     tuner.clear()
     shutil.rmtree(folder / "images", ignore_errors=True)
-    _finish_page(folder, shown, hypermodel, best, found)
+    _finish_page(folder, shown, hypermodel, choice, found)
     if (folder / "search.html").exists():  # else `Live` has said what is missing
         print(f"The page: {folder / 'search.html'}")
-    print(f"The recipe, for finetune.py --recipe: {folder / 'best_recipe.json'}")
+    fields = json.loads((folder / "best_recipe.json").read_text())
+    print(
+        f"The recipe, for finetune.py --recipe: {folder / 'best_recipe.json'}"
+        f"{' (the default: nothing differs from it)' if set(fields) == {'rule'} else ''}"
+    )
     return 0
 
 
-def _judge(folder, recipes, data, hypermodel, options):
-    import dataclasses
+def _recipes(hypermodel, choice, beside):
+    """Return what is judged on the test part, by name."""
+    from kresnets.transfer.plan import resolve
 
+    found, default = {}, _default(hypermodel)
+    start = hypermodel.plan.recipe
+    if _won(choice):
+        found["winner"], start = hypermodel.space.recipe(choice.record["values"]), hypermodel.space.recipe({})
+    found["default"] = default
+    if start != default:
+        found["start"] = start
+    found |= {name: resolve(recipe, hypermodel.plan.facts).recipe for name, recipe in beside.items()}
+    return {name: dataclasses.replace(recipe, seed=default.seed) for name, recipe in found.items()}
+
+
+def _judge(folder, recipes, data, hypermodel, options, why):
     import kresnets
 
-    def train(recipe, part):
+    def train(recipe):
         model = hypermodel.make(options.seed)
         preprocessing = kresnets.preprocessing_of(model)
-        batches = part.batches(
-            options.batch_size, model.input_shape[1], preprocessing.crop, options.seed, _epoch(), folder / "images"
-        )
-        kresnets.fine_tune(model, batches, recipe=recipe, epoch=_epoch(), verbose=0)
+        size, crop = model.input_shape[1], preprocessing.crop
+        learned = data.train.batches(options.batch_size, size, crop, options.seed, _epoch(), folder / "images")
+        judged = data.validation.batches(options.batch_size, size, crop, cache=folder / "images")
+        hypermodel.train(model, recipe, learned, judged, epoch=_epoch())
         return model, preprocessing
 
-    recipes = {name: dataclasses.replace(recipe, seed=options.seed) for name, recipe in recipes.items()}
-    return verdict.judge(folder, train, data, recipes, options.seed)
+    return verdict.judge(folder, train, data, recipes, options.seed, why)
 
 
 if __name__ == "__main__":

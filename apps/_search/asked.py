@@ -39,22 +39,30 @@ def parser(description):
     add(
         "--recipe",
         metavar="FILE",
-        help="a JSON file of what all trials have in common; default kresnets.Recipe, unaugmented",
+        help="a JSON file of fields that all trials have in common, and what they are measured by; what is left out is "
+        "resolved as by finetune.py",
     )
-    add("--epochs", type=_common.positive_int, default=12, help="of a trial in all; default 12")
+    add("--epochs", type=_common.positive_int, help="of a trial in all, of the default too; default as its plan has")
     add("--oracle", choices=ORACLES, default="random")
     add("--objective", choices=("val_loss", "val_accuracy"), default="val_loss", help="default val_loss")
     add(
         "--repeats",
-        type=_common.positive_int,
-        default=1,
-        help="random splits into training and validation a trial; default 1",
+        type=_repeats,
+        default="auto",
+        help="random splits into training and validation a trial; default auto: folds, the more the fewer images validate",
     )
     add(
         "--prune",
         type=_share,
         default=0.5,
-        help="give a trial up when so great a share of the others is better; 1: never; default 0.5",
+        help="give a trial up when so great a share of the others is better, or on its first splits the best so far; 1: never; "
+        "default 0.5",
+    )
+    add(
+        "--pretrained",
+        choices=("auto", "yes", "no"),
+        default="auto",
+        help="whether the trunk was taught; default auto: what its weights tell",
     )
     add("--beside", nargs="+", default=[], metavar="FILE", help="further recipes (JSON) to judge beside the winner")
     add("--tensorboard", action="store_true", help="write HParams logs for TensorBoard into OUT/tensorboard")
@@ -70,6 +78,10 @@ def _whole(text):
     if not text.isascii() or not text.isdigit():
         raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text!r}")
     return int(text)
+
+
+def _repeats(text):
+    return text if text == "auto" else _common.positive_int(text)
 
 
 def _share(text):
@@ -145,11 +157,28 @@ def earlier_arguments(folder):
     return found if "oracle" in found else None
 
 
-def make_room(folder, options):
-    """Clear what --overwrite replaces, now that all else has been found good."""
+def make_room(folder, options, recipe=None):
+    """Clear what --overwrite replaces, now that all else has been found good.
+
+    Args:
+        folder: the search's.
+        options: the app's.
+        recipe: what its trials are variations of, as JSON can say it; None where that is not known. Defaults to None.
+
+    Raises:
+        ValueError: where the same command came to another recipe when the search began.
+    """
     earlier = earlier_arguments(folder)
-    if options.overwrite and earlier is not None and earlier != arguments(options):
+    if earlier is None:
+        return
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("recipe", recipe)
+    if options.overwrite and (earlier != arguments(options) or told != recipe):
         _run_folder.clear(folder, _WRITTEN)
+    elif told != recipe:
+        raise ValueError(
+            f"--out {folder} was begun when the same command came to another recipe, by another rule or other weights: give "
+            "another folder, or --overwrite to replace it."
+        )
 
 
 def arguments(options):
@@ -158,10 +187,10 @@ def arguments(options):
     # What the files say, not where they lie.
     found |= {name: _text(found[name]) for name in ("space", "recipe") if found[name] is not None}
     found["beside"] = [[pathlib.Path(file).name, _text(file)] for file in found["beside"]]
-    stems = ["winner", "default", *(pathlib.Path(file).stem for file in options.beside)]
+    stems = ["winner", "default", "start", *(pathlib.Path(file).stem for file in options.beside)]
     if len(set(stems)) < len(stems):
         raise ValueError(
-            f"--beside: files are told apart by their names, and winner and default are taken: {', '.join(stems[2:])}."
+            f"--beside: files are told apart by their names, and start, winner and default are taken: {', '.join(stems[3:])}."
         )
     return found
 

@@ -21,9 +21,16 @@ class Live:
     """
 
     def __init__(self, folder, project, objective, space, options, command):
-        self._folder, self._project, self._objective = folder, project, objective
-        self._space, self._options, self._command = space, options, command
+        self._folder, self.project, self.objective = folder, project, objective
+        self.space, self._options, self._command = space, options, command
         self._told, self._page_at, self._warned = None, 0.0, False
+
+    def _told_records(self, records=None):
+        """Return the records for people: the one that the search began with in the words of the others."""
+        words = self.space.words() if not self.space.base.unresolved else {}
+        mine = {name: words[name] for name in self.space.ordered() if name in words}
+        records = self._records() if records is None else records
+        return [one | {"values": mine} if one["default"] else one for one in records]
 
     def begin(self):
         """Say what there is already."""
@@ -34,7 +41,7 @@ class Live:
     def _records(self):
         from kresnets.tuning import read_records
 
-        return read_records(self._project)
+        return read_records(self.project)
 
     def _ended(self):
         return [record for record in self._records() if record["status"] != "running"]
@@ -56,8 +63,9 @@ class Live:
     def _line(self, record, records):
         done, total = len(self._told), self._options.trials
         values = ", ".join(f"{name} {_short(value)}" for name, value in record["values"].items())
+        values = "what the search starts from" if record["default"] else values
         best = self.best(records)
-        score = "no score" if record["score"] is None else f"{self._objective.name} {record['score']:.4g}"
+        score = "no score" if record["score"] is None else f"{self.objective.name} {record['score']:.4g}"
         what = score if record["status"] == "completed" else f"{record['status']}: {record['reason']}"
         times = [one["seconds"] for one in records if one["seconds"] is not None]
         left = (total - done) * sum(times) / max(1, len(times))
@@ -68,18 +76,19 @@ class Live:
         )
 
     def best(self, records=None):
-        """Return the record of the best trial, or None."""
-        scored = [one for one in records or self._records() if one["score"] is not None and one["status"] != "failed"]
+        """Return the record of the best trial, or None; one that was given up has no score to compare."""
+        records = self._records() if records is None else records
+        scored = [one for one in records if one["score"] is not None and one["whole"]]
         if not scored:
             return None
-        sign = 1 if self._objective.direction == "min" else -1
+        sign = 1 if self.objective.direction == "min" else -1
         return min(scored, key=lambda one: (sign * one["score"], one["trial_id"]))
 
     def write_csv(self, records=None):
         """Write trials.csv."""
         from kresnets.tuning.records import as_csv
 
-        text = as_csv(self._records() if records is None else records, self._space.ordered())
+        text = as_csv(self._told_records(records), self.space.ordered())
         _common.write_text(self._folder / "trials.csv", text)
 
     def page(self, running=False, winner=None, notes=()):
@@ -89,8 +98,8 @@ class Live:
         self._page_at = time.monotonic()
         try:
             report.search_page(
-                self._folder / "search.html", self._records(), (self._objective.name, self._objective.direction),
-                self._space.as_data(), f"{self._options.model} on {self._options.data}", self._command, winner, notes,
+                self._folder / "search.html", self._told_records(), (self.objective.name, self.objective.direction),
+                self.space.as_data(), f"{self._options.model} on {self._options.data}", self._command, winner, notes,
                 self._options.trials, running,
             )  # fmt: skip
         except ImportError as error:
@@ -99,11 +108,11 @@ class Live:
             self._warned = True
 
 
-def write_recipe(path, recipe):
-    """Write a recipe that finetune.py --recipe takes."""
-    import dataclasses
+def write_recipe(path, recipe, facts):
+    """Write what differs from the default, for finetune.py --recipe."""
+    from kresnets.tuning.choice import differing
 
-    _common.write_text(path, json.dumps(dataclasses.asdict(recipe), indent=1) + "\n")
+    _common.write_text(path, json.dumps(differing(recipe, facts)) + "\n")
 
 
 def _short(value):
