@@ -110,6 +110,8 @@ def _begin(folder, options, command, data, shown, hypermodel, told):
     each = f"{epochs} epochs each" if epochs else "each of as many epochs as its recipe says"
     whole = hypermodel.plan.recipe.epochs(hypermodel.names)
     each += f" in place of {whole}" if options.epochs and epochs != whole else ""
+    if keeper.is_later():
+        return shown.begin()
     print(
         f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, from "
         f"which the search starts:\n{hypermodel.plan.table()}\n{options.trials} trials, {each}, that one first. {told}",

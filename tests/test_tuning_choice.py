@@ -387,12 +387,9 @@ def test_a_trial_that_was_interrupted_goes_on_at_its_next_split(tmp_path):
     splits = [((x[rows], y[rows]), (x[held], y[held])) for rows, held in folds(y, 4)]
     base = dataclasses.replace(SMALL, learning_rate=0.1, stages=(), head_epochs=2)
 
-    def tuner(name):
-        made = RecipeHyperModel(t.own, {"learning_rate": [0.1, 0.2]}, base, **t.OWN)
-        return RecipeTuner(made, t.Listed([{}]), directory=str(tmp_path / name))
-
-    def records(name, *callbacks):
-        made = tuner(name)
+    def records(name, *callbacks, leave=None):
+        hypermodel = RecipeHyperModel(t.own, {"learning_rate": [0.1, 0.2]}, base, **t.OWN)
+        made = RecipeTuner(hypermodel, t.Listed([{}]), directory=str(tmp_path / name), leave=leave)
         made.search(splits=splits, callbacks=callbacks, verbose=0)
         return read_records(made.project_dir)
 
@@ -401,7 +398,10 @@ def test_a_trial_that_was_interrupted_goes_on_at_its_next_split(tmp_path):
         records("cut", Interrupted())
     folder = tmp_path / "cut/search/trial_0"
     assert len(json.loads((folder / "splits.json").read_text())) == 2
+    asked = iter([False, True])  # before the trial, and before its fourth split
+    records("cut", leave=lambda: next(asked))
+    assert len(json.loads((folder / "splits.json").read_text())) == 3
     cut = records("cut", Interrupted())
-    assert Interrupted.seen == 3 + 2 and not (folder / "splits.json").exists()
+    assert Interrupted.seen == 3 + 1 and not (folder / "splits.json").exists()
     assert cut[0]["scores"] == pytest.approx(whole[0]["scores"], abs=t.TOLERANCE) and cut[0]["whole"]
     assert cut[0]["score"] == pytest.approx(whole[0]["score"], abs=t.TOLERANCE) and len(cut[0]["history"]) == 2

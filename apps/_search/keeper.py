@@ -12,6 +12,7 @@ import subprocess
 import sys
 
 CHILD = "KRESNETS_SEARCH_CHILD"
+_LATER = "KRESNETS_SEARCH_LATER"  # set for all children but the first
 AGAIN = 75  # the child's exit code: more is to be done, in a fresh process
 ENDS = (signal.SIGINT, signal.SIGTERM)
 MOST_DEATHS = 9  # in a row: three trials, each of them three times
@@ -22,6 +23,11 @@ _DEATHS = (-signal.SIGKILL, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGBUS)
 def is_child():
     """Whether this process is the one that trains."""
     return CHILD in os.environ
+
+
+def is_later():
+    """Whether this process takes the place of another one that trained."""
+    return _LATER in os.environ
 
 
 def keep(script, argv, ended):
@@ -75,7 +81,8 @@ def _handing_on():
 
     def start(command):
         nonlocal child
-        child = subprocess.Popen(command, env=os.environ | {CHILD: str(os.getpid())}, preexec_fn=_die_with_parent)
+        told = {CHILD: str(os.getpid())} | ({} if child is None else {_LATER: "1"})
+        child = subprocess.Popen(command, env=os.environ | told, preexec_fn=_die_with_parent)
         if came:
             child.send_signal(signal.SIGINT)
         return child, came

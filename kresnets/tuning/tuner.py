@@ -58,8 +58,8 @@ class RecipeTuner(keras_tuner.Tuner):
         deadline: seconds without a sign of life after which a worker on another machine counts as dead. Defaults to 60.
         seed: of the oracle; None for its own. Defaults to None.
         on_change: function of the oracle, called after each trial. Defaults to None.
-        leave: function without arguments, asked before each trial whether to return from `search` although it is not
-            over; `finished` is then False. Defaults to None.
+        leave: function without arguments, asked before each trial, and in one before each split, whether to return from
+            `search` although it is not over; `finished` is then False. Defaults to None.
         begins: whether the first trial is `base` itself, one of the oracle's `max_trials`: what all others are compared with,
             split by split, see `choice`. None: where `base` leaves something to the rule. Defaults to None.
         race: number of splits, from 1, after which a trial is given up that is, on these, no better than the best so far; None
@@ -220,6 +220,9 @@ class RecipeTuner(keras_tuner.Tuner):
             if not self._is_worker():
                 self.oracle.give_back(trial.trial_id)
             raise
+        except _Leave:
+            self.oracle.give_back(trial.trial_id)
+            raise
         except keras_tuner.errors.FatalError:
             raise
         except OSError as error:
@@ -264,10 +267,13 @@ class RecipeTuner(keras_tuner.Tuner):
         ]
         path, total = self._splits_done(trial), len(splits) * self.executions_per_trial
         results, behind = [_Result(**told) for told in read_json(path) or ()], None
+        found = len(results)
         while len(results) < total:
             behind = self._behind(trial, [one.best_value for one in results], records, total)
             if behind or results and results[-1].pruned:
                 break
+            if len(results) > found and self._leave is not None and not self._is_worker() and self._leave():
+                raise _Leave
             hopeful = curves if not results and not is_default(trial) else None
             run = self._train(trial, values, budget, splits, len(results), callbacks, epoch, hopeful)
             if not results or self.oracle.objective.better_than(run.best_value, min_run(results, self.oracle.objective)):
@@ -404,8 +410,8 @@ class RecipeTuner(keras_tuner.Tuner):
             shutil.rmtree(os.path.join(self.project_dir, name), ignore_errors=True)
 
 
-class _Leave(Exception):
-    """Leave the search between two trials."""
+class _Leave(keras_tuner.errors.FatalError):
+    """Leave the search between two trials, or two splits of one: Keras Tuner lets nothing else through."""
 
 
 @contextlib.contextmanager
