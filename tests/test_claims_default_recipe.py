@@ -41,16 +41,17 @@ def test_settings_are_told_apart_and_do_not_change(data):
     assert _whole(Options(data=data))[0] == wanted
 
 
-def test_the_better_half_goes_on_and_the_best_few_reach_the_large_cells():
+def test_the_better_ones_go_on_and_the_best_one_reaches_the_large_cells():
     wanted, _ = _whole(Options())
     found = {}
     for one in wanted:
         found.setdefault((ways.cell_of(one), one["seed"]), set()).add(one["way"])
     small, large = cells.CHOOSE[:2], cells.CHOOSE[2:]
-    assert all(found[cell, 0] >= set(ways.WAYS) for cell in small)
-    assert all(len(found[cell, 1] & set(ways.WAYS)) in (6, 7) for cell in small)
-    assert all(len(found[cell, seed] & set(ways.WAYS)) in (3, 4) for cell in large for seed in range(3))
-    assert all(found[cell, seed] >= set(ways.PEERS) for cell in small for seed in range(3))
+    own, best = set(ways.WAYS), default_recipe.HALF
+    assert all(found[cell, 0] >= own for cell in small)
+    assert all(len(found[cell, 1] & own) == best for cell in small)
+    assert all(found[cell, seed] >= set(ways.LONG) for cell in large for seed in range(3))
+    assert all(found[cell, seed] - set(ways.LONG) - set(default_recipe.CHEAP) < own for cell in large for seed in range(3))
 
 
 def test_what_judges_has_no_part_in_the_choice():

@@ -11,8 +11,7 @@ from _claims.verdicts import everywhere, exactly, paired
 from _claims.ways import cell_of
 
 METRICS = {"test_accuracy": "accuracy", "test_auc": "AUC"}
-KEEPS = ("last", "average 0.98", "average 0.99", "tail", "mix 0.5", "mix 0.75")
-HALF, FINALISTS = 6, 3  # ways that go on to more seeds, and to the larger cells
+HALF, FINALISTS = 5, 1  # ways that go on to more seeds, and to the larger cells
 CHEAP = ("regression", "regression, all", "head alone")  # peers that cost next to nothing
 TO_REACH = {75: (0.835, 0.905), 250: (0.855, 0.92), 806: (0.90, 0.94)}  # accuracy and AUC on elpv/mono
 
@@ -33,10 +32,9 @@ def _quick_settings():
 
 
 def _choose_settings(seeds, rows):
-    """All ways once in the small cells, then the better half with all seeds, then the best few in the large cells."""
+    """All ways once in the small cells, then the better ones with all seeds, then the best one in the large cells."""
     small, large = cells.CHOOSE[:2], cells.CHOOSE[2:]
     cheap = {name: ways.PEERS[name] for name in CHEAP}
-    dear = {name: fields for name, fields in ways.PEERS.items() if name not in cheap}
     first, later = seeds[:1], seeds[1:]
     wanted = [one for seed in first for one in _in(small, cheap | ways.WAYS, seed)]
     if not _all_there(rows, ways.WAYS, small, first):
@@ -46,18 +44,19 @@ def _choose_settings(seeds, rows):
     if not _all_there(rows, half, small, seeds):
         return wanted
     finalists = _best(rows, half, small, seeds, FINALISTS)
-    wanted += [one for seed in seeds for one in _in(large, cheap | finalists | ways.LONG, seed)]
-    return wanted + [one for seed in seeds for one in _in(small, dear, seed)]
+    return wanted + [one for seed in seeds for one in _in(large, cheap | finalists | ways.LONG, seed)]
 
 
 def _judge_settings(seeds, rows):
-    compared, wanted = {ways.CHOSEN: ways.WAYS[ways.CHOSEN]} | ways.PEERS, [cells.lesson(ways.DTYPE)]
+    compared, wanted = {ways.CHOSEN: None} | ways.PEERS, [cells.lesson(ways.DTYPE)]
     taught = {"network": cells.PUPIL, "trunk": cells.CIFAR}
     for seed in seeds:
-        wanted += _in(cells.JUDGE, compared, seed, judged=True)
-        wanted += _in(ways.SCRATCH_IN, ways.SCRATCH, seed, judged=True, trunk="none")
+        those = {way: fields for way, fields in compared.items() if seed < ways.FEWER.get(way, len(seeds))}
+        wanted += _in(cells.JUDGE, those, seed, judged=True)
+        scratch = ways.SCRATCH_IN if seed < ways.FEWER["from scratch"] else ways.SCRATCH_IN[:1]
+        wanted += _in(scratch, ways.SCRATCH, seed, judged=True, trunk="none")
         if any(row["task"] == "teach" for row in rows):
-            wanted += _in(cells.TAUGHT, compared, seed, judged=True, **taught)
+            wanted += _in(cells.TAUGHT, those, seed, judged=True, **taught)
     return wanted
 
 
@@ -72,9 +71,9 @@ def _all_there(rows, compared, where, seeds):
 
 
 def _best(rows, compared, where, seeds, count):
-    """Return the best `count` of some ways by these seeds, and where the grid began."""
+    """Return the best `count` of some ways by these seeds."""
     best = ranked([row for row in rows if row["seed"] in seeds], where, compared)[:count]
-    return {way: ways.WAYS[way] for way in dict.fromkeys([*best, "start"])}
+    return {way: ways.WAYS[way] for way in best}
 
 
 def _measure(setting, kept):
@@ -86,7 +85,8 @@ def _measure(setting, kept):
         pictures = cells.draw(cell_of(setting), setting["seed"], setting["judged"])
         model = cells.network(setting, pictures.classes, kept)
         began = time.perf_counter()
-        measure = {"recipe": tuned.tuned, "regression": peers.regressed}.get(setting["rule"], peers.ruled)
+        own = {"default": tuned.by_default, "recipe": tuned.tuned, "regression": peers.regressed}
+        measure = own.get(setting["rule"], peers.ruled)
         rows = measure(model, setting, pictures)
         told = {"majority": pictures.majority, "whole_seconds": time.perf_counter() - began}
         return [_rounded(row | told) for row in rows]
@@ -119,14 +119,14 @@ def score(rows, way, keep, where):
 
 
 def ranked(rows, where, compared):
-    """Return those ways that are measured in all these cells, the best first, each with the weights that suit it best."""
-    found = {way: max(score(rows, way, keep, where) for keep in KEEPS) for way in compared}
+    """Return those ways that are measured in all these cells, the best first, by the weights that each ends with."""
+    found = {way: score(rows, way, "last", where) for way in compared}
     return sorted((way for way in found if np.isfinite(found[way])), key=found.get, reverse=True)
 
 
 def kept_of(way):
     """Return which weights a way is judged with."""
-    return ways.PEERS_KEEP.get(way, ways.KEPT if way == ways.CHOSEN else "last")
+    return ways.PEERS_KEEP.get(way, "last")
 
 
 def _findings(options, rows):
@@ -205,7 +205,7 @@ def _in_each_cell(rows):
             gap = means[best][1]
             error = np.std(gap.values, ddof=1) / len(gap.values) ** 0.5 if len(gap.values) > 1 else math.inf
             holds &= gap.mean >= -2 * error
-            mean = np.mean(list(values(rows, metric, ways.CHOSEN, ways.KEPT, cell, network).values()))
+            mean = np.mean(list(values(rows, metric, ways.CHOSEN, "last", cell, network).values()))
             apart = f"{100 * gap.mean:+.1f} points, SE {100 * error:.1f}"
             told.append(f"{name} {mean:.3f}, best peer {best} {means[best][0]:.3f} ({apart})")
         yield Finding(
@@ -216,7 +216,7 @@ def _in_each_cell(rows):
 
 
 def _no_run_useless(rows):
-    judged = [row for row in rows if row["task"] == "tune" and (row["way"], row["keep"]) == (ways.CHOSEN, ways.KEPT)]
+    judged = [row for row in rows if row["task"] == "tune" and (row["way"], row["keep"]) == (ways.CHOSEN, "last")]
     below = [row for row in judged if row["test_accuracy"] < row["majority"]]
     return Finding(
         claim="No run of the default is below the share of the largest class.",
@@ -228,7 +228,7 @@ def _no_run_useless(rows):
 def _reached(rows):
     for n, least in TO_REACH.items():
         cell = cells.Cell("elpv/mono", n, 128)
-        found = [list(values(rows, m, ways.CHOSEN, ways.KEPT, cell, "ResNet50Thin").values()) for m in METRICS]
+        found = [list(values(rows, m, ways.CHOSEN, "last", cell, "ResNet50Thin").values()) for m in METRICS]
         if found[0]:
             means = np.mean(found, 1)
             yield Finding(
@@ -264,6 +264,8 @@ def _cost(setting):
         return 1500.0
     if setting["rule"] == "regression":
         return 20.0
+    if setting["rule"] == "default":
+        return _cost(setting | setting["recipe"] | {"rule": "recipe"})
     stages = len(setting.get("stages", [0]))
     epochs = setting.get("epochs", 0) + setting.get("epochs_per_stage", 0) * stages
     return 60.0 + epochs * cells.learning(setting["n"]) * (setting["size"] / 128) ** 2 / 45

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from _claims import keeps, peers
+from _claims import cells, keeps, peers, ways
 
 _FIELDS = (
     "head_epochs",
@@ -38,7 +38,8 @@ def tuned(model, setting, pictures):
 
     found = {}
     if setting["head"] == "solved":
-        found["strength"] = peers.solved_head(model, pictures.train, pictures.train_labels)
+        images, labels = _views(pictures, setting)
+        found["strength"] = peers.solved_head(model, images, labels)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization) and setting["trunk"] != "none":
             layer.momentum = setting["norm_momentum"]
@@ -55,6 +56,34 @@ def tuned(model, setting, pictures):
     )
     judged = keeps.rows(model, record, pictures, keeps.ALL if setting["keeps"] == "all" else keeps.PLAIN)
     return [row | found for row in judged]
+
+
+def by_default(model, setting, pictures):
+    """Let `kresnets.fine_tune` do what it does by itself, and return a row; it must be what the setting says."""
+    import kresnets
+
+    history = kresnets.fine_tune(
+        model,
+        (pictures.train, pictures.train_labels),
+        (pictures.validation, pictures.validation_labels),
+        kresnets.Recipe(seed=setting["seed"]),
+        pretrained=setting["trunk"] != "none",
+        verbose=0,
+    )
+    done, told = ways.plain(history.plan.recipe), setting["recipe"] | {"seed": setting["seed"]}
+    if done != told:
+        raise ValueError(f"The default was resolved to {done}, where the setting says {told}.")
+    scores = cells.outputs(cells.asker(model), cells.prepared(model, pictures.test))
+    return [{"keep": "last", "notes": list(history.notes)} | cells.measured(scores, pictures.test_labels)]
+
+
+def _views(pictures, setting):
+    """Return the images to solve a head on, and labels: as they are, and `head_views` - 1 changed copies of each."""
+    from kresnets.data.augment import augmentation
+
+    change, views = augmentation(setting["augment"], setting["seed"]), setting.get("head_views", 1)
+    copies = [np.asarray(change(pictures.train, -view)) for view in range(1, views)]
+    return np.concatenate([pictures.train, *copies]), np.tile(pictures.train_labels, views)
 
 
 class Pull(keras.callbacks.Callback):

@@ -1,6 +1,7 @@
 """The ways to fine-tune that the default recipe is chosen among, and the peers that it is judged against, as data."""
 
 import dataclasses
+import json
 import math
 
 from _claims import cells
@@ -51,8 +52,9 @@ WAYS = {
     "100 steps, from stage3 on": SHORT | {"stages": ["stage3"]},
     "100 steps, pulled back": SHORT | {"pull": 10.0},
     "100 steps, labels smoothed": SHORT | {"label_smoothing": 0.1},
+    "100 steps, solved on 4 views": SHORT | {"head_views": 4},
 }
-LONG = {"start": {}, "600 steps": {"steps": 600}}  # in the larger cells beside the best of these
+LONG = {"100 steps": SHORT, "start": {}, "600 steps": {"steps": 600}}  # in the larger cells beside the best of these
 TEXTBOOK = {"head": "trained", "head_epochs": 3, "learning_rate": 1e-3, "stages": DOWNWARDS, "epochs_per_stage": 3}
 FOR_IMAGES = {"head": "trained", "learning_rate": 1e-2, "stages": DOWNWARDS, "stage_steps": 45}
 FRESH = {"head": "fresh", "ratio": 1.0, "batchnorm": "train", "keeps": "plain"}
@@ -62,16 +64,17 @@ PEERS = {
     "head alone": FOR_IMAGES | {"stages": [], "augment": "none", "keeps": "plain"},
     "textbook": TEXTBOOK | {"trunk_learning_rate": 1e-4, "keeps": "plain"},
     "for_images": FOR_IMAGES | {"trunk_learning_rate": 1e-3, "keeps": "plain"},
-    "everything at once": FRESH | {"trunk_learning_rate": 1e-3},
+    "everything at once": FRESH | {"trunk_learning_rate": 1e-3, "as_long": True},
     "Keras's guide": {"rule": "guide", "head_epochs": 20, "epochs": 10, "head_rate": 1e-3, "rate": 1e-5},
     "fastai": {"rule": "fastai", "head_epochs": 1, "epochs": 10, "rate": 2e-3},
     "BiT": {"rule": "bit", "steps": 500, "rate": 3e-3},
 }
 SCRATCH = {"from scratch": FRESH | {"trunk": "none", "trunk_learning_rate": 3e-3, "steps": 600}}
-SCRATCH_IN = (cells.JUDGE[0], cells.JUDGE[1], cells.JUDGE[3])  # it is the dear one
+SCRATCH_IN = (cells.JUDGE[0], cells.JUDGE[1], cells.JUDGE[3])  # it is a dear one
+FEWER = {"BiT": 2, "from scratch": 2}  # the dear ones' seeds, but where a network from scratch is the demo's peer
 # The weights that each peer's rule keeps, where it is not the last ones.
 PEERS_KEEP = {"head alone": "best loss", "textbook": "best loss", "for_images": "best loss"}
-CHOSEN, KEPT = "start", "last"  # what is judged: a way, and the weights that it keeps
+CHOSEN = "the default"  # what is judged: what `fine_tune` does by itself
 
 
 def setting_of(way, fields, cell, seed, judged, network="ResNet50Thin", trunk="open_nsfw", dtype=DTYPE):
@@ -79,7 +82,7 @@ def setting_of(way, fields, cell, seed, judged, network="ResNet50Thin", trunk="o
 
     Args:
         way: its name.
-        fields: its entry of `WAYS`, `PEERS` or `SCRATCH`.
+        fields: its entry of `WAYS`, `PEERS` or `SCRATCH`; None for the default.
         cell: a `cells.Cell`.
         seed: of the draw and the training.
         judged: whether a recipe is judged there, see `cells.draw`.
@@ -87,6 +90,8 @@ def setting_of(way, fields, cell, seed, judged, network="ResNet50Thin", trunk="o
     """
     told = {"task": "tune", "judged": judged, **dataclasses.asdict(cell), "way": way}
     told = told | {"network": network, "trunk": trunk, "dtype": dtype, "seed": seed}
+    if fields is None:
+        return told | {"rule": "default", "recipe": plain(default(cell).recipe)}
     if fields.get("rule") == "regression":
         return told | fields
     steps = math.ceil(cells.learning(cell.n) / BATCH)
@@ -98,12 +103,37 @@ def setting_of(way, fields, cell, seed, judged, network="ResNet50Thin", trunk="o
     told.setdefault("head_epochs", max(3, math.ceil(head / steps)))
     if told["head"] != "trained":
         told["head_epochs"] = 0
+    if told.pop("as_long", False):
+        told["epochs_per_stage"] = default(cell).recipe.epochs_per_stage
     if "stage_steps" in fields:
         told["epochs_per_stage"] = told["head_epochs"]
     elif told["stages"]:
         share = fields.get("steps", START["steps"]) / len(told["stages"])
         told.setdefault("epochs_per_stage", max(1, math.ceil(share / steps)))
     return told
+
+
+def plain(recipe):
+    """Return the fields of a `kresnets.Recipe` as JSON reads them back."""
+    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+
+
+def default(cell):
+    """Return the `kresnets.Plan` that a pretrained network of kresnets has in a cell."""
+    from kresnets.transfer import plan
+    from kresnets.transfer.recipe import Recipe
+
+    images = cells.learning(cell.n)
+    facts = plan.Facts(
+        groups=("stem", "stage1", "stage2", "stage3", "stage4", "head"),
+        images=images,
+        steps=math.ceil(images / BATCH),
+        validation=cell.n - images,
+        classes=2,
+        pretrained=True,
+        why="",
+    )
+    return plan.resolve(Recipe(), facts)
 
 
 def cell_of(row):
