@@ -54,7 +54,12 @@ WAYS = {
     "100 steps, labels smoothed": SHORT | {"label_smoothing": 0.1},
     "100 steps, solved on 4 views": SHORT | {"head_views": 4},
 }
-LONG = {"100 steps": SHORT, "start": {}, "600 steps": {"steps": 600}}  # in the larger cells beside the best of these
+# In the larger cells, where the best way of the small ones may want more steps, or more of the trunk; the last one once.
+LONG = {
+    "start": {},
+    "300 steps, from stage3 on": {"stages": ["stage3"]},
+    "600 steps, from stage3 on": {"stages": ["stage3"], "steps": 600},
+}
 TEXTBOOK = {"head": "trained", "head_epochs": 3, "learning_rate": 1e-3, "stages": DOWNWARDS, "epochs_per_stage": 3}
 FOR_IMAGES = {"head": "trained", "learning_rate": 1e-2, "stages": DOWNWARDS, "stage_steps": 45}
 FRESH = {"head": "fresh", "ratio": 1.0, "batchnorm": "train", "keeps": "plain"}
