@@ -81,6 +81,7 @@ def alone_in(run):
 
     if run.exists() and not run.is_dir():
         raise ValueError(f"--out {run} is a file: give a folder.")
+    missing = [folder for folder in run.parents if not folder.exists()]
     run.mkdir(parents=True, exist_ok=True)
     lock = os.open(run, os.O_RDONLY)  # the folder itself: there is no file to leave behind or to remove too early
     try:
@@ -101,7 +102,9 @@ def alone_in(run):
             if (run / "metrics.json").exists():  # one that is finished, perhaps by an earlier process
                 clear(run, ("images",))
             if not any(run.iterdir()):
-                run.rmdir()
+                with contextlib.suppress(OSError):  # somebody else has put something there
+                    for folder in (run, *missing):
+                        folder.rmdir()
     finally:
         os.close(lock)
 

@@ -29,6 +29,8 @@ _NOTHING = contextlib.nullcontext()
 def main(argv=None):
     argv = sys.argv[1:] if argv is None else argv
     options = _parser().parse_args(argv)
+    if options.seed is None:
+        options.seed = _seed_of(options.recipe)
     _machines.check(options)
     if _machines.watched():
         _machines.speak()
@@ -127,8 +129,17 @@ def _parser():
     add("--views", type=_common.positive_int, help="augmented copies of each image that are kept; 1: none")
     add("--patience", type=_whole)
     add("--max-epochs-per-stage", type=_common.positive_int)
-    add("--seed", type=_whole, default=0)
+    add("--seed", type=_whole, help="default that of --recipe, else 0")
     return parser
+
+
+def _seed_of(recipe):
+    """Return the seed that a recipe's file gives, else 0; what else is wrong with the file is told where it is read."""
+    try:
+        seed = json.loads(pathlib.Path(recipe).read_text(encoding="utf-8")).get("seed", 0) if recipe else 0
+    except (OSError, ValueError, AttributeError):
+        return 0
+    return seed if isinstance(seed, int) and seed >= 0 else 0
 
 
 def _whole(text):

@@ -185,6 +185,25 @@ def _write_csv(path, rows):
         writer.writerows(rows)
 
 
+def noted(folder, name):
+    """Return what the run in a folder noted down under a name, or None."""
+
+    def read():
+        try:
+            return json.loads((pathlib.Path(folder) / "run.json").read_text()).get(name)
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    return agreed(read)
+
+
+def note_down(folder, name, value):
+    """Note something more about the run in a folder, for `noted`."""
+    if is_first():
+        path = pathlib.Path(folder) / "run.json"
+        _write_json(path, json.loads(path.read_text()) | {name: value})
+
+
 def check_same_run(folder, description):
     """Raise a ValueError where the folder holds the state of a run with another description; note this one in a new
     folder."""
@@ -194,13 +213,18 @@ def check_same_run(folder, description):
     text = json.dumps(description, sort_keys=True, indent=1)
     if path.exists():
         earlier = json.loads(path.read_text())
-        differing = sorted(key for key in {*earlier, *description} if earlier.get(key) != json.loads(text).get(key))
+        # What only one of them says is a note, or of another version.
+        differing = sorted(key for key in earlier.keys() & description if earlier[key] != json.loads(text)[key])
         if differing:
             raise ValueError(
                 f"{folder} holds the state of another run ({', '.join(differing)} differ): give another folder, or remove it."
             )
         return
+    _write_json(path, description)
+
+
+def _write_json(path, value):
     path.parent.mkdir(parents=True, exist_ok=True)
     beside = path.with_name(".tmp-run.json")
-    beside.write_text(text)
+    beside.write_text(json.dumps(value, sort_keys=True, indent=1))
     os.replace(beside, path)
