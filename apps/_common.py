@@ -52,7 +52,6 @@ def load_run(folder):
     import_tensorflow()
     import keras
 
-    import kresnets  # its layers too: without them the file does not load
     from kresnets.preprocess import Preprocessing
 
     model = keras.saving.load_model(folder / "model.keras", compile=False)

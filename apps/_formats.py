@@ -43,7 +43,7 @@ def _comparison(format, path, classifier, images, part):
     import numpy as np
 
     from kresnets.export import FORMATS
-    from kresnets.metrics import evaluate
+    from kresnets.report.metrics import evaluate
 
     batches = np.array_split(images, range(32, len(images), 32))
     of_run = np.concatenate([classifier.network(batch)["probabilities"] for batch in batches])

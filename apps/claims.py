@@ -7,9 +7,8 @@ with its verdict (text.md) into runs/claims/NAME. A run that was killed goes on 
 import argparse
 import pathlib
 
-import _common
-
 import _claims
+import _common
 
 
 def main(argv=None):

@@ -190,7 +190,7 @@ def measured(lines, options):
     import keras
     from _bench.peers import Prediction, Training
 
-    from kresnets.hardware import describe
+    from kresnets.devices.hardware import describe
 
     keras.mixed_precision.set_dtype_policy(options.dtype)
     print(f"{options.dtype}, batches of {options.batch_size}; {describe()}")
@@ -258,7 +258,7 @@ def blocks(channels=64, side=56):
     import keras
 
     import kresnets
-    from kresnets.resnet import residual_block
+    from kresnets.networks.resnet import residual_block
 
     kinds = (
         ("two 3x3 on C channels", "ResNet18", channels, channels),

@@ -151,7 +151,7 @@ def _train(run, options, arguments, command, machines):
     import kresnets
     from kresnets.data import load_data
     from kresnets.devices import Devices, all_devices, apart, disconnect
-    from kresnets.hardware import fast_dtype
+    from kresnets.devices.hardware import fast_dtype
 
     spec, recipe = _network.spec_of(options.model), _recipe(options)
     if options.recompute and recipe.views not in (1, "auto"):
@@ -317,8 +317,8 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines, dev
     """Return the recipe at the rate that a range test finds for its first stage, and the test; an interrupted run keeps
     its own rate and has no test."""
     import kresnets
+    from kresnets.freezing import set_trainable
     from kresnets.groups import layout
-    from kresnets.transfer.freezing import set_trainable
 
     earlier = machines.agreed(lambda: _rates_of(run, arguments))
     if earlier is not None:
@@ -385,8 +385,9 @@ def _judge(run, model, data, config, history):
     import numpy as np
 
     import kresnets
-    from kresnets import metrics, report
-    from kresnets.hardware import describe
+    from kresnets import report
+    from kresnets.devices.hardware import describe
+    from kresnets.report import metrics
 
     size, preprocessing = config["size"], kresnets.Preprocessing(**config["preprocess"])
     images = data.test.batches(64, size, preprocessing.crop, cache=False)  # drawn once

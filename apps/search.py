@@ -96,7 +96,7 @@ def _set_up(options):
     logging.basicConfig(format="%(message)s")
     import keras
 
-    from kresnets.hardware import fast_dtype
+    from kresnets.devices.hardware import fast_dtype
 
     keras.mixed_precision.set_dtype_policy(fast_dtype() if options.dtype == "auto" else options.dtype)
 

@@ -7,11 +7,11 @@ import re
 
 import keras
 
-from kresnets import inception, resnet
 from kresnets import weights as weights_package
-from kresnets.layers import BatchNormalization
+from kresnets.networks import inception, resnet
+from kresnets.networks.layers import BatchNormalization
+from kresnets.networks.recompute import recompute as recomputing
 from kresnets.preprocess import Preprocessing
-from kresnets.recompute import recompute as recomputing
 from kresnets.specs import InceptionSpec, ResNetSpec, Spec
 from kresnets.weights import origin
 

@@ -16,7 +16,7 @@ from nets import TINY, tiny
 
 import kresnets
 from kresnets.analysis import alexnet
-from kresnets.resnet import residual_block
+from kresnets.networks.resnet import residual_block
 
 L = keras.layers
 

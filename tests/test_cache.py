@@ -16,7 +16,8 @@ from test_fine_tune import Stop, StopAfter, photographs
 
 import kresnets
 from kresnets import FeatureCache, Recipe, fine_tune
-from kresnets.transfer.cache import features, fit, store
+from kresnets._util import store
+from kresnets.transfer.cache import features, fit
 
 RECIPE = Recipe.textbook(
     head_epochs=2, epochs_per_stage=1, learning_rate=0.01, trunk_learning_rate=0.01, optimizer="sgd", augment="none"

@@ -316,8 +316,9 @@ def test_shortcuts(tmp_path):
 def test_preactivation(tmp_path):
     rows, _ = quick("preactivation", tmp_path / "p")
     assert {row["kind"] for row in rows} == {"v1", "v2"} and {row["depth"] for row in rows} == {"8", "20"}
-    import kresnets
     from _claims.preactivation import spec
+
+    import kresnets
 
     built = [kresnets.build(row, classes=10) for row in (spec("v2", 110), kresnets.SPECS["CifarResNet110V2"])]
     assert [layer.name for layer in built[0].layers] == [layer.name for layer in built[1].layers]

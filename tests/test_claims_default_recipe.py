@@ -8,8 +8,6 @@ import keras
 import numpy as np
 import pytest
 
-import kresnets
-
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "apps"))
 
 import _claims  # noqa: E402

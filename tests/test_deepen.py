@@ -15,9 +15,8 @@ from nets import TINY, data, tiny, weights
 from test_equality import make_lively
 
 import kresnets
-from kresnets.features import graph_nodes
-from kresnets.transfer import optimizer as surgery
-from kresnets.transfer.freezing import layer_computation
+from kresnets.callbacks import optimizer_surgery as surgery
+from kresnets.networks.graph import graph_nodes, layer_computation
 
 
 def _some(names, chosen):

@@ -102,7 +102,7 @@ def test_nobody_verified(model, tmp_path):
 
 
 def test_a_model_that_answers_photographs_otherwise_is_not_published(model, photographs, tmp_path, monkeypatch):
-    from kresnets.export import proof
+    from kresnets.export import verification as proof
 
     real = proof._compare
     monkeypatch.setattr(proof, "_compare", lambda *arguments: None)

@@ -13,7 +13,7 @@ from PIL import Image
 
 import kresnets
 from kresnets import find_learning_rate
-from kresnets.transfer.find_rate import suggest
+from kresnets.transfer.lr_range_test import suggest
 
 
 def digits():

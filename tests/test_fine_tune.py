@@ -9,7 +9,7 @@ from nets import TINY, tiny, unchanged_groups, weights
 
 import kresnets
 from kresnets import Recipe, fine_tune
-from kresnets.transfer.schedule import StagedCosine
+from kresnets.transfer.lr_schedule import StagedCosine
 
 SHORT = Recipe.textbook(head_epochs=1, epochs_per_stage=1, learning_rate=0.01, trunk_learning_rate=0.01, augment="none")
 

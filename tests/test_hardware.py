@@ -7,7 +7,7 @@ import types
 import keras
 import pytest
 
-from kresnets import hardware
+from kresnets.devices import hardware
 
 
 @pytest.mark.parametrize(

@@ -175,14 +175,14 @@ def test_names_say_the_way_to_a_layer():
         "stage1_block1_concat",
     }
     convs = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert sorted(kresnets.inception.convolutions(tiny((Conv(4, 1), Mix((Conv(2, 1),), branch))))) == sorted(convs)
+    assert sorted(kresnets.networks.inception.convolutions(tiny((Conv(4, 1), Mix((Conv(2, 1),), branch))))) == sorted(convs)
 
 
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_convolutions_of_a_row_are_named_as_they_are_built(name):
     model = getattr(kresnets, name)(weights=None, include_top=False, input_shape=(75, 75, 3))
     built = {layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)}
-    names = list(kresnets.inception.convolutions(SPECS[name]))
+    names = list(kresnets.networks.inception.convolutions(SPECS[name]))
     assert set(names) == built and len(names) == len(built)
     assert model.output_shape[1:3] == (1, 1)  # the smallest image: one pixel is left
 

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import kresnets
-from kresnets.layers import BatchNormalization, conv, pad_channels
+from kresnets.networks.layers import BatchNormalization, conv, pad_channels
 
 SHAPE = (4, 6, 5, 3)
 # float32 sums in another order. bfloat16 has 8 bits: a result rounded to it may fall on either side, so differ 2**-8;
@@ -308,7 +308,7 @@ def test_a_wrong_argument_is_kerass_own_error():
 # Each replica has the statistics of its own part of the batch; Keras gathers the moving ones.
 MIRRORED = """
 import keras, numpy as np, tensorflow as tf
-from kresnets.layers import BatchNormalization
+from kresnets.networks.layers import BatchNormalization
 
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -348,7 +348,7 @@ def test_on_two_devices():
 JAX = """
 import sys
 import keras, numpy as np
-from kresnets.layers import BatchNormalization
+from kresnets.networks.layers import BatchNormalization
 
 x = np.random.default_rng(0).normal(size=(4, 6, 5, 3)).astype("float32")
 layers = BatchNormalization(dtype="mixed_bfloat16"), keras.layers.BatchNormalization(dtype="mixed_bfloat16")

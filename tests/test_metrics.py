@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import sklearn.metrics
 
-from kresnets.metrics import _auc_of_cells, evaluate, predict_classes
+from kresnets.report.metrics import _auc_of_cells, evaluate, predict_classes
 
 
 def answers(images, classes, seed=0, strength=0.4):

@@ -7,7 +7,7 @@ import pytest
 from nets import data, tiny, weights
 
 import kresnets
-from kresnets.transfer import optimizer as surgery
+from kresnets.callbacks import optimizer_surgery as surgery
 
 O = keras.optimizers  # noqa: E741
 OPTIMIZERS = {

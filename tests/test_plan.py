@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from nets import tiny
 
 import kresnets
 from kresnets import Recipe
@@ -16,7 +17,6 @@ from kresnets.transfer.head import regression
 from kresnets.transfer.plan import Facts, resolve
 from kresnets.transfer.recipe import RESOLVED
 from kresnets.weights.origin import is_pretrained
-from nets import tiny
 
 NAMES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
 rng = np.random.default_rng(0)

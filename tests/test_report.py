@@ -18,8 +18,8 @@ from matplotlib.backends.backend_agg import RendererAgg
 from PIL import Image
 
 import kresnets
-from kresnets import metrics, report
-from kresnets.report import figures
+from kresnets import report
+from kresnets.report import figures, metrics
 
 GROUPS = ["stem", "stage1", "stage2", "stage3", "stage4", "head"]
 LONG = "a_cell_with_a_long_description_of_its_defects_and_$more$_of_them_that_goes_on_and_on_number_"

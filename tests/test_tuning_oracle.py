@@ -21,8 +21,8 @@ from keras_tuner.engine.trial import Trial
 
 from kresnets.tuning import chief as chief_module
 from kresnets.tuning.chief import Worker, heartbeat, serve
-from kresnets.tuning.kept import WORKER_MARK, write_json
 from kresnets.tuning.oracle import kind_of, sound
+from kresnets.tuning.oracle_storage import WORKER_MARK, write_json
 
 SCORE = keras_tuner.Objective("score", "max")
 

@@ -20,7 +20,7 @@ def bench_finetune(options):
     """Train one network each way on the same photographs; print seconds, ratios and the best validation accuracy."""
     import kresnets  # noqa: F401  its layers too
     from kresnets.data import load_data
-    from kresnets.hardware import fast_dtype
+    from kresnets.devices.hardware import fast_dtype
 
     logging.getLogger("absl").setLevel("ERROR")  # the file that hands the weights over is of the format called legacy
     fast = fast_dtype()

@@ -55,7 +55,7 @@ def limited(what, pairs, limit, of="ratio"):
 
 def write(options, rows, **more):
     """Write a run's JSON file; return the exit code, 1 where a row has missed its limit."""
-    from kresnets.hardware import describe
+    from kresnets.devices.hardware import describe
 
     measured = {"machine": describe(), "options": {name: str(value) for name, value in vars(options).items()}}
     _common.write_text(options.out, json.dumps({**measured, **more, "rows": rows}, indent=1) + "\n")

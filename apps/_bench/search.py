@@ -24,7 +24,7 @@ _THAWED = {"head": (), "stage4": ("conv5",), "stage3": ("conv4", "conv5")}
 def bench_search(options):
     """Run searches ours whole, and of Keras Tuner's one trial of each depth; print seconds, ratios, and what was saved."""
     from kresnets.data import load_data
-    from kresnets.hardware import fast_dtype
+    from kresnets.devices.hardware import fast_dtype
 
     depths = tuple(dict.fromkeys(depth for name in options.spaces for depth in SPACES[name]))
     if options.trials < len(depths):

@@ -127,9 +127,9 @@ RULES = {"guide": guide, "fastai": fastai, "bit": bit}
 
 def ruled(model, setting, pictures):
     """Measure a network that learns by one of `RULES`, and return its rows."""
+    from kresnets.callbacks.optimizer_surgery import scale_updates
     from kresnets.preprocess import resolve
     from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
-    from kresnets.transfer.optimizer import scale_updates
 
     preprocessing, classes = resolve(model, None), pictures.classes
     learning = Preparation(preprocessing, classes, augment=setting["augment"], seed=setting["seed"])

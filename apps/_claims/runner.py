@@ -188,7 +188,7 @@ def to_csv(rows):
 
 def to_text(name, claim, options, findings, settings, seconds):
     """Return the paragraph: what was claimed, what was found, from how much."""
-    from kresnets import hardware
+    from kresnets.devices import hardware
 
     whole = dataclasses.replace(options, quick=False)
     lines = [f"# {folder_name(name, whole)}: {claim.title}", "", f"Source: {claim.source}.", ""]

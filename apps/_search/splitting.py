@@ -70,8 +70,8 @@ def cache(parts, size, folder):
         size: pixels a side.
         folder: for large photographs.
     """
+    from kresnets._util.store import memory_limit
     from kresnets.data.decoded import is_large
-    from kresnets.transfer.cache.store import memory_limit
 
     needed = sum(len(part) for pair in parts for part in pair) * 12 * size**2
     return folder if len(parts) == 1 or needed <= memory_limit() or is_large(parts[0][0], size) else False

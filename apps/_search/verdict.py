@@ -19,13 +19,13 @@ def judge(folder, train, data, recipes, seed, why=""):
         why: a sentence for where there is no winner. Defaults to none.
 
     Returns:
-        Dict `default` and the others (see `kresnets.metrics.evaluate`), `names` of all of them, `sentence`, `difference` of
+        Dict `default` and the others (see `kresnets.report.metrics.evaluate`), `names` of all of them, `sentence`, `difference` of
         the winner (else of what the search started from) and the default, `worse`: whether a winner did worse than the
         default, by more than chance.
     """
     import numpy as np
 
-    from kresnets import metrics
+    from kresnets.report import metrics
 
     answers = {}
     for name, recipe in recipes.items():

@@ -4,8 +4,8 @@ import math
 
 import keras
 
+from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.groups import layout
-from kresnets.transfer import optimizer as surgery
 
 
 class GroupCallback(keras.callbacks.Callback):

@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from kresnets.callbacks.stages import Plateau, Schedule
+from kresnets.callbacks.schedule import Plateau, Schedule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from kresnets.transfer.cache.store import Store, as_text, digest, memory_limit
+from kresnets._util.store import Store, as_text, digest, memory_limit
 from kresnets.version import __version__
 
 # How many times the pixels of the result an image must have for its result to be read from a file: where it was measured,

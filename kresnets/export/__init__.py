@@ -7,8 +7,8 @@ from kresnets.data.check import MAX_PIXELS
 from kresnets.export.card import checked, read_card, write_card
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import FORMATS, export_file
-from kresnets.export.proof import read_photographs, verify
 from kresnets.export.saved import save
+from kresnets.export.verification import read_photographs, verify
 from kresnets.export.versions import folder_beside, folder_of_versions, publish, writing
 from kresnets.export.warmup import write_warmup
 

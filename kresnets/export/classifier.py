@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kresnets.copying import layers_in_order
 from kresnets.data.check import MAX_PIXELS
 from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
+from kresnets.networks.graph import layers_in_order
 from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of, resolve
 
 

@@ -9,10 +9,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from kresnets.copying import graphs
-from kresnets.export.twins import recreated, twin
-from kresnets.features import graph_nodes
-from kresnets.layers import BatchNormalization
+from kresnets.networks.copying import recreated, twin
+from kresnets.networks.graph import graph_nodes, graphs
+from kresnets.networks.layers import BatchNormalization
 
 # By their exact class: a subclass may compute anything.
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)

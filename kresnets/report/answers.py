@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 
-from kresnets.metrics import predict_classes
 from kresnets.report import figures
+from kresnets.report.metrics import predict_classes
 
 _LINE = 22  # pixels, the height of a line of text
 _PHOTO, _GAP, _CAPTION, _TITLE = 205, 10, 2 * _LINE + 2, 44  # pixels, of the worst mistakes

@@ -9,8 +9,8 @@ import warnings
 import keras
 import numpy as np
 
+from kresnets.freezing import set_trainable
 from kresnets.transfer.cache import cut as cutting
-from kresnets.transfer.freezing import set_trainable
 
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of C, scikit-learn's inverse of the penalty
 MOST_IMAGES = 20_000  # beyond which steps are cheaper than a solution, and a penalty matters less

@@ -5,8 +5,8 @@ import inspect
 
 import keras
 
-from kresnets.callbacks.stages import Plateau, Schedule, is_whole
-from kresnets.transfer.freezing import BATCHNORM
+from kresnets.callbacks.schedule import Plateau, Schedule, is_whole
+from kresnets.freezing import BATCHNORM
 
 ADVANCE = ("epochs", "plateau")
 SCHEDULES = ("cosine", "constant")

@@ -31,7 +31,7 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine import conditions
 
-from kresnets.tuning.kept import KEY, WORKER_MARK, read_json
+from kresnets.tuning.oracle_storage import KEY, WORKER_MARK, read_json
 
 _log = logging.getLogger(__name__)
 # A forgotten print in Keras Tuner's: a line for each condition of the space and each message.

@@ -5,7 +5,7 @@ import io
 import os
 import pathlib
 
-from kresnets.tuning.kept import DEFAULT, read_json, write_json
+from kresnets.tuning.oracle_storage import DEFAULT, read_json, write_json
 
 COMPLETED, PRUNED, FAILED, RUNNING, REPEATED = "completed", "pruned", "failed", "running", "repeated"
 _STATUS = {"COMPLETED": COMPLETED, "FAILED": FAILED, "INVALID": FAILED, "RUNNING": RUNNING}

@@ -15,14 +15,14 @@ import time
 import keras
 import keras_tuner
 
+from kresnets._util.store import SharedStore
 from kresnets.callbacks import Progress
-from kresnets.transfer.cache.store import SharedStore
-from kresnets.tuning import stages
+from kresnets.tuning import shared_stages as stages
 from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.choice import accuracy_gains, choose
 from kresnets.tuning.hypermodel import RecipeHyperModel
-from kresnets.tuning.kept import is_chief, is_default, read_json, write_json
 from kresnets.tuning.oracle import sound
+from kresnets.tuning.oracle_storage import is_chief, is_default, read_json, write_json
 from kresnets.tuning.prune import Pruning, best_so_far
 from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
 from kresnets.tuning.space import THAW

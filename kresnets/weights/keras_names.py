@@ -3,7 +3,7 @@
 import functools
 import re
 
-from kresnets.inception import convolutions
+from kresnets.networks.inception import convolutions
 from kresnets.specs import ResNetSpec
 from kresnets.weights.torch_names import other_end, other_numbers, other_stride, other_v2, same_network, split
 

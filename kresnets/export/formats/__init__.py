@@ -16,7 +16,7 @@ import tensorflow as tf
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import litert, onnx, openvino
 from kresnets.export.formats.network import Network
-from kresnets.export.proof import probes, refuse_double_softmax
+from kresnets.export.verification import probes, refuse_double_softmax
 from kresnets.export.versions import flush, folder_beside, local, writing
 
 FORMATS = {

@@ -6,9 +6,9 @@ import pathlib
 
 import keras
 
-from kresnets.recompute import Recomputing
+from kresnets._util.store import SharedStore, Store
+from kresnets.networks.recompute import Recomputing
 from kresnets.transfer.cache.fit import CachedFit
-from kresnets.transfer.cache.store import SharedStore, Store
 
 _LOG = logging.getLogger("kresnets")
 

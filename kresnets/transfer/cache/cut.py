@@ -4,9 +4,10 @@ random."""
 import collections
 
 import keras
+import numpy as np
 
-from kresnets.features import graph_nodes, has_graph
-from kresnets.transfer.freezing import with_inner
+from kresnets._util.store import digest
+from kresnets.networks.graph import graph_nodes, has_graph, layer_computation, with_inner
 
 
 class CannotCache(ValueError):
@@ -130,3 +131,14 @@ def _well_known(layer):
 def _equal(a, b):
     a, b = (keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")) for tensor in (a, b))
     return bool((abs(a - b) <= 1e-5 * (1 + abs(b))).all())
+
+
+def computation(head, cut):
+    """Return what names the function that gives a tensor of a model: its layers, their settings, their weights; None
+    where a layer does not say its settings."""
+    model = keras.Model(head.inputs, cut)
+    try:
+        layers = [(layer.name, layer.compute_dtype, layer_computation(layer)) for layer in model.layers]
+    except NotImplementedError:
+        return None
+    return digest(keras.config.backend(), layers, *(np.asarray(v.numpy()) for v in model.weights))

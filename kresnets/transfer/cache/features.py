@@ -3,10 +3,11 @@
 import keras
 import numpy as np
 
+from kresnets._util.store import Store, as_text, digest, dtype_of
 from kresnets.groups import layout
 from kresnets.transfer.cache import cut as cutting
+from kresnets.transfer.cache.cut import computation
 from kresnets.transfer.cache.source import source_of
-from kresnets.transfer.cache.store import Store, as_text, computation, digest, dtype_of
 from kresnets.transfer.inputs import check_source
 
 

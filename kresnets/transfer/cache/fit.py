@@ -8,11 +8,12 @@ import time
 import keras
 import numpy as np
 
+from kresnets._util.store import as_text, memory_limit
+from kresnets.freezing import set_trainable
+from kresnets.networks.graph import with_inner
 from kresnets.transfer.cache import cut as cutting
 from kresnets.transfer.cache.features import bytes_of, extract
 from kresnets.transfer.cache.source import source_of
-from kresnets.transfer.cache.store import as_text, memory_limit
-from kresnets.transfer.freezing import set_trainable, with_inner
 
 _LOG = logging.getLogger("kresnets")
 _FEATURES = "features"  # what marks a batch that has passed the lower half

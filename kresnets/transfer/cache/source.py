@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from kresnets._util.store import digest
 from kresnets.transfer.cache.cut import CannotCache
-from kresnets.transfer.cache.store import digest
 from kresnets.transfer.inputs import Batches, is_dataset
 
 _LOG = logging.getLogger("kresnets")

@@ -2,8 +2,10 @@
 
 import keras
 
-from kresnets.features import has_graph
-from kresnets.recompute import Recomputing
+from kresnets.networks.graph import has_graph, with_inner
+from kresnets.networks.recompute import Recomputing
+
+_LIBRARIES = ("keras", "kresnets")
 
 
 def copied(model, copy_layer, call_layer=None, keep_class=False):
@@ -80,24 +82,62 @@ def remade(layer, **changes):
         ) from error
 
 
-def graphs(model):
-    """List a model and the models nested in its graph, each once, from the outside in."""
-    found, waiting = {}, [model]
-    while waiting:
-        one = waiting.pop(0)
-        if id(one) not in found:
-            found[id(one)] = one
-            waiting += [layer for layer in one.layers if isinstance(layer, keras.Model) and has_graph(layer)]
-    return list(found.values())
+def recreated(model, replace):
+    """Copy a model with its weights, and some of its layers replaced.
 
+    Args:
+        model: a Functional or Sequential Keras model that has been built.
+        replace: function that is given a layer (or operation) and returns what stands in its place, or None for the
+            same again. What is built already keeps its weights; what is not gets those of the layer.
 
-def layers_in_order(model):
-    """Yield the layers that an image passes, from the first to the last, each nested model's in its place.
+    Returns:
+        A new, uncompiled model of the same name.
 
-    (`_flatten_layers` gives those of a nested model backwards.)
+    Raises:
+        ValueError: where a layer cannot be made again from its config.
     """
-    for layer in model.layers:
-        if isinstance(layer, keras.Model) and has_graph(layer):
-            yield from layers_in_order(layer)
-        else:
-            yield from layer._flatten_layers()  # no public door opens a wrapper
+    pairs = []
+
+    def copy_layer(layer):
+        new = replace(layer)
+        if new is None or not new.built:
+            new = new or twin(layer)
+            pairs.append((layer, new))
+        return new
+
+    copy = copied(model, copy_layer)
+    for mine, its in pairs:
+        if getattr(its, "weights", None):  # an operation on tensors has none
+            its.set_weights(mine.get_weights())
+    return copy
+
+
+def is_of_a_library(layer):
+    """Whether a layer is Keras's or ours, so that its config is known to tell all of it."""
+    return type(layer).__module__.split(".")[0] in _LIBRARIES
+
+
+def twin(layer, **changes):
+    """Make a layer again from its config, with some of it changed, to be given weights.
+
+    Nothing is drawn, which would move the random numbers of what the user builds next: a library's layer starts at 0.
+    """
+    zeros = {}
+    if is_of_a_library(layer):
+        config = layer.get_config()
+        zeros = {key: "zeros" for key in config if key.endswith("_initializer") and config[key] is not None}
+    return remade(layer, **changes | zeros)
+
+
+def copy_flags(source, target):
+    """Give `target`, a copy that may have more layers, and every layer below it the `trainable` flag of its like below
+    `source`; those of a model are alike by name."""
+    # The outer ones first: setting a model sets what it holds.
+    if isinstance(source, keras.Model) and has_graph(source):
+        target.trainable = source.trainable
+        for layer in source.layers:
+            if not isinstance(layer, keras.layers.InputLayer):  # Keras names a clone's otherwise
+                copy_flags(layer, target.get_layer(layer.name))
+    else:
+        for one, other in zip(with_inner(source), with_inner(target), strict=True):
+            other.trainable = one.trainable

@@ -35,7 +35,7 @@ def evaluate(labels, probabilities, class_names, seed=0, resamples=1000):
             no probabilities.
 
     Example:
-        >>> from kresnets.metrics import evaluate
+        >>> from kresnets.report.metrics import evaluate
         >>> evaluate([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]], ["whole", "cracked"])["auc"]
         1.0
     """
@@ -83,7 +83,7 @@ def predict_classes(probabilities):
         Integers `(images,)`, -1 to classes - 1.
 
     Example:
-        >>> from kresnets.metrics import predict_classes
+        >>> from kresnets.report.metrics import predict_classes
         >>> predict_classes([[0.1, 0.9], [float("nan"), 0.5]]).tolist()
         [1, -1]
     """
@@ -106,7 +106,7 @@ def difference(labels, probabilities, others, seed=0, resamples=1000):
         interval `[low, high]` (images are drawn, each with both answers).
 
     Example:
-        >>> from kresnets.metrics import difference
+        >>> from kresnets.report.metrics import difference
         >>> difference([0, 1], [[0.9, 0.1], [0.2, 0.8]], [[0.1, 0.9], [0.2, 0.8]])["accuracy"]
         0.5
     """

@@ -18,7 +18,7 @@ def fast_dtype():
         `"mixed_bfloat16"`, `"mixed_float16"` or `"float32"`.
 
     Example:
-        >>> from kresnets.hardware import fast_dtype
+        >>> from kresnets.devices.hardware import fast_dtype
         >>> fast_dtype() in ("mixed_bfloat16", "mixed_float16", "float32")
         True
     """

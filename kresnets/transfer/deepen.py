@@ -10,12 +10,11 @@ import re
 import keras
 import numpy as np
 
-from kresnets.callbacks.stages import is_whole
-from kresnets.copying import copied, graphs, remade
-from kresnets.features import graph_nodes, has_graph
+from kresnets.callbacks import optimizer_surgery as surgery
+from kresnets.callbacks.schedule import is_whole
 from kresnets.groups import layout
-from kresnets.transfer import optimizer as surgery
-from kresnets.transfer.freezing import copy_flags
+from kresnets.networks.copying import copied, copy_flags, remade
+from kresnets.networks.graph import graph_nodes, graphs, has_graph
 
 _RECTIFIED = ("relu", "relu6", "linear")  # applied twice they do what they do once
 

@@ -9,11 +9,8 @@ import re
 import shutil
 import tokenize
 
-import keras
 import ml_dtypes
 import numpy as np
-
-from kresnets.transfer.freezing import layer_computation
 
 MEMORY_SHARE = 0.25  # of the memory that is free, for all features of the moment
 _FREE_LEFT = 1.02  # a disk is full before its last byte
@@ -211,14 +208,3 @@ def digest(*parts):
         else:
             found.update(json.dumps(part, sort_keys=True, default=str).encode())
     return found.hexdigest()
-
-
-def computation(head, cut):
-    """Return what names the function that gives a tensor of a model: its layers, their settings, their weights; None
-    where a layer does not say its settings."""
-    model = keras.Model(head.inputs, cut)
-    try:
-        layers = [(layer.name, layer.compute_dtype, layer_computation(layer)) for layer in model.layers]
-    except NotImplementedError:
-        return None
-    return digest(keras.config.backend(), layers, *(np.asarray(v.numpy()) for v in model.weights))

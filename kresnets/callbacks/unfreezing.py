@@ -3,12 +3,12 @@
 import h5py
 import keras
 
+from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.callbacks.group import GroupCallback, watch_start
-from kresnets.callbacks.keep import Keep
 from kresnets.callbacks.progress import Progress
-from kresnets.callbacks.stages import Schedule
-from kresnets.transfer import optimizer as surgery
-from kresnets.transfer.freezing import check_batchnorm, set_trainable
+from kresnets.callbacks.schedule import Schedule
+from kresnets.callbacks.stage_checkpoint import Keep
+from kresnets.freezing import check_batchnorm, set_trainable
 
 
 class StagedUnfreezing(GroupCallback):

@@ -7,9 +7,9 @@ import pathlib
 
 import numpy as np
 
+from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.groups import layout
-from kresnets.transfer import optimizer as surgery
-from kresnets.transfer.freezing import with_inner
+from kresnets.networks.graph import with_inner
 from kresnets.transfer.recipe import RESOLVED, Recipe
 from kresnets.tuning.space import Range
 

@@ -19,7 +19,7 @@ class StagedCosine(keras.optimizers.schedules.LearningRateSchedule):
         warmup: share of a stage's steps in which the rate rises from 0.
 
     Example:
-        >>> from kresnets.transfer.schedule import StagedCosine
+        >>> from kresnets.transfer.lr_schedule import StagedCosine
         >>> schedule = StagedCosine((0, 10), (1.0, 0.1), 20, warmup=0.2)
         >>> [round(float(schedule(step)), 3) for step in (0, 2, 10, 12)]
         [0.0, 1.0, 0.0, 0.1]

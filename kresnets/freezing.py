@@ -5,8 +5,8 @@ import warnings
 import keras
 import numpy as np
 
-from kresnets.features import has_graph
 from kresnets.groups import layout
+from kresnets.networks.graph import layer_computation, with_inner
 
 BATCHNORM = ("frozen", "train")
 
@@ -77,32 +77,12 @@ def _is_silent(norm):
     return norm.scale and norm.built and not np.any(keras.ops.convert_to_numpy(norm.gamma))
 
 
-def copy_flags(source, target):
-    """Give `target`, a copy that may have more layers, and every layer below it the `trainable` flag of its like below
-    `source`; those of a model are alike by name."""
-    # The outer ones first: setting a model sets what it holds.
-    if isinstance(source, keras.Model) and has_graph(source):
-        target.trainable = source.trainable
-        for layer in source.layers:
-            if not isinstance(layer, keras.layers.InputLayer):  # Keras names a clone's otherwise
-                copy_flags(layer, target.get_layer(layer.name))
-    else:
-        for one, other in zip(with_inner(source), with_inner(target), strict=True):
-            other.trainable = one.trainable
-
-
 def _containers(model):
     # Those of the outside first: setting a container may set what it holds.
     yield model
     for layer in model.layers:
         if isinstance(layer, keras.Model):
             yield from _containers(layer)
-
-
-def with_inner(layer):
-    """Return a layer and all that it holds, the outer ones first."""
-    # No public door opens a layer that wraps others (`keras.Model.layers` is for models only).
-    return layer._flatten_layers()
 
 
 def copy_trunk(source, target):
@@ -158,15 +138,3 @@ def copy_trunk(source, target):
         if hasattr(layer, "preprocessing"):
             layer.preprocessing, layer.origin = weights[layer.name].preprocessing, weights[layer.name].origin
     return target
-
-
-def layer_computation(layer):
-    """Return what a layer computes: its kind, its settings but for how it starts and whether it learns, and its
-    weights' shapes."""
-    left_out = ("name", "trainable", "dtype", "preprocessing", "origin", "build_config")
-    config = {
-        key: value
-        for key, value in layer.get_config().items()
-        if key not in left_out and not key.endswith("_initializer")
-    }
-    return {"layer": type(layer).__name__, **config, "weights": [tuple(weight.shape) for weight in layer.weights]}

@@ -6,7 +6,7 @@ stage, block, branches, and its step's place in the chain, such as `stage4_block
 
 import keras
 
-from kresnets.layers import channel_axis, conv, drop_branch, norm, relu
+from kresnets.networks.layers import channel_axis, conv, drop_branch, norm, relu
 from kresnets.specs import Conv, Mix, Pool, Residual
 
 
@@ -83,7 +83,7 @@ def convolutions(spec):
 
     Example:
         >>> import kresnets
-        >>> next(kresnets.inception.convolutions(kresnets.SPECS["InceptionV3"]))
+        >>> next(kresnets.networks.inception.convolutions(kresnets.SPECS["InceptionV3"]))
         'stem_conv1'
     """
     yield from _named(spec.stem, "stem")

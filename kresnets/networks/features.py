@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 import keras
 
+from kresnets.networks.graph import graph_nodes, has_graph
+
 _GROUP = re.compile(r"(stem|stage[1-9]\d*)_")
 
 
@@ -66,11 +68,6 @@ def features(model):
     return {name: found[name] for name in order}
 
 
-def has_graph(model):
-    """Whether a model is Functional, or Sequential and built."""
-    return isinstance(getattr(model, "outputs", None), list)
-
-
 def _trace(model, stride):
     """Return the features of a model that is given its inputs at a stride, and the stride of what it puts out."""
     found, strides = {}, {id(tensor): stride for tensor in model.inputs}
@@ -91,26 +88,6 @@ def _trace(model, stride):
                 found[match[1]] = Feature(node.output_tensors[0], leaving)
         strides |= {id(tensor): leaving for tensor in node.output_tensors}
     return found, max(strides[id(tensor)] for tensor in model.outputs)
-
-
-def graph_nodes(model):
-    """List the calls of layers in a model's graph, each after those whose tensors it takes."""
-    inputs = {id(tensor) for tensor in model.inputs}
-
-    def before(tensors):
-        # No public door leads from a tensor to the one call of a shared layer that made it.
-        origins = [tensor._keras_history for tensor in tensors if id(tensor) not in inputs]
-        return [(origin.operation._inbound_nodes[origin.node_index], False) for origin in origins]
-
-    ordered, seen, waiting = [], set(), before(model.outputs)
-    while waiting:  # not by recursion: 200 layers would pass Python's limit
-        node, ready = waiting.pop()
-        if ready:
-            ordered.append(node)
-        elif id(node) not in seen:
-            seen.add(id(node))
-            waiting += [(node, True), *before(node.input_tensors)]
-    return ordered
 
 
 def _called_on(node, inner):

@@ -4,8 +4,8 @@ import functools
 
 import keras
 
-from kresnets.features import graph_nodes
 from kresnets.groups import layout
+from kresnets.networks.graph import graph_nodes
 
 
 def recompute(model):

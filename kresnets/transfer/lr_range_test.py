@@ -10,10 +10,10 @@ import keras
 import numpy as np
 
 from kresnets.callbacks import LayerwiseLearningRate
+from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.groups import layout
+from kresnets.networks.copying import copy_flags
 from kresnets.preprocess import resolve
-from kresnets.transfer import optimizer as surgery
-from kresnets.transfer.freezing import copy_flags
 from kresnets.transfer.inputs import BATCH_SIZE, is_dataset
 from kresnets.transfer.recipe import optimizer_class
 
@@ -33,7 +33,7 @@ class RangeTest:
 
     Example:
         >>> import numpy as np
-        >>> from kresnets.transfer.find_rate import suggest
+        >>> from kresnets.transfer.lr_range_test import suggest
         >>> rates = np.geomspace(1e-6, 1, 61)
         >>> {rule: round(rate, 4) for rule, rate in suggest(rates, 1 - np.exp(-((np.log10(rates) + 2) ** 2))).items()}
         {'steepest': 0.0016, 'valley': 0.0001}

@@ -2,9 +2,8 @@
 
 import keras
 
-from kresnets.copying import copied
-from kresnets.features import has_graph
-from kresnets.transfer.freezing import copy_flags
+from kresnets.networks.copying import copied, copy_flags
+from kresnets.networks.graph import has_graph
 
 
 def as_plain_keras(model):

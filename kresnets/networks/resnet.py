@@ -6,7 +6,7 @@
 
 import keras
 
-from kresnets.layers import channel_axis, conv, drop_branch, norm, pad_channels, relu
+from kresnets.networks.layers import channel_axis, conv, drop_branch, norm, pad_channels, relu
 
 
 def trunk(x, spec):
