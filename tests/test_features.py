@@ -11,7 +11,7 @@ import pytest
 from nets import tiny
 
 import kresnets
-from kresnets.networks import features
+from kresnets import features
 
 # Reductions of timm's `feature_info`: of its resnet50 and resnet18 from layer1 on (the stem ends at the pool), of its
 # inception_v3, inception_v4 and inception_resnet_v2 all five; 1512.03385 section 4.2 for CIFAR; the grids of

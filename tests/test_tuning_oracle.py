@@ -19,10 +19,11 @@ import pytest
 from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
+from kresnets._util.files import write_json
 from kresnets.tuning import chief as chief_module
 from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.oracle import kind_of, sound
-from kresnets.tuning.oracle_storage import WORKER_MARK, write_json
+from kresnets.tuning.oracle_storage import WORKER_MARK
 
 SCORE = keras_tuner.Objective("score", "max")
 

@@ -98,7 +98,7 @@ def publish(names, out, docs):
         out: folder that holds a folder of each, those of other data too.
         docs: folder to write into.
     """
-    from kresnets.report import figures
+    from kresnets._util import files
 
     texts, before = [], _published(docs / "claims.md")
     for name in names:
@@ -109,7 +109,7 @@ def publish(names, out, docs):
                 text = (out / folder / TEXT).read_text(encoding="utf-8").replace("# ", "## ", 1).rstrip()
                 heading, _, rest = text.partition("\n")
                 texts.append(f"{heading}\n\n![{folder}](claims/{folder}.png)\n{rest}\n")
-                figures.write(docs / "claims" / f"{folder}.png", (out / folder / PICTURE).read_bytes())
+                files.write_bytes(docs / "claims" / f"{folder}.png", (out / folder / PICTURE).read_bytes())
             elif folder in before:
                 texts.append(before[folder])
     _common.write_text(docs / "claims.md", _HEAD + "\n" + "\n".join(texts))

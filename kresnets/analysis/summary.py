@@ -4,11 +4,10 @@ import csv
 import dataclasses
 import io
 import math
-import os
-import pathlib
 
 import keras
 
+from kresnets._util import files
 from kresnets.analysis import rules
 from kresnets.analysis.graph import Trace
 from kresnets.groups import layout
@@ -120,10 +119,7 @@ class Summary:
             lines.writerow((row.name, row.kind, _shape(row.output), *(getattr(row, name) for name in _NUMBERS)))
         if path is None:
             return text.getvalue()
-        path = pathlib.Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(beside, path)
+        files.write_text(path, text.getvalue())
 
     def __str__(self):
         header = ("group", "output", "weight layers", "parameters", "statistics", "multiply-adds", "kept in training")

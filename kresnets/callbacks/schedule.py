@@ -4,10 +4,10 @@ import dataclasses
 import json
 import math
 import numbers
-import os
-import pathlib
 import re
 import tomllib
+
+from kresnets._util import files
 
 _RISING = re.compile(
     r"acc|accuracy|auc|precision|recall|sensitivity|specificity|f\d|fbeta|score|iou|dice|r2|similarity|correlation|kappa"
@@ -218,10 +218,7 @@ class Schedule:
         lines = [f"restore_best = {_toml(self.restore_best)}", f"ramp = {_toml(self.ramp)}  # epochs"]
         for name, length in self.stages:
             lines += ["", "[[stage]]", f"group = {_toml(name)}", *_table_lines(length)]
-        path = pathlib.Path(path)
-        beside = path.with_name(f".tmp-{path.name}")
-        beside.write_text("\n".join(lines) + "\n", encoding="utf-8")
-        os.replace(beside, path)
+        files.write_text(path, "\n".join(lines) + "\n")
 
 
 def _from_epochs(stages):

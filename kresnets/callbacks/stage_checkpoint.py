@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import os
 import pathlib
 import re
 
 import numpy as np
 
+from kresnets._util import files
 from kresnets.devices import agreed, first_file, is_first
 
 
@@ -77,7 +77,7 @@ class Keep:
             return
         if not is_first():
             return
-        self._write(_name(kind, epoch), lambda path: _save(path, arrays))
+        self._write(_name(kind, epoch), lambda path: np.savez(path, **arrays))
         earlier = sorted(int(re.search(r"(\d+)", path.name)[1]) for path in self._folder.glob(f"stage-{kind}-*.npz"))
         # A backup between epochs resumes at the next one, one in the midst of an epoch a while earlier.
         for old in earlier[:-2]:
@@ -98,13 +98,10 @@ class Keep:
             return dict(file)
 
     def _write(self, name, save):
-        self._folder.mkdir(parents=True, exist_ok=True)
-        beside = self._folder / f".tmp-{name}"
         try:
-            save(beside)
-            os.replace(beside, self._folder / name)
+            with files.replacing(self._folder / name) as beside:
+                save(beside)
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise OSError(
                 f"{self._folder / name} could not be written (is the disk full?); make room and start again: {error.strerror or error}"
             ) from error
@@ -112,8 +109,3 @@ class Keep:
 
 def _name(kind, epoch):
     return f"stage-{kind}-{epoch:04d}.npz"
-
-
-def _save(path, arrays):
-    with open(path, "wb") as file:  # opened here: numpy would add another suffix to the name
-        np.savez(file, **arrays)

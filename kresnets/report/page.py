@@ -4,7 +4,7 @@ import base64
 import html as escaping
 import pathlib
 
-from kresnets.report import figures
+from kresnets._util import files
 
 _INTERVAL = "_interval"
 _TITLES = {"count": "test images", "auc": "AUC"}
@@ -97,7 +97,7 @@ def html(path, title, metrics, recipe, command, pictures, notes=(), tables=None)
         _section("The same again", f"<pre>{_escaped(command)}</pre>"),
     ]
     page = _PAGE.format(title=_escaped(title), body="\n".join(part for part in parts if part))
-    figures.write(path, page.encode("utf-8", errors="backslashreplace"))  # names of files may hold what is no UTF-8
+    files.write_bytes(path, page.encode("utf-8", errors="backslashreplace"))  # names of files may hold what is no UTF-8
 
 
 def _escaped(value):

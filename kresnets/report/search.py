@@ -4,7 +4,8 @@ import importlib.resources
 import json
 import math
 
-from kresnets.report import figures, page
+from kresnets._util import files
+from kresnets.report import page
 from kresnets.report.importance import FEWEST, importance
 from kresnets.report.parameters import column, described, rate_of
 
@@ -123,7 +124,7 @@ def search_page(
         plotly=get_plotlyjs(),
         script=assets.joinpath("search.js").read_text("utf-8"),
     )
-    figures.write(path, made.encode("utf-8", errors="backslashreplace"))
+    files.write_bytes(path, made.encode("utf-8", errors="backslashreplace"))
 
 
 def _style():

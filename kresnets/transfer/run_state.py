@@ -3,7 +3,6 @@
 import csv
 import json
 import math
-import os
 import pathlib
 import re
 import time
@@ -11,6 +10,7 @@ import time
 import keras
 import numpy as np
 
+from kresnets._util import files
 from kresnets.devices import agreed, apart, first_file, is_first
 
 
@@ -70,17 +70,14 @@ class RunState(keras.callbacks.Callback):
         """Have `save(path)` write a file beside, then give it its name."""
         if not is_first():
             return
-        beside = self.folder / f".tmp-{name}"
         try:
-            with apart():
+            with apart(), files.replacing(self.folder / name) as beside:
                 save(beside)
         except OSError as error:
-            beside.unlink(missing_ok=True)
             raise OSError(
                 f"{self.folder / name} could not be written (is the disk full?); make room and give the same command again. The reason was: "
                 f"{str(error).split('(')[0].strip()}"
             ) from error
-        os.replace(beside, self.folder / name)
 
     def remove(self, pattern, keep):
         """Remove the files of all epochs but one."""
@@ -155,8 +152,7 @@ def _epoch(path):
 
 
 def _write_arrays(path, arrays):
-    with open(path, "wb") as file:  # opened here: numpy would add another suffix to the name
-        np.savez(file, *arrays)
+    np.savez(path, *arrays)
 
 
 def _read_arrays(path):
@@ -200,7 +196,4 @@ def check_same_run(folder, description):
                 f"{folder} holds the state of another run ({', '.join(differing)} differ): give another folder, or remove it."
             )
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(".tmp-run.json")
-    beside.write_text(text)
-    os.replace(beside, path)
+    files.write_text(path, text)

@@ -31,7 +31,8 @@ from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine import conditions
 
-from kresnets.tuning.oracle_storage import KEY, WORKER_MARK, read_json
+from kresnets._util.files import read_json
+from kresnets.tuning.oracle_storage import KEY, WORKER_MARK
 
 _log = logging.getLogger(__name__)
 # A forgotten print in Keras Tuner's: a line for each condition of the space and each message.

@@ -29,7 +29,8 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, Kept, Memory, is_chief, is_default, read_json, whole
+from kresnets._util.files import read_json
+from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, Kept, Memory, is_chief, is_default, whole
 
 _COLLISIONS = 1000
 _log = logging.getLogger(__name__)

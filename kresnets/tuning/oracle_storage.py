@@ -7,7 +7,6 @@ import copy
 import dataclasses
 import functools
 import glob
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -15,6 +14,8 @@ from collections.abc import Callable
 import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
+
+from kresnets._util.files import read_json, write_json
 
 # The name under which the additions lie in oracle.json, which plain Keras Tuner passes over.
 KEY = "kresnets"
@@ -66,31 +67,6 @@ def is_default(trial):
 def is_chief():
     """Return whether Keras Tuner's variables make this process the chief of several."""
     return "KERASTUNER_ORACLE_IP" in os.environ and "chief" in os.environ.get("KERASTUNER_TUNER_ID", "")
-
-
-def write_json(path, value):
-    """Write JSON beside and rename it: whoever reads, at any moment, reads a whole file.
-
-    Args:
-        path: the file; its folder exists.
-        value: what `json.dumps` takes.
-
-    Example:
-        >>> write_json("search/tuner0.json", {})  # doctest: +SKIP
-    """
-    beside = f"{path}.new"
-    with open(beside, "w") as file:
-        json.dump(value, file)
-    os.replace(beside, path)
-
-
-def read_json(path):
-    """Return what a JSON file holds, or None where it is missing, or is not JSON."""
-    try:
-        with open(path) as file:
-            return json.load(file)
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return None
 
 
 def whole(method):
@@ -176,7 +152,7 @@ class Kept:
         # A search that had stopped tries again: whoever gives the command a second time has mended something.
         memory.stopped_because, memory.count_from = None, len(self.end_order)
         folder = glob.escape(self._project_dir)
-        for path in [*glob.glob(f"{folder}/*.json.new"), *glob.glob(f"{folder}/trial_*/*.json.new")]:
+        for path in [*glob.glob(f"{folder}/*.json.new"), *glob.glob(f"{folder}/trial_*/.tmp-*")]:
             os.remove(path)
         for path in glob.glob(f"{folder}/trial_*/trial.json"):
             trial = read_json(path)

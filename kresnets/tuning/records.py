@@ -5,7 +5,8 @@ import io
 import os
 import pathlib
 
-from kresnets.tuning.oracle_storage import DEFAULT, read_json, write_json
+from kresnets._util.files import read_json, write_json
+from kresnets.tuning.oracle_storage import DEFAULT
 
 COMPLETED, PRUNED, FAILED, RUNNING, REPEATED = "completed", "pruned", "failed", "running", "repeated"
 _STATUS = {"COMPLETED": COMPLETED, "FAILED": FAILED, "INVALID": FAILED, "RUNNING": RUNNING}

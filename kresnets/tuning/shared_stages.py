@@ -2,11 +2,11 @@
 
 import io
 import json
-import os
 import pathlib
 
 import numpy as np
 
+from kresnets._util import files
 from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.groups import layout
 from kresnets.networks.graph import with_inner
@@ -93,18 +93,10 @@ def write_state(path, state, rows, best):
         rows: the history so far.
         best: `(epoch, weights)` of the best epoch so far.
     """
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     told = {"rows": rows, "best": best[0]}
     arrays = {f"state:{name}": array for name, array in state.items()}
     arrays |= {f"best:{name}": array for name, array in best[1].items()}
-    beside = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    try:
-        with open(beside, "wb") as file:  # opened here: numpy would add another suffix to the name
-            np.savez(file, told=np.frombuffer(json.dumps(told).encode(), "uint8"), **arrays)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    files.write_arrays(path, told=np.frombuffer(json.dumps(told).encode(), "uint8"), **arrays)
 
 
 def read_state(path):

@@ -15,6 +15,8 @@ import time
 import keras
 import keras_tuner
 
+from kresnets._util import files
+from kresnets._util.files import read_json, write_json
 from kresnets._util.store import SharedStore
 from kresnets.callbacks import Progress
 from kresnets.tuning import shared_stages as stages
@@ -22,7 +24,7 @@ from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.choice import accuracy_gains, choose
 from kresnets.tuning.hypermodel import RecipeHyperModel
 from kresnets.tuning.oracle import sound
-from kresnets.tuning.oracle_storage import is_chief, is_default, read_json, write_json
+from kresnets.tuning.oracle_storage import is_chief, is_default
 from kresnets.tuning.prune import Pruning, best_so_far
 from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
 from kresnets.tuning.space import THAW
@@ -180,26 +182,10 @@ class RecipeTuner(keras_tuner.Tuner):
                     raise error.__cause__ from None
                 raise
 
-    @contextlib.contextmanager
     def _alone(self):
         """Hold a lock on the project's folder."""
-        import fcntl
-
-        lock = os.open(self.project_dir, os.O_RDONLY)  # the folder itself: there is no file to leave behind
-        try:
-            for _ in range(50):  # a killed process may hold it while the system takes its memory back
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            else:
-                raise ValueError(
-                    f"Another search is running in {self.project_dir}: wait for it, or give another folder."
-                )
-            yield
-        finally:
-            os.close(lock)
+        busy = f"Another search is running in {self.project_dir}: wait for it, or give another folder."
+        return files.alone_in(self.project_dir, busy, seconds=5)
 
     def pre_create_trial(self):
         if self._leave is not None and self._leave():
