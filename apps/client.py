@@ -16,7 +16,8 @@ import urllib.parse
 import urllib.request
 
 from _common import import_tensorflow, positive_int, run
-from predict import print_table, read
+
+from kresnets.cli.predict import print_table, read
 
 _BATCH = 16  # photographs in a request
 _BYTES = 10_000_000  # of a request with several photographs; apps/serve.py takes 16 MB

@@ -4,7 +4,7 @@ import json
 import statistics
 import time
 
-import _common
+from kresnets._util import files
 
 
 def seconds(function, *args, **kwargs):
@@ -58,6 +58,6 @@ def write(options, rows, **more):
     from kresnets.devices.hardware import describe
 
     measured = {"machine": describe(), "options": {name: str(value) for name, value in vars(options).items()}}
-    _common.write_text(options.out, json.dumps({**measured, **more, "rows": rows}, indent=1) + "\n")
+    files.write_text(options.out, json.dumps({**measured, **more, "rows": rows}, indent=1) + "\n")
     print(f"{describe()}. {options.out}")
     return 0 if all(row.get("kept", True) for row in rows) else 1

@@ -15,11 +15,11 @@ import threading
 import time
 
 import _common
-import _run_folder
 
 import _claims
 from _claims.claim import Options
 from _claims.verdicts import VERDICTS
+from kresnets._util import files
 
 PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
@@ -58,7 +58,7 @@ def run(name, options, folder, jobs, say=print, docs=None):
         The list of `Finding`s.
     """
     claim = _claims.find(name)
-    with _run_folder.alone_in(folder):
+    with files.only_writer(folder):
         done = (read_ledger(ledger(name)) if claim.committed else {}) | read_done(folder)
         wanted, rows = None, []
         with _workers(1 if claim.alone else jobs) as measure:
@@ -76,10 +76,10 @@ def run(name, options, folder, jobs, say=print, docs=None):
         findings = claim.findings(options, rows)
         unknown = [found.verdict for found in findings if found.verdict not in VERDICTS]
         assert not unknown, unknown
-        _common.write_text(folder / TABLE, to_csv(rows))
+        files.write_text(folder / TABLE, to_csv(rows))
         claim.draw(options, rows, folder / PICTURE)
         seconds = sum(done[key(setting)]["seconds"] for setting in wanted)
-        _common.write_text(folder / TEXT, to_text(name, claim, options, findings, wanted, seconds))
+        files.write_text(folder / TEXT, to_text(name, claim, options, findings, wanted, seconds))
     return findings
 
 
@@ -112,7 +112,7 @@ def publish(names, out, docs):
                 files.write_bytes(docs / "claims" / f"{folder}.png", (out / folder / PICTURE).read_bytes())
             elif folder in before:
                 texts.append(before[folder])
-    _common.write_text(docs / "claims.md", _HEAD + "\n" + "\n".join(texts))
+    files.write_text(docs / "claims.md", _HEAD + "\n" + "\n".join(texts))
 
 
 def _published(path):
@@ -164,7 +164,7 @@ def read_ledger(path):
 def write_ledger(path, done):
     """Write finished runs, dict key -> run, as one file: what it held already stays, and the order is the settings'."""
     lines = {json.dumps(one["setting"], sort_keys=True): one for one in (read_ledger(path) | done).values()}
-    _common.write_text(path, "".join(json.dumps(lines[setting], sort_keys=True) + "\n" for setting in sorted(lines)))
+    files.write_text(path, "".join(json.dumps(lines[setting], sort_keys=True) + "\n" for setting in sorted(lines)))
 
 
 def _parsed(text):
@@ -234,7 +234,7 @@ def _rows(wanted, done):
 
 def _keep(folder, setting, rows, seconds):
     one = {"setting": setting, "rows": rows, "seconds": seconds}
-    _common.write_text(folder / RUNS / f"{key(setting)}.json", json.dumps(one))
+    files.write_text(folder / RUNS / f"{key(setting)}.json", json.dumps(one))
     return one
 
 

@@ -94,3 +94,21 @@ def alone_in(folder: str | os.PathLike, busy: str, seconds: float = 10.0) -> Ite
         yield
     finally:
         os.close(lock)
+
+
+@contextlib.contextmanager
+def only_writer(folder: pathlib.Path) -> Iterator[None]:
+    """Make a folder that `--out` names, keep other processes out of it, and remove it if nothing came about in it.
+
+    Raises:
+        ValueError: where the path is a file, or another process works on the folder.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file: give a folder.")
+    folder.mkdir(parents=True, exist_ok=True)
+    with alone_in(folder, f"Another process is working on {folder}: wait for it, or give another --out."):
+        try:
+            yield
+        finally:
+            if not any(folder.iterdir()):
+                folder.rmdir()

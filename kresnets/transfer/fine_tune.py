@@ -10,6 +10,7 @@ from kresnets import devices
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
+from kresnets.runs.state import BestWeights, RunState, check_same_run
 from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, is_dataset, with_length
@@ -17,7 +18,6 @@ from kresnets.transfer.lr_schedule import StagedCosine
 from kresnets.transfer.plan import Plan
 from kresnets.transfer.plan import plan as make_plan
 from kresnets.transfer.recipe import optimizer_class
-from kresnets.transfer.run_state import BestWeights, RunState, check_same_run
 
 _LOG = logging.getLogger("kresnets")
 _ENOUGH = 20  # validation images from which on their loss tells a trend

@@ -1,9 +1,8 @@
 """What a person sees while a search runs: a line a trial, trials.csv, and the page."""
 
-import json
 import time
 
-import _common
+from kresnets._util import files
 
 _PAGE_EVERY = 20  # seconds; the importance of parameters takes a second of one core
 
@@ -89,7 +88,7 @@ class Live:
         from kresnets.tuning.records import as_csv
 
         text = as_csv(self._told_records(records), self.space.ordered())
-        _common.write_text(self._folder / "trials.csv", text)
+        files.write_text(self._folder / "trials.csv", text)
 
     def page(self, running=False, winner=None, notes=()):
         """Write search.html; without Plotly say once what is missing."""
@@ -112,7 +111,7 @@ def write_recipe(path, recipe, facts):
     """Write what differs from the default, for finetune.py --recipe."""
     from kresnets.tuning.choice import differing
 
-    _common.write_text(path, json.dumps(differing(recipe, facts)) + "\n")
+    files.write_json(path, differing(recipe, facts))
 
 
 def _short(value):

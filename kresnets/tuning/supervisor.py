@@ -30,18 +30,17 @@ def is_later():
     return _LATER in os.environ
 
 
-def keep(script, argv, ended):
+def keep(argv, ended):
     """Run children until one ends the search; return its exit code.
 
     Args:
-        script: path of the app.
-        argv: its arguments.
+        argv: arguments of `kresnets`, the verb first.
         ended: function that returns how many trials have ended.
     """
     deaths, before = 0, ended()
     with _handing_on() as start:
         while True:
-            child, interrupted = start([sys.executable, script, *argv])
+            child, interrupted = start([sys.executable, "-m", "kresnets", *argv])
             code = _end_of(child, interrupted)
             if interrupted or code in [-number for number in ENDS]:
                 return 130 if code == AGAIN or code < 0 else code

@@ -4,7 +4,7 @@ import dataclasses
 import hashlib
 import json
 
-import _common
+from kresnets._util import files
 
 
 def judge(folder, train, data, recipes, seed, why=""):
@@ -34,7 +34,7 @@ def judge(folder, train, data, recipes, seed, why=""):
         if not path.exists():
             print(f"The {name} recipe trains on {len(data.train)} photographs ...", flush=True)
             given = _answers(*train(recipe), data.test)
-            _common.write_text(path, json.dumps(np.asarray(given, "float64").tolist()))
+            files.write_json(path, np.asarray(given, "float64").tolist())
         answers[name] = np.array(json.loads(path.read_text()))
     labels, names = data.test.labels, list(data.class_names)
     found = {name: metrics.evaluate(labels, given, names, seed=seed) for name, given in answers.items()}

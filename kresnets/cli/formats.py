@@ -1,32 +1,30 @@
 """A run as a file for another runtime, and what int8 costs on the photographs that judged the run."""
 
-import _common
-
 _CALIBRATION = 200  # training images, spread over the classes
 
 
-def export(options):
-    """Write the file that `apps/export.py --format` asks for, and print how it compares with the run."""
-    if options.dtype != "float32" or options.verify:
-        given = "--verify" if options.verify else f"--dtype {options.dtype}"
-        raise ValueError(f"{given} is for --format saved-model; leave it out with {options.format}.")
-    model, labels, preprocessing = _common.load_run(options.run)
+def export(run, path, format, dtype, verify):
+    """Write the file that `kresnets export --format` asks for, and print how it compares with the run."""
+    if dtype != "float32" or verify:
+        given = "--verify" if verify else f"--dtype {dtype}"
+        raise ValueError(f"{given} is for --format saved-model; leave it out with {format}.")
+    model, labels, preprocessing = run.load()
     from kresnets.export import Classifier, export_file
 
     data = calibration = None
-    if options.format == "litert-int8":
+    if format == "litert-int8":
         classifier = Classifier.of(model, labels, preprocessing)
         size, crop = classifier.size, classifier.preprocessing.crop
-        data = _common.load_photographs(options.run)
+        data = run.photographs()
         calibration = data.train.pixels(size, _spread(data.train.labels), crop)
-    exported = export_file(model, options.path, options.format, labels, preprocessing, calibration)
+    exported = export_file(model, path, format, labels, preprocessing, calibration)
     print(exported.path, exported.labels, sep="\n")
     if data is None:
         print(f"run by its own runtime: probabilities differ from the run's by {exported.difference:.1g} at most")
         return
     print(f"calibrated by {len(calibration)} training images, of which {exported.agreement:.1%} keep their label")
     images = data.test.pixels(size, crop=crop)
-    print(_comparison(options.format, exported.path, classifier, images, data.test))
+    print(_comparison(format, exported.path, classifier, images, data.test))
 
 
 def _spread(labels):

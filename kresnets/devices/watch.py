@@ -5,7 +5,6 @@ that only watches, over a socket of its own, and its child, which trains. When a
 its child and says so in one sentence.
 """
 
-import argparse
 import atexit
 import contextlib
 import dataclasses
@@ -22,8 +21,6 @@ import threading
 import time
 from collections.abc import Callable
 
-import _common
-
 WAIT = 300  # seconds for all processes to come
 PING = 5  # seconds between signs of life
 SILENCE = 60  # seconds without one, after which a machine counts as lost
@@ -32,22 +29,6 @@ _CHILD = (
     "KRESNETS_WATCHED"  # environment: descriptors for output, errors and sentences, and one that lives as the watcher
 )
 _THEIR_OWN = ("process", "coordinator", "data", "out")  # options that may differ from one machine to another
-
-
-def add_options(parser):
-    """Add the options of several devices to a parser."""
-    several = parser.add_argument_group("several devices", "the batch size is that of all of them together")
-    add = several.add_argument
-    add("--devices", choices=("all",), help="train on all devices of the machine; default one")
-    add("--coordinator", metavar="HOST:PORT", help="many machines: where process 0 is reached; the next port too")
-    add("--processes", type=_common.positive_int, metavar="N", help="their number")
-    add("--process", type=_process, metavar="I", help="which of them this is, from 0")
-
-
-def _process(text):
-    if not text.isascii() or not text.isdigit():
-        raise argparse.ArgumentTypeError(f"must be a whole number from 0, not {text!r}")
-    return int(text)
 
 
 def check(options):
@@ -120,8 +101,8 @@ def _end_at_once():
 
 
 def speak():
-    """Have a child's Python speak where its watcher does, and tell the watcher of errors; what C++ writes goes to a
-    file that the watcher shows when nothing else explains an end."""
+    """Have a child's Python speak where its watcher does; what C++ writes goes to a file that the watcher shows when
+    nothing else explains an end. Return a function of an error and a sentence that tells the watcher what ended it."""
     out, err, told, life = map(int, os.environ[_CHILD].split(","))
     for name, descriptor in (("stdout", out), ("stderr", err)):
         setattr(sys, name, open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1))
@@ -136,16 +117,16 @@ def speak():
         doubtful = type(error).__name__ == "JaxRuntimeError"  # a step fails where another process is lost, too
         os.write(told, json.dumps({"sentence": sentence, "doubtful": doubtful}).encode())
 
-    _common.tell_error = tell
+    return tell
 
 
-def watch(options, script, argv):
-    """Train in a child, and end it when another process is lost; return the exit code."""
+def watch(options, verb, argv):
+    """Train in a child (`kresnets VERB`), and end it when another process is lost; return the exit code."""
     with contextlib.ExitStack() as stack:
         peers = _meet(options, stack)
         for peer in peers.values():
             stack.callback(peer.socket.close)
-        child = stack.enter_context(_Child(script, argv))
+        child = stack.enter_context(_Child(verb, argv))
         return _Watch(options, peers, child).run()
 
 
@@ -277,8 +258,8 @@ def _refuse(peers, sentence):
 class _Child:
     """The process that trains; a context that it does not outlive."""
 
-    def __init__(self, script, argv):
-        self._command, self._told, self.sentence, self.doubtful = [sys.executable, script, *argv], "", None, False
+    def __init__(self, verb, argv):
+        self._command, self._told, self.sentence, self.doubtful = [sys.executable, "-m", "kresnets", verb, *argv], "", None, False
 
     def __enter__(self):
         self._life, self._sink = os.pipe(), tempfile.TemporaryFile()

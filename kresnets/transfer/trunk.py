@@ -1,11 +1,11 @@
-"""The network that an app trains: its row, its trunk from weights, its recipe from a file."""
+"""The network that a command trains: its row, its trunk from weights, its recipe from a file."""
 
 import dataclasses
 import json
 import logging
 import pathlib
 
-import _common
+from kresnets.runs.folder import RunFolder
 
 
 def spec_of(name):
@@ -27,7 +27,7 @@ def with_trunk(spec, weights, size, classes):
     build = getattr(kresnets, spec.name)
     a_run = (pathlib.Path(weights) / "config.json").is_file()
     if a_run:
-        source, _, _ = _common.load_run(weights)
+        source, _, _ = RunFolder(weights).load()
         size = size or source.input_shape[1]
     else:
         shape = size and (size, size, 3)
