@@ -167,7 +167,7 @@ def test_pretrained_is_what_the_weights_tell(tmp_path):
         loaded = kresnets.SmallResNet20(classes=3)
         loaded.load_weights(tmp_path / f"{name}.weights.h5")
         assert is_pretrained(loaded)[0] == (name == "known")
-        assert is_pretrained(keras.models.clone_model(model))[0] == (name == "known")
+        assert not is_pretrained(keras.models.clone_model(model))[0]  # which starts at random
         assert is_pretrained(kresnets.copy_trunk(model, kresnets.SmallResNet20(classes=2)))[0] == (name == "known")
     # Others are told by their statistics; where there are none, in doubt they are pretrained.
     other = keras.applications.MobileNetV2(weights=None, input_shape=(32, 32, 3), classes=2)
@@ -334,3 +334,169 @@ def test_a_head_that_cannot_be_solved_is_trained_or_refused():
         kresnets.fine_tune(model, photographs(), recipe=Recipe(head="solved"), verbose=0)
     own = keras.losses.SparseCategoricalCrossentropy()
     assert kresnets.plan(taught(tiny()), photographs(), loss=own).recipe.head == "trained"
+
+
+def test_a_random_layer_before_the_head_is_no_dead_end():
+    base = taught(kresnets.CifarResNet20(include_top=False, pooling="avg", input_shape=(12, 12, 3)))
+    noisy = keras.layers.GaussianNoise(0.1, name="head_noise")(base.output)
+    model = keras.Model(base.input, keras.layers.Dense(2, activation="softmax", name="head_dense")(noisy))
+    flags = [layer.trainable for layer in model.layers]
+    assert kresnets.plan(model, photographs()).recipe.head == "trained"
+    assert [layer.trainable for layer in model.layers] == flags  # to look changes nothing
+    dropped = keras.Model(base.input, keras.layers.Dense(2, activation="softmax", name="head_dense")(keras.layers.Dropout(0.5)(base.output)))
+    assert kresnets.plan(dropped, photographs()).recipe.head == "solved"
+
+
+@pytest.mark.parametrize("resumed", (False, True))
+def test_a_solved_head_that_is_ruined_in_its_first_epoch_comes_back(tmp_path, resumed):
+    x, y = photographs(24)
+    x[y == 1] //= 4
+    model, seen = taught(tiny(classes=2)), []
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if resumed and epoch == 1:
+                raise KeyboardInterrupt
+
+    recipe = Recipe(epochs_per_stage=3, trunk_learning_rate=1e3, optimizer="sgd", augment="none", warmup=0.0)
+    look = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: seen.append(model.get_weights()))
+
+    def run(*callbacks):
+        return kresnets.fine_tune(model, (x, y), recipe=recipe, callbacks=callbacks, state_dir=tmp_path, verbose=0)
+
+    if resumed:
+        with pytest.raises(KeyboardInterrupt):
+            run(look, Stop())
+    history = run(look)
+    (note,) = history.notes
+    assert "no better than chance" in note and "undone" in note
+    for mine, wanted in zip(model.get_weights(), seen[0], strict=True):
+        np.testing.assert_array_equal(mine, wanted)
+    answers = model.predict(kresnets.preprocessing_of(model)(x.astype("float32")), verbose=0)
+    assert np.mean(answers.argmax(1) == y) > 0.9
+
+
+def test_what_a_stage_after_a_solved_head_has_to_stay_below():
+    labels = np.array([0] * 18 + [1] * 6)
+    schedule = Schedule((("stem", 2),), undo=True, enters=0.9 * -(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
+    for loss, undone in ((0.3, False), (0.5, False), (0.5623, True), (40.0, True)):  # 0.5623: of whoever knows the shares alone
+        rows = [{"epoch": epoch, "loss": loss} for epoch in range(2)]
+        assert bool(Progress.replay(schedule, rows).undone) == undone, loss
+    model = taught(tiny(classes=2))
+    kresnets.fine_tune(model, (photographs(24)[0], labels), recipe=Recipe(epochs_per_stage=1), verbose=0)
+
+
+def test_a_fresh_model_goes_on_in_the_same_process(tmp_path):
+    model, data, recipe = tiny(classes=2), photographs(), Recipe(epochs_per_stage=2, augment="none")
+
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        kresnets.fine_tune(model, data, recipe=recipe, callbacks=[Stop()], state_dir=tmp_path, verbose=0)
+    history = kresnets.fine_tune(model, data, recipe=recipe, state_dir=tmp_path, verbose=0)
+    assert history.epoch == [0, 1] and not history.plan.facts.pretrained
+
+
+def test_training_with_frozen_norms_is_training_too(tmp_path):
+    model = tiny(classes=2)
+    kresnets.fine_tune(model, photographs(), recipe=Recipe(batchnorm="frozen", epochs_per_stage=1), pretrained=False, verbose=0)
+    assert is_pretrained(model)[0]
+    again = kresnets.CifarResNet20(classes=2, input_shape=(16, 16, 3))
+    kresnets.fine_tune(again, photographs(8, 16), recipe=Recipe(batchnorm="frozen", epochs_per_stage=1), verbose=0)
+    again.save_weights(tmp_path / "m.weights.h5")
+    assert is_pretrained(kresnets.CifarResNet20(classes=2, input_shape=(16, 16, 3), weights=tmp_path / "m.weights.h5"))[0]
+    assert not is_pretrained(keras.models.clone_model(kresnets.CifarResNet20()))[0]
+
+
+def test_of_a_fresh_trunk_the_head_alone_can_train():
+    assert resolve(Recipe(stages=()), facts(pretrained=False)).recipe.head_epochs > 0
+
+
+def test_few_images_leave_the_early_layers_alone():
+    few, many = (resolve(Recipe(), facts(images=n, steps=-(-n // 32))).recipe.stages for n in (85, 1700))
+    assert (few, many) == (("stage3",), ("stem",))
+    for names in (("head",), ("body", "head"), ("a", "b", "head")):
+        assert resolve(Recipe(), facts(groups=names)).recipe.stages == names[-2:-1]
+
+
+def test_arrays_and_datasets_of_many_batches_come_to_the_same_plan():
+    x, y = np.zeros((1217, 12, 12, 3), "uint8"), np.arange(1217) % 3
+    model = taught(tiny())
+    plans = [kresnets.plan(model, source) for source in ((x, y), tf.data.Dataset.from_tensor_slices((x, y)).batch(32))]
+    assert plans[0].recipe == plans[1].recipe and plans[0].facts.images == 1217
+
+
+def test_a_dataset_of_bytes_is_augmented():
+    x, y = photographs()
+    dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
+    history = kresnets.fine_tune(tiny(classes=2), dataset, recipe=Recipe(epochs_per_stage=1, augment="light"), verbose=0)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.parametrize(
+    ("recipe", "longer"),
+    (
+        (dict(advance="plateau", max_epochs_per_stage=4, patience=3, stages=()), "max_epochs_per_stage=8"),
+        (dict(timetable=(("head", 4),)), "a longer last stage"),
+    ),
+)
+def test_the_advice_to_go_on_names_what_makes_a_stage_longer(recipe, longer):
+    x, y = photographs(40)
+    x = (np.float32(x) * 0.2 + 150 * y[:, None, None, None]).clip(0, 255).astype("uint8")
+    told = Recipe(**recipe, learning_rate=1e-2, schedule="constant", augment="none", head="trained")
+    (note,) = kresnets.fine_tune(taught(tiny()), (x, y), (x, y), told, verbose=0).notes
+    assert longer in note
+
+
+X, Y = photographs(16)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    (
+        (dict(recipe=Recipe(stages=("nope",))), "no group or block 'nope'"),
+        (dict(recipe=Recipe(stages=("stage3", "stage3"))), "must go deeper"),
+        (dict(model=3), "Keras model"),
+        (dict(train=(X[:, :8], Y)), "takes images of shape"),
+        (dict(train=(np.where(X > 250, np.nan, X), Y)), "holds NaN or infinity"),
+        (dict(train=(X, Y + 0.5)), "labels integers"),
+        (dict(train=(X, Y + 9)), "Labels must be whole numbers 0 to 2"),
+        (dict(validation=(X, Y + 9)), "Labels must be whole numbers 0 to 2"),
+        (dict(train=tf.data.Dataset.from_tensor_slices(X).batch(4)), "must give batches"),
+        (dict(train=tf.data.Dataset.from_tensor_slices((X, Y))), "put them into batches"),
+        (dict(train=tf.data.Dataset.from_tensor_slices({"x": X, "y": Y}).batch(4)), "must give batches"),
+        (dict(train=tf.data.Dataset.from_tensor_slices((X, Y.astype(str))).batch(4)), "labels must be integers"),
+    ),
+)
+def test_a_plan_checks_what_fine_tune_checks(arguments, sentence):
+    given = {"model": taught(tiny()), "train": (X, Y)} | arguments
+    with pytest.raises(ValueError, match=sentence):
+        kresnets.plan(**given)
+    with pytest.raises(ValueError, match=sentence):
+        kresnets.fine_tune(**given, verbose=0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    (
+        (dict(class_weight="balanced"), "`class_weight` must be a dict"),
+        (dict(class_weight={"0": 1.0}), "`class_weight` must be a dict"),
+        (dict(class_weight={0: -1.0}), "`class_weight` must be a dict"),
+        (dict(class_weight={7: 1.0}), "`class_weight` must be a dict"),
+        (dict(train=(X, Y, -np.ones(16))), "weights of the images must be numbers from 0"),
+        (dict(train=(X, Y, np.zeros(16))), "weights of the images must be numbers from 0"),
+    ),
+)
+def test_weights_that_are_none_get_a_sentence(arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        kresnets.fine_tune(**{"model": taught(tiny()), "train": (X, Y)} | arguments, verbose=0)
+
+
+def test_numbers_of_numpy_are_numbers():
+    recipe = Recipe(head_epochs=np.int64(3), ratio=np.float32(0.5), ema=np.float64(0.9))
+    assert (recipe.head_epochs, recipe.ratio) == (3, 0.5) and json.dumps(dataclasses.asdict(recipe))
+    for wrong in (dict(ratio=10**400), dict(augment=np.array(["a", "b"])), dict(timetable=(("head", {"x": 1}),))):
+        with pytest.raises(ValueError, match="Recipe: `"):
+            Recipe(**wrong)

@@ -54,7 +54,12 @@ WAYS = {
     "100 steps, labels smoothed": SHORT | {"label_smoothing": 0.1},
     "100 steps, solved on 4 views": SHORT | {"head_views": 4},
 }
-LONG = {"100 steps": SHORT, "start": {}, "600 steps": {"steps": 600}}  # in the larger cells beside the best of these
+# In the larger cells, where the best way of the small ones may want more steps, or more of the trunk; the last one once.
+LONG = {
+    "start": {},
+    "300 steps, from stage3 on": {"stages": ["stage3"]},
+    "600 steps, from stage3 on": {"stages": ["stage3"], "steps": 600},
+}
 TEXTBOOK = {"head": "trained", "head_epochs": 3, "learning_rate": 1e-3, "stages": DOWNWARDS, "epochs_per_stage": 3}
 FOR_IMAGES = {"head": "trained", "learning_rate": 1e-2, "stages": DOWNWARDS, "stage_steps": 45}
 FRESH = {"head": "fresh", "ratio": 1.0, "batchnorm": "train", "keeps": "plain"}
@@ -71,7 +76,8 @@ PEERS = {
 }
 SCRATCH = {"from scratch": FRESH | {"trunk": "none", "trunk_learning_rate": 3e-3, "steps": 600}}
 SCRATCH_IN = (cells.JUDGE[0], cells.JUDGE[1], cells.JUDGE[3])  # it is a dear one
-FEWER = {"BiT": 2, "from scratch": 2}  # the dear ones' seeds, but where a network from scratch is the demo's peer
+# Seeds of the dear ones; but where a network from scratch is the demo's peer, it has all.
+FEWER = {"Keras's guide": 3, "fastai": 3, "everything at once": 3, "textbook": 2, "for_images": 2, "BiT": 2, "from scratch": 2}
 # The weights that each peer's rule keeps, where it is not the last ones.
 PEERS_KEEP = {"head alone": "best loss", "textbook": "best loss", "for_images": "best loss"}
 CHOSEN = "the default"  # what is judged: what `fine_tune` does by itself

@@ -105,10 +105,13 @@ def only_writer(folder: pathlib.Path) -> Iterator[None]:
     """
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"--out {folder} is a file: give a folder.")
+    missing = [parent for parent in folder.parents if not parent.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with alone_in(folder, f"Another process is working on {folder}: wait for it, or give another --out."):
         try:
             yield
         finally:
             if not any(folder.iterdir()):
-                folder.rmdir()
+                with contextlib.suppress(OSError):  # somebody else has put something there
+                    for one in (folder, *missing):
+                        one.rmdir()

@@ -17,7 +17,8 @@ class Progress:
         best_epoch: the epoch that had it.
         waited: epochs since.
         came_from: epoch whose weights this stage starts from where they are to come back; None for those at hand.
-        entered: training loss where the stage began: of the last epoch before it, or of its own first one.
+        entered: training loss where the stage began: of the last epoch before it, else what the schedule says, or that
+            of its own first epoch.
         undone: `(index, loss where it began, loss at its end)` of each stage that was undone.
         undoes: whether this stage starts from the weights with which the one before it began, which was undone; once
             `finished`, whether the last stage is to be undone.
@@ -87,10 +88,15 @@ class Progress:
             best=value if better else self.best,
             best_epoch=self.epoch if better else self.best_epoch,
             waited=0 if better else self.waited + 1,
-            entered=loss if self.entered is None else self.entered,
+            entered=self._entered(loss),
             unknown=self.epoch if watch is not None and value is None else unknown,
         )
         return now._advanced(loss) if now._is_over(watch) else now
+
+    def _entered(self, loss):
+        if self.entered is not None:
+            return self.entered
+        return loss if self.schedule.enters is None else self.schedule.enters
 
     def _is_over(self, watch):
         most = self.schedule.most_epochs(self.stage)

@@ -89,6 +89,8 @@ class Schedule:
         restore_best: whether the best weights of a stage come back at its end. Defaults to False.
         ramp: epochs over which a newly thawed group's rate rises. Defaults to 0.
         undo: whether a stage that ends with a higher training loss than it began with is undone. Defaults to False.
+        enters: a training loss that the first stage has to stay below, where one is known; None for that of its own
+            first epoch. Defaults to None.
 
     Raises:
         ValueError: for anything else.
@@ -103,6 +105,7 @@ class Schedule:
     restore_best: bool = False
     ramp: float = 0
     undo: bool = False
+    enters: float | None = None
 
     def __post_init__(self):
         for name, length in self.stages:

@@ -71,14 +71,14 @@ class Augmentation:
         """Return the changed images.
 
         Args:
-            images: float tensor or array `(batch, height, width, 3)`, RGB 0..255.
+            images: tensor or array `(batch, height, width, 3)`, RGB 0..255.
             draw: int, which of the seed's random changes, for instance the number of the batch; None for one from
                 TensorFlow's own generator (`keras.utils.set_random_seed` sets it). Defaults to None.
 
         Returns:
             `tf.Tensor` of float32, the same shape and range.
         """
-        images = tf.convert_to_tensor(images, tf.float32)
+        images = tf.cast(images, tf.float32)
         if not self.layers:
             return images
         return tf.clip_by_value(tf.ensure_shape(self._layers(images, draw), images.shape), 0.0, 255.0)
@@ -151,7 +151,7 @@ class Mixup:
         """Return the blended images and labels.
 
         Args:
-            images: float tensor or array `(batch, height, width, channels)`.
+            images: tensor or array `(batch, height, width, channels)`.
             labels: float tensor or array `(batch, classes)`, one-hot.
             draw: int or None; see `Augmentation`. Defaults to None.
         """

@@ -73,13 +73,16 @@ def remade(layer, **changes):
         ValueError: where that fails.
     """
     try:
-        return type(layer).from_config(layer.get_config() | changes)
+        made = type(layer).from_config(layer.get_config() | changes)
     except Exception as error:  # a user's own layer may raise anything
         raise ValueError(
             f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made again from its config "
             f"({' '.join(str(error).split())[:200] or type(error).__name__}): give it a `get_config` that tells all "
             "arguments of its `__init__`."
         ) from error
+    if getattr(made, "preprocessing", None) is not None:  # no part of the config: it goes with the weights, which come next
+        made.origin = layer.origin
+    return made
 
 
 def recreated(model, replace):

@@ -82,8 +82,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         config = super().get_config()
         if self.preprocessing is not None:
             config["preprocessing"] = dataclasses.asdict(self.preprocessing)
-        if self.origin is not None:
-            config["origin"] = self.origin
+        # The origin goes with the weights, not with the config: a clone starts at random.
         return config
 
     def save_own_variables(self, store):

@@ -181,6 +181,25 @@ def _write_csv(path, rows):
         writer.writerows(rows)
 
 
+def noted(folder, name):
+    """Return what the run in a folder noted down under a name, or None."""
+
+    def read():
+        try:
+            return json.loads((pathlib.Path(folder) / "run.json").read_text()).get(name)
+        except (OSError, ValueError, AttributeError):
+            return None
+
+    return agreed(read)
+
+
+def note_down(folder, name, value):
+    """Note something more about the run in a folder, for `noted`."""
+    if is_first():
+        path = pathlib.Path(folder) / "run.json"
+        files.write_json(path, json.loads(path.read_text()) | {name: value}, indent=1)
+
+
 def check_same_run(folder, description):
     """Raise a ValueError where the folder holds the state of a run with another description; note this one in a new
     folder."""
@@ -190,10 +209,11 @@ def check_same_run(folder, description):
     text = json.dumps(description, sort_keys=True, indent=1)
     if path.exists():
         earlier = json.loads(path.read_text())
-        differing = sorted(key for key in {*earlier, *description} if earlier.get(key) != json.loads(text).get(key))
+        # What only one of them says is a note, or of another version.
+        differing = sorted(key for key in earlier.keys() & description if earlier[key] != json.loads(text)[key])
         if differing:
             raise ValueError(
                 f"{folder} holds the state of another run ({', '.join(differing)} differ): give another folder, or remove it."
             )
         return
-    files.write_text(path, text)
+    files.write_json(path, description, indent=1)

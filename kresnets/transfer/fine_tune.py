@@ -10,16 +10,18 @@ from kresnets import devices
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
-from kresnets.runs.state import BestWeights, RunState, check_same_run
+from kresnets.runs.state import BestWeights, RunState, check_same_run, note_down, noted
 from kresnets.transfer.cache.choice import cached_fit, check_cache
+from kresnets.transfer.checks import check_class_weight, check_model, checked
 from kresnets.transfer.head import solve
-from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, check_source, is_dataset, with_length
+from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
 from kresnets.transfer.lr_schedule import StagedCosine
-from kresnets.transfer.plan import Plan
-from kresnets.transfer.plan import plan as make_plan
+from kresnets.transfer.plan import Plan, make_plan
 from kresnets.transfer.recipe import optimizer_class
+from kresnets.weights.origin import TRAINED, note, origin_of
 
 _LOG = logging.getLogger("kresnets")
+_BELOW_CHANCE = 0.9  # a share of the loss by chance; a tenth above it a stage counts as diverged
 _ENOUGH = 20  # validation images from which on their loss tells a trend
 
 
@@ -110,12 +112,15 @@ def fine_tune(
                 f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe."
             )
     where, plan = layout(model, groups), recipe
-    classes = _check_model(model, loss)
+    classes = check_model(model, loss)
+    check_class_weight(class_weight, classes)
     preprocessing = resolve(model, preprocess)
-    train, steps = _checked(train, "train", model)
-    validation, judging_steps = (None, 0) if validation is None else _checked(validation, "validation", model)
+    train, steps = checked(train, "train", model, classes)
+    validation, judging_steps = (None, 0) if validation is None else checked(validation, "validation", model, classes)
     if not isinstance(plan, Plan):
-        plan = make_plan(model, train, validation, recipe, pretrained=pretrained, groups=groups, loss=loss)
+        if pretrained is None and state_dir is not None:
+            pretrained = noted(state_dir, "pretrained")  # as it was when the run began
+        plan = make_plan(model, where, (train, steps), (validation, judging_steps), recipe, pretrained, loss)
     recipe, names = plan.recipe, where.names
     check_cache(cache, recipe)
     schedule = dataclasses.replace(recipe.staging(names), undo=True)
@@ -136,7 +141,7 @@ def fine_tune(
             "preprocess": dataclasses.asdict(preprocessing),
         }
         told |= {"class_weight": str(class_weight), "loss": str(loss), "metrics": str(metrics)}
-        check_same_run(state_dir, told)
+        check_same_run(state_dir, told | {"pretrained": plan.facts.pretrained})
         state = RunState(state_dir, unfreezing.stage_of)
         unfreezing.recall(state.rows)
     averages = None if recipe.ema is None else keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
@@ -151,8 +156,14 @@ def fine_tune(
     judged = None
     if validation is not None:
         judged = judging.dataset(validation) if is_dataset(validation) else Batches(validation, judging)
-    if recipe.head == "solved" and not initial_epoch and (state is None or not state.initial_epoch):
-        _solve(model, where, plan, train, Preparation(preprocessing, classes), class_weight)
+    if recipe.head == "solved" and not initial_epoch:
+        if state is None or not state.initial_epoch:
+            known_by_chance = _solve(model, where, plan, train, Preparation(preprocessing, classes), class_weight)
+            if state is not None:
+                note_down(state_dir, "loss_by_chance", known_by_chance)
+        else:
+            known_by_chance = noted(state_dir, "loss_by_chance")
+        unfreezing.schedule = dataclasses.replace(schedule, enters=known_by_chance and _BELOW_CHANCE * known_by_chance)
     cached = cached_fit(
         cache, model, where, unfreezing, recipe, (train, validation), (learning, judging), (steps, judging_steps),
         dataclasses.asdict(preprocessing), state_dir, verbose,
@@ -190,6 +201,8 @@ def fine_tune(
     if state is not None and devices.is_first():
         Progress.replay(unfreezing.schedule, state.rows).happened().write(state.folder / "schedule.toml")
     history = _whole_history(history, state)
+    if origin_of(model) is None:
+        note(model, TRAINED)
     history.plan, history.notes = plan, _notes(plan, unfreezing.schedule, history)
     for sentence in history.notes:
         _LOG.warning(sentence)
@@ -216,74 +229,6 @@ class _ConstantRates(keras.callbacks.Callback):
 def _is_over(unfreezing, state):
     # It may have been cut off after the last plateau and before anything noted the end.
     return state.done or Progress.replay(unfreezing.schedule, state.rows, state.initial_epoch).finished
-
-
-def _check_model(model, loss):
-    if not isinstance(getattr(model, "inputs", None), list):
-        raise ValueError(
-            f"fine_tune takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
-        )
-    shape = model.output_shape
-    if len(model.inputs) != 1 or not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
-        raise ValueError(
-            "The model must take one batch of images and give one score a class (batch, classes): build it with include_top=True, or "
-            f"add a pool and a Dense layer. Received: {model.name!r} with output shape {shape}"
-        )
-    if shape[-1] < 2 and loss is None:
-        raise ValueError(
-            f"{model.name!r} has {shape[-1]} output: use 2 or more with integer labels, or pass your own `loss`."
-        )
-    return shape[-1]
-
-
-def _checked(source, argument, model):
-    source = check_source(source, argument)
-    _check_batch(model, source, argument)
-    return with_length(source, argument)
-
-
-def _check_batch(model, source, argument):
-    """Hold the kind and shapes of a batch against the model; the labels' range is held against it as they come."""
-    if is_dataset(source):
-        spec = source.element_spec
-        if not isinstance(spec, tuple) or len(spec) not in (2, 3) or not all(hasattr(part, "shape") for part in spec):
-            raise ValueError(f"`{argument}` must give batches (images, labels). Received elements: {spec}")
-        shapes = [tuple(part.shape) if part.shape.rank is not None else None for part in spec[:2]]
-    elif isinstance(source, tuple):
-        shapes = [tuple(part.shape) for part in source[:2]]
-        pixels, labels = source[:2]
-        whole = (
-            np.issubdtype(labels.dtype, np.integer)
-            or np.issubdtype(labels.dtype, np.floating)
-            and np.all(labels == np.round(labels))
-        )
-        if not whole or not np.issubdtype(pixels.dtype, np.number):
-            raise ValueError(
-                f"`{argument}`: images must be numbers, labels integers, one an image. Received: {pixels.dtype}, {labels.dtype} such as {labels.ravel()[0]!r}"
-            )
-    else:
-        batch = source[0]
-        if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
-            raise ValueError(f"`{argument}` must give batches (images, labels). Received: {type(batch).__name__}")
-        shapes = [tuple(np.shape(part)) for part in batch[:2]]
-    images, labels = shapes
-    if images is not None and len(images) == 3:
-        raise ValueError(
-            f"`{argument}` gives single images of shape {images}: put them into batches (dataset.batch(32))."
-        )
-    wanted = model.input_shape
-    fits = (
-        images is None
-        or len(images) == 4
-        and all(a is None or b is None or a == b for a, b in zip(images[1:], wanted[1:]))
-    )
-    if not fits:
-        raise ValueError(
-            f"`{argument}`: {model.name!r} takes images of shape {wanted[1:]}. Received batches of shape {images}; resize them, or build the "
-            "model with that input_shape."
-        )
-    if labels is not None and len(labels) == 2 and labels[1] not in (1, None):
-        raise ValueError(f"`{argument}`: labels must be integers (batch,), not one-hot. Received shape: {labels}")
 
 
 def _one_hot(recipe):
@@ -333,8 +278,9 @@ def _solve(model, where, plan, train, prepare, class_weight):
         )
     batches = prepare.dataset(train) if is_dataset(train) else Batches(train, prepare)
     one_pass = batches if is_dataset(train) else (batches[index] for index in range(len(batches)))
-    strength = solve(model, where, one_pass, class_weight)
+    strength, loss_by_chance = solve(model, where, one_pass, class_weight)
     _LOG.info("The head was solved on %d images, C = %g by folds.", plan.facts.images, strength)
+    return loss_by_chance
 
 
 def _training_batches(train, learning, seed):
@@ -362,17 +308,24 @@ def _notes(plan, schedule, history):
     losses, judged = (history.history.get(name, []) for name in ("loss", "val_loss"))
     rows = [{"epoch": e, **{k: v[e] for k, v in history.history.items() if len(v) == len(losses)}} for e in range(len(losses))]
     notes = [
-        f"The stage {schedule.stages[index][0]!r} ended with a training loss of {after:.3g}, where it began at {before:.3g}: it was "
-        "undone. Its rate may be too high: give a lower trunk_learning_rate (or learning_rate, if it is the first stage)."
+        f"The stage {schedule.stages[index][0]!r} ended with a training loss of {after:.3g}, "
+        f"{'no better than chance' if schedule.enters and not index else f'where it began at {before:.3g}'}: it was undone. Its rate may be too high: give a lower trunk_learning_rate (or learning_rate, if it is the first stage)."
         for index, before, after in Progress.replay(schedule, rows).undone
     ]
-    longer = "head_epochs" if plan.stages[-1].group == plan.facts.groups[-1] else "epochs_per_stage"
     if plan.facts.validation >= _ENOUGH and _still_improves(judged):
         notes.append(
             f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} epochs, the lowest): more "
-            f"may be gained by {longer}={2 * plan.stages[-1].epochs}."
+            f"may be gained by {_longer(plan)}."
         )
     return notes
+
+
+def _longer(plan):
+    """Say how a plan's last stage is made twice as long."""
+    if plan.recipe.timetable is not None:
+        return "a longer last stage in the schedule"
+    name = "head_epochs" if plan.stages[-1].group == plan.facts.groups[-1] else "epochs_per_stage"
+    return f"{'max_epochs_per_stage' if plan.recipe.advance == 'plateau' else name}={2 * plan.stages[-1].epochs}"
 
 
 def _still_improves(losses):

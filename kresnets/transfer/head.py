@@ -31,7 +31,25 @@ def solvable(model, where):
     weighted = [layer for place, layer in where.places if place[0] == head and layer.weights]
     plain = type(last) is keras.layers.Dense and last.use_bias and len(last.kernel.shape) == 2
     activations = (keras.activations.softmax, keras.activations.linear)
-    return last if plain and weighted == [last] and last.activation in activations else None
+    fits = plain and weighted == [last] and last.activation in activations
+    return last if fits and _below(model, where, last) is not None else None
+
+
+def _below(model, where, dense):
+    """Return the part of a model that gives what enters its head, where nothing that is random, but for dropout, stands
+    between; else None."""
+    flags = [(layer, layer.trainable) for layer in model._flatten_layers()]
+    try:
+        set_trainable(model, where, lambda place: place[0] == len(where.names) - 1, "frozen")
+        graph = cutting.open_graph(model)
+        below, above = cutting.split(graph, cutting.find_cut(graph))
+    except cutting.CannotCache:
+        return None
+    finally:
+        for layer, flag in flags:  # the outer ones first: setting a model sets what it holds
+            layer.trainable = flag
+    between = [layer for layer in above.layers if not isinstance(layer, (keras.layers.InputLayer, keras.layers.Dropout))]
+    return below if between == [dense] else None
 
 
 def solve(model, where, batches, class_weight=None):
@@ -44,26 +62,26 @@ def solve(model, where, batches, class_weight=None):
         class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
 
     Returns:
-        The strength C that the folds chose.
+        `(strength, loss)`: C, which the folds chose, and the loss of whoever knows nothing but how frequent each class is,
+        which a training that begins here has to stay below.
 
     Raises:
-        ValueError: where the head does not stand on one feature vector an image.
+        ValueError: for images that give no numbers, and for weights that are none.
     """
     dense = solvable(model, where)
-    set_trainable(model, where, lambda place: place[0] == len(where.names) - 1, "frozen")
-    graph = cutting.open_graph(model)
-    below, above = cutting.split(graph, cutting.find_cut(graph))
-    between = [layer for layer in above.layers if not isinstance(layer, (keras.layers.InputLayer, keras.layers.Dropout))]
-    if between != [dense]:
-        raise ValueError(f"The head of {model.name!r} is more than a Dense layer on features: give Recipe(head='trained').")
-    features, labels, weights = _features(below, batches)
+    features, labels, weights = _features(_below(model, where, dense), batches)
+    if bad := np.flatnonzero(~np.isfinite(features).all(1)).size:
+        raise ValueError(f"`train`: {bad} of {len(labels)} images give features that are no numbers (NaN or infinity): look for such pixels.")
     each = np.ones(len(labels)) if weights is None else weights
+    if not (np.isfinite(each).all() and (each >= 0).all() and each.any()):
+        raise ValueError("`train`: the weights of the images must be numbers from 0, and not all of them 0.")
     if class_weight is not None:
         each = each * np.array([class_weight.get(int(label), 1.0) for label in labels])
     kernel, bias, strength = regression(features, labels, dense.units, each)
     dense.kernel.assign(kernel.astype("float32"))
     dense.bias.assign(bias.astype("float32"))
-    return strength
+    shares = np.bincount(labels, each) / each.sum()
+    return strength, float(-np.sum(each * np.log(np.maximum(shares, 1e-12))[labels]) / len(labels))
 
 
 def _features(below, batches):
@@ -76,7 +94,7 @@ def _features(below, batches):
         outputs = np.asarray(keras.ops.convert_to_numpy(below.predict_on_batch(filled)), "float64")[: len(images)]
         found.append((outputs.reshape(len(outputs), -1), np.asarray(labels).reshape(-1), *map(np.asarray, weights)))
     features, labels, *weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return features, labels.astype("int64"), weights[0].astype("float64") if weights else None
+    return features, labels.astype("int64"), weights[0].astype("float64").reshape(-1) if weights else None
 
 
 def regression(features, labels, classes, weights=None, strengths=STRENGTHS):

@@ -129,16 +129,34 @@ class Preparation:
 
 def _in_range(labels, classes, on_tensors):
     """Return the labels; raise where one is no class. (JAX would take it for a loss of 0.)"""
-    sentence = f"Labels must be 0 to {classes - 1} for a model of {classes} classes; mend the labels, or build the model with more classes."
     if not on_tensors:
-        if np.size(labels) and not 0 <= np.min(labels) <= np.max(labels) < classes:
-            raise ValueError(f"{sentence} Received: {np.min(labels)} to {np.max(labels)}")
+        check_range(labels, classes)
         return labels
     import tensorflow as tf
 
     highest = tf.cast(tf.reduce_max(labels), tf.int64)
-    with tf.control_dependencies([tf.debugging.Assert((highest < classes) & (tf.reduce_min(labels) >= 0), [sentence])]):
+    fits = (highest < classes) & (tf.reduce_min(labels) >= 0)
+    if labels.dtype.is_floating:
+        fits &= tf.reduce_all(labels == tf.round(labels))
+    with tf.control_dependencies([tf.debugging.Assert(fits, [_ALLOWED.format(classes - 1, classes)])]):
         return tf.identity(labels)
+
+
+_ALLOWED = "Labels must be whole numbers 0 to {} for a model of {} classes; mend the labels, or build the model with more classes."
+
+
+def check_range(labels, classes):
+    """Raise a ValueError where a label is no class."""
+    labels = np.asarray(labels)
+    if not labels.size:
+        return
+    sentence = _ALLOWED.format(classes - 1, classes)
+    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
+        raise ValueError(f"{sentence} Received: {labels.dtype} such as {labels.ravel()[0]!r}")
+    if not 0 <= labels.min() <= labels.max() < classes:
+        raise ValueError(f"{sentence} Received: {labels.min()} to {labels.max()}")
+    if np.issubdtype(labels.dtype, np.floating) and np.any(labels != np.round(labels)):
+        raise ValueError(f"{sentence} Received: {labels[labels != np.round(labels)][0]}")
 
 
 def _one_hot(labels, classes, on_tensors):

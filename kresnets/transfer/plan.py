@@ -5,9 +5,11 @@ import math
 
 import numpy as np
 
+from kresnets.callbacks import StagedUnfreezing
 from kresnets.groups import layout
+from kresnets.transfer.checks import check_model, checked
 from kresnets.transfer.head import MOST_IMAGES, solvable
-from kresnets.transfer.inputs import check_source, is_dataset, with_length
+from kresnets.transfer.inputs import is_dataset
 from kresnets.transfer.recipe import Recipe
 from kresnets.weights.origin import is_pretrained
 
@@ -160,21 +162,39 @@ def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=
         >>> [stage.group for stage in kresnets.plan(model, data, recipe=kresnets.Recipe(head_epochs=2)).stages]
         ['head', 'stem']
     """
+    classes, where = check_model(model, loss), layout(model, groups)
+    train, validation = (
+        (None, 0) if source is None else checked(source, name, model, classes)
+        for name, source in (("train", train), ("validation", validation))
+    )
+    made = make_plan(model, where, train, validation, recipe, pretrained, loss)
+    StagedUnfreezing(made.recipe.staging(where.names), made.recipe.batchnorm, groups).check(where)
+    return made
+
+
+def make_plan(model, where, train, validation, recipe, pretrained, loss):
+    """Resolve a recipe for a model and data that have been checked, see `plan`.
+
+    Args:
+        model: as of `plan`.
+        where: its `kresnets.groups.Layout`.
+        train: pair of a source and its number of batches.
+        validation: the same, or `(None, 0)`.
+        recipe, pretrained, loss: as of `plan`.
+    """
     recipe = Recipe() if recipe is None else recipe
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
     if pretrained not in (None, True, False):
         raise ValueError(f"`pretrained` must be True, False or None. Received: pretrained={pretrained!r}")
-    train, steps = with_length(check_source(train, "train"), "train")
     known, why = is_pretrained(model)
     if pretrained is not None:
         known, why = pretrained, "as was said"
-    where = layout(model, groups)
     facts = Facts(
         groups=tuple(where.names),
-        images=_images(train, steps),
-        steps=steps,
-        validation=0 if validation is None else _images(*with_length(check_source(validation, "validation"), "validation")),
+        images=_images(*train),
+        steps=train[1],
+        validation=0 if validation[0] is None else _images(*validation),
         classes=model.output_shape[-1],
         pretrained=bool(known),
         why=why,
@@ -200,20 +220,22 @@ _COMMON = dict(
     label_smoothing=0.0, mixup=0.0, ema=None,
 )  # fmt: skip
 _MOST_EPOCHS = 150
+_MANY = 500  # images from which on the early layers learn too (docs/claims.md, `default-recipe`: not at 85, either way at 340, at 1,700)
 _HEAD_STEPS, _SCRATCH_STEPS = 45, 600
 
 
 def _pretrained(recipe, facts):
-    """The head first, then everything at once, gently; the norms keep the statistics that they came with."""
+    """The head first, then, gently and at once, what so many images can change for the better; the norms keep the
+    statistics that they came with."""
     waits = recipe.advance == "plateau"  # for its stages one after the other
-    stages = recipe.stages if not recipe.is_auto("stages") else None if waits else _everything(facts)
+    stages = recipe.stages if not recipe.is_auto("stages") else None if waits else _deep_enough(facts)
     count = max(1, len(facts.groups) - 3 if stages is None else len(stages))
     head = recipe.head if not recipe.is_auto("head") else "solved" if _solves(recipe, facts) else "trained"
     return _COMMON | dict(
         head=head,
         head_epochs=0 if head == "solved" and stages != () and not waits else _epochs(_HEAD_STEPS, facts, least=3),
         stages=stages,
-        epochs_per_stage=_epochs(_trunk_steps(facts.images) / count, facts, least=3),
+        epochs_per_stage=_epochs(_trunk_steps(_full_batches(facts)) / count, facts, least=3),
         learning_rate=1e-2,
         trunk_learning_rate=3e-4,
         batchnorm="frozen",
@@ -233,10 +255,16 @@ def _trunk_steps(images):
     return 10 * math.sqrt(images)
 
 
+def _full_batches(facts):
+    """Return the images of an epoch whose last batch is full: what a dataset of many batches says of their number, so that
+    arrays of the same images come to the same plan."""
+    return math.ceil(facts.images / facts.steps) * facts.steps
+
+
 def _fresh(recipe, facts):
     """Everything learns from the first epoch on: nothing is there yet that could be spoiled."""
     return _COMMON | dict(
-        head_epochs=0 if _everything(facts) else _epochs(_SCRATCH_STEPS, facts, least=20),
+        head_epochs=0 if _everything(facts) and recipe.stages != () else _epochs(_SCRATCH_STEPS, facts, least=20),
         stages=_everything(facts),
         epochs_per_stage=_epochs(_SCRATCH_STEPS, facts, least=20),
         learning_rate=3e-3,
@@ -251,6 +279,12 @@ def _fresh(recipe, facts):
 def _everything(facts):
     """Return the stages that thaw the whole trunk at once; a model may have other groups than kresnets' own, or none."""
     return facts.groups[:-1][:1]
+
+
+def _deep_enough(facts):
+    """Return the stages that thaw the later half of the groups, and with many images all of them."""
+    groups = facts.groups
+    return _everything(facts) if facts.images >= _MANY else groups[:-1][min(len(groups) // 2, len(groups) - 2) :][:1]
 
 
 def _epochs(steps, facts, least):

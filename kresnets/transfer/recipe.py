@@ -2,8 +2,10 @@
 
 import dataclasses
 import inspect
+import sys
 
 import keras
+import numpy as np
 
 from kresnets.callbacks.schedule import Plateau, Schedule, is_whole
 from kresnets.freezing import BATCHNORM
@@ -112,6 +114,9 @@ class Recipe:
     head: str = AUTO
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            if isinstance(value := getattr(self, field.name), np.generic):  # numpy's numbers are as good as Python's
+                object.__setattr__(self, field.name, value.item())
         if self.stages is not None and not self.is_auto("stages"):
             if isinstance(self.stages, str) or not hasattr(self.stages, "__iter__"):
                 raise ValueError(
@@ -134,7 +139,7 @@ class Recipe:
                 "a number above 0",
             ),
             ("ratio", _number(self.ratio) and self.ratio >= 0, "a number from 0"),
-            ("batchnorm", self.batchnorm in BATCHNORM, f"one of {BATCHNORM}"),
+            ("batchnorm", _one_of(self.batchnorm, BATCHNORM), f"one of {BATCHNORM}"),
             (
                 "optimizer",
                 optimizer_class(self.optimizer) is not None,
@@ -145,20 +150,20 @@ class Recipe:
                 self.weight_decay is None or _number(self.weight_decay) and self.weight_decay >= 0,
                 "a number from 0, or None",
             ),
-            ("schedule", self.schedule in SCHEDULES, f"one of {SCHEDULES}"),
+            ("schedule", _one_of(self.schedule, SCHEDULES), f"one of {SCHEDULES}"),
             ("warmup", _number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
-            ("augment", self.augment in AUGMENT, f"one of {AUGMENT}"),
+            ("augment", _one_of(self.augment, AUGMENT), f"one of {AUGMENT}"),
             ("views", _whole(self.views, 1), "a whole number from 1"),
             ("label_smoothing", _number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
             ("mixup", _number(self.mixup) and 0 <= self.mixup <= 1, "from 0 to 1"),
             ("ema", self.ema is None or isinstance(self.ema, number) and 0 < self.ema < 1, "between 0 and 1, or None"),
             ("seed", _whole(self.seed, 0) and self.seed < 2**32, "a whole number from 0 to 4294967295"),
-            ("advance", self.advance in ADVANCE, f"one of {ADVANCE}"),
+            ("advance", _one_of(self.advance, ADVANCE), f"one of {ADVANCE}"),
             ("patience", _whole(self.patience, 0), "a whole number from 0"),
             ("max_epochs_per_stage", _whole(self.max_epochs_per_stage, 1), "a whole number from 1"),
             ("restore_best", self.restore_best is None or isinstance(self.restore_best, bool), "True, False or None"),
-            ("keep", self.keep in KEEP, f"one of {KEEP}"),
-            ("head", self.head in HEAD, f"one of {HEAD}"),
+            ("keep", _one_of(self.keep, KEEP), f"one of {KEEP}"),
+            ("head", _one_of(self.head, HEAD), f"one of {HEAD}"),
             ("ramp", self.ramp is None or _number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
         )
         for field, fits, allowed in rules:
@@ -288,9 +293,12 @@ class Recipe:
             raise ValueError(
                 f"Recipe: `timetable` must be pairs of a group and its length such as (('head', 3),). Received: {self.timetable!r}"
             )
-        stages = tuple(
-            (name, Plateau(**length) if isinstance(length, dict) else length) for name, length in self.timetable
-        )
+        try:
+            stages = tuple(
+                (name, Plateau(**length) if isinstance(length, dict) else length) for name, length in self.timetable
+            )
+        except TypeError:
+            raise ValueError(f"Recipe: `timetable` has a length that is no Plateau. Received: {self.timetable!r}") from None
         try:
             told = Schedule(stages)
         except ValueError as error:
@@ -364,10 +372,13 @@ def _whole(value, least):
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
+def _one_of(value, allowed):
+    return isinstance(value, str) and value in allowed
+
+
 def _number(value):
     return (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and value == value
-        and abs(value) != float("inf")
+        and abs(value) <= sys.float_info.max  # a whole number can be larger; NaN is not
     )

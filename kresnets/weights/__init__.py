@@ -157,8 +157,11 @@ def load(model, spec, source, include_top, classes):
 
 
 def name_of(source):
-    """Return what to call the place that weights came from: a tag, or the name of a file."""
-    return source.published.tag if source.published else source.path.name
+    """Return what to call the place that weights came from: a tag, what a file says itself, or the file's name."""
+    if source.published:
+        return source.published.tag
+    with readers.opened(source.path) as file:
+        return file.origin or source.path.name
 
 
 def _published(spec, weights):

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+TRAINED = "an earlier fine_tune"  # the origin of a model that began at random, and was trained
+
 
 def note(model, origin):
     """Have a model say where its weights came from, beside the preprocessing that they want.
@@ -39,14 +41,15 @@ def is_pretrained(model):
         >>> is_pretrained(kresnets.CifarResNet20())[0]
         False
     """
-    if origin := origin_of(model):
+    origin = origin_of(model)
+    if origin:
         return True, f"its weights are from {origin}"
     layers = model._flatten_layers(include_self=False)
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.built]
+    if norms and all(_is_initial(norm) for norm in norms):
+        return False, "the statistics of all its norms are those of a random start"
     if not norms:
         return True, "it has no norms whose statistics would tell a random start"
-    if all(_is_initial(norm) for norm in norms):
-        return False, "the statistics of all its norms are those of a random start"
     return True, "its norms have seen images"
 
 

@@ -65,6 +65,7 @@ class WeightsFile:
         positional: whether layers are named by class and place (`conv2d_3`), as early Keras 3 did, not by themselves.
         model_name: name of the Keras model that was saved, where the file tells.
         preprocessing: fields of the `kresnets.Preprocessing` that the weights want, where the file tells.
+        origin: where the weights came from at first, where the file tells.
     """
 
     path: str
@@ -73,6 +74,7 @@ class WeightsFile:
     positional: bool = False
     model_name: str | None = None
     preprocessing: dict | None = None
+    origin: str | None = None
 
 
 @contextlib.contextmanager
@@ -181,6 +183,7 @@ def _keras_3_file(path, file, datasets):
         positional=None in labels.values(),
         model_name=model_name,
         preprocessing=_fields(path, preprocessing) if preprocessing else None,
+        origin=_text(file.attrs.get("origin")),
     )
 
 
