@@ -9,6 +9,7 @@ from cyclopts import Group, Parameter
 from cyclopts.validators import Number
 from docstring_parser import parse
 
+from kresnets._util import files
 from kresnets.transfer.recipe import ADVANCE, AUGMENT, BATCHNORM, HEAD, KEEP, Recipe
 
 Count = Annotated[int, Parameter(validator=Number(gte=1))]
@@ -37,13 +38,13 @@ class Images:
         data: A folder of class folders, a CSV file of path,label, elpv, elpv/mono, elpv/poly, or a TFDS name.
         limit: Most images for training and validation together.
         bad_images: What to do about damaged images.
-        seed: Of the split, the start and the order of the images.
+        seed: Of the split, the start and the order of the images. Left out: that of --recipe, else 0.
     """
 
     data: str
     limit: Count | None = None
     bad_images: Literal["skip", "error"] = "error"
-    seed: Whole = 0
+    seed: Whole | None = None
 
 
 @Parameter(name="*", group=_NETWORK)
@@ -120,10 +121,18 @@ def _recipe_options() -> type:
         told = Parameter(help=text[0].upper() + text[1:], consume_multiple=(0, 99) if name == "stages" else None, negative="")
         fields.append((name, Annotated[kind | None, told], None))
     made = dataclasses.make_dataclass("RecipeOptions", fields, frozen=True, kw_only=True)
+    made.__module__ = __name__  # by which cyclopts knows that it is no type of the standard library
     return Parameter(name="*", group=_RECIPE)(made)
 
 
 RecipeOptions: Any = _recipe_options()
+
+
+def seed_of(recipe: str | None) -> int:
+    """Return the seed that a recipe's file gives, else 0; what else is wrong with the file is told where it is read."""
+    found = files.read_json(recipe) if recipe else None
+    seed = found.get("seed", 0) if isinstance(found, dict) else 0
+    return seed if isinstance(seed, int) and seed >= 0 else 0
 
 
 def flat(*groups: Any, **more: Any) -> types.SimpleNamespace:
@@ -136,4 +145,6 @@ def flat(*groups: Any, **more: Any) -> types.SimpleNamespace:
     found: dict[str, Any] = {}
     for group in groups:
         found |= dataclasses.asdict(group)
+    if found.get("seed", 0) is None:
+        found["seed"] = seed_of(found.get("recipe"))
     return types.SimpleNamespace(**found, **more)
