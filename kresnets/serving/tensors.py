@@ -1,0 +1,289 @@
+"""Requests in JSON to arrays, and arrays to answers in JSON, as TF Serving's REST interface has them.
+
+https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3doc/api_rest.md says what it looks like; the
+wording of errors follows TF Serving's own. Nothing here recurses: how deep a request nests is the client's choice.
+"""
+
+import base64
+import dataclasses
+import itertools
+import json
+from collections.abc import Mapping
+
+import numpy as np
+import tensorflow as tf
+
+from kresnets.serving.errors import Refusal, demand
+
+_LARGEST_RANK = 32  # more than any model has, fewer than NumPy takes
+_NO_TEXT = "JSON Parse error: a string that is no Unicode text"
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensor:
+    """An input or output of a signature: its name in the graph, dtype (`object`: strings) and shape (None: free)."""
+
+    name: str
+    dtype: np.dtype
+    shape: tuple[int | None, ...] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """What a signature takes and gives."""
+
+    inputs: Mapping[str, Tensor]
+    outputs: Mapping[str, Tensor]
+    method: str = "tensorflow/serving/predict"
+
+    @property
+    def can_batch(self) -> bool:
+        """Whether requests may be joined along the first dimension of everything."""
+        tensors = [*self.inputs.values(), *self.outputs.values()]
+        return bool(self.inputs) and all(each.shape and each.shape[0] is None for each in tensors)
+
+
+def parse_predict(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> tuple[str, dict, bool]:
+    """Read the body of a `:predict` request: `{"signature_name": ..., "instances": [...]}`, or with `inputs`.
+
+    Returns:
+        The signature's name, a dict from the names of its inputs to arrays, and whether to answer row by row.
+
+    Raises:
+        Refusal: For a body that is no such request, or has too many rows.
+    """
+    request, name = _document(body)
+    given = [key for key in ("instances", "inputs") if key in request]
+    demand(given, "Missing 'inputs' or 'instances' key")
+    demand(len(given) == 1, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
+    value, by_row = request[given[0]], given[0] == "instances"
+    for column in value.values() if isinstance(value, dict) else [value]:
+        if isinstance(column, list):
+            _check_rows(column, max_rows)
+    inputs = _signature(signatures, name).inputs
+    columns = _columns_of_rows(value, inputs) if by_row else _columns(value, inputs)
+    return name, {key: _array(key, column, inputs[key]) for key, column in columns.items()}, by_row
+
+
+def parse_classify(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> tuple[str, dict]:
+    """Read the body of a `:classify` request: `{"examples": [{feature: value or list}, ...]}`, as `parse_predict`.
+
+    A feature of the `context`, which it may have too, counts where an example has none. The arrays are of serialized
+    tf.Examples.
+    """
+    request, name = _document(body)
+    demand("examples" in request, "When method is classify, key 'examples' is expected and was not found")
+    examples = request["examples"]
+    demand(isinstance(examples, list), "Expecting 'examples' value to be an list/array")
+    demand(examples, "'examples' value is an empty array")
+    _check_rows(examples, max_rows)
+    context = _features(request.get("context", {}))
+    array = np.empty(len(examples), object)
+    for index, each in enumerate(examples):
+        feature = context | _features(each)
+        try:
+            array[index] = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+        except UnicodeEncodeError:  # half a surrogate pair in a name
+            raise Refusal(_NO_TEXT) from None
+    signature, method = _signature(signatures, name), "tensorflow/serving/classify"
+    fits = signature.method == method and len(signature.inputs) == 1
+    demand(fits, f"Expected classification signature method_name to be {method}. Was: {signature.method}")
+    return name, dict.fromkeys(signature.inputs, array)
+
+
+def dump_predict(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
+    """Write the answer to a `:predict` request, with `predictions` for `instances` (`by_row`), with `outputs` else.
+
+    Raises:
+        Refusal: For outputs that have no rows in common, if `by_row`.
+
+    Example:
+        >>> dump_predict({"scores": np.array([[0.5, 0.25]], "float32")}, by_row=True)
+        b'{"predictions": [[0.5, 0.25]]}'
+    """
+    columns = {name: _plain(name, array) for name, array in outputs.items()}
+    if len(columns) == 1:
+        [answer] = columns.values()
+    elif by_row:
+        rows = {array.shape[:1] for array in outputs.values()}
+        demand(len(rows) == 1 and () not in rows, "The outputs have no batch dimension in common: ask with 'inputs'.")
+        answer = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    else:
+        answer = columns
+    return json.dumps({"predictions" if by_row else "outputs": answer}).encode()
+
+
+def dump_classify(outputs: Mapping[str, np.ndarray]) -> bytes:
+    """Write the answer to a `:classify` request: `{"results": [[[class, score], ...], ...]}`."""
+    scores = outputs.get("scores", np.zeros(np.shape(outputs.get("classes"))))
+    classes = outputs.get("classes", np.full(scores.shape, b"", object))
+    rows = zip(_plain("classes", classes), _plain("scores", scores), strict=True)
+    return json.dumps({"results": [list(zip(*row, strict=True)) for row in rows]}).encode()
+
+
+def _document(body):
+    try:
+        found = json.loads(body)
+    except (ValueError, RecursionError) as error:  # also where it is not UTF-8
+        reason = "nested too deep" if isinstance(error, RecursionError) else error
+        raise Refusal(f"JSON Parse error: {reason}") from None
+    if not isinstance(found, dict):
+        raise Refusal(f"JSON Value: {_shortened(found)} Is not object")
+    name = found.get("signature_name", "")
+    demand(isinstance(name, str), "'signature_name' key must be a string value.")
+    return found, name or "serving_default"
+
+
+def _check_rows(rows, most):
+    demand(len(rows) <= most, f"{len(rows)} instances are more than {most}, which is the limit here.")
+
+
+def _signature(signatures, name):
+    demand(name in signatures, f'Serving signature name: "{name[:100]}" not found in signature def')
+    return signatures[name]
+
+
+def _columns_of_rows(rows, inputs):
+    demand(isinstance(rows, list), "Expecting 'instances' to be an list/array")
+    demand(rows, "No values in 'instances' array")
+    named = [isinstance(row, dict) and not _is_base64(row) for row in rows]
+    if not any(named):
+        return {_only(inputs, "instances is a plain list, but expecting list of objects"): rows}
+    for index, row in enumerate(rows):
+        if not named[index] or row.keys() != inputs.keys():
+            what = f"Failed to process element: {index} of 'instances' list. JSON object: {_shortened(row)}"
+            raise Refusal(f"{what} keys must be equal to: {','.join(sorted(inputs))}")
+    return {name: [row[name] for row in rows] for name in inputs}
+
+
+def _columns(value, inputs):
+    if not isinstance(value, dict) or _is_base64(value):
+        return {_only(inputs, "inputs is a plain value/list, but expecting an object"): value}
+    for name in inputs:
+        demand(name in value, f"Missing named input: {name} in 'inputs' object.")
+    return {name: value[name] for name in inputs}
+
+
+def _only(inputs, problem):
+    demand(len(inputs) == 1, f"{problem} as multiple input tensors required as per tensorinfo_map")
+    return next(iter(inputs))
+
+
+def _array(name, value, tensor):
+    """Make the array of one input out of nested lists."""
+    leaves, shape, wanted = [value], (), tensor.shape
+    while leaves and isinstance(leaves[0], list):
+        size, too_deep = len(leaves[0]), wanted is not None and len(shape) == len(wanted)
+        shape += (size,)
+        if too_deep:  # told before the time is spent
+            break
+        even = all(isinstance(each, list) and len(each) == size for each in leaves)
+        demand(
+            even and len(shape) <= _LARGEST_RANK, f"Input {name}: lists at one level must be of one length ({size})."
+        )
+        leaves = list(itertools.chain.from_iterable(leaves))
+    if wanted is not None:
+        fits = len(shape) == len(wanted) and all(n in (None, size) for n, size in zip(wanted, shape, strict=True))
+        expected = [-1 if size is None else size for size in wanted]
+        demand(fits, f"Input {name}: expecting shape {expected} but got: {list(shape)}")
+    if tensor.dtype != object:
+        return _numbers(leaves, tensor.dtype).reshape(shape)
+    return _objects([_to_bytes(leaf) for leaf in leaves]).reshape(shape)
+
+
+def _type_error(leaf, expected):
+    kind = type(leaf).__name__
+    return Refusal(f"JSON Value: {_shortened(leaf)} Type: {kind} is not of expected type: {expected}")
+
+
+def _shortened(value, longest=100):
+    """Return what a value looks like, cut where it is long: requests may hold megabytes."""
+    if isinstance(value, list | dict):
+        value = value if len(value) <= 5 and all(not isinstance(each, list | dict) for each in value) else "..."
+    text = value[:longest] if isinstance(value, str) else repr(value)
+    return text if len(text) < longest else text[:longest] + "..."
+
+
+def _is_base64(value):
+    return isinstance(value, dict) and value.keys() == {"b64"}
+
+
+def _to_bytes(leaf):
+    """Return the bytes of a text, or of `{"b64": "..."}`."""
+    if isinstance(leaf, dict):
+        if not _is_base64(leaf) or not isinstance(leaf["b64"], str):
+            raise Refusal(f"JSON Value: {_shortened(leaf)} not formatted correctly for base64 data")
+        # TF Serving takes it with the line breaks of `base64`, and without padding.
+        text = "".join(leaf["b64"].split()).rstrip("=")
+        try:
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except ValueError:
+            raise Refusal("Unable to base64 decode") from None
+    if not isinstance(leaf, str):
+        raise _type_error(leaf, "string")
+    try:
+        return leaf.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        raise Refusal(_NO_TEXT) from None
+
+
+def _numbers(leaves, dtype):
+    floating = _is_floating(dtype)
+    allowed = {bool} if dtype.kind == "b" else {int, float} if floating else {int}
+    if not set(map(type, leaves)) <= allowed:
+        raise _type_error(next(leaf for leaf in leaves if type(leaf) not in allowed), dtype.name)
+    try:
+        # NumPy converts Python's integers to a smaller type only where they fit.
+        array = np.array(leaves, np.float64 if floating else dtype)
+    except (OverflowError, ValueError):
+        raise Refusal(f"A number is out of the range of {dtype.name}.") from None
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if floating and (np.isinf(converted) & ~np.isinf(array)).any():
+        raise Refusal(f"A number is out of the range of {dtype.name}.")
+    return converted
+
+
+def _objects(values):
+    array = np.empty(len(values), object)
+    array[:] = values
+    return array
+
+
+def _is_floating(dtype):
+    return dtype.kind in "fV"  # V: bfloat16 and its like, which NumPy does not know by itself
+
+
+def _features(example):
+    if not isinstance(example, dict):
+        raise Refusal(f"Example must be JSON object but got JSON {_shortened(example)}")
+    return {name: _feature(name, each if isinstance(each, list) else [each]) for name, each in example.items()}
+
+
+def _feature(name, values):
+    kinds = {float if type(each) is float else int if type(each) in (int, bool) else bytes for each in values}
+    if len(kinds) > 1:
+        raise Refusal(f"Unexpected element type in feature: {_shortened(name)}: its values must be of one type")
+    if any(not isinstance(each, str | int | float) and not _is_base64(each) for each in values):
+        raise Refusal(f"Feature: {_shortened(name)} has element with unexpected JSON type: {_shortened(values)}")
+    try:
+        if float in kinds:
+            return tf.train.Feature(float_list=tf.train.FloatList(value=values))
+        if int in kinds:
+            return tf.train.Feature(int64_list=tf.train.Int64List(value=map(int, values)))
+    except (ValueError, OverflowError):
+        raise Refusal(f"Feature: {_shortened(name)} has a number that is out of range.") from None
+    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[_to_bytes(each) for each in values]))
+
+
+def _plain(name, array):
+    """Return an output as nested lists of what JSON has words for."""
+    if array.dtype == object:
+        values = [each.decode(errors="replace") for each in array.ravel()]
+        if name.endswith("_bytes"):
+            values = [{"b64": base64.b64encode(each).decode()} for each in array.ravel()]
+        return _objects(values).reshape(array.shape).tolist()
+    if _is_floating(array.dtype) and array.dtype.itemsize < 8:
+        # By way of its shortest text: 0.97, not the 0.9700000286102295 of the same number in double precision.
+        array = array.astype(str).astype(np.float64)
+    return array.tolist()

@@ -1,0 +1,162 @@
+"""The server's page in a real browser: images dropped and chosen, files that are none, a phone's width."""
+
+import base64
+import pathlib
+
+import colours
+import pytest
+import requests
+from _bench.asking import Server
+from browsing import asked, complaints, eventually, open_page
+
+import kresnets.serving
+
+EVIL = "<img src=x onerror='window.hit = 1'><b>&amp;\"'.png"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "my <i>net & co"
+    colours.export(path)
+    with Server(path, "--poll", "0.1", "--max-mb", "2") as server:
+        yield server
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Files as people drop them, by their names."""
+    contents = {f"{colour}.jpg": colours.picture(colour, "JPEG", (640, 480)) for colour in ("red", "green")}
+    contents |= {EVIL: colours.picture("blue"), "notes.txt": b"only words\n" * 50, "empty.jpg": b""}
+    contents["drawing.svg"] = b'<svg xmlns="http://www.w3.org/2000/svg"><script>window.hit = 1</script></svg>'
+    # Decoders stop at the end of a PNG. In base64 the first is as much as the server takes, and the second too much.
+    contents["largest.png"] = colours.picture("red").ljust((2_000_000 - 1000) // 4 * 3, b"\0")
+    contents["larger.png"] = contents["largest.png"] + b"\0"
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    return {name: tmp_path / name for name in contents}
+
+
+def choose(browser, *paths):
+    browser.find_element("id", "files").send_keys("\n".join(map(str, paths)))
+
+
+def drop(browser, *paths):
+    """Drop files as a user does: events with a DataTransfer on what lies under the pointer."""
+    browser.execute_script(
+        """
+        const carried = new DataTransfer();
+        for (const [name, text] of arguments[0])
+          carried.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name));
+        for (const kind of ["dragenter", "dragover", "drop"]) {
+          const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: carried });
+          document.getElementById("drop").dispatchEvent(event);
+          if (kind !== "dragenter" && !event.defaultPrevented) throw new Error(kind + " was left to the browser");
+        }
+        """,
+        [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in paths],
+    )
+
+
+def answers(browser, count):
+    """Wait for `count` answers, and return each file's name with its labels, percentages and bars, or its sentence."""
+    done = "return document.querySelectorAll('#answers li[data-state=done]').length"
+    assert eventually(lambda: browser.execute_script(done) == count, 30)
+    return dict(
+        browser.execute_script(
+            """
+            const width = element => element.getBoundingClientRect().width;
+            return [...document.querySelectorAll('#answers li')].map(li => [
+              li.querySelector('h2').textContent,
+              li.querySelector('.bad')?.textContent ?? [...li.querySelectorAll('.bar')].map(bar => [
+                bar.previousSibling.previousSibling.textContent, parseFloat(bar.previousSibling.textContent) / 100,
+                width(bar.firstChild) / width(bar)])])
+            """
+        )
+    )
+
+
+def check(row, colour):
+    """Compare labels, percentages and the lengths of the bars with what was worked out by hand."""
+    wanted = colours.expected(colour)
+    assert [label for label, _, _ in row] == list(wanted)
+    for (_, told, share), score in zip(row, wanted.values(), strict=True):
+        assert abs(told - score) < 0.03 and abs(share - score) < 0.03
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", (1200, 360))
+@pytest.mark.parametrize("give", (choose, drop))
+def test_several_files_at_once(browser, server, files, give, width):
+    open_page(browser, server.url, "ready", width)
+    assert complaints(browser) == [] and asked(browser)
+    assert browser.title == "my <i>net & co" == browser.find_element("css selector", "h1").text
+    assert browser.find_element("id", "version").text == "version 1"
+    give(browser, *files.values())
+    found = answers(browser, len(files))
+    assert list(found) == list(files)
+    for name, colour in (("red.jpg", "red"), ("green.jpg", "green"), (EVIL, "blue"), ("largest.png", "red")):
+        check(found[name], colour)
+    none = "This is no image that can be decoded: JPEG, PNG, GIF or BMP is needed."
+    assert found["notes.txt"] == found["drawing.svg"] == none and found["empty.jpg"] == "This file is empty."
+    assert found["larger.png"] == "This file has 1.5 MB; the server takes up to 1.5 MB: make it smaller first."
+    assert browser.find_element("id", "status").text == f"{len(files)} answered"
+    assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth && innerWidth") == width
+    loaded = "return [...document.querySelectorAll('#answers img')].filter(i => i.naturalWidth && i.offsetWidth).length"
+    assert eventually(lambda: browser.execute_script(loaded) == 4)
+    assert browser.execute_script("return window.hit || document.querySelectorAll('h1 i, h2 *, dt *').length") == 0
+    assert complaints(browser) == []
+    assert [url for url in asked(browser) if not url.startswith((server.url + "/", "blob:", "data:"))] == []
+
+
+@pytest.mark.browser
+def test_the_keyboard_is_enough_many_are_asked_and_the_version_is_told_anew(browser, server, files):
+    from selenium.webdriver.common.keys import Keys
+
+    open_page(browser, server.url, "ready")
+    browser.find_element("tag name", "body").send_keys(Keys.TAB)
+    focused = browser.switch_to.active_element
+    assert focused.get_attribute("id") == "files" and "Drop photographs here" in focused.accessible_name
+    browser.execute_script("document.getElementById('version').textContent = 'version 0'")
+    choose(browser, files["red.jpg"])
+    answers(browser, 1)
+    choose(browser, files["red.jpg"])  # the same file again is asked again
+    answers(browser, 2)
+    assert eventually(lambda: browser.find_element("id", "version").text == "version 1")
+    drop(browser, *[files["red.jpg"]] * 28)
+    answers(browser, 30)
+    assert browser.find_element("id", "status").text == "30 answered"
+
+
+@pytest.mark.browser
+@pytest.mark.everything
+def test_a_server_without_a_version_and_one_that_is_gone_are_said(browser, tmp_path, files):
+    (tmp_path / "net").mkdir()
+    with Server(tmp_path / "net", "--poll", "0.1") as server:
+        open_page(browser, server.url, "ready")
+        assert browser.find_element("id", "version").text == "no version is loaded"
+        choose(browser, files["red.jpg"])
+        assert answers(browser, 1) == {"red.jpg": "Servable not found for request: Latest(net)"}
+    choose(browser, files["green.jpg"])
+    assert answers(browser, 2)["green.jpg"] == "The server cannot be reached: is it still running?"
+
+
+@pytest.mark.browser
+def test_a_script_that_came_in_would_not_run(browser, server):
+    open_page(browser, server.url, "ready")
+    browser.execute_script(
+        "const script = document.createElement('script'); script.textContent = 'window.hit = 1';"
+        "document.body.append(script);"
+        "document.body.insertAdjacentHTML('beforeend', '<img src=x onerror=\"window.hit = 1\">')"
+    )
+    assert eventually(lambda: "Content Security Policy" in str(complaints(browser)))
+    assert browser.execute_script("return window.hit") is None
+
+
+def test_the_page_may_load_nothing_from_elsewhere(server):
+    page = pathlib.Path(kresnets.serving.__file__).with_name("page")
+    for file, url in (("index.html", ""), ("page.css", "page.css"), ("page.js", "page.js")):
+        answer = requests.get(f"{server.url}/{url}", timeout=60)
+        policy = answer.headers["Content-Security-Policy"]
+        assert policy.startswith("default-src 'none';") and "unsafe" not in policy and "http" not in policy
+        text = (page / file).read_text("utf-8")
+        assert answer.ok and "://" not in text and "innerHTML" not in text and "style=" not in text
