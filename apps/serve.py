@@ -8,21 +8,11 @@ Serving itself (docs/serving.md).
 """
 
 import argparse
-import re
 
 import _common
 
 
 def main(argv=None):
-    options = vars(_parser().parse_args(argv))
-    options["labels"] = dict(options.pop("label"))
-    _common.import_tensorflow()
-    from kresnets.serving.server import run
-
-    run(**options)
-
-
-def _parser():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
@@ -34,23 +24,26 @@ def _parser():
     add("--poll", type=float, default=1.0, help="seconds between looks for versions (default: 1)")
     add("--newest", type=int, default=1, help="how many versions, from the highest down (default: 1)")
     add("--versions", type=int, nargs="+", default=(), help="just these versions: to roll back")
-    add("--label", type=_label, action="append", default=[], metavar="LABEL=VERSION", help="may be given again")
+    add("--label", action="append", default=[], metavar="LABEL=VERSION", help="may be given again")
     add("--max-batch", type=int, default=32, help="rows computed at once, at most (default: 32)")
     add("--wait-ms", type=float, default=2.0, help="wait for others to join a batch (default: 2)")
     add("--no-batching", dest="batching", action="store_false", help="compute each request by itself")
     add("--max-mb", type=float, default=16.0, help="MB of a request, at most (default: 16)")
     add("--max-instances", type=int, default=256, help="instances in a request, at most (default: 256)")
     add("--max-queue", type=int, default=1024, help="rows that may wait (default: 1024)")
-    add("--timeout", type=float, default=30.0, help="seconds to send a request, to wait for its answer, and to take it "
-        "(default: 30)")  # fmt: skip
-    return parser
+    add(
+        "--timeout",
+        type=float,
+        default=30.0,
+        help="seconds to send a request, and to wait for its answer (default: 30)",
+    )
+    options = vars(parser.parse_args(argv))
+    pairs = [text.rpartition("=") for text in options.pop("label")]
+    labels = {label: int(number) if number.isdecimal() else number for label, _, number in pairs}
+    _common.import_tensorflow()
+    from kresnets.serving.server import run
 
-
-def _label(text):
-    found = re.fullmatch(r"(.+)=(\d+)", text, re.ASCII)
-    if not found:
-        raise argparse.ArgumentTypeError(f"must be like stable=3, not {text!r}")
-    return found[1], int(found[2])
+    run(**options, labels=labels)
 
 
 if __name__ == "__main__":

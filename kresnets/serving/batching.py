@@ -67,22 +67,21 @@ class Batcher:
                 key = (servable, signature, *(array.shape[1:] for array in inputs.values()))
         room = not self.waiting or self.waiting + rows <= self._longest
         demand(room, "The batch scheduling queue to which this task was submitted is full", "UNAVAILABLE")
-        self.waiting += rows
+        parts, step = [inputs], 1
+        if key:
+            parts, step = [_part(inputs, row) for row in range(rows)], self._sizes[-1]
+        answers, self.waiting = [], self.waiting + rows
         try:
-            if key is None:
-                [answer] = await self._answers(servable, signature, [inputs], rows, None)
-                return answer
-            parts = [{name: array[row : row + 1] for name, array in inputs.items()} for row in range(rows)]
-            answers, step = [], self._sizes[-1]
-            for start in range(0, rows, step):
-                answers += await self._answers(servable, signature, parts[start : start + step], 1, key)
+            for start in range(0, len(parts), step):
+                few = parts[start : start + step]
+                answers += await self._answers([(servable, signature, each, rows // len(parts), key) for each in few])
             return _joined(answers)
         finally:
             self.waiting -= rows
 
-    async def _answers(self, servable, signature, parts, rows, key):
+    async def _answers(self, entries):
         loop = asyncio.get_running_loop()
-        entries = [_Entry(servable, signature, part, rows, key, loop.time(), loop.create_future()) for part in parts]
+        entries = [_Entry(*each, loop.time(), loop.create_future()) for each in entries]
         self._queue += entries
         self._arrived.set()
         if not self._worker or self._worker.done():
@@ -145,7 +144,11 @@ def _run(batch):
         return [outputs]
     if any(len(array) != len(batch) for array in outputs.values()):
         raise RuntimeError("The model does not give a row for each row that it takes: it needs --no-batching.")
-    return [{name: array[row : row + 1] for name, array in outputs.items()} for row in range(len(batch))]
+    return [_part(outputs, row) for row in range(len(batch))]
+
+
+def _part(arrays, row):
+    return {name: array[row : row + 1] for name, array in arrays.items()}
 
 
 def _joined(parts):

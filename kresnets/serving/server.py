@@ -1,7 +1,6 @@
 """A server to try an exported model with, by aiohttp: TF Serving's REST paths, a page, health and metrics."""
 
 import asyncio
-import contextlib
 import functools
 import html
 import itertools
@@ -13,7 +12,7 @@ import signal
 import sys
 import time
 import urllib.parse
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import Collection, Mapping
 
 try:
     import prometheus_client
@@ -25,7 +24,7 @@ from kresnets.serving.batching import Batcher, batch_sizes
 from kresnets.serving.errors import STATUS, Refusal, demand
 from kresnets.serving.metrics import Metrics
 from kresnets.serving.servable import Servable
-from kresnets.serving.tensors import dump_classify, dump_predict, parse_classify, parse_predict
+from kresnets.serving.tensors import PARSERS
 from kresnets.serving.versions import LARGEST, Versions
 
 _LOG = logging.getLogger("kresnets.serving")
@@ -40,6 +39,7 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
+_json = functools.partial(web.json_response, headers={"X-Content-Type-Options": "nosniff"})
 
 
 def run(
@@ -79,7 +79,7 @@ def run(
         max_mb: Megabytes (10**6 bytes) of a request, 0.01 to 1024.
         max_instances: Instances in a request; at least 1.
         max_queue: Rows that may wait; at least 1.
-        timeout: Seconds to send a request, to wait for its answer, and to take it; 0.1 to 3600.
+        timeout: Seconds to send a request, and to wait for its answer; 0.1 to 3600.
 
     Raises:
         ValueError: For an argument out of its range, or a path that is no folder of versions.
@@ -115,8 +115,8 @@ def run(
     load = functools.partial(Servable, batch_sizes=batch_sizes(largest) if largest else (1,))
     served, metrics = Versions(name, path, load, newest, versions, labels, _LOG.info), Metrics(name)
     batcher = Batcher(largest, wait_ms / 1000, max_queue, metrics.computed, served.hold)
-    app = application(served, batcher, metrics, round(max_mb * 1e6), max_instances, timeout)
-    asyncio.run(_serve(app, served, host, port, poll, timeout))
+    server = _Server(served, batcher, metrics, round(max_mb * 1e6), max_instances, timeout)
+    asyncio.run(_serve(server.application(), served, host, port, poll, timeout))
 
 
 def _check(option, value, lowest, highest=LARGEST, whole=True):
@@ -139,16 +139,32 @@ def _checked_name(path, name):
 
 async def _serve(app, versions, host, port, poll, timeout):
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, lambda: os._exit(1) if stopped.is_set() else stopped.set())
-    async with listening(app, host, port, timeout) as address:
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=timeout,
+        shutdown_timeout=timeout,
+        logger=_SILENT,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, lambda: os._exit(1) if stopped.is_set() else stopped.set())
         _LOG.info("This server is for trying and small use; for production take TF Serving (docs/serving.md).")
         if host not in ("127.0.0.1", "localhost", "::1"):
             _LOG.info("It can be reached from other machines, by whoever may, without encryption.")
-        looking = asyncio.create_task(_look(versions, address, poll))
+        shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host
+        looking = asyncio.create_task(_look(versions, f"http://{shown}:{runner.addresses[0][1]}", poll))
         await stopped.wait()
         _LOG.info("Stopping: requests that are here are answered first.")
         looking.cancel()
+    except (OSError, UnicodeError) as error:  # a host's name can be one that cannot even be asked for
+        where, why = f"{host}, port {port}", getattr(error, "strerror", None) or error
+        raise OSError(f"Cannot listen on {where} ({why}): choose another --host or --port.") from None
+    finally:
+        await runner.cleanup()
     await versions.close()
 
 
@@ -164,55 +180,26 @@ async def _look(versions, address, poll):
         await asyncio.sleep(poll)
 
 
-@contextlib.asynccontextmanager
-async def listening(app: web.Application, host: str, port: int, timeout: float) -> AsyncIterator[str]:
-    """Listen, and in the end wait for the answers that are under way: a context manager of the URL to ask.
-
-    Raises:
-        OSError: Where this address cannot be listened on.
-    """
-    runner = web.AppRunner(
-        app, access_log=None, handler_cancellation=True, keepalive_timeout=timeout, lingering_time=2,
-        shutdown_timeout=timeout, logger=_SILENT,
-    )  # fmt: skip
-    await runner.setup()
-    try:
-        try:
-            await web.TCPSite(runner, host, port).start()
-        except (OSError, UnicodeError) as error:  # a host's name can be one that cannot even be asked for
-            where, why = f"{host}, port {port}", getattr(error, "strerror", None) or error
-            raise OSError(f"Cannot listen on {where} ({why}): choose another --host or --port.") from None
-        shown = f"[{host}]" if ":" in host else "127.0.0.1" if host == "0.0.0.0" else host
-        yield f"http://{shown}:{runner.addresses[0][1]}"
-    finally:
-        await runner.cleanup()
-
-
-def application(
-    versions: Versions, batcher: Batcher, metrics: Metrics, max_bytes: int, max_instances: int, timeout: float
-) -> web.Application:
-    """Return what aiohttp runs for one model; `run` explains the limits of a request."""
-    server = _Server(versions, batcher, metrics, max_bytes, max_instances, timeout)
-    app = web.Application(middlewares=[_errors_as_json], client_max_size=max_bytes)
-    for choice in ("", "/versions/{version:[0-9]+}", "/labels/{label:[^/:]+}"):
-        model = "/v1/models/{name:[^/:]+}" + choice
-        app.router.add_get(model, server.status)
-        app.router.add_get(model + "/metadata", server.metadata)
-        app.router.add_post(model + ":{api:predict|classify}", server.answer)
-    app.router.add_get("/monitoring/prometheus/metrics", server.metrics)
-    app.router.add_get("/metrics", server.metrics)
-    app.router.add_get("/healthz", server.health)
-    app.router.add_get("/", server.page)
-    app.router.add_get("/{file:page[.](?:css|js)}", _file)
-    return app
-
-
 class _Server:
     """The handlers of requests."""
 
     def __init__(self, versions, batcher, metrics, max_bytes, max_instances, timeout):
         self._versions, self._batcher, self._metrics = versions, batcher, metrics
         self._max_bytes, self._max_instances, self._timeout = max_bytes, max_instances, timeout
+
+    def application(self):
+        app = web.Application(middlewares=[_errors_as_json], client_max_size=self._max_bytes)
+        for choice in ("", "/versions/{version:[0-9]+}", "/labels/{label:[^/:]+}"):
+            model = "/v1/models/{name:[^/:]+}" + choice
+            app.router.add_get(model, self.status)
+            app.router.add_get(model + "/metadata", self.metadata)
+            app.router.add_post(model + ":{api:predict|classify}", self.answer)
+        for path in ("/monitoring/prometheus/metrics", "/metrics"):
+            app.router.add_get(path, self.metrics)
+        app.router.add_get("/healthz", self.health)
+        app.router.add_get("/", self.page)
+        app.router.add_get("/{file:page[.](?:css|js)}", _file)
+        return app
 
     async def status(self, request):
         name = request.match_info["name"]
@@ -256,17 +243,7 @@ class _Server:
             raise
         finally:
             self._metrics.requested(api, code, time.monotonic() - start)
-        response = web.Response(body=answer, content_type="application/json")
-        try:
-            async with asyncio.timeout(self._timeout):
-                await response.prepare(request)
-                await response.write_eof()
-        except TimeoutError:  # who does not take it in time loses the connection
-            if request.transport:
-                request.transport.abort()
-        except ConnectionError:  # the client has gone; aiohttp finds that out by itself
-            pass
-        return response
+        return web.Response(body=answer, content_type="application/json")
 
     def _check_name(self, request):
         name = request.match_info["name"]
@@ -286,27 +263,24 @@ class _Server:
 
     async def _answer(self, servable, api, body):
         # Reading and writing JSON takes a while where it is large: in a thread, so that others are answered meanwhile.
-        if api == "predict":
-            parsed = await asyncio.to_thread(parse_predict, body, servable.signatures, self._max_instances)
-            outputs = await self._outputs(servable, *parsed[:2])
-            return await asyncio.to_thread(dump_predict, outputs, by_row=parsed[2])
-        parsed = await asyncio.to_thread(parse_classify, body, servable.signatures, self._max_instances)
-        return await asyncio.to_thread(dump_classify, await self._outputs(servable, *parsed))
-
-    async def _outputs(self, servable, name, inputs):
+        name, inputs, dump = await asyncio.to_thread(PARSERS[api], body, servable.signatures, self._max_instances)
         try:
             async with asyncio.timeout(self._timeout):
-                return await self._batcher.compute(servable, name, inputs)
+                outputs = await self._batcher.compute(servable, name, inputs)
         except TimeoutError:
             raise Refusal(f"No answer within {self._timeout:g} seconds.", "DEADLINE_EXCEEDED") from None
-        except Refusal:
-            raise
         except Exception as error:
-            # Of TensorFlow: the sentence, not the stack before it and the node after it.
-            code = "INVALID_ARGUMENT" if type(error).__name__ == "InvalidArgumentError" else "INTERNAL"
-            lines = (getattr(error, "message", None) or str(error)).split("[[")[0].split("\n")
-            sentences = [line.strip()[:300] for line in lines if line.strip()]
-            raise Refusal(sentences[-1] if sentences else type(error).__name__, code) from None
+            raise _refusal_of(error) from None
+        return await asyncio.to_thread(dump, outputs)
+
+
+def _refusal_of(error):
+    """Return what the client reads of an error of TensorFlow: the sentence, not the stack before and the node after."""
+    if isinstance(error, Refusal):
+        return error
+    lines = (getattr(error, "message", None) or str(error)).split("[[")[0].split("\n")
+    sentences = [line.strip()[:300] for line in lines if line.strip()] or [type(error).__name__]
+    return Refusal(sentences[-1], "INVALID_ARGUMENT" if type(error).__name__ == "InvalidArgumentError" else "INTERNAL")
 
 
 def _chosen(request):
@@ -316,26 +290,22 @@ def _chosen(request):
     return number and int(number), request.match_info.get("label")
 
 
-def _json(value, status=200):
-    return web.json_response(value, status=status, headers={"X-Content-Type-Options": "nosniff"})
-
-
 @web.middleware
 async def _errors_as_json(request, handler):
     """Answer each error as TF Serving does: `{"error": "..."}`."""
     try:
         return await handler(request)
     except Refusal as refusal:
-        response = _json({"error": str(refusal)}, refusal.status)
+        response = _json({"error": str(refusal)}, status=refusal.status)
     except (web.HTTPNotFound, web.HTTPMethodNotAllowed) as error:
         # TF Serving calls whatever it does not understand below /v1/ an invalid argument.
         status = STATUS["INVALID_ARGUMENT"] if request.path.startswith("/v1/") else error.status
-        response = _json({"error": f"Malformed request: {request.method} {request.path[:200]}"}, status)
+        response = _json({"error": f"Malformed request: {request.method} {request.path[:200]}"}, status=status)
     except (web.HTTPException, ConnectionError):
         raise
     except Exception:  # a defect: its traceback goes to the log, not to the client
         _LOG.exception("A request failed.")
-        response = _json({"error": "Internal error."}, STATUS["INTERNAL"])
+        response = _json({"error": "Internal error."}, status=500)
     if not request.content.at_eof():
         response.force_close()  # what is left of the body may end the connection: nothing else is to be sent on it
     return response

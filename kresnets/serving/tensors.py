@@ -6,6 +6,7 @@ wording of errors follows TF Serving's own. Nothing here recurses: how deep a re
 
 import base64
 import dataclasses
+import functools
 import itertools
 import json
 from collections.abc import Mapping
@@ -43,15 +44,7 @@ class Signature:
         return bool(self.inputs) and all(each.shape and each.shape[0] is None for each in tensors)
 
 
-def parse_predict(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> tuple[str, dict, bool]:
-    """Read the body of a `:predict` request: `{"signature_name": ..., "instances": [...]}`, or with `inputs`.
-
-    Returns:
-        The signature's name, a dict from the names of its inputs to arrays, and whether to answer row by row.
-
-    Raises:
-        Refusal: For a body that is no such request, or has too many rows.
-    """
+def _parse_predict(body, signatures, max_rows):
     request, name = _document(body)
     given = [key for key in ("instances", "inputs") if key in request]
     demand(given, "Missing 'inputs' or 'instances' key")
@@ -61,23 +54,18 @@ def parse_predict(body: bytes, signatures: Mapping[str, Signature], max_rows: in
         if isinstance(column, list):
             _check_rows(column, max_rows)
     inputs = _signature(signatures, name).inputs
-    columns = _columns_of_rows(value, inputs) if by_row else _columns(value, inputs)
-    return name, {key: _array(key, column, inputs[key]) for key, column in columns.items()}, by_row
+    arrays = {key: _array(key, column, inputs[key]) for key, column in _columns(value, inputs, by_row).items()}
+    return name, arrays, functools.partial(dump_predict, by_row=by_row)
 
 
-def parse_classify(body: bytes, signatures: Mapping[str, Signature], max_rows: int) -> tuple[str, dict]:
-    """Read the body of a `:classify` request: `{"examples": [{feature: value or list}, ...]}`, as `parse_predict`.
-
-    A feature of the `context`, which it may have too, counts where an example has none. The arrays are of serialized
-    tf.Examples.
-    """
+def _parse_classify(body, signatures, max_rows):
     request, name = _document(body)
     demand("examples" in request, "When method is classify, key 'examples' is expected and was not found")
     examples = request["examples"]
     demand(isinstance(examples, list), "Expecting 'examples' value to be an list/array")
     demand(examples, "'examples' value is an empty array")
     _check_rows(examples, max_rows)
-    context = _features(request.get("context", {}))
+    context = _features(request.get("context", {}))  # what counts where an example has no such feature
     array = np.empty(len(examples), object)
     for index, each in enumerate(examples):
         feature = context | _features(each)
@@ -88,14 +76,16 @@ def parse_classify(body: bytes, signatures: Mapping[str, Signature], max_rows: i
     signature, method = _signature(signatures, name), "tensorflow/serving/classify"
     fits = signature.method == method and len(signature.inputs) == 1
     demand(fits, f"Expected classification signature method_name to be {method}. Was: {signature.method}")
-    return name, dict.fromkeys(signature.inputs, array)
+    return name, dict.fromkeys(signature.inputs, array), _dump_classify
+
+
+# What reads a body, given the signatures of the version that is asked and the rows that a request may have: to the
+# signature's name, a dict from its inputs to arrays, and a function from the outputs to the answer.
+PARSERS = {"predict": _parse_predict, "classify": _parse_classify}
 
 
 def dump_predict(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
     """Write the answer to a `:predict` request, with `predictions` for `instances` (`by_row`), with `outputs` else.
-
-    Raises:
-        Refusal: For outputs that have no rows in common, if `by_row`.
 
     Example:
         >>> dump_predict({"scores": np.array([[0.5, 0.25]], "float32")}, by_row=True)
@@ -113,8 +103,7 @@ def dump_predict(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
     return json.dumps({"predictions" if by_row else "outputs": answer}).encode()
 
 
-def dump_classify(outputs: Mapping[str, np.ndarray]) -> bytes:
-    """Write the answer to a `:classify` request: `{"results": [[[class, score], ...], ...]}`."""
+def _dump_classify(outputs):
     scores = outputs.get("scores", np.zeros(np.shape(outputs.get("classes"))))
     classes = outputs.get("classes", np.full(scores.shape, b"", object))
     rows = zip(_plain("classes", classes), _plain("scores", scores), strict=True)
@@ -143,30 +132,27 @@ def _signature(signatures, name):
     return signatures[name]
 
 
-def _columns_of_rows(rows, inputs):
-    demand(isinstance(rows, list), "Expecting 'instances' to be an list/array")
-    demand(rows, "No values in 'instances' array")
-    named = [isinstance(row, dict) and not _is_base64(row) for row in rows]
+def _columns(value, inputs, by_row):
+    """Return the value of each input."""
+    if by_row:
+        demand(isinstance(value, list), "Expecting 'instances' to be an list/array")
+        demand(value, "No values in 'instances' array")
+        problem = "instances is a plain list, but expecting list of objects"
+    else:
+        problem = "inputs is a plain value/list, but expecting an object"
+    named = [isinstance(each, dict) and not _is_base64(each) for each in (value if by_row else [value])]
     if not any(named):
-        return {_only(inputs, "instances is a plain list, but expecting list of objects"): rows}
-    for index, row in enumerate(rows):
+        demand(len(inputs) == 1, f"{problem} as multiple input tensors required as per tensorinfo_map")
+        return dict.fromkeys(inputs, value)
+    if not by_row:
+        for name in inputs:
+            demand(name in value, f"Missing named input: {name} in 'inputs' object.")
+        return {name: value[name] for name in inputs}
+    for index, row in enumerate(value):
         if not named[index] or row.keys() != inputs.keys():
             what = f"Failed to process element: {index} of 'instances' list. JSON object: {_shortened(row)}"
             raise Refusal(f"{what} keys must be equal to: {','.join(sorted(inputs))}")
-    return {name: [row[name] for row in rows] for name in inputs}
-
-
-def _columns(value, inputs):
-    if not isinstance(value, dict) or _is_base64(value):
-        return {_only(inputs, "inputs is a plain value/list, but expecting an object"): value}
-    for name in inputs:
-        demand(name in value, f"Missing named input: {name} in 'inputs' object.")
-    return {name: value[name] for name in inputs}
-
-
-def _only(inputs, problem):
-    demand(len(inputs) == 1, f"{problem} as multiple input tensors required as per tensorinfo_map")
-    return next(iter(inputs))
+    return {name: [row[name] for row in value] for name in inputs}
 
 
 def _array(name, value, tensor):

@@ -1,20 +1,17 @@
 """The server as its clients and its owner meet it: a process, HTTP, folders that change, signals."""
 
-import asyncio
 import base64
 import concurrent.futures
 import contextlib
 import gzip
 import json
-import shutil
+import re
 import signal
 import socket
 import sys
-import threading
 import time
 import urllib.parse
 
-import aiohttp
 import colours
 import numpy as np
 import pytest
@@ -24,10 +21,6 @@ from _bench.asking import Server
 from prometheus_client.parser import text_string_to_metric_families
 
 from kresnets.serving import server as serving
-from kresnets.serving.batching import Batcher
-from kresnets.serving.metrics import Metrics
-from kresnets.serving.tensors import Signature, Tensor
-from kresnets.serving.versions import Versions
 
 MODEL = "/v1/models/net"
 PREDICT, CLASSIFY = MODEL + ":predict", MODEL + ":classify"
@@ -44,11 +37,9 @@ class Client(Server):
         is_json = response.headers["Content-Type"].startswith("application/json")
         return response.status_code, response.json() if is_json else response.text
 
-    def predict(self, *images, path=MODEL, **more):
-        instances = [{"b64": base64.b64encode(image).decode()} for image in images]
-        status, answer = self.ask("POST", path + ":predict", {"instances": instances, **more})
-        assert status == 200, answer
-        return answer["predictions"]
+    def answers(self):
+        """Say whether a good request is answered."""
+        return colours.agrees(*self.ask("POST", PREDICT, {"instances": [RED]})[1]["predictions"], "red")
 
     def metric(self, name, **labels):
         families = text_string_to_metric_families(self.ask("GET", "/metrics")[1])
@@ -96,8 +87,8 @@ def test_rows_and_columns_named_and_not(server):
 @pytest.mark.parametrize("path", [MODEL, MODEL + "/versions/1", MODEL + "/labels/stable"])
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "BMP", "GIF"])
 def test_versions_labels_and_formats(server, path, format):
-    image = colours.picture("green", format)
-    bad, good, empty = server.predict(b"no image", image, b"", path=path, signature_name="serving_default")
+    image = {"b64": base64.b64encode(colours.picture("green", format)).decode()}
+    bad, good, empty = server.ask("POST", path + ":predict", {"instances": ["no image", image, ""]})[1]["predictions"]
     assert colours.agrees(good, "green", tolerance=0.03 if format == "JPEG" else 1e-4)
     assert bad == empty == {"labels": [""] * 3, "scores": [0.0] * 3, "valid": False}
 
@@ -172,7 +163,7 @@ def test_health_and_metrics(server):
     before = {status: server.metric(count, model_name="net", status=status) for status in counts}
     rows, spent, began = server.metric("serve_batch_rows_sum"), server.metric(latency + "_sum"), time.monotonic()
     for _ in range(3):
-        server.predict(*[colours.picture("red")] * 5)
+        server.ask("POST", PREDICT, {"instances": [RED] * 5})
     assert 300 < server.metric(latency + "_sum") - spent < 1e6 * (time.monotonic() - began)  # microseconds
     for path, body in ((PREDICT, b"{"), (PREDICT, {}), ("/v1/models/x:predict", {})):
         server.ask("POST", path, body)
@@ -201,7 +192,7 @@ def test_a_body_that_is_too_long_is_cut_off_however_it_comes(server):
             connection.sendall(b"10000\r\n" + b"x" * 65536 + b"\r\n")
         assert b" 413 " in connection.recv(200)
     connection.close()
-    assert server.memory < 2e9 and server.predict(colours.picture("red"))
+    assert server.memory < 2e9 and server.answers()
 
 
 def test_who_hangs_up_or_makes_no_sense_leaves_nothing_behind(server):
@@ -215,7 +206,7 @@ def test_who_hangs_up_or_makes_no_sense_leaves_nothing_behind(server):
     )
     for start in starts * 20:
         server.raw(start).close()
-    assert colours.agrees(*server.predict(colours.picture("red")), "red")
+    assert server.answers()
     end = time.monotonic() + 60
     while server.metric("serve_queue_rows"):
         assert time.monotonic() < end
@@ -223,52 +214,10 @@ def test_who_hangs_up_or_makes_no_sense_leaves_nothing_behind(server):
     assert not [line for line in server.lines if "Traceback" in line or "Error" in line]
 
 
-# --- versions that come and go, and the end ---
-
-
-@pytest.mark.everything
-def test_versions_change_over_under_load_without_a_failed_or_wrong_answer(tmp_path):
-    """A broken version comes too, and one copied slowly; answers follow the versions in order."""
-    ready, live, scales = tmp_path / "ready", tmp_path / "net", {1: 1.0, 2: 2.0, 3: 3.0}
-    for number, scale in scales.items():
-        colours.export(ready, scale).rename(ready / f"{number}.")
-    shutil.copytree(ready / "1.", live / "1")
-    seen, stop = set(), threading.Event()
-
-    def ask(colour):
-        last = 0
-        while not stop.is_set():
-            [answer] = server.predict(colours.picture(colour))
-            [number] = [number for number, scale in scales.items() if colours.agrees(answer, colour, scale)]
-            assert number >= last
-            last = number
-            seen.add(number)
-
-    with Client(live, "--poll", "0.1") as server, concurrent.futures.ThreadPoolExecutor(4) as pool:
-        clients = [pool.submit(ask, colour) for colour in colours.COLOURS]
-        try:
-            (ready / "2.").rename(live / "2")
-            server.said("version 2 is served")
-            shutil.copytree(ready / "3.", live / "4")
-            (live / "4" / "saved_model.pb").write_bytes(b"cut off")
-            server.said("version 4 cannot be served .*; version 2 goes on being served")
-            shutil.rmtree(live / "4")
-            for path in sorted(path for path in (ready / "3.").rglob("*") if path.is_file()):
-                target = live / "3" / path.relative_to(ready / "3.")
-                target.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(path, target)
-                time.sleep(0.15)  # slower than the looks
-            server.said("version 3 is served")
-            time.sleep(0.5)
-        finally:
-            stop.set()
-        assert [client.result() for client in clients] and seen == set(scales)
-        assert server.ask("GET", MODEL + "/versions/1")[1]["model_version_status"][0]["state"] == "END"
+# --- models that kresnets does not export, and the end ---
 
 
 class Module(tf.Module):
-    """Models that kresnets does not export."""
-
     @tf.function(input_signature=[tf.TensorSpec((None,), name="a"), tf.TensorSpec((None,), name="b")])
     def add(self, a, b):
         return {"sum": a + b, "raw_bytes": tf.as_string(a)}
@@ -282,11 +231,16 @@ class Module(tf.Module):
         return {"number": tf.strings.to_number(text)}
 
 
-def test_models_of_other_origin_and_an_end_that_loses_nothing(tmp_path):
-    module = Module()
+@pytest.fixture(scope="module")
+def modules(tmp_path_factory):
+    path, module = tmp_path_factory.mktemp("modules") / "net", Module()
     signatures = {name: getattr(module, name).get_concrete_function() for name in ("add", "spin", "strict")}
-    tf.saved_model.save(module, str(tmp_path / "net" / "1"), {**signatures, "serving_default": signatures["add"]})
-    with Client(tmp_path / "net", "--wait-ms", "200", "--timeout", "120") as server:
+    tf.saved_model.save(module, str(path / "1"), {**signatures, "serving_default": signatures["add"]})
+    return path
+
+
+def test_models_of_other_origin_and_an_end_that_loses_nothing(modules):
+    with Client(modules, "--wait-ms", "200", "--timeout", "120") as server:
 
         def ask(signature, **request):
             return server.ask("POST", PREDICT, {"signature_name": signature, **request})
@@ -318,107 +272,17 @@ def test_models_of_other_origin_and_an_end_that_loses_nothing(tmp_path):
         assert not [line for line in server.lines if "Traceback" in line]
 
 
-# --- over a model that does as it is told ---
-
-
-class Puppet:
-    """A model of one input and one output, `(n,)` to `(n, width)`, that runs only while `free` is set."""
-
-    def __init__(self, folder):
-        self.closed, self.ran, self.width, self.free = False, 0, 1, threading.Event()
-        self.signatures = {"serving_default": Signature({"x": Tensor("x:0", np.dtype("float64"), (None,))}, {})}
-        self.free.set()
-
-    def run(self, signature, inputs):
-        self.free.wait(60)
-        assert not self.closed  # nothing may be taken away while it computes
-        self.ran += 1
-        return {"y": np.repeat(inputs["x"][:, np.newaxis], self.width, axis=1)}
-
-    def close(self):
-        self.closed = True
-
-
-@pytest.fixture
-async def puppet(tmp_path, request):
-    """A served `Puppet`, with `ask`, `address` and `versions`; the parameter is the timeout."""
-    timeout, version = getattr(request, "param", 60), tmp_path / "net" / "1"
-    version.mkdir(parents=True)
-    (version / "saved_model.pb").touch()
-    versions, metrics = Versions("net", version.parent, Puppet), Metrics("net")
-    await versions.poll(first=True)
-    app = serving.application(
-        versions, Batcher(8, 0.0, 100, metrics.computed, versions.hold), metrics, 10**6, 256, timeout
-    )
-    async with serving.listening(app, "127.0.0.1", 0, timeout) as url, aiohttp.ClientSession(url) as session:
-
-        async def ask(*numbers):
-            async with session.post(PREDICT, json={"instances": list(numbers)}) as response:
-                return response.status, await response.json()
-
-        with versions.use() as puppet:
-            puppet.versions, puppet.ask, puppet.port = versions, ask, urllib.parse.urlsplit(url).port
-        yield puppet
-
-
-async def soon(found):
-    async with asyncio.timeout(60):
-        while not found():
-            await asyncio.sleep(0.01)
-
-
-@pytest.mark.anyio
-async def test_a_version_is_kept_while_it_computes_though_its_client_has_gone(puppet):
-    puppet.free.clear()
-    asking = asyncio.create_task(puppet.ask(1))
-    await asyncio.sleep(0.2)
-    shutil.copytree(puppet.versions.folder / "1", puppet.versions.folder / "2")
-    for _ in range(2):
-        await puppet.versions.poll()
-    asking.cancel()
-    await asyncio.sleep(0.2)
-    assert puppet.versions.available == [2] and not puppet.closed
-    puppet.free.set()
-    await soon(lambda: puppet.closed)
-    assert puppet.ran == 1 and await puppet.ask(3) == (200, {"predictions": [[3.0]]})
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("puppet", [1.0], indirect=True)
-async def test_an_answer_that_does_not_come_is_told_and_computed_no_further(puppet):
-    puppet.free.clear()
-    assert await puppet.ask(*range(50)) == (504, {"error": "No answer within 1 seconds."})
-    puppet.free.set()
-    assert await puppet.ask(2) == (200, {"predictions": [[2.0]]})
-    assert puppet.ran == 2  # the 8 rows that had begun, and the new one
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("puppet", [2.0], indirect=True)
-async def test_slow_clients_are_cut_off_and_others_do_not_wait(puppet):
-    reader, writer = await asyncio.open_connection("127.0.0.1", puppet.port)
-    writer.write(head(1000) + b"{")
-    deaf = socket.create_connection(("127.0.0.1", puppet.port))
-    deaf.sendall(head(20) + b'{"instances": [1.5]}')
-    puppet.width = 3_000_000  # 15 MB of JSON: more than sockets hold
-    await soon(lambda: puppet.ran == 1)
-    puppet.width = 1
-    assert await puppet.ask(1) == (200, {"predictions": [[1.0]]})
-    answer = await asyncio.wait_for(reader.read(), 60)
-    assert b" 408 " in answer and b"not sent within 2 seconds" in answer
-    await asyncio.sleep(4)
-    received = 0
-    deaf.settimeout(60)
-    with deaf, contextlib.suppress(ConnectionError):
-        while part := len(deaf.recv(1 << 20)):
-            received += part
-    assert received < 15_000_000
-
-
-@pytest.mark.anyio
-async def test_a_defect_is_told_without_its_inside(puppet):
-    puppet.signatures["serving_default"] = None
-    assert await puppet.ask(1) == (500, {"error": "Internal error."})
+def test_what_takes_too_long_is_told(modules):
+    with Client(modules, "--timeout", "1") as server:
+        slow, rounds, status = server.raw(head(1000) + b"{"), 1 << 14, 200
+        while status == 200:
+            rounds *= 2
+            status, answer = server.ask("POST", PREDICT, {"signature_name": "spin", "inputs": rounds})
+        assert (status, answer) == (504, {"error": "No answer within 1 seconds."})
+        with slow:
+            assert re.search(b" 408 .*not sent within 1 seconds", slow.recv(1000), re.DOTALL)
+        while server.ask("POST", PREDICT, {"instances": [{"a": 1, "b": 2}]})[0] != 200:  # once that is computed
+            assert server.metric("serve_queue_rows") < 2
 
 
 # --- its owner ---

@@ -3,23 +3,19 @@
 import pytest
 
 from kresnets.serving.errors import Refusal
+from kresnets.serving.servable import Servable
 from kresnets.serving.versions import Versions
 
 pytestmark = pytest.mark.anyio
 
 
-def write(folder, number, text=None):
-    path = folder / str(number)
-    path.mkdir(parents=True, exist_ok=True)
-    (path / "saved_model.pb").write_text(text or f"version {number}")
-    return path
-
-
 class Loaded:
     """What stands for a loaded version: the text of its file."""
 
+    closed = False
+
     def __init__(self, path):
-        self.text, self.closed = (path / "saved_model.pb").read_text(), False
+        self.text = (path / "saved_model.pb").read_text()
         if "bad" in self.text:
             raise ValueError(f"version {path.name} cannot be served ({self.text})")
 
@@ -34,22 +30,25 @@ class Watch(Versions):
         self.said = []
         super().__init__("net", folder, Loaded, **policy, tell=self.said.append)
 
+    def write(self, number, text=None):
+        path = self.folder / str(number)
+        path.mkdir(parents=True, exist_ok=True)
+        (path / "saved_model.pb").write_text(text or f"version {number}")
+        return path
+
+    async def start(self, *numbers):
+        """Write versions, and look for the first time."""
+        for number in numbers:
+            self.write(number)
+        await self.poll(first=True)
+
     async def settle(self, looks=2):
         for _ in range(looks):
             await self.poll()
 
-    async def look_at(self, *numbers):
-        """Write versions, and look for the first time."""
-        for number in numbers:
-            write(self.folder, number)
-        await self.poll(first=True)
-
     def current(self, **which):
         with self.use(**which) as servable:
             return servable.text
-
-    def states(self):
-        return {each["version"]: each["state"] for each in self.status()}
 
 
 @pytest.fixture
@@ -58,30 +57,32 @@ def watch(tmp_path):
 
 
 async def test_the_highest_version_is_served_and_numbers_are_numbers(watch):
-    write(watch.folder, 11).joinpath("saved_model.pb").rename(watch.folder / "11" / "saved_model.pb.part")
-    await watch.look_at("9", "10", ".tmp-x", "010", "1e3", "-3", "backup", "٣", str(2**64))
+    watch.write(11).joinpath("saved_model.pb").rename(watch.folder / "11" / "saved_model.pb.part")
+    await watch.start("9", "10", ".tmp-x", "010", "1e3", "-3", "backup", "٣", str(2**64))
     assert watch.available == [10] and watch.current() == "version 10"
     assert watch.said == ["net: version 10 is served"]
 
 
-async def test_a_new_version_takes_over_and_the_old_stays_for_those_who_use_it(watch):
-    await watch.look_at(1)
+async def test_a_new_version_takes_over_the_old_stays_for_those_who_use_it_and_comes_back(watch):
+    await watch.start(1)
     with watch.use() as old:
-        write(watch.folder, 2)
+        path = watch.write(2)
         await watch.settle()
         assert watch.current() == "version 2" and not old.closed
         with pytest.raises(Refusal, match=r"Specific\(net, 1\)"):
             watch.current(number=1)
-    assert watch.states() == {"2": "AVAILABLE", "1": "END"}
+    assert [(each["version"], each["state"]) for each in watch.status()] == [("2", "AVAILABLE"), ("1", "END")]
     with watch.use() as new:
-        pass
+        (path / "saved_model.pb").unlink()
+        await watch.settle()
+    assert watch.current() == "version 1" and watch.available == [1]
     await watch.close()
     assert old.closed and new.closed
 
 
 async def test_a_version_that_grows_is_left_alone_until_it_rests(watch):
-    await watch.look_at(1)
-    path = write(watch.folder, 2, "half")
+    await watch.start(1)
+    path = watch.write(2, "half")
     for part in range(3):  # as `cp -r` would, too slowly for the looks
         await watch.poll()
         assert watch.current() == "version 1"
@@ -91,26 +92,21 @@ async def test_a_version_that_grows_is_left_alone_until_it_rests(watch):
 
 
 async def test_a_version_that_fails_is_told_once_and_tried_again_when_it_changes(watch):
-    await watch.look_at(1)
-    write(watch.folder, 2, "bad")
+    watch.write(3, "bad")
+    await watch.start(1, 2)
     await watch.settle(6)
-    assert watch.current() == "version 1"
-    assert watch.said[1:] == ["net: version 2 cannot be served (bad); version 1 goes on being served"]
-    assert watch.status(2)[0]["status"]["error_message"] == "version 2 cannot be served (bad)"
-    write(watch.folder, 2, "mended")
+    assert watch.current() == "version 2"
+    assert watch.said == [
+        "net: version 3 cannot be served (bad); there is nothing to serve yet", "net: version 2 is served"
+    ]  # fmt: skip
+    assert watch.status(3)[0]["status"]["error_message"] == "version 3 cannot be served (bad)"
+    watch.write(3, "mended")
     await watch.settle()
     assert watch.current() == "mended"
 
 
-async def test_when_the_highest_fails_at_the_start_the_next_is_served(watch):
-    for number in (3, 4):
-        write(watch.folder, number, "bad")
-    await watch.look_at(1, 2)
-    assert watch.available == [2] and watch.states() == {"4": "END", "3": "END", "2": "AVAILABLE"}
-
-
 async def test_the_last_version_outlives_its_folder(watch):
-    await watch.look_at(1)
+    await watch.start(1)
     (watch.folder / "1" / "saved_model.pb").unlink()
     await watch.settle(3)
     (watch.folder / "1").rmdir()
@@ -118,45 +114,42 @@ async def test_the_last_version_outlives_its_folder(watch):
     await watch.settle(3)
     assert watch.current() == "version 1" and len(watch.said) == 3
     assert all("version 1 goes on being served" in sentence for sentence in watch.said[1:])
-    write(watch.folder, 1, "again")
+    watch.write(1, "again")
     await watch.settle()
     assert watch.current() == "again"
 
 
-async def test_taking_the_highest_away_rolls_back(watch):
-    await watch.look_at(1)
-    write(watch.folder, 2)
-    await watch.settle()
-    (watch.folder / "2" / "saved_model.pb").unlink()
-    await watch.settle()
-    assert watch.current() == "version 1" and watch.available == [1]
-
-
 async def test_several_versions_and_labels(tmp_path):
     watch = Watch(tmp_path, newest=2, labels={"stable": 2, "lost": 9})
-    await watch.look_at(0, 1, 2, 3, 4, 5)
-    assert watch.available == [5, 4, 2]
+    await watch.start(0, 1, 2, 3, 4, 5)
     found = watch.current(), watch.current(number=4), watch.current(label="stable")
-    assert found == ("version 5", "version 4", "version 2")
+    assert watch.available == [5, 4, 2] and found == ("version 5", "version 4", "version 2")
     for which, status in (({"label": "other"}, 400), ({"label": "lost"}, 404), ({"number": 3}, 404)):
         with pytest.raises(Refusal) as refusal:
             watch.current(**which)
         assert refusal.value.status == status
     watch = Watch(tmp_path, only=[0])
-    await watch.look_at(7)
+    await watch.start(7)
     await watch.settle()
     assert watch.available == [0] and watch.current(number=0) == "version 0"
 
 
 async def test_an_empty_folder_is_told_and_waited_for(watch):
     watch.folder.mkdir()
-    await watch.look_at()
+    await watch.start()
     await watch.settle(3)
     assert watch.said == [f"{watch.folder} holds no version that can be served; there is nothing to serve yet"]
-    with pytest.raises(Refusal, match=r"Latest\(net\)"):
-        watch.current()
-    with pytest.raises(Refusal, match="Could not find any versions of model net"):
-        watch.status()
-    write(watch.folder, 1)
+    for ask, sentence in (
+        (watch.current, r"Latest\(net\)"),
+        (watch.status, "Could not find any versions of model net"),
+    ):
+        with pytest.raises(Refusal, match=sentence):
+            ask()
+    watch.write(1)
     await watch.settle()
     assert watch.current() == "version 1"
+
+
+async def test_what_is_no_saved_model_cannot_be_served(watch):
+    with pytest.raises(ValueError, match="version 1 cannot be served"):
+        Servable(watch.write(1, "no graph"))

@@ -3,11 +3,12 @@
 const AT_ONCE = 4; // requests; the server joins them into a batch
 const { name, largest } = document.body.dataset;
 const model = `v1/models/${encodeURIComponent(name)}`;
-const [drop, files, answers, told, version] = ["drop", "files", "answers", "status", "version"].map(id => document.getElementById(id));
+const [drop, files, answers, told, version] =
+  ["drop", "files", "answers", "status", "version"].map(id => document.getElementById(id));
 const waiting = [];
 let running = 0, asked = 0, done = 0;
 
-function made(tag, text, className = "") {
+function made(tag, text = "", className = "") {
   // Never as markup: a file's name is its owner's choice.
   return Object.assign(document.createElement(tag), { textContent: text, className });
 }
@@ -22,8 +23,8 @@ function base64(file) {
 }
 
 async function ask(file) {
-  const [size, most] = [file.size, Number(largest)].map(bytes => `${(bytes / 1e6).toFixed(1)} MB`);
-  if (file.size > Number(largest)) throw new Error(`This file has ${size}; the server takes up to ${most}: make it smaller first.`);
+  const [size, most] = [file.size, largest].map(bytes => `${(bytes / 1e6).toFixed(1)} MB`);
+  if (file.size > largest) throw new Error(`This file has ${size}; the server takes up to ${most}: make it smaller first.`);
   if (!file.size) throw new Error("This file is empty.");
   const body = JSON.stringify({ signature_name: "serving_default", instances: [{ b64: await base64(file) }] });
   const response = await fetch(`${model}:predict`, { method: "POST", body }).catch(() => {
@@ -31,33 +32,28 @@ async function ask(file) {
   });
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
-  const [prediction] = answer.predictions;
-  if (!prediction.valid) throw new Error("This is no image that can be decoded: JPEG, PNG, GIF or BMP is needed.");
-  return prediction;
+  if (answer.predictions[0].valid) return answer.predictions[0];
+  throw new Error("This is no image that can be decoded: JPEG, PNG, GIF or BMP is needed.");
 }
 
 function bars({ labels, scores }) {
   const list = made("dl");
   labels.forEach((label, index) => {
-    const bar = made("dd", "", "bar");
+    const percent = (scores[index] * 100).toFixed(1), bar = made("dd", "", "bar");
     bar.append(made("i"));
     bar.ariaHidden = "true"; // the number beside it says the same
-    bar.firstChild.style.width = `${scores[index] * 100}%`;
-    list.append(made("dt", label), made("dd", `${(scores[index] * 100).toFixed(1)} %`), bar);
+    bar.firstChild.style.width = `${percent}%`;
+    list.append(made("dt", label), made("dd", `${percent} %`), bar);
   });
   return list;
-}
-
-function preview(file) {
-  const image = Object.assign(made("img"), { alt: "", src: URL.createObjectURL(file) });
-  image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
-  return image;
 }
 
 async function show(file, item) {
   try {
     const prediction = await ask(file);
-    item.append(preview(file), bars(prediction));
+    const image = Object.assign(made("img"), { alt: "", src: URL.createObjectURL(file) });
+    image.onload = image.onerror = () => URL.revokeObjectURL(image.src);
+    item.append(image, bars(prediction));
   } catch (error) {
     item.append(made("p", error.message, "bad"));
   }
@@ -65,33 +61,27 @@ async function show(file, item) {
 }
 
 async function tellVersion() {
-  const response = await fetch(model).catch(() => null);
-  const served = (await response?.json())?.model_version_status?.find(({ state }) => state === "AVAILABLE");
+  const answer = await fetch(model).then(response => response.json()).catch(() => ({}));
+  const served = answer.model_version_status?.find(({ state }) => state === "AVAILABLE");
   version.textContent = served ? `version ${served.version}` : "no version is loaded";
 }
 
-async function next() {
+function next() {
   told.textContent = done < asked ? `${done} of ${asked} answered` : `${asked} answered`;
-  while (running < AT_ONCE && waiting.length) {
-    running += 1;
-    show(...waiting.shift()).finally(() => {
-      running -= 1;
-      done += 1;
-      if (done === asked) tellVersion(); // a new one may have taken over
-      next();
-    });
-  }
+  for (; running < AT_ONCE && waiting.length; running += 1) show(...waiting.shift()).then(() => {
+    running -= 1;
+    done += 1;
+    if (done === asked) tellVersion(); // a new one may have taken over
+    next();
+  });
 }
 
 function take(list) {
-  const items = [...list].map(file => {
-    const item = made("li");
-    item.append(made("h2", file.name));
-    waiting.push([file, item]);
-    return item;
-  });
-  asked += items.length;
-  answers.prepend(...items); // the newest first, those of one drop in their order
+  const taken = [...list].map(file => [file, made("li")]);
+  for (const [file, item] of taken) item.append(made("h2", file.name));
+  waiting.push(...taken);
+  asked += taken.length;
+  answers.prepend(...taken.map(([, item]) => item)); // the newest first, those of one drop in their order
   next();
 }
 
@@ -100,5 +90,4 @@ files.addEventListener("change", () => { take(files.files); files.value = ""; })
 addEventListener("dragover", event => { event.preventDefault(); drop.classList.add("over"); });
 addEventListener("dragleave", event => { if (!event.relatedTarget) drop.classList.remove("over"); });
 addEventListener("drop", event => { event.preventDefault(); drop.classList.remove("over"); take(event.dataTransfer.files); });
-addEventListener("paste", event => take(event.clipboardData.files));
 tellVersion().finally(() => { document.body.dataset.ready = "true"; });
