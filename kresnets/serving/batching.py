@@ -13,10 +13,7 @@ from kresnets.serving.errors import demand
 
 
 def batch_sizes(largest: int) -> list[int]:
-    """Return the sizes of batches: powers of two up to `largest`, and `largest` itself.
-
-    Every size is computed once before a version answers, as oneDNN prepares each anew.
-    """
+    """Return the sizes that are warmed up, as oneDNN prepares each anew: powers of two, and `largest` itself."""
     sizes = [1 << power for power in range(largest.bit_length())]
     return sizes if sizes[-1] == largest else [*sizes, largest]
 
@@ -27,9 +24,9 @@ class _Entry:
 
     servable: Any
     signature: str
-    inputs: Mapping[str, np.ndarray]
     rows: int
     key: tuple | None  # rows of one key may be joined; None: never
+    inputs: Mapping[str, np.ndarray]
     arrived: float
     answer: asyncio.Future
 
@@ -67,21 +64,19 @@ class Batcher:
                 key = (servable, signature, *(array.shape[1:] for array in inputs.values()))
         room = not self.waiting or self.waiting + rows <= self._longest
         demand(room, "The batch scheduling queue to which this task was submitted is full", "UNAVAILABLE")
-        parts, step = [inputs], 1
-        if key:
-            parts, step = [_part(inputs, row) for row in range(rows)], self._sizes[-1]
-        answers, self.waiting = [], self.waiting + rows
+        parts = [_part(inputs, row) for row in range(rows)] if key else [inputs]
+        answers, request = [], (servable, signature, rows // len(parts), key)
+        self.waiting += rows
         try:
-            for start in range(0, len(parts), step):
-                few = parts[start : start + step]
-                answers += await self._answers([(servable, signature, each, rows // len(parts), key) for each in few])
+            while few := parts[len(answers) :][: self._sizes[-1] if key else 1]:
+                answers += await self._answers(request, few)
             return _joined(answers)
         finally:
             self.waiting -= rows
 
-    async def _answers(self, entries):
+    async def _answers(self, request, parts):
         loop = asyncio.get_running_loop()
-        entries = [_Entry(*each, loop.time(), loop.create_future()) for each in entries]
+        entries = [_Entry(*request, part, loop.time(), loop.create_future()) for part in parts]
         self._queue += entries
         self._arrived.set()
         if not self._worker or self._worker.done():
@@ -123,18 +118,15 @@ class Batcher:
         started = loop.time()
         try:
             answers = await loop.run_in_executor(self._thread, _run, batch)
+            self._observe(sum(each.rows for each in batch), loop.time() - started)
+            for each, answer in zip(batch, answers, strict=True):
+                if not each.answer.done():
+                    each.answer.set_result(answer)
         except Exception as error:  # whatever TensorFlow raises
-            if len(batch) > 1:  # one bad row must not fail its neighbours
-                for each in batch:
-                    if not each.answer.done():
-                        await self._compute([each])
-            elif not batch[0].answer.done():
+            if len(batch) == 1 and not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
-            return
-        self._observe(sum(each.rows for each in batch), loop.time() - started)
-        for each, answer in zip(batch, answers, strict=True):
-            if not each.answer.done():
-                each.answer.set_result(answer)
+            for each in batch if len(batch) > 1 else ():  # one bad row must not fail its neighbours
+                await self._compute([each])
 
 
 def _run(batch):

@@ -63,9 +63,9 @@ class Servable:
         """Compute a batch of nothing in each size, so that nobody waits later."""
         # What may fail without harm: a model of other origin need not take empty strings.
         with contextlib.suppress(tf.errors.OpError):
-            for size in batch_sizes if signature.can_batch and name == "serving_default" else (1,):
-                shapes = [each.shape for each in signature.inputs.values()]
-                if all(shape and shape[0] is None and None not in shape[1:] for shape in shapes):
+            shapes = [each.shape for each in signature.inputs.values()]
+            if all(shape and shape[0] is None and None not in shape[1:] for shape in shapes):
+                for size in batch_sizes if signature.can_batch and name == "serving_default" else (1,):
                     self.run(name, {key: _nothing(each, size) for key, each in signature.inputs.items()})
 
 
@@ -83,5 +83,4 @@ def _tensor(info):
 
 
 def _nothing(tensor, size):
-    shape = (size, *tensor.shape[1:])
-    return np.full(shape, b"", object) if tensor.dtype == object else np.zeros(shape, tensor.dtype)
+    return np.full((size, *tensor.shape[1:]), b"" if tensor.dtype == object else 0, tensor.dtype)

@@ -28,8 +28,7 @@ from kresnets.serving.tensors import PARSERS
 from kresnets.serving.versions import LARGEST, Versions
 
 _LOG = logging.getLogger("kresnets.serving")
-# For aiohttp itself, which would write a traceback for each request that breaks off or makes no sense. What fails in
-# our own code never gets there.
+# Of aiohttp, which would write a traceback for each request that breaks off; our own failures never get there.
 _SILENT = logging.Logger("aiohttp.server", logging.CRITICAL)
 _PAGE = pathlib.Path(__file__).parent / "page"
 _HEADERS = {
@@ -43,22 +42,11 @@ _json = functools.partial(web.json_response, headers={"X-Content-Type-Options": 
 
 
 def run(
-    path: str | os.PathLike,
-    name: str | None = None,
-    host: str = "127.0.0.1",
-    port: int = 8501,
-    poll: float = 1.0,
-    newest: int = 1,
-    versions: Collection[int] = (),
-    labels: Mapping[str, int] | None = None,
-    max_batch: int = 32,
-    wait_ms: float = 2.0,
-    batching: bool = True,
-    max_mb: float = 16.0,
-    max_instances: int = 256,
-    max_queue: int = 1024,
+    path: str | os.PathLike, name: str | None = None, host: str = "127.0.0.1", port: int = 8501, poll: float = 1.0,
+    newest: int = 1, versions: Collection[int] = (), labels: Mapping[str, int] | None = None, max_batch: int = 32,
+    wait_ms: float = 2.0, batching: bool = True, max_mb: float = 16.0, max_instances: int = 256, max_queue: int = 1024,
     timeout: float = 30.0,
-) -> None:
+) -> None:  # fmt: skip
     """Serve an exported model, as TF Serving's REST interface does, until SIGTERM or Ctrl-C comes.
 
     Looks into the folder again and again, and changes over to a new version without a failed request. What is under
@@ -89,21 +77,17 @@ def run(
         >>> run("saved_models/pets", port=8080, labels={"stable": 3})  # doctest: +SKIP
     """
     labels, path = labels or {}, pathlib.Path(path)
-    _check("--port", port, 0, 65535)
-    _check("--poll", poll, 0.05, 3600, whole=False)
-    _check("--newest", newest, 1)
-    _check("--max-batch", max_batch, 1, 1024)
-    _check("--wait-ms", wait_ms, 0, 10000, whole=False)
-    _check("--max-mb", max_mb, 0.01, 1024, whole=False)
-    _check("--max-instances", max_instances, 1)
-    _check("--max-queue", max_queue, 1)
-    _check("--timeout", timeout, 0.1, 3600, whole=False)
-    for number in versions:
-        _check("--versions", number, 0)
-    for label, number in labels.items():
-        _check("--label", number, 0)
-        if not re.fullmatch("[^/:=]+", label):
-            raise ValueError(f"--label must be like stable=3, without / and : in it. Received: {label!r}")
+    for option, value, lowest, highest in (
+        ("--port", port, 0, 65535), ("--poll", poll, 0.05, 3600), ("--newest", newest, 1, LARGEST),
+        *(("--versions", number, 0, LARGEST) for number in versions),
+        *(("--label", number, 0, LARGEST) for number in labels.values()),
+        ("--max-batch", max_batch, 1, 1024), ("--wait-ms", wait_ms, 0.0, 10000), ("--max-mb", max_mb, 0.01, 1024),
+        ("--max-instances", max_instances, 1, LARGEST), ("--max-queue", max_queue, 1, LARGEST),
+        ("--timeout", timeout, 0.1, 3600),
+    ):  # fmt: skip
+        _check(option, value, lowest, highest)
+    if not all(re.fullmatch("[^/:=]+", label) for label in labels):
+        raise ValueError(f"--label must be like stable=3, without / and : in it. Received: {', '.join(labels)}")
     if versions and not set(labels.values()) <= set(versions):
         raise ValueError("--label names a version that --versions leaves out: add it there.")
     name = _checked_name(path, name)
@@ -119,11 +103,11 @@ def run(
     asyncio.run(_serve(server.application(), served, host, port, poll, timeout))
 
 
-def _check(option, value, lowest, highest=LARGEST, whole=True):
-    fits = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-    if not fits or not lowest <= value <= highest:
-        limits = f"of at least {lowest}" if highest == LARGEST else f"from {lowest} to {highest}"
-        raise ValueError(f"{option} must be a {'whole ' if whole else ''}number {limits}. Received: {value!r}")
+def _check(option, value, lowest, highest):
+    kind, numbers = ("whole number", int) if isinstance(lowest, int) else ("number", int | float)
+    if not isinstance(value, numbers) or isinstance(value, bool) or not lowest <= value <= highest:
+        limits = f"of at least {lowest}" if highest == LARGEST else f"from {lowest:g} to {highest}"
+        raise ValueError(f"{option} must be a {kind} {limits}. Received: {value!r}")
 
 
 def _checked_name(path, name):
@@ -139,14 +123,8 @@ def _checked_name(path, name):
 
 async def _serve(app, versions, host, port, poll, timeout):
     stopped, loop = asyncio.Event(), asyncio.get_running_loop()
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        handler_cancellation=True,
-        keepalive_timeout=timeout,
-        shutdown_timeout=timeout,
-        logger=_SILENT,
-    )
+    times = {"keepalive_timeout": timeout, "shutdown_timeout": timeout}
+    runner = web.AppRunner(app, access_log=None, handler_cancellation=True, logger=_SILENT, **times)
     await runner.setup()
     try:
         await web.TCPSite(runner, host, port).start()
@@ -161,8 +139,8 @@ async def _serve(app, versions, host, port, poll, timeout):
         _LOG.info("Stopping: requests that are here are answered first.")
         looking.cancel()
     except (OSError, UnicodeError) as error:  # a host's name can be one that cannot even be asked for
-        where, why = f"{host}, port {port}", getattr(error, "strerror", None) or error
-        raise OSError(f"Cannot listen on {where} ({why}): choose another --host or --port.") from None
+        why = getattr(error, "strerror", None) or error
+        raise OSError(f"Cannot listen on {host}, port {port} ({why}): choose another --host or --port.") from None
     finally:
         await runner.cleanup()
     await versions.close()
@@ -181,8 +159,6 @@ async def _look(versions, address, poll):
 
 
 class _Server:
-    """The handlers of requests."""
-
     def __init__(self, versions, batcher, metrics, max_bytes, max_instances, timeout):
         self._versions, self._batcher, self._metrics = versions, batcher, metrics
         self._max_bytes, self._max_instances, self._timeout = max_bytes, max_instances, timeout
@@ -194,8 +170,8 @@ class _Server:
             app.router.add_get(model, self.status)
             app.router.add_get(model + "/metadata", self.metadata)
             app.router.add_post(model + ":{api:predict|classify}", self.answer)
-        for path in ("/monitoring/prometheus/metrics", "/metrics"):
-            app.router.add_get(path, self.metrics)
+        app.router.add_get("/monitoring/prometheus/metrics", self.metrics)
+        app.router.add_get("/metrics", self.metrics)
         app.router.add_get("/healthz", self.health)
         app.router.add_get("/", self.page)
         app.router.add_get("/{file:page[.](?:css|js)}", _file)
@@ -212,8 +188,7 @@ class _Server:
         self._check_name(request)
         with self._versions.use(*_chosen(request)) as servable:
             spec = {"name": self._versions.name, "signature_name": "", "version": str(servable.number)}
-            signatures = {"signature_def": {"signature_def": servable.metadata}}
-            return _json({"model_spec": spec, "metadata": signatures})
+            return _json({"model_spec": spec, "metadata": {"signature_def": {"signature_def": servable.metadata}}})
 
     async def health(self, request):
         healthy = bool(self._versions.available)
@@ -226,8 +201,7 @@ class _Server:
     async def page(self, request):
         text = (_PAGE / "index.html").read_text(encoding="utf-8")
         largest = (self._max_bytes - 1000) // 4 * 3  # in base64 a photograph takes 4/3 of its size
-        for key, value in (("{LARGEST}", str(largest)), ("{NAME}", html.escape(self._versions.name))):
-            text = text.replace(key, value)
+        text = text.replace("{LARGEST}", str(largest)).replace("{NAME}", html.escape(self._versions.name))
         return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
     async def answer(self, request):
@@ -256,8 +230,8 @@ class _Server:
         except TimeoutError:
             raise Refusal(f"The request was not sent within {self._timeout:g} seconds.", "TOO_SLOW") from None
         except web.HTTPRequestEntityTooLarge:
-            sentence = f"The request is larger than {self._max_bytes} bytes, which is the limit here."
-            raise Refusal(sentence, "TOO_LARGE") from None
+            limit = f"{self._max_bytes} bytes, which is the limit here"
+            raise Refusal(f"The request is larger than {limit}.", "TOO_LARGE") from None
         except web.RequestPayloadError as error:  # chunks or compression that make no sense
             raise Refusal(f"The body cannot be read: {' '.join(str(error).split())[:300]}") from None
 

@@ -50,9 +50,8 @@ def _parse_predict(body, signatures, max_rows):
     demand(given, "Missing 'inputs' or 'instances' key")
     demand(len(given) == 1, "Not formatted correctly expecting only one of 'inputs' or 'instances' keys to exist")
     value, by_row = request[given[0]], given[0] == "instances"
-    for column in value.values() if isinstance(value, dict) else [value]:
-        if isinstance(column, list):
-            _check_rows(column, max_rows)
+    columns = value.values() if isinstance(value, dict) else [value]
+    _check_rows(max([len(each) for each in columns if isinstance(each, list)], default=0), max_rows)
     inputs = _signature(signatures, name).inputs
     arrays = {key: _array(key, column, inputs[key]) for key, column in _columns(value, inputs, by_row).items()}
     return name, arrays, functools.partial(dump_predict, by_row=by_row)
@@ -64,7 +63,7 @@ def _parse_classify(body, signatures, max_rows):
     examples = request["examples"]
     demand(isinstance(examples, list), "Expecting 'examples' value to be an list/array")
     demand(examples, "'examples' value is an empty array")
-    _check_rows(examples, max_rows)
+    _check_rows(len(examples), max_rows)
     context = _features(request.get("context", {}))  # what counts where an example has no such feature
     array = np.empty(len(examples), object)
     for index, each in enumerate(examples):
@@ -85,12 +84,7 @@ PARSERS = {"predict": _parse_predict, "classify": _parse_classify}
 
 
 def dump_predict(outputs: Mapping[str, np.ndarray], by_row: bool) -> bytes:
-    """Write the answer to a `:predict` request, with `predictions` for `instances` (`by_row`), with `outputs` else.
-
-    Example:
-        >>> dump_predict({"scores": np.array([[0.5, 0.25]], "float32")}, by_row=True)
-        b'{"predictions": [[0.5, 0.25]]}'
-    """
+    """Write the answer to a `:predict` request, with `predictions` for `instances` (`by_row`), with `outputs` else."""
     columns = {name: _plain(name, array) for name, array in outputs.items()}
     if len(columns) == 1:
         [answer] = columns.values()
@@ -124,7 +118,7 @@ def _document(body):
 
 
 def _check_rows(rows, most):
-    demand(len(rows) <= most, f"{len(rows)} instances are more than {most}, which is the limit here.")
+    demand(rows <= most, f"{rows} instances are more than {most}, which is the limit here.")
 
 
 def _signature(signatures, name):
@@ -134,12 +128,11 @@ def _signature(signatures, name):
 
 def _columns(value, inputs, by_row):
     """Return the value of each input."""
+    problem = "inputs is a plain value/list, but expecting an object"
     if by_row:
         demand(isinstance(value, list), "Expecting 'instances' to be an list/array")
         demand(value, "No values in 'instances' array")
         problem = "instances is a plain list, but expecting list of objects"
-    else:
-        problem = "inputs is a plain value/list, but expecting an object"
     named = [isinstance(each, dict) and not _is_base64(each) for each in (value if by_row else [value])]
     if not any(named):
         demand(len(inputs) == 1, f"{problem} as multiple input tensors required as per tensorinfo_map")
@@ -178,8 +171,8 @@ def _array(name, value, tensor):
 
 
 def _type_error(leaf, expected):
-    kind = type(leaf).__name__
-    return Refusal(f"JSON Value: {_shortened(leaf)} Type: {kind} is not of expected type: {expected}")
+    what = f"JSON Value: {_shortened(leaf)} Type: {type(leaf).__name__}"
+    return Refusal(f"{what} is not of expected type: {expected}")
 
 
 def _shortened(value, longest=100):

@@ -25,7 +25,7 @@ class Versions:
     Args:
         name: Of the model.
         folder: The parent of the versions.
-        load: Function from a version's folder to a `Servable`; it may take its time and raise ValueError.
+        load: Function from a version's folder to a `Servable`; it may raise ValueError.
         newest: How many to serve, from the highest number down, beside those with a label.
         only: Numbers, to serve just these.
         labels: A dict from labels to numbers.
@@ -52,9 +52,9 @@ class Versions:
         """Hold the version of a number or a label open, or the highest; a context manager of its `Servable`."""
         number = number if label is None else self.number_of(label)
         wanted = f"Latest({self.name})" if number is None else f"Specific({self.name}, {number})"
-        number = max(self._served, default=None) if number is None else number
-        demand(number in self._served, f"Servable not found for request: {wanted}", "NOT_FOUND")
-        with self.hold(self._served[number]) as servable:
+        servable = self._served.get(max(self._served, default=None) if number is None else number)
+        demand(servable, f"Servable not found for request: {wanted}", "NOT_FOUND")
+        with self.hold(servable):
             yield servable
 
     @contextlib.contextmanager
@@ -77,8 +77,7 @@ class Versions:
         states = {each: ("END", "UNKNOWN" if reason else "OK", reason) for each, reason in self._ended.items()}
         states |= {self.loading: ("LOADING", "OK", "")} if self.loading is not None else {}
         states |= {each: ("AVAILABLE", "OK", "") for each in self._served}
-        if number is not None:
-            states = {number: states[number]} if number in states else {}
+        states = {each: state for each, state in states.items() if number in (None, each)}
         what = "any versions" if number is None else f"version {number}"
         demand(states, f"Could not find {what} of model {self.name}", "NOT_FOUND")
         return [
@@ -100,13 +99,12 @@ class Versions:
         while True:
             new = {number for number in settled if self._tried.get(number) != found[number]}
             wanted = self._wanted(found.keys() & (self._served.keys() | new))
-            missing = [number for number in wanted if number in new]
-            if not missing:
+            if not new & wanted:
                 break
-            await self._take_in(missing[0], found[missing[0]])
+            await self._take_in(max(new & wanted), found[max(new & wanted)])
         if wanted:
             self._told = None
-            for number in self._served.keys() - set(wanted):
+            for number in self._served.keys() - wanted:
                 self._drop(number)
         elif not self._served or not found:  # the last one stays, whatever happens to its folder: better than no answer
             self._tell_once(f"{self.folder} holds no version that can be served; {self._what_stays()}")
@@ -118,10 +116,9 @@ class Versions:
         await asyncio.gather(*self._closing)
 
     def _wanted(self, numbers):
-        """Return those of `numbers` that are to be served, highest first."""
-        numbers = sorted(numbers, reverse=True)
-        kept = self._only or {*numbers[: self._newest], *self._labels.values()}
-        return [number for number in numbers if number in kept]
+        """Return those of `numbers` that are to be served."""
+        newest = sorted(numbers)[-self._newest :]
+        return numbers & set(self._only or [*newest, *self._labels.values()])
 
     async def _take_in(self, number, files):
         self.loading = number
@@ -163,15 +160,13 @@ def _scan(folder):
     """Return a dict from the numbers of the versions in a folder to their files, so that every change shows."""
     found = {}
     for child in folder.iterdir():
-        if re.fullmatch("0|[1-9][0-9]{0,18}", child.name, re.ASCII) and int(child.name) <= LARGEST:
-            files = []
-            for root, _, names in os.walk(child):
-                for path in (os.path.join(root, name) for name in names):
-                    with contextlib.suppress(OSError):  # it may vanish meanwhile
-                        status = os.stat(path)
-                        files.append((path, status.st_size, status.st_mtime_ns, status.st_ino))
-            if any((child / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
-                found[int(child.name)] = sorted(files)
+        is_number = re.fullmatch("0|[1-9][0-9]{0,18}", child.name, re.ASCII) and int(child.name) <= LARGEST
+        if is_number and any((child / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt")):
+            files = found[int(child.name)] = set()
+            for path in (os.path.join(root, name) for root, _, names in os.walk(child) for name in names):
+                with contextlib.suppress(OSError):  # it may vanish meanwhile
+                    status = os.stat(path)
+                    files.add((path, status.st_size, status.st_mtime_ns, status.st_ino))
     return found
 
 

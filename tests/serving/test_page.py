@@ -1,7 +1,6 @@
 """The server's page in a real browser: images dropped and chosen, files that are none, a phone's width."""
 
-import base64
-
+import browsing
 import colours
 import pytest
 import requests
@@ -9,15 +8,6 @@ from _bench.asking import Server
 from browsing import asked, complaints, eventually, open_page
 
 EVIL = "<img src=x onerror='window.hit = 1'><b>&amp;\"'.png"
-DROP = """
-const carried = new DataTransfer();
-for (const [name, text] of arguments[0])
-  carried.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name));
-for (const kind of ["dragenter", "dragover", "drop"]) {
-  const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: carried });
-  document.getElementById("drop").dispatchEvent(event);
-  if (kind !== "dragenter" && !event.defaultPrevented) throw new Error(kind + " was left to the browser");
-}"""
 ROWS = """
 const width = element => element.getBoundingClientRect().width;
 return [...document.querySelectorAll("#answers li[data-state=done]")].map(li => [
@@ -49,13 +39,12 @@ def files(tmp_path):
     return {name: tmp_path / name for name in contents}
 
 
-def choose(browser, *paths):
+def choose(browser, paths):
     browser.find_element("id", "files").send_keys("\n".join(map(str, paths)))
 
 
-def drop(browser, *paths):
-    """Drop files as a user does: events with a DataTransfer on what lies under the pointer."""
-    browser.execute_script(DROP, [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in paths])
+def drop(browser, paths):
+    browsing.drop(browser, "drop", paths)
 
 
 def answers(browser, count):
@@ -71,7 +60,7 @@ def test_several_files_at_once(browser, server, files, give, width):
     assert complaints(browser) == [] and asked(browser)
     assert browser.title == "my <i>net & co" == browser.find_element("css selector", "h1").text
     assert browser.find_element("id", "version").text == "version 1"
-    give(browser, *files.values())
+    give(browser, files.values())
     found = answers(browser, len(files))
     assert list(found) == list(files)
     for name, colour in (("red.jpg", "red"), ("green.jpg", "green"), (EVIL, "blue"), ("largest.png", "red")):
@@ -90,38 +79,28 @@ def test_several_files_at_once(browser, server, files, give, width):
     assert [url for url in asked(browser) if not url.startswith((server.url + "/", "blob:", "data:"))] == []
 
 
-@pytest.mark.browser
-def test_the_keyboard_is_enough_many_are_asked_and_the_version_is_told_anew(browser, server, files):
-    open_page(browser, server.url, "ready")
-    browser.find_element("tag name", "body").send_keys("\ue004")  # the key Tab
-    focused = browser.switch_to.active_element
-    assert focused.get_attribute("id") == "files" and "Drop photographs here" in focused.accessible_name
-    browser.execute_script("document.getElementById('version').textContent = 'version 0'")
-    for count in (1, 2):  # the same file again is asked again
-        choose(browser, files["red.jpg"])
-        answers(browser, count)
-    assert eventually(lambda: browser.find_element("id", "version").text == "version 1")
-    drop(browser, *[files["red.jpg"]] * 28)
-    answers(browser, 30)
-    assert eventually(lambda: browser.find_element("id", "status").text == "30 answered")
-
-
-@pytest.mark.browser
-@pytest.mark.everything
-def test_a_server_without_a_version_and_one_that_is_gone_are_said(browser, tmp_path, files):
-    (tmp_path / "net").mkdir()
-    with Server(tmp_path / "net", "--poll", "0.1") as server:
-        open_page(browser, server.url, "ready")
-        assert browser.find_element("id", "version").text == "no version is loaded"
-        choose(browser, files["red.jpg"])
-        assert answers(browser, 1) == {"red.jpg": "Servable not found for request: Latest(net)"}
-    choose(browser, files["green.jpg"])
-    assert answers(browser, 2)["green.jpg"] == "The server cannot be reached: is it still running?"
-
-
 def test_the_page_may_load_nothing_from_elsewhere(server):
     for file in ("", "page.css", "page.js"):
         answer = requests.get(f"{server.url}/{file}", timeout=60)
         policy = answer.headers["Content-Security-Policy"]
         assert policy.startswith("default-src 'none';") and "unsafe" not in policy and "http" not in policy
         assert answer.ok and not [bad for bad in ("://", "innerHTML", "style=") if bad in answer.text]
+
+
+@pytest.mark.browser
+def test_the_keyboard_is_enough_many_are_asked_and_what_changes_is_told(browser, server, files):
+    open_page(browser, server.url, "ready")
+    browser.find_element("tag name", "body").send_keys("\ue004")  # the key Tab
+    focused = browser.switch_to.active_element
+    assert focused.get_attribute("id") == "files" and "Drop photographs here" in focused.accessible_name
+    browser.execute_script("document.getElementById('version').textContent = 'version 0'")
+    for count in (1, 2):  # the same file again is asked again
+        choose(browser, [files["red.jpg"]])
+        answers(browser, count)
+    assert eventually(lambda: browser.find_element("id", "version").text == "version 1")
+    drop(browser, [files["red.jpg"]] * 28)
+    answers(browser, 30)
+    assert eventually(lambda: browser.find_element("id", "status").text == "30 answered")
+    server.stop()
+    choose(browser, [files["green.jpg"]])
+    assert answers(browser, 31)["green.jpg"] == "The server cannot be reached: is it still running?"
