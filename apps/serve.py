@@ -2,9 +2,8 @@
 
     python apps/serve.py saved_models/cells
 
-answers on http://127.0.0.1:8501 as `tensorflow_model_server --rest_api_port=8501` would, serves the version with the
-highest number, and changes over to a new one as soon as it appears, without a request lost. For production take TF
-Serving itself (docs/serving.md).
+answers on http://127.0.0.1:8501 as `tensorflow_model_server --rest_api_port=8501` would, and changes over to a new
+version as soon as it appears. For production take TF Serving itself (docs/serving.md).
 """
 
 import argparse
@@ -13,9 +12,8 @@ import _common
 
 
 def main(argv=None):
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    formatter = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=formatter, allow_abbrev=False)
     add = parser.add_argument
     add("path", metavar="saved_models/NAME", help="folder of the model, parent of its versions")
     add("--name", help="name in the paths (default: the folder's)")

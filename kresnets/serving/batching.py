@@ -114,8 +114,7 @@ class Batcher:
             return batch
 
     async def _compute(self, batch):
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        loop, started = asyncio.get_running_loop(), asyncio.get_running_loop().time()
         try:
             answers = await loop.run_in_executor(self._thread, _run, batch)
             self._observe(sum(each.rows for each in batch), loop.time() - started)
@@ -126,13 +125,13 @@ class Batcher:
             if len(batch) == 1 and not batch[0].answer.done():
                 batch[0].answer.set_exception(error)
             for each in batch if len(batch) > 1 else ():  # one bad row must not fail its neighbours
-                await self._compute([each])
+                if not each.answer.done():
+                    await self._compute([each])
 
 
 def _run(batch):
-    first = batch[0]
-    outputs = first.servable.run(first.signature, _joined([each.inputs for each in batch]))
-    if first.key is None:
+    outputs = batch[0].servable.run(batch[0].signature, _joined([each.inputs for each in batch]))
+    if batch[0].key is None:
         return [outputs]
     if any(len(array) != len(batch) for array in outputs.values()):
         raise RuntimeError("The model does not give a row for each row that it takes: it needs --no-batching.")

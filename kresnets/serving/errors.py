@@ -6,8 +6,7 @@ STATUS = {
     "INTERNAL": 500,
     "UNAVAILABLE": 503,
     "DEADLINE_EXCEEDED": 504,
-    # What TF Serving has no code for.
-    "TOO_SLOW": 408,
+    "TOO_SLOW": 408,  # for this and the next one TF Serving has no code
     "TOO_LARGE": 413,
 }
 

@@ -12,12 +12,10 @@ class Metrics:
     """Counts of one server, for a model of this name."""
 
     def __init__(self, name: str):
-        self._registry = registry = CollectorRegistry()
+        self._name, self._registry = name, (registry := CollectorRegistry())
         latency = {"registry": registry, "buckets": _BUCKETS}
         # No Counter, which would append `_total`: TF Serving's has this name.
-        self._requests = Gauge(
-            _NAMES + "request_count", "Requests so far.", ["model_name", "status"], registry=registry
-        )
+        self._requests = Gauge(_NAMES + "request_count", "Requests.", ["model_name", "status"], registry=registry)
         text, labels = "Microseconds from a request's first byte to its answer.", ["model_name", "API", "entrypoint"]
         self._request = Histogram(_NAMES + "request_latency", text, labels, **latency)
         text, labels = "Microseconds of a batch in TensorFlow.", ["model_name", "API", "runtime"]
@@ -26,7 +24,6 @@ class Metrics:
         self._batch = Histogram("serve_batch_rows", "Rows of a batch.", registry=registry, buckets=sizes)
         self._queue = Gauge("serve_queue_rows", "Rows that have no answer yet.", registry=registry)
         self._version = Gauge("serve_version", "1 for a version that answers.", ["version"], registry=registry)
-        self._name = name
         ProcessCollector(registry=registry)  # memory, processor time, open files
 
     def requested(self, api: str, code: str, seconds: float) -> None:

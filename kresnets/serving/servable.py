@@ -15,12 +15,8 @@ from kresnets.serving.tensors import Signature, Tensor
 class Servable:
     """A loaded version, with its `number`, `signatures`, and `metadata`, which are these as TF Serving tells them.
 
-    Args:
-        folder: Of the version; its name is the version's number.
-        batch_sizes: Sizes that are computed once before the first request comes.
-
-    Raises:
-        ValueError: For a folder that holds no model that can be served.
+    Batches of `batch_sizes` are computed once, before the first request comes. A folder that holds no model that can
+    be served is a ValueError.
     """
 
     def __init__(self, folder: str | os.PathLike, batch_sizes: Iterable[int] = (1,)):

@@ -35,7 +35,6 @@ _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src blob: data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
 _json = functools.partial(web.json_response, headers={"X-Content-Type-Options": "nosniff"})
@@ -180,9 +179,7 @@ class _Server:
     async def status(self, request):
         name = request.match_info["name"]
         demand(name == self._versions.name, f"Could not find any versions of model {name}", "NOT_FOUND")
-        number, label = _chosen(request)
-        states = self._versions.status(self._versions.number_of(label) if label else number)
-        return _json({"model_version_status": states})
+        return _json({"model_version_status": self._versions.status(*_chosen(request))})
 
     async def metadata(self, request):
         self._check_name(request)

@@ -17,6 +17,7 @@ import tensorflow as tf
 from kresnets.serving.errors import Refusal, demand
 
 _LARGEST_RANK = 32  # more than any model has, fewer than NumPy takes
+_FLOATING = "fV"  # V: bfloat16 and its like, which NumPy does not know by itself
 _NO_TEXT = "JSON Parse error: a string that is no Unicode text"
 
 
@@ -65,13 +66,12 @@ def _parse_classify(body, signatures, max_rows):
     demand(examples, "'examples' value is an empty array")
     _check_rows(len(examples), max_rows)
     context = _features(request.get("context", {}))  # what counts where an example has no such feature
-    array = np.empty(len(examples), object)
-    for index, each in enumerate(examples):
-        feature = context | _features(each)
-        try:
-            array[index] = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
-        except UnicodeEncodeError:  # half a surrogate pair in a name
-            raise Refusal(_NO_TEXT) from None
+    try:
+        features = [tf.train.Features(feature=context | _features(each)) for each in examples]
+    except UnicodeEncodeError:  # half a surrogate pair in a name
+        raise Refusal(_NO_TEXT) from None
+    serialized = (tf.train.Example(features=each).SerializeToString() for each in features)
+    array = np.fromiter(serialized, object, len(examples))
     signature, method = _signature(signatures, name), "tensorflow/serving/classify"
     fits = signature.method == method and len(signature.inputs) == 1
     demand(fits, f"Expected classification signature method_name to be {method}. Was: {signature.method}")
@@ -156,10 +156,8 @@ def _array(name, value, tensor):
         shape += (size,)
         if too_deep:  # told before the time is spent
             break
-        even = all(isinstance(each, list) and len(each) == size for each in leaves)
-        demand(
-            even and len(shape) <= _LARGEST_RANK, f"Input {name}: lists at one level must be of one length ({size})."
-        )
+        even = len(shape) <= _LARGEST_RANK and all(isinstance(each, list) and len(each) == size for each in leaves)
+        demand(even, f"Input {name}: lists at one level must be of one length ({size}).")
         leaves = list(itertools.chain.from_iterable(leaves))
     if wanted is not None:
         fits = len(shape) == len(wanted) and all(n in (None, size) for n, size in zip(wanted, shape, strict=True))
@@ -167,12 +165,14 @@ def _array(name, value, tensor):
         demand(fits, f"Input {name}: expecting shape {expected} but got: {list(shape)}")
     if tensor.dtype != object:
         return _numbers(leaves, tensor.dtype).reshape(shape)
-    return _objects([_to_bytes(leaf) for leaf in leaves]).reshape(shape)
+    return np.fromiter(map(_to_bytes, leaves), object, len(leaves)).reshape(shape)
 
 
-def _type_error(leaf, expected):
-    what = f"JSON Value: {_shortened(leaf)} Type: {type(leaf).__name__}"
-    return Refusal(f"{what} is not of expected type: {expected}")
+def _check_types(leaves, allowed, expected):
+    if not set(map(type, leaves)) <= allowed:
+        leaf = next(leaf for leaf in leaves if type(leaf) not in allowed)
+        what = f"JSON Value: {_shortened(leaf)} Type: {type(leaf).__name__}"
+        raise Refusal(f"{what} is not of expected type: {expected}")
 
 
 def _shortened(value, longest=100):
@@ -198,8 +198,7 @@ def _to_bytes(leaf):
             return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except ValueError:
             raise Refusal("Unable to base64 decode") from None
-    if not isinstance(leaf, str):
-        raise _type_error(leaf, "string")
+    _check_types([leaf], {str}, "string")
     try:
         return leaf.encode()
     except UnicodeEncodeError:  # half a surrogate pair
@@ -207,30 +206,19 @@ def _to_bytes(leaf):
 
 
 def _numbers(leaves, dtype):
-    floating = _is_floating(dtype)
+    floating = dtype.kind in _FLOATING
     allowed = {bool} if dtype.kind == "b" else {int, float} if floating else {int}
-    if not set(map(type, leaves)) <= allowed:
-        raise _type_error(next(leaf for leaf in leaves if type(leaf) not in allowed), dtype.name)
+    _check_types(leaves, allowed, dtype.name)
     try:
         # NumPy converts Python's integers to a smaller type only where they fit.
         array = np.array(leaves, np.float64 if floating else dtype)
+        with np.errstate(over="ignore"):
+            converted = array.astype(dtype)
+        if floating and (np.isinf(converted) & ~np.isinf(array)).any():
+            raise OverflowError
     except (OverflowError, ValueError):
         raise Refusal(f"A number is out of the range of {dtype.name}.") from None
-    with np.errstate(over="ignore"):
-        converted = array.astype(dtype)
-    if floating and (np.isinf(converted) & ~np.isinf(array)).any():
-        raise Refusal(f"A number is out of the range of {dtype.name}.")
     return converted
-
-
-def _objects(values):
-    array = np.empty(len(values), object)
-    array[:] = values
-    return array
-
-
-def _is_floating(dtype):
-    return dtype.kind in "fV"  # V: bfloat16 and its like, which NumPy does not know by itself
 
 
 def _features(example):
@@ -261,8 +249,8 @@ def _plain(name, array):
         values = [each.decode(errors="replace") for each in array.ravel()]
         if name.endswith("_bytes"):
             values = [{"b64": base64.b64encode(each).decode()} for each in array.ravel()]
-        return _objects(values).reshape(array.shape).tolist()
-    if _is_floating(array.dtype) and array.dtype.itemsize < 8:
+        return np.fromiter(values, object, array.size).reshape(array.shape).tolist()
+    if array.dtype.kind in _FLOATING and array.dtype.itemsize < 8:
         # By way of its shortest text: 0.97, not the 0.9700000286102295 of the same number in double precision.
         array = array.astype(str).astype(np.float64)
     return array.tolist()

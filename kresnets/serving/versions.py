@@ -23,12 +23,9 @@ class Versions:
     """The versions of one model, as they come and go. Asked for one that is not there, it raises `Refusal`.
 
     Args:
-        name: Of the model.
-        folder: The parent of the versions.
+        name, folder, newest, labels: As for `server.run`.
         load: Function from a version's folder to a `Servable`; it may raise ValueError.
-        newest: How many to serve, from the highest number down, beside those with a label.
         only: Numbers, to serve just these.
-        labels: A dict from labels to numbers.
         tell: Called with a sentence about each change and each failure.
     """
 
@@ -50,7 +47,7 @@ class Versions:
     @contextlib.contextmanager
     def use(self, number: int | None = None, label: str | None = None) -> Iterator[Any]:
         """Hold the version of a number or a label open, or the highest; a context manager of its `Servable`."""
-        number = number if label is None else self.number_of(label)
+        number = self._number(number, label)
         wanted = f"Latest({self.name})" if number is None else f"Specific({self.name}, {number})"
         servable = self._served.get(max(self._served, default=None) if number is None else number)
         demand(servable, f"Servable not found for request: {wanted}", "NOT_FOUND")
@@ -67,13 +64,9 @@ class Versions:
             self._users[servable] -= 1
             self._close_unused(servable)
 
-    def number_of(self, label: str) -> int:
-        """Return the number that a label stands for."""
-        demand(label in self._labels, f"Unrecognized servable version label: {label}")
-        return self._labels[label]
-
-    def status(self, number: int | None = None) -> list[dict]:
+    def status(self, number: int | None = None, label: str | None = None) -> list[dict]:
         """Return the states of all versions, or of one, highest first, as TF Serving tells them."""
+        number = self._number(number, label)
         states = {each: ("END", "UNKNOWN" if reason else "OK", reason) for each, reason in self._ended.items()}
         states |= {self.loading: ("LOADING", "OK", "")} if self.loading is not None else {}
         states |= {each: ("AVAILABLE", "OK", "") for each in self._served}
@@ -114,6 +107,10 @@ class Versions:
         for number in self.available:
             self._drop(number)
         await asyncio.gather(*self._closing)
+
+    def _number(self, number, label):
+        demand(label is None or label in self._labels, f"Unrecognized servable version label: {label}")
+        return self._labels.get(label, number)
 
     def _wanted(self, numbers):
         """Return those of `numbers` that are to be served."""

@@ -1,11 +1,10 @@
 """The server's page in a real browser: images dropped and chosen, files that are none, a phone's width."""
 
-import browsing
 import colours
 import pytest
 import requests
 from _bench.asking import Server
-from browsing import asked, complaints, eventually, open_page
+from browsing import asked, complaints, drop, eventually, open_page
 
 EVIL = "<img src=x onerror='window.hit = 1'><b>&amp;\"'.png"
 ROWS = """
@@ -39,12 +38,8 @@ def files(tmp_path):
     return {name: tmp_path / name for name in contents}
 
 
-def choose(browser, paths):
+def choose(browser, _, paths):
     browser.find_element("id", "files").send_keys("\n".join(map(str, paths)))
-
-
-def drop(browser, paths):
-    browsing.drop(browser, "drop", paths)
 
 
 def answers(browser, count):
@@ -60,7 +55,7 @@ def test_several_files_at_once(browser, server, files, give, width):
     assert complaints(browser) == [] and asked(browser)
     assert browser.title == "my <i>net & co" == browser.find_element("css selector", "h1").text
     assert browser.find_element("id", "version").text == "version 1"
-    give(browser, files.values())
+    give(browser, "drop", files.values())
     found = answers(browser, len(files))
     assert list(found) == list(files)
     for name, colour in (("red.jpg", "red"), ("green.jpg", "green"), (EVIL, "blue"), ("largest.png", "red")):
@@ -95,12 +90,12 @@ def test_the_keyboard_is_enough_many_are_asked_and_what_changes_is_told(browser,
     assert focused.get_attribute("id") == "files" and "Drop photographs here" in focused.accessible_name
     browser.execute_script("document.getElementById('version').textContent = 'version 0'")
     for count in (1, 2):  # the same file again is asked again
-        choose(browser, [files["red.jpg"]])
+        choose(browser, "drop", [files["red.jpg"]])
         answers(browser, count)
     assert eventually(lambda: browser.find_element("id", "version").text == "version 1")
-    drop(browser, [files["red.jpg"]] * 28)
+    drop(browser, "drop", [files["red.jpg"]] * 28)
     answers(browser, 30)
     assert eventually(lambda: browser.find_element("id", "status").text == "30 answered")
     server.stop()
-    choose(browser, [files["green.jpg"]])
+    choose(browser, "drop", [files["green.jpg"]])
     assert answers(browser, 31)["green.jpg"] == "The server cannot be reached: is it still running?"

@@ -12,10 +12,8 @@ pytestmark = pytest.mark.anyio
 class Loaded:
     """What stands for a loaded version: the text of its file."""
 
-    closed = False
-
     def __init__(self, path):
-        self.text = (path / "saved_model.pb").read_text()
+        self.text, self.closed = (path / "saved_model.pb").read_text(), False
         if "bad" in self.text:
             raise ValueError(f"version {path.name} cannot be served ({self.text})")
 
@@ -48,16 +46,19 @@ class Watch(Versions):
             return servable.text
 
 
-async def test_the_highest_version_is_served_and_numbers_are_numbers(tmp_path):
-    watch = Watch(tmp_path / "net")
+@pytest.fixture
+def watch(tmp_path):
+    return Watch(tmp_path / "net")
+
+
+async def test_the_highest_version_is_served_and_numbers_are_numbers(watch):
     watch.write(11).joinpath("saved_model.pb").rename(watch.folder / "11" / "saved_model.pb.part")
     await watch.look("9", "10", ".tmp-x", "010", "1e3", "-3", "backup", "٣", str(2**64), first=True)
     assert watch.available == [10] and watch.current() == "version 10"
     assert watch.said == ["net: version 10 is served"]
 
 
-async def test_a_new_version_takes_over_the_old_stays_for_those_who_use_it_and_comes_back(tmp_path):
-    watch = Watch(tmp_path / "net")
+async def test_a_new_version_takes_over_the_old_stays_for_those_who_use_it_and_comes_back(watch):
     await watch.look(1, first=True)
     with watch.use() as old:
         await watch.look(2)
@@ -73,8 +74,7 @@ async def test_a_new_version_takes_over_the_old_stays_for_those_who_use_it_and_c
     assert old.closed and new.closed
 
 
-async def test_a_version_that_grows_is_left_alone_until_it_rests(tmp_path):
-    watch = Watch(tmp_path / "net")
+async def test_a_version_that_grows_is_left_alone_until_it_rests(watch):
     await watch.look(1, first=True)
     path = watch.write(2, "half")
     for part in range(3):  # as `cp -r` would, too slowly for the looks
@@ -85,8 +85,7 @@ async def test_a_version_that_grows_is_left_alone_until_it_rests(tmp_path):
     assert watch.current() == "half" and len(watch.said) == 2
 
 
-async def test_a_version_that_fails_is_told_once_and_tried_again_when_it_changes(tmp_path):
-    watch = Watch(tmp_path / "net")
+async def test_a_version_that_fails_is_told_once_and_tried_again_when_it_changes(watch):
     watch.write(3, "bad")
     await watch.look(1, 2, first=True)
     await watch.look()
@@ -99,8 +98,7 @@ async def test_a_version_that_fails_is_told_once_and_tried_again_when_it_changes
     assert watch.current() == "mended"
 
 
-async def test_the_last_version_outlives_its_folder(tmp_path):
-    watch = Watch(tmp_path / "net")
+async def test_the_last_version_outlives_its_folder(watch):
     await watch.look(1, first=True)
     (watch.folder / "1" / "saved_model.pb").unlink()
     await watch.look()
@@ -129,8 +127,7 @@ async def test_several_versions_and_labels(tmp_path):
     assert watch.available == [0] and watch.current(number=0) == "version 0"
 
 
-async def test_an_empty_folder_is_told_and_waited_for(tmp_path):
-    watch = Watch(tmp_path / "net")
+async def test_an_empty_folder_is_told_and_waited_for(watch):
     watch.folder.mkdir()
     await watch.look(first=True)
     await watch.look()
@@ -145,7 +142,6 @@ async def test_an_empty_folder_is_told_and_waited_for(tmp_path):
     assert watch.current() == "version 1"
 
 
-async def test_what_is_no_saved_model_cannot_be_served(tmp_path):
-    watch = Watch(tmp_path / "net")
+async def test_what_is_no_saved_model_cannot_be_served(watch):
     with pytest.raises(ValueError, match="version 1 cannot be served"):
         Servable(watch.write(1, "no graph"))

@@ -1,18 +1,13 @@
 "use strict";
-
 const AT_ONCE = 4; // requests; the server joins them into a batch
 const { name, largest } = document.body.dataset;
 const model = `v1/models/${encodeURIComponent(name)}`;
-const [drop, files, answers, told, version] =
-  ["drop", "files", "answers", "status", "version"].map(id => document.getElementById(id));
+const [drop, files, answers, told, version] = ["drop", "files", "answers", "status", "version"].map(id => document.getElementById(id));
 const waiting = [];
 let running = 0, asked = 0, done = 0;
 
-function made(tag, text = "", className = "") {
-  // Never as markup: a file's name is its owner's choice.
-  return Object.assign(document.createElement(tag), { textContent: text, className });
-}
-
+// Never as markup: a file's name is its owner's choice.
+const made = (tag, text = "", className = "") => Object.assign(document.createElement(tag), { textContent: text, className });
 function base64(file) {
   return new Promise((resolve, reject) => {
     const reader = new FileReader();
@@ -27,9 +22,8 @@ async function ask(file) {
   if (file.size > largest) throw new Error(`This file has ${size}; the server takes up to ${most}: make it smaller first.`);
   if (!file.size) throw new Error("This file is empty.");
   const body = JSON.stringify({ signature_name: "serving_default", instances: [{ b64: await base64(file) }] });
-  const response = await fetch(`${model}:predict`, { method: "POST", body }).catch(() => {
-    throw new Error("The server cannot be reached: is it still running?");
-  });
+  const response = await fetch(`${model}:predict`, { method: "POST", body }).catch(() => null);
+  if (!response) throw new Error("The server cannot be reached: is it still running?");
   const answer = await response.json();
   if (!response.ok) throw new Error(answer.error);
   if (answer.predictions[0].valid) return answer.predictions[0];
@@ -70,16 +64,14 @@ function next() {
   told.textContent = done < asked ? `${done} of ${asked} answered` : `${asked} answered`;
   for (; running < AT_ONCE && waiting.length; running += 1) show(...waiting.shift()).then(() => {
     running -= 1;
-    done += 1;
-    if (done === asked) tellVersion(); // a new one may have taken over
+    if (++done === asked) tellVersion(); // a new one may have taken over
     next();
   });
 }
 
 function take(list) {
   const taken = [...list].map(file => [file, made("li")]);
-  for (const [file, item] of taken) item.append(made("h2", file.name));
-  waiting.push(...taken);
+  taken.forEach(([file, item]) => { item.append(made("h2", file.name)); waiting.push([file, item]); });
   asked += taken.length;
   answers.prepend(...taken.map(([, item]) => item)); // the newest first, those of one drop in their order
   next();
