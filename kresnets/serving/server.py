@@ -141,8 +141,7 @@ async def _serve(app, versions, host, port, poll, timeout):
         why = getattr(error, "strerror", None) or error
         raise OSError(f"Cannot listen on {host}, port {port} ({why}): choose another --host or --port.") from None
     finally:
-        await runner.cleanup()
-    await versions.close()
+        await runner.cleanup()  # waits for the answers that are under way
 
 
 async def _look(versions, address, poll):

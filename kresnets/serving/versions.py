@@ -102,12 +102,6 @@ class Versions:
         elif not self._served or not found:  # the last one stays, whatever happens to its folder: better than no answer
             self._tell_once(f"{self.folder} holds no version that can be served; {self._what_stays()}")
 
-    async def close(self) -> None:
-        """Drop all versions and wait until they are freed."""
-        for number in self.available:
-            self._drop(number)
-        await asyncio.gather(*self._closing)
-
     def _number(self, number, label):
         demand(label is None or label in self._labels, f"Unrecognized servable version label: {label}")
         return self._labels.get(label, number)
