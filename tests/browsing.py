@@ -1,5 +1,6 @@
 """A headless Chromium for tests of pages; `conftest.py` has the fixture."""
 
+import base64
 import json
 import shutil
 import time
@@ -60,3 +61,21 @@ def eventually(found, seconds=10):
     while not (answer := found()) and time.monotonic() < end:
         time.sleep(0.05)
     return answer
+
+
+def drop(browser, identifier, paths):
+    """Drop files on an element as a user does: events with a DataTransfer."""
+    browser.execute_script(
+        """
+        const [files, identifier] = arguments, carried = new DataTransfer();
+        for (const [name, text] of files)
+          carried.items.add(new File([Uint8Array.from(atob(text), c => c.charCodeAt(0))], name));
+        for (const kind of ["dragenter", "dragover", "drop"]) {
+          const event = new DragEvent(kind, { bubbles: true, cancelable: true, dataTransfer: carried });
+          document.getElementById(identifier).dispatchEvent(event);
+          if (kind !== "dragenter" && !event.defaultPrevented) throw new Error(kind + " was left to the browser");
+        }
+        """,
+        [[path.name, base64.b64encode(path.read_bytes()).decode()] for path in paths],
+        identifier,
+    )

@@ -140,3 +140,27 @@ def test_a_search_is_measured_against_keras_tuner(tmp_path, monkeypatch, capsys)
     assert (ours["trained"], ours["shared"], ours["pruned"], ours["all_epochs"]) == (12, 0, 0, 12)
     assert sum(ours["parts"].values()) == pytest.approx(ours["seconds"], rel=0.01)
     assert "times faster; to reach: 6" in capsys.readouterr().out
+
+
+@pytest.mark.everything
+@pytest.mark.parametrize(("seconds", "changes"), [(3, 1), (60, 3)])
+def test_a_soak_of_the_server_keeps_every_promise(tmp_path, seconds, changes):
+    """Load, change-overs and hostile requests; memory too, of which seconds say little."""
+    out = tmp_path / "soak.json"
+    arguments = ["--minutes", str(seconds / 60), "--changes", str(changes), "--hostile", "0.03", "--out", str(out)]
+    code = bench.main(["soak", *arguments])
+    rows = {row["what"]: row for row in json.loads(out.read_text())["rows"]}
+    missed = {what for what, row in rows.items() if not row.get("kept", True)}
+    assert missed <= ({"memory that grew, bytes"} if seconds < 60 else set()) and code == (1 if missed else 0)
+    assert len(rows) == 8 and rows["good requests"]["value"] > 20
+
+
+@pytest.mark.everything
+def test_serving_tells_rates_and_times_by_clients(tmp_path):
+    out = tmp_path / "serving.json"
+    of = ["--parts", "server", "--model", "CifarResNet20", "--clients", "1", "4", "--seconds", "1", "--out", str(out)]
+    assert bench.main(["serving", *of]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    ways = [(row["what"], row["clients"]) for row in rows]
+    assert ways == [(way, clients) for way in ("batching", "no batching") for clients in (1, 4)]
+    assert all(0 < row["p50_ms"] <= row["p95_ms"] <= row["p99_ms"] and row["rate"] > 0 for row in rows)

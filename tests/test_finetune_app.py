@@ -469,3 +469,9 @@ def test_a_damaged_image_is_refused_or_skipped_and_listed(folder, tmp_path):
     assert done.returncode == 0, done.stderr
     assert half.name in (tmp_path / "run" / "bad_images.txt").read_text()
     assert half.name in done.stdout or "left out as damaged" in done.stdout
+
+
+def test_an_app_runs_with_its_streams_closed():
+    code = "import _common; _common.run(lambda: print('said') or 7)"
+    command = ["sh", "-c", f'"{sys.executable}" -c "{code}" <&- >&- 2>&-']
+    assert subprocess.run(command, cwd=pathlib.Path(_common.__file__).parent).returncode == 7
