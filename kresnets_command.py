@@ -8,6 +8,7 @@ import contextlib
 import difflib
 import importlib.metadata
 import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -43,13 +44,27 @@ def main(argv: list[str] | None = None) -> NoReturn:
             if argv[0] in ("predict", "export", "compare"):
                 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a run was trained with
             import_tensorflow()
+        app = make_app()
         try:
-            return make_app()(argv, exit_on_error=False, print_error=False, result_action="return_value")
+            return app(argv, exit_on_error=False, print_error=False, result_action="return_value")
         except CycloptsError as error:
             error.verbose = False
             raise ValueError(f"{_sentence(error)} See {program} --help.") from None
+        except ValueError as error:
+            raise ValueError(_as_spelled(str(error), app, argv)) from error
 
     end_with(run, program)
+
+
+def _as_spelled(sentence: str, app: Any, argv: list[str]) -> str:
+    """Write the arguments that a sentence of the library names in backticks as the command spells them."""
+    known = {name for argument in app[argv[0]].assemble_argument_collection() for name in argument.names}
+
+    def spelled(match: re.Match[str]) -> str:
+        option = "--" + match[1].replace("_", "-")
+        return option if option in known else match[0]
+
+    return re.sub(r"`(\w+)`", spelled, sentence.removeprefix("Recipe: "))
 
 
 def make_app() -> Any:
