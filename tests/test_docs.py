@@ -2,7 +2,6 @@
 
 import doctest
 import importlib
-import pathlib
 import pkgutil
 import re
 import sys
@@ -11,10 +10,10 @@ import keras
 import numpy as np
 import pytest
 from PIL import Image
+from places import ROOT
 
 import kresnets
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = sorted(module.name for module in pkgutil.walk_packages(kresnets.__path__, "kresnets."))
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
