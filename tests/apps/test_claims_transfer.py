@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from _claims import early_layers, freeze_or_finetune, head_first, runner, transfer  # noqa: E402
 from _claims.claim import Options  # noqa: E402
-from test_equality import save_legacy
+from lively import save_legacy
 
 import kresnets
 from kresnets.weights import sources

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 from nets import data, tiny, unchanged_groups, weights
-from places import SUPPORT
+from places import SUPPORT, TESTS
 
 import kresnets
 from kresnets import LayerwiseLearningRate, StagedUnfreezing
@@ -405,7 +405,8 @@ def test_the_same_promises_on_jax(chosen, least):
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     files = [
         __file__,
-        *(os.path.join(str(SUPPORT), f"test_{name}.py") for name in ("fine_tune", "plateau")),
+        str(TESTS / "transfer" / "test_fine_tune.py"),
+        str(TESTS / "callbacks" / "test_plateau.py"),
     ]
     command = [
         sys.executable,

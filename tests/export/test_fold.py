@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from families import SMALL, images, smallest
 from keras import layers
-from test_equality import golden_images, make_lively, relative_error
+from lively import golden_images, make_lively, relative_error
 
 import kresnets
 from kresnets.export import fold

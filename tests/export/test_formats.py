@@ -18,9 +18,9 @@ import pytest
 import tensorflow as tf
 from families import SMALL, smallest
 from keras import layers
+from lively import make_lively
 from PIL import Image
 from places import ROOT
-from test_equality import make_lively
 
 import kresnets
 import kresnets.data

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from lively import make_lively
 from odd_files import FILES, picture
 from tensorflow.core.protobuf import saved_model_pb2
-from test_equality import make_lively
 from test_export import LABELS, SIZE, export, keras_answer, serve, signature, small_net
 
 import kresnets

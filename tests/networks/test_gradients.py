@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from families import SMALL
-from test_equality import make_lively
+from lively import make_lively
 
 import kresnets
 from kresnets.weights import layouts

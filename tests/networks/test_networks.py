@@ -14,7 +14,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_equality import make_lively
+from lively import make_lively
 
 import kresnets
 from kresnets import SPECS

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
-from test_equality import make_lively
+from lively import make_lively
 
 import kresnets
 from kresnets import as_plain_keras

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from families import SMALL, images, smallest
+from lively import make_lively, relative_error
 from places import SUPPORT
-from test_equality import make_lively, relative_error
 
 import kresnets
 

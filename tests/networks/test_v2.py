@@ -8,7 +8,7 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from test_equality import make_lively, relative_error
+from lively import make_lively, relative_error
 
 import kresnets
 

@@ -11,9 +11,9 @@ import keras
 import numpy as np
 import pytest
 from families import SMALL, images, smallest
+from lively import make_lively
 from nets import TINY, data, tiny, weights
 from places import SUPPORT
-from test_equality import make_lively
 
 import kresnets
 from kresnets.callbacks import optimizer_surgery as surgery

@@ -21,8 +21,9 @@ import zlib
 import h5py
 import numpy as np
 import pytest
+from lively import golden_tensor, make_lively, save_legacy
+from places import GOLDEN
 from safetensors.numpy import load_file, save_file
-from test_equality import GOLDEN, golden_tensor, make_lively, save_legacy
 from test_weights import TINY_A, build, keras_tiny
 
 import kresnets

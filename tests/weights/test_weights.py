@@ -22,9 +22,9 @@ import keras
 import ml_dtypes
 import numpy as np
 import pytest
+from lively import golden_tensor, make_lively, relative_error, save_legacy
 from places import GOLDEN, ROOT
 from safetensors.numpy import load_file, save_file
-from test_equality import GOLDEN, golden_tensor, make_lively, relative_error, save_legacy
 
 import kresnets
 from kresnets.preprocess import carry
