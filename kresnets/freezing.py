@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from kresnets.groups import layout
-from kresnets.networks.graph import layer_computation, with_inner
+from kresnets.keras_hooks.graph import layer_computation, with_inner
 
 BATCHNORM = ("frozen", "train")
 

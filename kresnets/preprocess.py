@@ -14,6 +14,8 @@ import warnings
 import keras
 import numpy as np
 
+from kresnets.keras_hooks.graph import with_inner
+
 # mode -> (channels reversed to BGR?, divisor, mean, standard deviation), applied in this order, as in
 # keras.applications.
 _MODES = {
@@ -232,7 +234,7 @@ def preprocessing_of(model):
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")
-    for layer in model._flatten_layers(include_self=False):
+    for layer in with_inner(model):
         carried = getattr(layer, "preprocessing", None)
         if isinstance(carried, Preprocessing):
             return carried
@@ -286,6 +288,6 @@ def carry(model, preprocessing):
     """Have a model that carries a `Preprocessing` carry this one instead; any other model stays as it is."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")
-    for layer in model._flatten_layers(include_self=False):
+    for layer in with_inner(model):
         if isinstance(getattr(layer, "preprocessing", None), Preprocessing):
             layer.preprocessing = preprocessing

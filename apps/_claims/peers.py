@@ -127,7 +127,7 @@ RULES = {"guide": guide, "fastai": fastai, "bit": bit}
 
 def ruled(model, setting, pictures):
     """Measure a network that learns by one of `RULES`, and return its rows."""
-    from kresnets.callbacks.optimizer_surgery import scale_updates
+    from kresnets.keras_hooks.optimizer import scale_updates
     from kresnets.preprocess import resolve
     from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
 

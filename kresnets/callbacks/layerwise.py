@@ -3,8 +3,8 @@
 import math
 import numbers
 
-from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.callbacks.group import GroupCallback, end_watch, watch_start
+from kresnets.keras_hooks import optimizer as surgery
 
 
 class LayerwiseLearningRate(GroupCallback):

@@ -3,12 +3,13 @@
 import h5py
 import keras
 
-from kresnets.callbacks import optimizer_surgery as surgery
-from kresnets.callbacks.group import GroupCallback, watch_start
+from kresnets.callbacks.group import GroupCallback
 from kresnets.callbacks.progress import Progress
 from kresnets.callbacks.schedule import Schedule
 from kresnets.callbacks.stage_checkpoint import Keep
 from kresnets.freezing import check_batchnorm, set_trainable
+from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks.model import before_load_weights, forget_load_weights, watch_start
 
 
 class StagedUnfreezing(GroupCallback):
@@ -149,7 +150,7 @@ class StagedUnfreezing(GroupCallback):
             watch_start(self.model)  # should this fit be interrupted, the next one takes the ramps back
 
     def on_epoch_begin(self, epoch, logs=None):
-        vars(self.model).pop("load_weights", None)
+        forget_load_weights(self.model)
         self._anew = self.progress is None
         if self._anew:
             self._resume(epoch)
@@ -267,17 +268,14 @@ class StagedUnfreezing(GroupCallback):
         # warning) the state of an optimizer built on other variables than the file's. So until the first epoch
         # begins, whoever loads weights into the model finds it in the stage that the file was written in: the one
         # whose optimizer has as many variables.
-        original = type(model).load_weights
-
-        def load_weights(filepath, *args, **kwargs):
+        def prepare(filepath):
             count = _saved_optimizer_variables(filepath)
             for name, _ in self.schedule.stages if count else ():
                 self._enter(name)
                 if len(model.optimizer.variables) == count:
                     break
-            return original(model, filepath, *args, **kwargs)
 
-        vars(model)["load_weights"] = load_weights
+        before_load_weights(model, prepare)
 
 
 def _saved_optimizer_variables(filepath):

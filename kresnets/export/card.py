@@ -7,7 +7,7 @@ import pathlib
 
 import keras
 
-from kresnets.networks.graph import layers_in_order
+from kresnets.keras_hooks.graph import layers_in_order
 from kresnets.version import __version__
 from kresnets.weights import sources
 from kresnets.weights.origin import origin_of

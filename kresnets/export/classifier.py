@@ -14,7 +14,7 @@ from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
-from kresnets.networks.graph import layers_in_order
+from kresnets.keras_hooks.graph import layers_in_order
 from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of, resolve
 
 

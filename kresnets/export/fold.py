@@ -9,8 +9,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from kresnets.keras_hooks.graph import graph_nodes, graphs
 from kresnets.networks.copying import recreated, twin
-from kresnets.networks.graph import graph_nodes, graphs
 from kresnets.networks.layers import BatchNormalization
 
 # By their exact class: a subclass may compute anything.

@@ -2,7 +2,7 @@
 
 import keras
 
-from kresnets.networks.graph import has_graph, with_inner
+from kresnets.keras_hooks.graph import has_graph, made_by, with_inner
 from kresnets.networks.recompute import Recomputing
 
 _LIBRARIES = ("keras", "kresnets")
@@ -63,7 +63,7 @@ def _copied(model, copy_layer, call_layer, keep_class):
 
 def _input_like(tensor):
     # clone_model names an input layer after its tensor, which has another name where the user gave none.
-    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=tensor._keras_history.operation.name)
+    return keras.Input(batch_shape=tensor.shape, dtype=tensor.dtype, name=made_by(tensor).name)
 
 
 def remade(layer, **changes):

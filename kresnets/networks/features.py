@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import keras
 
-from kresnets.networks.graph import graph_nodes, has_graph
+from kresnets.keras_hooks.graph import graph_nodes, has_graph
 
 _GROUP = re.compile(r"(stem|stage[1-9]\d*)_")
 

@@ -2,8 +2,8 @@
 
 import keras
 
+from kresnets.keras_hooks.graph import has_graph
 from kresnets.networks.copying import copied, copy_flags
-from kresnets.networks.graph import has_graph
 
 
 def as_plain_keras(model):

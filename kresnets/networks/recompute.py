@@ -5,7 +5,7 @@ import functools
 import keras
 
 from kresnets.groups import layout
-from kresnets.networks.graph import graph_nodes
+from kresnets.keras_hooks.graph import graph_nodes
 
 
 def recompute(model):

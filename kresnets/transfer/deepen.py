@@ -10,11 +10,11 @@ import re
 import keras
 import numpy as np
 
-from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.callbacks.schedule import is_whole
 from kresnets.groups import layout
+from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks.graph import graph_nodes, graphs, has_graph
 from kresnets.networks.copying import copied, copy_flags, remade
-from kresnets.networks.graph import graph_nodes, graphs, has_graph
 
 _RECTIFIED = ("relu", "relu6", "linear")  # applied twice they do what they do once
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from kresnets.freezing import set_trainable
+from kresnets.keras_hooks.graph import with_inner
 from kresnets.transfer.cache import cut as cutting
 
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of C, scikit-learn's inverse of the penalty
@@ -38,7 +39,7 @@ def solvable(model, where):
 def _below(model, where, dense):
     """Return the part of a model that gives what enters its head, where nothing that is random, but for dropout, stands
     between; else None."""
-    flags = [(layer, layer.trainable) for layer in model._flatten_layers()]
+    flags = [(layer, layer.trainable) for layer in with_inner(model)]
     try:
         set_trainable(model, where, lambda place: place[0] == len(where.names) - 1, "frozen")
         graph = cutting.open_graph(model)

@@ -10,8 +10,8 @@ import keras
 import numpy as np
 
 from kresnets.callbacks import LayerwiseLearningRate
-from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.groups import layout
+from kresnets.keras_hooks import optimizer as surgery
 from kresnets.networks.copying import copy_flags
 from kresnets.preprocess import resolve
 from kresnets.transfer.inputs import BATCH_SIZE, is_dataset

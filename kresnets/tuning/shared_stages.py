@@ -7,9 +7,9 @@ import pathlib
 import numpy as np
 
 from kresnets._util import files
-from kresnets.callbacks import optimizer_surgery as surgery
 from kresnets.groups import layout
-from kresnets.networks.graph import with_inner
+from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks.graph import with_inner
 from kresnets.transfer.recipe import RESOLVED, Recipe
 from kresnets.tuning.space import Range
 

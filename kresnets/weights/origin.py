@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from kresnets.keras_hooks.graph import with_inner
+
 TRAINED = "an earlier fine_tune"  # the origin of a model that began at random, and was trained
 
 
@@ -13,14 +15,14 @@ def note(model, origin):
         model: a Keras model of kresnets; another one stays as it is.
         origin: a tag, or the name of a file; None for a random start.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in with_inner(model):
         if getattr(layer, "preprocessing", None) is not None:
             layer.origin = origin
 
 
 def origin_of(model):
     """Return what a model says of where its weights came from: a tag, the name of a file, or None."""
-    return next((one.origin for one in model._flatten_layers(include_self=False) if getattr(one, "origin", None)), None)
+    return next((one.origin for one in with_inner(model) if getattr(one, "origin", None)), None)
 
 
 def is_pretrained(model):
@@ -44,7 +46,7 @@ def is_pretrained(model):
     origin = origin_of(model)
     if origin:
         return True, f"its weights are from {origin}"
-    layers = model._flatten_layers(include_self=False)
+    layers = with_inner(model)
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.built]
     if norms and all(_is_initial(norm) for norm in norms):
         return False, "the statistics of all its norms are those of a random start"

@@ -16,8 +16,8 @@ from nets import TINY, data, tiny, weights
 from places import SUPPORT
 
 import kresnets
-from kresnets.callbacks import optimizer_surgery as surgery
-from kresnets.networks.graph import graph_nodes, layer_computation
+from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks.graph import graph_nodes, layer_computation
 
 
 def _some(names, chosen):

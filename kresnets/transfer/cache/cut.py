@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kresnets._util.store import digest
-from kresnets.networks.graph import graph_nodes, has_graph, layer_computation, with_inner
+from kresnets.keras_hooks.graph import graph_nodes, has_graph, layer_computation, made_by, with_inner
 
 
 class CannotCache(ValueError):
@@ -72,7 +72,7 @@ def find_cut(graph, allowed=lambda layer: True):
 
 def layer_name(tensor):
     """Return the name of the layer that gives a tensor."""
-    return tensor._keras_history.operation.name
+    return made_by(tensor).name
 
 
 def split(graph, cut, deeper=()):

@@ -7,7 +7,7 @@ import pytest
 from nets import data, tiny, weights
 
 import kresnets
-from kresnets.callbacks import optimizer_surgery as surgery
+from kresnets.keras_hooks import optimizer as surgery
 
 O = keras.optimizers  # noqa: E741
 OPTIMIZERS = {

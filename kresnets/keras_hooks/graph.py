@@ -1,6 +1,11 @@
-"""How the layers of a built model hang together."""
+"""How the layers of a built model hang together, as far as no public door of Keras tells."""
 
 import keras
+
+
+def made_by(tensor):
+    """Return the layer, or operation, whose call made a symbolic tensor."""
+    return tensor._keras_history.operation
 
 
 def has_graph(model):
