@@ -1,6 +1,7 @@
 """The command `kresnets`.
 
-A module beside the package: `import kresnets` brings Keras and TensorFlow, which takes seconds, and `kresnets --help`, a
+A module beside the package: `import kresnets` brings Keras and TensorFlow, which takes seconds, and `kresnets --help`,
+    a
 typo in a verb, and shell completion shall not wait for them.
 """
 
@@ -113,7 +114,9 @@ def end_with(run: Callable[[], Any], program: str | None = None) -> NoReturn:
     """
     program = program or os.path.basename(sys.argv[0])
 
-    def show_warning(message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None) -> None:
+    def show_warning(
+        message: Any, category: Any, filename: Any, lineno: Any, file: Any = None, line: Any = None
+    ) -> None:
         print(f"{program}: warning: {_sentence(message)}", file=file or sys.stderr)
 
     warnings.showwarning = show_warning

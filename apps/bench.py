@@ -1,4 +1,5 @@
-"""Measure kresnets against its peers, alternating: python apps/bench.py step (or serving, soak, finetune, search, input, trace, peak, build, load, import)
+"""Measure kresnets against its peers, alternating: python apps/bench.py step (or serving, soak, finetune, search,
+input, trace, peak, build, load, import)
 
 Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are
 noisy. What has a limit says whether it is kept, and the exit code is 1 where one is not. Each run writes a JSON file,

@@ -1,6 +1,7 @@
 """Show the whole path on real photographs of solar cells: python apps/demo.py
 
-Carries a trunk that was taught on ImageNet (Yahoo's open_nsfw) to 75 labelled photographs by the plain default, sets the
+Carries a trunk that was taught on ImageNet (Yahoo's open_nsfw) to 75 labelled photographs by the plain default, sets
+the
 head alone on the same trunk beside it, exports the first one and asks the served model about three photographs in a
 process without Keras. One seed: a demonstration, no proof.
 """

@@ -1,4 +1,5 @@
-"""Teach a small trunk on pictures made by procedure: python apps/teach.py SmallResNet18D --size 64 --out small.weights.h5
+"""Teach a small trunk on pictures made by procedure: python apps/teach.py SmallResNet18D --size 64 --out
+small.weights.h5
 
 No photograph is needed: textures, gratings, noise and shapes are drawn anew in each epoch, the classes are how they are
 drawn. The weights that ship with kresnets were taught so; what they gain is told by apps/claims.py small-weights.
@@ -42,8 +43,10 @@ def main(argv=None):
     finally:
         beside.unlink(missing_ok=True)
     print(
-        f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; {100 * accuracy:.1f} % right of unseen pictures of its "
-        f"{options.classes} classes, after {time.perf_counter() - began:.0f} s. Its head is of those classes: build your "
+        f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; {100 * accuracy:.1f} % right of unseen pictures "
+        "of its "
+        f"{options.classes} classes, after {time.perf_counter() - began:.0f} s. Its head is of those classes: build "
+        "your "
         f'own on it with kresnets.{options.name}(weights="{options.out}", classes=...).'
     )
     return 0

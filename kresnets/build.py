@@ -109,7 +109,8 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
     if input_tensor is not None:
         if not isinstance(input_tensor, keras.KerasTensor):
             raise ValueError(
-                f"{spec.name}: `input_tensor` must be a symbolic Keras tensor such as keras.Input((224, 224, 3)); to run the "
+                f"{spec.name}: `input_tensor` must be a symbolic Keras tensor such as keras.Input((224, 224, 3)); to "
+                "run the "
                 f"network on an array, call the model. Received: {type(input_tensor).__name__}"
             )
         given = tuple(input_tensor.shape[1:])
@@ -126,7 +127,8 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
     if not _fits(input_shape, spec, first):
         layout = "(channels, height, width)" if first else "(height, width, channels)"
         raise ValueError(
-            f"{spec.name}: `input_shape` must be {layout} with at least {spec.min_size} pixels a side (None: free) and at least "
+            f"{spec.name}: `input_shape` must be {layout} with at least {spec.min_size} pixels a side (None: free) "
+            "and at least "
             f"1 channel. Received: input_shape={input_shape}"
         )
     return input_shape
@@ -140,7 +142,8 @@ def _check_names(spec, tensor):
     ]
     if taken:
         raise ValueError(
-            f"{spec.name}: `input_tensor` comes from a layer called {taken[0]!r}, a name that belongs to the network (stem_, stage1_ ..., "
+            f"{spec.name}: `input_tensor` comes from a layer called {taken[0]!r}, a name that belongs to the network "
+            "(stem_, stage1_ ..., "
             "head_): give your layer another one."
         )
 

@@ -67,7 +67,8 @@ def set_trainable(model, where, learns, batchnorm):
         # What `deepen` adds, and a row with zero-gamma that was never trained.
         others = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
         warnings.warn(
-            f"{dead[0]}{others} would learn but for batchnorm='frozen', and have gamma = 0: while it is frozen, nothing in "
+            f"{dead[0]}{others} would learn but for batchnorm='frozen', and have gamma = 0: while it is frozen, "
+            "nothing in "
             "their blocks can learn. Use batchnorm='train'.",
             stacklevel=2,
         )
@@ -124,7 +125,8 @@ def copy_trunk(source, target):
             else absent
         )
         raise ValueError(
-            f"The trunks of {source.name!r} and {target.name!r} differ in {len(differing)} layers, first in {name} ({difference}): build the "
+            f"The trunks of {source.name!r} and {target.name!r} differ in {len(differing)} layers, first in {name} "
+            f"({difference}): build the "
             "same network for both."
         )
     if any(len({layer.name for layer in trunk}) != len(trunk) for trunk in trunks):

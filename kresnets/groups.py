@@ -57,7 +57,8 @@ class Layout:
             if blocks:
                 raise ValueError(f"{match[1]} has blocks 1 to {blocks[-1]}: there is no {name!r}.")
         raise ValueError(
-            f"The model has no group or block {name!r}: use one of {', '.join(self.names)}, or a block such as '{self.names[-2]}_block1'."
+            f"The model has no group or block {name!r}: use one of {', '.join(self.names)}, or a block such as "
+            f"'{self.names[-2]}_block1'."
             if len(self.names) > 1
             else f"The model has no group {name!r}: it has {self.names}."
         )
@@ -95,14 +96,16 @@ def layout(model, patterns=None):
     unbuilt = [layer.name for layer in leaves(model) if not layer.built]
     if patterns is not None and unbuilt:  # who knows which weights it will have
         raise ValueError(
-            f"Layer {unbuilt[0]!r} of {model.name!r} has no weights yet: build the model first, by an Input or a call on a batch."
+            f"Layer {unbuilt[0]!r} of {model.name!r} has no weights yet: build the model first, by an Input or a call "
+            "on a batch."
         )
     found = _by_name(model) if patterns is None else _by_pattern(model, patterns)
     placed = {id(weight) for _, layer in found.places for weight in layer.weights}
     loose = [weight.path for weight in model.weights if id(weight) not in placed]
     if loose:
         raise ValueError(
-            f"{model.name!r} holds weights of its own, outside of its layers ({loose[0]}): put them into a layer, which has a group."
+            f"{model.name!r} holds weights of its own, outside of its layers ({loose[0]}): put them into a layer, "
+            "which has a group."
         )
     return found
 
@@ -121,7 +124,8 @@ def _by_name(model):
     stages = sorted({int(match[2]) for match in found.values() if match and match[2]})
     if not stages:
         raise ValueError(
-            f"{model.name!r} has no layers named as kresnets names them (stem_conv1, stage1_block1_conv1, ...): pass `groups`, an ordered "
+            f"{model.name!r} has no layers named as kresnets names them (stem_conv1, stage1_block1_conv1, ...): pass "
+            "`groups`, an ordered "
             "dict {group: regex of layer names} whose last group is the head."
         )
     names = ("stem", *(f"stage{stage}" for stage in stages), "head")
@@ -165,7 +169,8 @@ def _by_pattern(model, patterns):
         if len(matching) > 1 or not matching and layer.weights:
             which = ", ".join(names[index] for index in matching) or "none"
             raise ValueError(
-                f"Layer {layer.name!r} matches {which} of the groups {', '.join(names)}: each layer with weights must match exactly one."
+                f"Layer {layer.name!r} matches {which} of the groups {', '.join(names)}: each layer with weights must "
+                "match exactly one."
             )
         if matching:
             places.append(((matching[0], _AFTER_BLOCKS), layer))

@@ -90,7 +90,8 @@ def _checked_means(mode, mean, std):
         if values is not None:
             if mode not in _OWN[name]:
                 raise ValueError(
-                    f"`{name}` goes with mode={' or '.join(map(repr, _OWN[name]))}, and the mode is {mode!r}: change one "
+                    f"`{name}` goes with mode={' or '.join(map(repr, _OWN[name]))}, and the mode is {mode!r}: change "
+                    "one "
                     "of the two, or leave it out."
                 )
             listed = [] if isinstance(values, str) or not np.iterable(values) else list(values)

@@ -75,7 +75,9 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
         exec(compile(small.replace("stage3", "stage2").replace("stage4", "stage3"), "README.md", "exec"), {})
     guide = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
     [block] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    small = block.replace("ResNet50", "CifarResNet20").replace("224", "32").replace('weights="imagenet"', "weights=None")
+    small = (
+        block.replace("ResNet50", "CifarResNet20").replace("224", "32").replace('weights="imagenet"', "weights=None")
+    )
     exec(compile(small.replace("=12", "=5").replace("=24", "=2").replace("stage4", "stage3"), "search.md", "exec"), {})
     assert len(list((tmp_path / "runs/mine/search").glob("trial_*/record.json"))) == 2
     keras.backend.clear_session()

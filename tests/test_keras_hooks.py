@@ -34,7 +34,18 @@ OPTIMIZERS = {
 }
 QUICK = ("sgd", "adamw", "accumulation", "loss scale")
 # Their state and arithmetic are of a kind with those of others here.
-LIKE_OTHERS = ("nesterov with decay", "adam", "amsgrad", "lion", "adagrad", "adadelta", "adamax", "ftrl", "lamb", "adafactor")
+LIKE_OTHERS = (
+    "nesterov with decay",
+    "adam",
+    "amsgrad",
+    "lion",
+    "adagrad",
+    "adadelta",
+    "adamax",
+    "ftrl",
+    "lamb",
+    "adafactor",
+)
 
 
 def _mark(name):

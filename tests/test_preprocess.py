@@ -136,7 +136,9 @@ def test_caffe_with_means_of_ones_own_takes_them_off_in_its_order(data_format):
     shift = np.array((103.939, 116.779, 123.68)) - (104, 117, 123)  # B, G, R, as the reference subtracts them
     shift = shift.reshape((3,) if data_format == "channels_last" else (3, 1, 1))
     expected = REFERENCE(x.copy(), data_format=data_format, mode="caffe") + shift
-    np.testing.assert_allclose(preprocess_input(x, data_format, "caffe", mean=(104, 117, 123)), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        preprocess_input(x, data_format, "caffe", mean=(104, 117, 123)), expected, rtol=0, atol=1e-4
+    )
     found = Preprocessing("caffe", mean=(104, 117, 123))
     np.testing.assert_allclose(found(x, data_format), expected, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="of B, G and R"):

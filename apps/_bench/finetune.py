@@ -1,4 +1,5 @@
-"""The frozen part once against every epoch: fine-tuning with the feature cache, without, and as Keras's guide does it."""
+"""The frozen part once against every epoch: fine-tuning with the feature cache, without, and as Keras's guide does
+it."""
 
 import logging
 import pathlib
@@ -71,7 +72,8 @@ def _weights(folder, size, seed):
 
 
 def _train(way, recipe, data, path, options, fast, seed):
-    """Return the seconds of training, building the model and decoding the photographs not counted, and the best accuracy."""
+    """Return the seconds of training, building the model and decoding the photographs not counted, and the best
+    accuracy."""
     import keras
 
     ours = way in ("cached", "uncached")

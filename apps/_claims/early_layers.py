@@ -306,7 +306,8 @@ CLAIM = Claim(
     notes=(
         transfer.NOTE,
         "250 pictures of the target, 12 passes. What is thawed: from the similar source, 4 passes of the head alone at "
-        "0.03, then 8 at 0.001 of all that learns (the head alone: 12 at 0.03); batch norms frozen. What is kept: the first groups of the trunk, frozen; the others are drawn "
+        "0.03, then 8 at 0.001 of all that learns (the head alone: 12 at 0.03); batch norms frozen. What is kept: the "
+        "first groups of the trunk, frozen; the others are drawn "
         "anew and learn at 0.003 with their batch norms.",
     ),
 )

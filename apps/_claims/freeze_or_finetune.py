@@ -30,7 +30,8 @@ class Method:
 
 
 PUBLISHED_NOTE = (
-    "The trunk is ResNet50 at 96 pixels with the weights of keras.applications, taught on ImageNet; from scratch starts "
+    "The trunk is ResNet50 at 96 pixels with the weights of keras.applications, taught on ImageNet; from scratch "
+    "starts "
     f"without them. {transfer.TARGET_NOTE}"
 )
 
@@ -269,7 +270,9 @@ CLAIM = Claim(
         + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the "
         "best of two rates, by the validation loss of one more seed that is not compared.",
         "The winners of the map were picked by the very numbers that are then compared, which flatters them. A demo of "
-        "before carried a CifarResNet20 so taught to 75 cells and lost to training from scratch (accuracy 0.683 against "
-        "0.810, AUC 0.782 against 0.842, one seed): a trunk taught on 1,162 photographs of the same kind is not ImageNet's.",
+        "before carried a CifarResNet20 so taught to 75 cells and lost to training from scratch (accuracy 0.683 "
+        "against "
+        "0.810, AUC 0.782 against 0.842, one seed): a trunk taught on 1,162 photographs of the same kind is not "
+        "ImageNet's.",
     ),
 )

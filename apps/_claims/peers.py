@@ -20,7 +20,8 @@ def pooled(model):
 
 
 def solved_head(model, images, labels):
-    """Give a network's head the logistic regression on the features of these images; return the strength that it chose."""
+    """Give a network's head the logistic regression on the features of these images; return the strength that it
+    chose."""
     from kresnets.transfer.head import regression
 
     kernel, bias, strength = regression(pooled(model)(images), labels, model.output_shape[-1])

@@ -66,7 +66,9 @@ def _measure(setting, kept):
     lesson = setting | transfer.teaching(setting["source"], setting["seed"], setting["depth"] == 1)
     model = transfer.build(setting, len(pictures.class_names), transfer.trunk(lesson, kept))
     named = ("head_epochs", "epochs_per_stage", "learning_rate", "trunk_learning_rate", "ratio", "augment", "seed")
-    recipe = kresnets.Recipe.textbook(**{name: setting[name] for name in named}, batchnorm=setting.get("batchnorm", "frozen"))
+    recipe = kresnets.Recipe.textbook(
+        **{name: setting[name] for name in named}, batchnorm=setting.get("batchnorm", "frozen")
+    )
     return [transfer.fine_tuned(model, pictures, recipe)]
 
 
@@ -144,7 +146,8 @@ CLAIM = Claim(
     keeps=True,
     data=(),
     notes=(
-        "The trunks are those of freeze-or-finetune; its target, monocrystalline cells, does not occur here. Nothing was "
+        "The trunks are those of freeze-or-finetune; its target, monocrystalline cells, does not occur here. Nothing "
+        "was "
         "tuned on these pictures. In freeze-or-finetune norms that learn did best more often than not, so they are "
         "tried too. 'more epochs' and 'higher rates' take one half of 'measured' each.",
     ),

@@ -43,7 +43,8 @@ Small networks on small images on two cores: that something was found here says 
 def run(name, options, folder, jobs, say=print, docs=None):
     """Measure a claim and write `results.csv`, `picture.png` and `text.md` into its folder.
 
-    Each finished run is a file of its own in the folder, written beside and renamed: the same call goes on after a kill.
+    Each finished run is a file of its own in the folder, written beside and renamed: the same call goes on after a
+    kill.
     Where the claim says so, runs that the repository holds are done, too.
 
     Args:
@@ -135,7 +136,8 @@ def key(setting):
 
 
 def read_done(folder):
-    """Return dict key -> finished run; a file that is none, or of another setting than its name says, counts as missing."""
+    """Return dict key -> finished run; a file that is none, or of another setting than its name says, counts as
+    missing."""
     found = {}
     for path in sorted((folder / RUNS).glob("*.json")):
         try:
@@ -219,7 +221,8 @@ def _seeds(settings):
 
 
 def _told(settings):
-    """Return dict column -> values of the settings as texts, but for the seed; those of which there are too many to tell
+    """Return dict column -> values of the settings as texts, but for the seed; those of which there are too many to
+    tell
     are left out."""
     columns = dict.fromkeys(column for setting in settings for column in setting if column != "seed")
     values = {
@@ -291,7 +294,8 @@ class _workers:
                 yield future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
             raise RuntimeError(
-                "A measuring process was killed, perhaps for want of memory: the same command goes on (--jobs 1 needs less)."
+                "A measuring process was killed, perhaps for want of memory: the same command goes on (--jobs 1 needs "
+                "less)."
             ) from error
 
 

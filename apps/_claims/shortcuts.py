@@ -1,4 +1,5 @@
-"""What a shortcut does where shapes differ: zero-padded identity (A), projection there (B), projection everywhere (C)."""
+"""What a shortcut does where shapes differ: zero-padded identity (A), projection there (B), projection everywhere
+(C)."""
 
 import dataclasses
 
@@ -89,7 +90,8 @@ CLAIM = Claim(
     findings=_findings,
     draw=_draw,
     notes=(
-        "CIFAR networks of 20 layers, each at its own best rate of the same few (by the training loss of one more seed).",
+        "CIFAR networks of 20 layers, each at its own best rate of the same few (by the training loss of one more "
+        "seed).",
         "The paper's top-1 errors on ImageNet, 34 layers, 10 crops: "
         + ", ".join(f"{kind} {error} %" for kind, error in PUBLISHED.items())
         + ".",

@@ -194,7 +194,8 @@ def _findings_of(rows, network):
             claim=f"{network}: its weights are worth shipping.",
             verdict=exactly(worth_shipping(rows, network)),
             numbers=f"That asks for a mean gain of above {100 * LEAST:.0f} points with few pictures that is more than noise, "
-            f"and with more for no loss that is sure and no mean one of above {100 * LOSS:.0f} point, with 5 seeds in all cells.",
+            f"and with more for no loss that is sure and no mean one of above {100 * LOSS:.0f} point, with 5 seeds in "
+            "all cells.",
         )
     )
     return found + [_finding_of(rows, network, *cell) for cell in few + others]
@@ -254,10 +255,13 @@ CLAIM = Claim(
     keeps=True,
     data=(),
     notes=(
-        "The trunks are SmallResNet20 at 48 pixels and SmallResNet18D at 64, each taught 200 drawn classes in 6 epochs of new pictures. Both starts learn with `kresnets.fine_tune`, the same passes, and the best epoch by "
+        "The trunks are SmallResNet20 at 48 pixels and SmallResNet18D at 64, each taught 200 drawn classes in 6 "
+        "epochs of new pictures. Both starts learn with `kresnets.fine_tune`, the same passes, and the best epoch by "
         "validation; each takes the best of four ways (the head alone, all at three rates) by the validation loss "
         "of one more seed, for all pictures that of the size before. A head on a trunk that was never taught counts as "
-        "from scratch. Three seeds at the two smaller sizes sift: only a network that gains above 2 points by few pictures "
-        "goes on to five seeds and all pictures (--seeds 3 sifts alone). The three are among the five: that flatters what went on by a little.",
+        "from scratch. Three seeds at the two smaller sizes sift: only a network that gains above 2 points by few "
+        "pictures "
+        "goes on to five seeds and all pictures (--seeds 3 sifts alone). The three are among the five: that flatters "
+        "what went on by a little.",
     ),
 )

@@ -18,7 +18,8 @@ PICTURES = {
     "digits": "handwritten digits",
 }
 TARGET_NOTE = (
-    "The target is whether a monocrystalline cell is defective; its 268 test and 161 validation photographs are the same "
+    "The target is whether a monocrystalline cell is defective; its 268 test and 161 validation photographs are the "
+    "same "
     "in every run, those to learn from are drawn by the seed."
 )
 NOTE = (

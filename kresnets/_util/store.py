@@ -68,7 +68,8 @@ class Store:
             return False
         if self.folder is None:
             raise OSError(
-                f"The features take {as_text(size)}, above the {as_text(self.limit)} that may stay in memory: give a folder for them "
+                f"The features take {as_text(size)}, above the {as_text(self.limit)} that may stay in memory: give a "
+                "folder for them "
                 "(`cache=` or `state_dir=` of fine_tune, `folder=` of FeatureCache)."
             )
         return True
@@ -125,7 +126,8 @@ class Store:
         free = shutil.disk_usage(self.folder).free
         if free < size * _FREE_LEFT:
             raise OSError(
-                f"The {self._what} take {as_text(size)}, but {self.folder} has {as_text(free)} left: make room, or give another folder."
+                f"The {self._what} take {as_text(size)}, but {self.folder} has {as_text(free)} left: make room, or "
+                "give another folder."
             )
 
     def _reserve(self, path, size):

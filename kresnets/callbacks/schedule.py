@@ -67,7 +67,8 @@ class Plateau:
             if any(pattern.fullmatch(word) for word in words):
                 return rising
         raise ValueError(
-            f"Plateau: the name {self.monitor!r} does not tell whether higher or lower is better: give mode='max' or 'min'."
+            f"Plateau: the name {self.monitor!r} does not tell whether higher or lower is better: give mode='max' or "
+            "'min'."
         )
 
     def improves(self, value, best):
@@ -111,7 +112,8 @@ class Schedule:
         for name, length in self.stages:
             if not isinstance(name, str) or not (length is None or isinstance(length, Plateau) or is_whole(length, 1)):
                 raise ValueError(
-                    f"A stage must be a group, or a pair of a group and a whole number of epochs from 1 or a kresnets.Plateau. Received: {(name, length)!r}"
+                    "A stage must be a group, or a pair of a group and a whole number of epochs from 1 or a "
+                    f"kresnets.Plateau. Received: {(name, length)!r}"
                 )
         if not self.stages:
             raise ValueError("`stages` is empty: name at least one group, such as 'head'.")
@@ -122,7 +124,8 @@ class Schedule:
         ]
         if open_end:
             raise ValueError(
-                f"`stages` leaves open how long {open_end[0]!r} takes: give `advance` (a kresnets.Plateau, or epochs), or a pair such as "
+                f"`stages` leaves open how long {open_end[0]!r} takes: give `advance` (a kresnets.Plateau, or "
+                "epochs), or a pair such as "
                 f"({open_end[0]!r}, 3)."
             )
         if not isinstance(self.restore_best, bool):
@@ -135,7 +138,8 @@ class Schedule:
         """Read the forms that `StagedUnfreezing` takes; see there."""
         if advance is not None and not isinstance(advance, Plateau) and not is_whole(advance, 1):
             raise ValueError(
-                f"`advance` must be a kresnets.Plateau, a whole number of epochs from 1, or None. Received: advance={advance!r}"
+                "`advance` must be a kresnets.Plateau, a whole number of epochs from 1, or None. Received: "
+                f"advance={advance!r}"
             )
         if isinstance(stages, dict):
             if advance is not None:
@@ -145,7 +149,8 @@ class Schedule:
             return cls(_from_epochs(stages), restore_best, ramp)
         if not isinstance(stages, (list, tuple)):
             raise ValueError(
-                f"`stages` must be a dict {{epoch: group}} such as {{0: 'head', 3: 'stage4'}}, or a list such as ['head', 'stage4']. "
+                f"`stages` must be a dict {{epoch: group}} such as {{0: 'head', 3: 'stage4'}}, or a list such as "
+                "['head', 'stage4']. "
                 f"Received: {stages!r}"
             )
         pairs = [stage if isinstance(stage, (list, tuple)) else (stage, advance) for stage in stages]

@@ -68,7 +68,8 @@ class Keep:
         Args:
             epoch: whole number from 0.
             arrays: dict of name -> array.
-            kind: `"best"`, those that the best epoch of a stage ended with, or `"begin"`, those that a stage began with.
+            kind: `"best"`, those that the best epoch of a stage ended with, or `"begin"`, those that a stage began
+                with.
         """
         if self._folder is None:
             others = {key: kept for key, kept in self._arrays.items() if key[0] != kind}
@@ -91,7 +92,8 @@ class Keep:
         if not path or not agreed(path.exists):
             what = "the best of its stage" if kind == "best" else "with which its stage began"
             raise ValueError(
-                f"The weights of epoch {epoch}, {what}, were not kept: give StagedUnfreezing the `folder` of the interrupted "
+                f"The weights of epoch {epoch}, {what}, were not kept: give StagedUnfreezing the `folder` of the "
+                "interrupted "
                 "run, or start at epoch 0."
             )
         with first_file(path) as read, np.load(read, allow_pickle=False) as file:
@@ -103,7 +105,8 @@ class Keep:
                 save(beside)
         except OSError as error:
             raise OSError(
-                f"{self._folder / name} could not be written (is the disk full?); make room and start again: {error.strerror or error}"
+                f"{self._folder / name} could not be written (is the disk full?); make room and start again: "
+                f"{error.strerror or error}"
             ) from error
 
 

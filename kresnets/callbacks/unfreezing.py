@@ -121,12 +121,14 @@ class StagedUnfreezing(GroupCallback):
         for _, layer in where.places:
             if isinstance(layer, keras.layers.SpectralNormalization):
                 raise ValueError(
-                    f"{layer.name!r} is a SpectralNormalization, which rewrites its weights even when frozen: it cannot be staged."
+                    f"{layer.name!r} is a SpectralNormalization, which rewrites its weights even when frozen: it "
+                    "cannot be staged."
                 )
         starts = [where.first(name) for name, _ in self.schedule.stages]
         if any(later >= earlier for earlier, later in zip(starts, starts[1:])):
             raise ValueError(
-                f"Each stage must go deeper than the one before it ({' > '.join(where.names[::-1])}). Received: {self.stages}"
+                f"Each stage must go deeper than the one before it ({' > '.join(where.names[::-1])}). Received: "
+                f"{self.stages}"
             )
 
     def stage_of(self, epoch):
@@ -186,7 +188,11 @@ class StagedUnfreezing(GroupCallback):
             progress = Progress.replay(self.schedule, self._recalled)
         if progress is not None and progress.finished and progress.undoes:
             arrays = self._keep.read(progress.starts[-1], "begin")
-        elif progress is not None and self.schedule.restore_best and progress.best_epoch not in (None, progress.epoch - 1):
+        elif (
+            progress is not None
+            and self.schedule.restore_best
+            and progress.best_epoch not in (None, progress.epoch - 1)
+        ):
             arrays = self._keep.read(progress.best_epoch)
         if arrays is not None:
             surgery.put_back(self.model, arrays)
@@ -208,7 +214,8 @@ class StagedUnfreezing(GroupCallback):
         self.progress = Progress.replay(self.schedule, self._rows, epoch)
         if self.progress.unknown is not None:
             raise ValueError(
-                f"The stages cannot go on at epoch {epoch} and restore the best weights: what epoch {self.progress.unknown} measured is not "
+                f"The stages cannot go on at epoch {epoch} and restore the best weights: what epoch "
+                f"{self.progress.unknown} measured is not "
                 "known here; give StagedUnfreezing the `folder` of the interrupted run, or start at epoch 0."
             )
         if self.progress.finished:
@@ -241,7 +248,8 @@ class StagedUnfreezing(GroupCallback):
             steps = self._steps or self.params.get("steps")
             if not steps:
                 raise ValueError(
-                    "`ramp` needs the number of steps of an epoch, which this dataset does not tell: give fit `steps_per_epoch`, or the "
+                    "`ramp` needs the number of steps of an epoch, which this dataset does not tell: give fit "
+                    "`steps_per_epoch`, or the "
                     "dataset its length (tf.data.experimental.assert_cardinality)."
                 )
             ramp = surgery.Ramp(surgery.steps(optimizer) - since * steps, max(1, round(self.schedule.ramp * steps)))

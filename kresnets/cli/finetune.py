@@ -48,7 +48,8 @@ def finetune(
         class_weight: balanced: a class counts the more, the fewer images it has.
         from_scratch: Everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage).
         recompute: Train in less memory and more time; features are then not kept.
-        cache: auto: keep what frozen layers give, and large images decoded, in --out until the run ends; changes no result.
+        cache: auto: keep what frozen layers give, and large images decoded, in --out until the run ends; changes no
+            result.
     """
     options = flat(
         images, network, recipe, machines, out=out, overwrite=overwrite, dry_run=dry_run, class_weight=class_weight,
@@ -241,7 +242,8 @@ def _recipe(options):
     refused = sorted({"head_epochs", "stages", "trunk_learning_rate", "ratio", "batchnorm"} & set(given))
     if refused:
         raise ValueError(
-            f"--{refused[0].replace('_', '-')} does not go with --from-scratch, where everything trains at one rate; leave one out."
+            f"--{refused[0].replace('_', '-')} does not go with --from-scratch, where everything trains at one rate; "
+            "leave one out."
         )
     start = {"epochs": given.pop("epochs_per_stage", 20), "learning_rate": given.pop("learning_rate", 3e-3)}
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
@@ -267,7 +269,8 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines, dev
     found = kresnets.find_learning_rate(model, batches, optimizer=recipe.optimizer, preprocess=True)
     rate = machines.agreed(lambda: float(f"{found.suggestions['valley']:.2g}"))
     print(
-        f"Learning rate {rate:g}, found by a range test (learning_rate.png); once the trunk thaws a tenth of it, unless told."
+        f"Learning rate {rate:g}, found by a range test (learning_rate.png); once the trunk thaws a tenth of it, "
+        "unless told."
     )
     first = not recipe.head_epochs and recipe.timetable is None  # the trunk trains from the first epoch
     trunk = rate if first else options.trunk_learning_rate or rate / 10
@@ -309,7 +312,8 @@ def _data_notes(data):
     most, least = max(counts, key=counts.get), min(counts, key=counts.get)
     if counts[most] >= 2 * counts[least]:
         notes.append(
-            f"{most!r} has {counts[most] / counts[least]:.1f} times as many training images as {least!r}; see --class-weight balanced."
+            f"{most!r} has {counts[most] / counts[least]:.1f} times as many training images as {least!r}; see "
+            "--class-weight balanced."
         )
     return notes
 

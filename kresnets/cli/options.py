@@ -101,7 +101,12 @@ def _recipe_options() -> type:
     fields: list[Any] = [
         (
             "recipe",
-            Annotated[str | None, Parameter(help="A JSON file of fields, such as the best_recipe.json of a search; options go before it.")],
+            Annotated[
+                str | None,
+                Parameter(
+                    help="A JSON file of fields, such as the best_recipe.json of a search; options go before it."
+                ),
+            ],
             None,
         )
     ]
@@ -118,7 +123,9 @@ def _recipe_options() -> type:
             kind = list[str]
         else:
             kind = next((one for one in typing.get_args(hint) if one in (int, float, bool)), str)
-        told = Parameter(help=text[0].upper() + text[1:], consume_multiple=(0, 99) if name == "stages" else None, negative="")
+        told = Parameter(
+            help=text[0].upper() + text[1:], consume_multiple=(0, 99) if name == "stages" else None, negative=""
+        )
         fields.append((name, Annotated[kind | None, told], None))
     made = dataclasses.make_dataclass("RecipeOptions", fields, frozen=True, kw_only=True)
     made.__module__ = __name__  # by which cyclopts knows that it is no type of the standard library

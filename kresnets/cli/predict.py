@@ -71,7 +71,9 @@ def _open_saved_model(folder: pathlib.Path) -> Callable[..., dict[str, Any]]:
     signature = model.signatures.get("serving_default")
     outputs = set(signature.structured_outputs) if signature else set()
     if not outputs >= {"labels", "scores", "valid"} or "image_bytes" not in signature.structured_input_signature[1]:
-        raise ValueError(f"{folder} has no signature from `image_bytes` to labels: export the model by kresnets export.")
+        raise ValueError(
+            f"{folder} has no signature from `image_bytes` to labels: export the model by kresnets export."
+        )
     # By way of the model, which must stay alive: a signature alone does not hold the variables it uses.
     return lambda image_bytes: model.signatures["serving_default"](image_bytes=image_bytes)
 

@@ -70,7 +70,9 @@ class Search:
     objective: Literal["val_loss", "val_accuracy"] = "val_loss"
     repeats: Annotated[int | Literal["auto"], Parameter(validator=lambda kind, value: _at_least_one(value))] = "auto"
     prune: Share = 0.5
-    beside: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = dataclasses.field(default_factory=list)
+    beside: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = dataclasses.field(
+        default_factory=list
+    )
     tensorboard: Flag = False
 
 
@@ -92,11 +94,13 @@ def search(
 
     kresnets search --data pets --model ResNet50 --trials 24 --out runs/search
 
-    Which groups are unfrozen, how fast they learn, how long the head trains alone: each trial fine-tunes on the training
+    Which groups are unfrozen, how fast they learn, how long the head trains alone: each trial fine-tunes on the
+    training
     part and is scored on the validation part, or on folds of both where few images validate. The first trial is the
     default, or what --recipe makes of it; only what gains more over it than chance would is handed over. Writes
     trials.csv, search.html (which can be opened meanwhile) and best_recipe.json, which `kresnets finetune --recipe`
-    takes; at the end the winner and the default are trained and judged, once, on the test part. Interrupted or killed at
+    takes; at the end the winner and the default are trained and judged, once, on the test part. Interrupted or killed
+    at
     any moment, the same command goes on where it was.
 
     Args:
@@ -187,7 +191,8 @@ def _begin(folder, options, command, data, shown, hypermodel, told):
     if supervisor.is_later():
         return shown.begin()
     print(
-        f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, from "
+        f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, "
+        "from "
         f"which the search starts:\n{hypermodel.plan.table()}\n{options.trials} trials, {each}, that one first. {told}",
         flush=True,
     )

@@ -91,7 +91,8 @@ class Part:
         """
         if self.class_names != other.class_names or self._files != other._files:
             raise ValueError(
-                f"Parts of the same classes and kind can be joined. Received: {self.class_names} and {other.class_names}."
+                f"Parts of the same classes and kind can be joined. Received: {self.class_names} and "
+                f"{other.class_names}."
             )
         contents = [*self._contents.numpy(), *other._contents.numpy()]
         contents = [os.fsdecode(content) if self._files else content for content in contents]

@@ -213,7 +213,8 @@ def _call(host, port, process, told):
         reason = "it hung up"
         time.sleep(0.2)
     raise ValueError(
-        f"Process 0 was not reached at {host}:{port} within {WAIT} seconds ({reason}): is it running, and may that port "
+        f"Process 0 was not reached at {host}:{port} within {WAIT} seconds ({reason}): is it running, and may that "
+        "port "
         "be used?"
     )
 
@@ -259,7 +260,12 @@ class _Child:
     """The process that trains; a context that it does not outlive."""
 
     def __init__(self, verb, argv):
-        self._command, self._told, self.sentence, self.doubtful = [sys.executable, "-m", "kresnets", verb, *argv], "", None, False
+        self._command, self._told, self.sentence, self.doubtful = (
+            [sys.executable, "-m", "kresnets", verb, *argv],
+            "",
+            None,
+            False,
+        )
 
     def __enter__(self):
         self._life, self._sink = os.pipe(), tempfile.TemporaryFile()
@@ -350,7 +356,8 @@ class _Watch:
     def _end(self, lost):
         self._say(f"lost {lost}")
         print(
-            f"{self._name}: process {lost} of {self._count} has ended, its own output may say why: give all {self._count} "
+            f"{self._name}: process {lost} of {self._count} has ended, its own output may say why: give all "
+            f"{self._count} "
             "the same commands again, and they go on after the last whole epoch.",
             file=sys.stderr,
         )

@@ -71,7 +71,8 @@ def export_saved_model(
         fold: bool, put batch norms into the convolutions before them: the same numbers from less work. Defaults to
             True.
         max_pixels: int, how many pixels an image file may unpack to, by its header (a few kB can claim gigabytes); at
-            least as many as the model takes. Defaults to 50 million: about 200 MB, for progressive JPEGs 550 MB, while it is
+            least as many as the model takes. Defaults to 50 million: about 200 MB, for progressive JPEGs 550 MB, while
+            it is
             decoded.
         card: dict for the model card of what only you know: `network` (defaults to the model's name), `weights`,
             `licence`, `data`, `metrics`, and whatever else JSON can hold. Defaults to None.

@@ -37,7 +37,8 @@ def checked(card):
         raise ValueError(f"`card` must be a dict with str keys, such as {{'metrics': ...}}. Received: card={card!r}")
     if taken := sorted(set(card) & set(OF_THE_EXPORT)):
         raise ValueError(
-            f"`card` says {', '.join(map(repr, taken))}, which the export finds out by itself: leave it out, or give it "
+            f"`card` says {', '.join(map(repr, taken))}, which the export finds out by itself: leave it out, or give "
+            "it "
             "another name."
         )
     try:
@@ -119,7 +120,8 @@ def read_card(folder):
         folder: path of the version, such as `saved_models/pets/3`.
 
     Returns:
-        dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else the
+        dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else
+            the
         exporter's user gave, and what the export found: `kresnets` (version), `created` (UTC), `parameters`,
         `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`, `batch_norms_folded`,
         `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how

@@ -1,6 +1,7 @@
 """What is done to a live `keras.Model`: functions that take the place of its methods, on the object alone, for a while.
 
-Keras calls these methods by name on the model, so that an attribute of the object wins over its class. All of it is taken
+Keras calls these methods by name on the model, so that an attribute of the object wins over its class. All of it is
+taken
 back when the fit, or the context, ends; tests/test_keras_hooks.py fails when Keras calls otherwise.
 """
 
@@ -44,7 +45,8 @@ def end_watch(model):
 
 
 def before_load_weights(model, prepare):
-    """Until `end_watch`, or the next call of this, have `prepare(path)` called before weights are loaded into a model."""
+    """Until `end_watch`, or the next call of this, have `prepare(path)` called before weights are loaded into a
+    model."""
     original = type(model).load_weights
 
     def load_weights(filepath, *args, **kwargs):
@@ -128,7 +130,8 @@ def loss_scaled(optimizer, weight):
 
 
 def take_initial_epoch(model):
-    """Return the epoch at which BackupAndRestore wants the fit to begin, or None, and have the model forget it: each call
+    """Return the epoch at which BackupAndRestore wants the fit to begin, or None, and have the model forget it: each
+    call
     of `fit` would begin there."""
     epoch, model._initial_epoch = model._initial_epoch, None
     return epoch

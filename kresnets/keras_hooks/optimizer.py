@@ -27,7 +27,8 @@ def check_supported(optimizer):
         raise ValueError(f"Compile the model with a Keras optimizer first. Received: optimizer={optimizer!r}")
     if isinstance(core(optimizer), keras.optimizers.MultiOptimizer):
         raise ValueError(
-            "keras.optimizers.MultiOptimizer fixes its variables and rates when it is built: compile with one optimizer and let "
+            "keras.optimizers.MultiOptimizer fixes its variables and rates when it is built: compile with one "
+            "optimizer and let "
             "StagedUnfreezing and LayerwiseLearningRate give each group its own rate."
         )
 
@@ -113,7 +114,8 @@ def _optimizer_again(optimizer):
     except Exception as error:  # a user's own may raise anything, and Keras refuses a lambda
         raise ValueError(
             f"The optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be made again from its config "
-            f"({' '.join(str(error).split())[:150] or type(error).__name__}): give it and its schedule a `get_config` that "
+            f"({' '.join(str(error).split())[:150] or type(error).__name__}): give it and its schedule a `get_config` "
+            "that "
             "tells all arguments of their `__init__` (a schedule class in place of a lambda), or do this before you "
             "compile the model."
         ) from error
@@ -190,7 +192,8 @@ def _carry(before, optimizer, origin=lambda variable: variable):
     left = [v.path for v in optimizer.variables if id(v) not in carried]
     if left:
         raise TypeError(
-            f"{type(optimizer).__name__} keeps state that cannot be carried over when a group thaws ({', '.join(left[:3])}, ...): "
+            f"{type(optimizer).__name__} keeps state that cannot be carried over when a group thaws "
+            f"({', '.join(left[:3])}, ...): "
             "keep one list entry a trainable variable, as Keras's own optimizers do."
         )
 
@@ -324,7 +327,8 @@ def ratio_of(optimizer, variable, step=None):
 
 
 def twin(optimizer, rate=None):
-    """Return an optimizer like another one, not built, at a constant learning rate; None for its own, or its schedule."""
+    """Return an optimizer like another one, not built, at a constant learning rate; None for its own, or its
+    schedule."""
     config = optimizer.get_config()
     if core(optimizer) is not optimizer:
         inner = twin(optimizer.inner_optimizer, rate)
@@ -372,7 +376,8 @@ def capture(model):
 
 
 def put_back(model, arrays, clock_too=False):
-    """Give a model and its optimizer the state that `capture` returned; weights that it lacks, and variables that joined
+    """Give a model and its optimizer the state that `capture` returned; weights that it lacks, and variables that
+    joined
     since, keep their own.
 
     The step count comes back too, to fit the slots, unless the learning rate is a schedule: its clock goes on, but for

@@ -80,7 +80,8 @@ def remade(layer, **changes):
             f"({' '.join(str(error).split())[:200] or type(error).__name__}): give it a `get_config` that tells all "
             "arguments of its `__init__`."
         ) from error
-    if getattr(made, "preprocessing", None) is not None:  # no part of the config: it goes with the weights, which come next
+    # No part of the config: it goes with the weights, which come next
+    if getattr(made, "preprocessing", None) is not None:
         made.origin = layer.origin
     return made
 

@@ -71,7 +71,8 @@ def _check_grids(tensors, spec, name):
     grids = [tuple(side for i, side in enumerate(x.shape[1:], start=1) if i != axis) for x in tensors]
     if len(set(grids)) > 1:
         raise ValueError(
-            f"{spec.name}: what `stages` joins in {name} has grids of {', '.join(map(str, grids))}: let its branches stride and pad alike."
+            f"{spec.name}: what `stages` joins in {name} has grids of {', '.join(map(str, grids))}: let its branches "
+            "stride and pad alike."
         )
 
 

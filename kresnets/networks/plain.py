@@ -29,7 +29,8 @@ def as_plain_keras(model):
     """
     if not isinstance(model, keras.Model) or not has_graph(model):
         raise ValueError(
-            f"`as_plain_keras` takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
+            "`as_plain_keras` takes a Functional or Sequential Keras model that has been built. Received: "
+            f"{type(model).__name__}"
         )
     copy = copied(model, _plain)
     copy.set_weights(model.get_weights())

@@ -1,4 +1,5 @@
-"""Training in less memory: keep what passes from block to block, compute what is inside of a block again for its gradient."""
+"""Training in less memory: keep what passes from block to block, compute what is inside of a block again for its
+gradient."""
 
 import functools
 
@@ -52,7 +53,8 @@ def recompute(model):
         layout(model)
     except ValueError:
         raise ValueError(
-            f"{model.name!r} has no blocks named stage1_block1_... to compute again: `recompute` is for models of kresnets, and what "
+            f"{model.name!r} has no blocks named stage1_block1_... to compute again: `recompute` is for models of "
+            "kresnets, and what "
             "is built around one."
         ) from None
     result = Recomputing(model.inputs[0], model.outputs[0], name=model.name)
@@ -67,7 +69,8 @@ class Recomputing(keras.Model):
 
     @property
     def compute_dtype(self):
-        """That of the variables: read under a lower precision, what a block leaves as it is would come back rounded. Its
+        """That of the variables: read under a lower precision, what a block leaves as it is would come back rounded.
+        Its
         layers compute in their own."""
         return self.variable_dtype
 

@@ -37,9 +37,7 @@ def judge(run, model, data, config, history, notes=()):
     worst = worst_mistakes(labels, probabilities)
     photographs = data.test.pixels(size, worst, preprocessing.crop)
     heat = grad_cam(model, preprocessing(photographs, "channels_last"), np.argmax(probabilities[worst], axis=1))
-    mistakes(
-        photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png"
-    )
+    mistakes(photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
     rows = [("class", "training", "validation", "test")]
     counts = [part.counts() for part in (data.train, data.validation, data.test)]
     rows += [(name, *(count[name] for count in counts)) for name in data.class_names]

@@ -66,7 +66,8 @@ def html(path, title, metrics, recipe, command, pictures, notes=(), tables=None)
     Args:
         path: where the page goes.
         title: string, what was run.
-        metrics: dict as `kresnets.report.metrics.evaluate` gives it; other plain values (`seconds`, `images_per_second`) are
+        metrics: dict as `kresnets.report.metrics.evaluate` gives it; other plain values (`seconds`,
+            `images_per_second`) are
             shown too.
         recipe: dict of plain values, what the run was told.
         command: string, the command that gives the run again.

@@ -65,7 +65,8 @@ def search_page(
             the parameters and says which axes are logarithmic. None: both are told from the values. Defaults to None.
         title: string. Defaults to `"Search"`.
         command: string, the command that gives the search again. Defaults to none.
-        winner: dict of the verdict on the test part: `winner` and `default`, dicts as `kresnets.report.metrics.evaluate` gives
+        winner: dict of the verdict on the test part: `winner` and `default`, dicts as
+            `kresnets.report.metrics.evaluate` gives
             them, and others that `names`, all of them in order, has; `difference`, a dict metric -> number, with the
             interval of the first as `interval`, and `sentence`. Each may be absent. None: there is no verdict yet.
             Defaults to None.

@@ -75,7 +75,8 @@ class RunState(keras.callbacks.Callback):
                 save(beside)
         except OSError as error:
             raise OSError(
-                f"{self.folder / name} could not be written (is the disk full?); make room and give the same command again. The reason was: "
+                f"{self.folder / name} could not be written (is the disk full?); make room and give the same command "
+                "again. The reason was: "
                 f"{str(error).split('(')[0].strip()}"
             ) from error
 
@@ -213,7 +214,8 @@ def check_same_run(folder, description):
         differing = sorted(key for key in earlier.keys() & description if earlier[key] != json.loads(text)[key])
         if differing:
             raise ValueError(
-                f"{folder} holds the state of another run ({', '.join(differing)} differ): give another folder, or remove it."
+                f"{folder} holds the state of another run ({', '.join(differing)} differ): give another folder, or "
+                "remove it."
             )
         return
     files.write_json(path, description, indent=1)

@@ -122,12 +122,14 @@ class InceptionSpec(Spec):
             self,
             "stages",
             stages,
-            f"a tuple of stages, a stage a tuple of blocks, a block a tuple of {steps}, and at most one Mix or Residual (with a "
+            f"a tuple of stages, a stage a tuple of blocks, a block a tuple of {steps}, and at most one Mix or "
+            "Residual (with a "
             "finite scale) in it",
         )
         if self.stochastic_depth and not self.residuals:
             raise ValueError(
-                f"{self.name}: stochastic_depth={self.stochastic_depth!r} does not go with these `stages`: they have no Residual to leave "
+                f"{self.name}: stochastic_depth={self.stochastic_depth!r} does not go with these `stages`: they have "
+                "no Residual to leave "
                 "out; change one of the two."
             )
 
@@ -333,7 +335,8 @@ _INCEPTION_RESNET_V1 = dict(
 
 # Inception-ResNet-v2 as TF-slim, keras.applications and timm have it. The paper's figures 15 to 19 differ: they take
 # the stem of v4 and other widths (its figure 17 says 1154 channels where code and weights have 1088), and the authors'
-# weights are those of this network. keras.applications' differs from timm's in one thing: its norms have no gamma, which
+# weights are those of this network. keras.applications' differs from timm's in one thing: its norms have no gamma,
+# which
 # a file of its own therefore fills with 1 (Family.gamma in weights/layouts.py).
 _IRV2_C = ((Conv(192, 1),), (Conv(192, 1), Conv(224, (1, 3)), Conv(256, (3, 1))))
 _INCEPTION_RESNET_V2 = dict(
@@ -377,9 +380,7 @@ ROWS = (
         params=23_834_568,
         **_INCEPTION_V3,
     ),
-    InceptionSpec(
-        name="InceptionV4", reference="1602.07261, figure 9; as timm", params=42_679_816, **_INCEPTION_V4
-    ),
+    InceptionSpec(name="InceptionV4", reference="1602.07261, figure 9; as timm", params=42_679_816, **_INCEPTION_V4),
     InceptionSpec(
         name="InceptionResNetV1",
         reference="1602.07261, figures 10 to 15",

@@ -25,7 +25,8 @@ class ResNetSpec(Spec):
         preactivation: norm and ReLU before each convolution, nothing after the sum (v2, arXiv 1603.05027 figure 4e).
         cardinality: groups of a bottleneck's 3x3 convolution (ResNeXt, arXiv 1611.05431 table 1).
         width_per_group: channels of each such group in the first stage, rising with `widths`; None for as many as
-            `widths` says in all. ResNeXt-50 32x4d: cardinality 32, 4; Wide-ResNet-50-2 (1605.07146): cardinality 1, 128.
+            `widths` says in all. ResNeXt-50 32x4d: cardinality 32, 4; Wide-ResNet-50-2 (1605.07146): cardinality 1,
+            128.
         stem_norm: whether the stem's last convolution is normed and rectified (always so in v1). In v2 this is then the
             first activation of the first block too, before its two paths part (1603.05027, appendix).
         stem_pool_border: what the stem's max pool sees beyond the border: `"zeros"` on all sides (keras.applications),
@@ -76,7 +77,8 @@ class ResNetSpec(Spec):
         check(self, "cardinality", self.cardinality >= 1, "a whole number from 1")
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:
             raise ValueError(
-                f"{self.name}: `depths`, `widths` and `strides` need one entry a stage each. Received: depths={self.depths}, "
+                f"{self.name}: `depths`, `widths` and `strides` need one entry a stage each. Received: "
+                f"depths={self.depths}, "
                 f"widths={self.widths}, strides={self.strides}"
             )
         outputs = [self.stem_width or self.widths[0], *(width * self.expansion for width in self.widths)]
@@ -116,7 +118,8 @@ class ResNetSpec(Spec):
         for one, other, misfit, why in misfits:
             if misfit:
                 raise ValueError(
-                    f"{self.name}: {one}={getattr(self, one)!r} does not go with {other}={getattr(self, other)!r}: {why}; "
+                    f"{self.name}: {one}={getattr(self, one)!r} does not go with {other}={getattr(self, other)!r}: "
+                    f"{why}; "
                     "change one of the two."
                 )
 
@@ -144,7 +147,8 @@ _CIFAR = dict(
     widths=(16, 32, 64), strides=(1, 2, 2), block="basic", shortcut="A", stem="cifar", input_size=32, min_size=8, classes=10, imagenet=False,
     reference="1512.03385, section 4.2",
 )  # fmt: skip
-# For pictures of 48 to 96 pixels, with weights that ship: each stage strides, so that a picture of 64 costs what 32 does
+# For pictures of 48 to 96 pixels, with weights that ship: each stage strides, so that a picture of 64 costs what 32
+# does
 # in the CIFAR nets; a third of ResNet-18's channels. Each block starts as its shortcut.
 _SMALL = dict(zero_gamma=True, min_size=16, classes=10, imagenet=False)
 # As keras.applications: the stem's convolution bare, strides in a stage's last block (max pool on the shortcut).

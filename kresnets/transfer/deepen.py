@@ -103,7 +103,8 @@ def _check(model, blocks):
         )
     if not any(re.match(r"stage[1-9]\d*_block", layer.name) for graph in graphs(model) for layer in graph.layers):
         raise ValueError(
-            f"{model.name!r} has no stages as kresnets names them (stage1_block1_conv1, ...) in its graph or in a model "
+            f"{model.name!r} has no stages as kresnets names them (stage1_block1_conv1, ...) in its graph or in a "
+            "model "
             "nested there: build the network with kresnets, and deepen it before a layer wraps it."
         )
     stages = layout(model).names[1:-1]
@@ -265,7 +266,8 @@ class _Block:
         if layer is self._template.zeroed and called == layer.name:
             starts = ("gamma", "beta") if "gamma_initializer" in config else ("kernel", "bias")
             changes |= {f"{which}_initializer": "zeros" for which in starts}
-        changes |= {ours: None for ours in ("preprocessing", "origin") if ours in config}  # those of the network's first norm
+        # Those of the network's first norm
+        changes |= {ours: None for ours in ("preprocessing", "origin") if ours in config}
         made = remade(layer, **changes)
         self.layers.append((layer, made))
         return made

@@ -46,7 +46,8 @@ def fine_tune(
 ):
     """Fine-tune a model by a recipe: the head first, then the trunk, each earlier group at a smaller rate.
 
-    Fields that the recipe leaves out are resolved by the data and the model, see `kresnets.plan`; the plan is logged as a
+    Fields that the recipe leaves out are resolved by the data and the model, see `kresnets.plan`; the plan is logged as
+    a
     table, and written to `plan.txt` in the `state_dir`.
 
     Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing`
@@ -128,7 +129,8 @@ def fine_tune(
     unfreezing.check(where)
     if unfreezing.schedule.listens and validation is None:
         raise ValueError(
-            "The recipe's stages listen to the validation: give `validation`, or a Recipe with advance='epochs' and restore_best=False."
+            "The recipe's stages listen to the validation: give `validation`, or a Recipe with advance='epochs' and "
+            "restore_best=False."
         )
     _compile(model, recipe, names, steps, classes, loss, metrics)
 
@@ -174,7 +176,8 @@ def fine_tune(
             recipe.ratio, groups
         ),  # first of those that log, so that the state's history has its columns
         state,
-        averages,  # after the state, which keeps the weights that learn; before the unfreezing, which rebuilds their averages
+        # After the state, which keeps the weights that learn; before the unfreezing, which rebuilds their averages
+        averages,
         unfreezing,
         _ConstantRates(recipe.peaks(names), unfreezing) if recipe.rate == "constant" else None,
         BestWeights(state, averages) if recipe.keep == "best" else None,
@@ -273,7 +276,8 @@ def _optimizer(name, config):
 def _solve(model, where, plan, train, prepare, class_weight):
     if not plan.facts.solvable:
         raise ValueError(
-            f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits on the trunk's "
+            f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits on the "
+            "trunk's "
             "features, or the `loss` is your own: give Recipe(head='trained')."
         )
     batches = prepare.dataset(train) if is_dataset(train) else Batches(train, prepare)
@@ -306,15 +310,21 @@ def _say_plan(plan, state):
 def _notes(plan, schedule, history):
     """Return what went otherwise than planned, as sentences."""
     losses, judged = (history.history.get(name, []) for name in ("loss", "val_loss"))
-    rows = [{"epoch": e, **{k: v[e] for k, v in history.history.items() if len(v) == len(losses)}} for e in range(len(losses))]
+    rows = [
+        {"epoch": e, **{k: v[e] for k, v in history.history.items() if len(v) == len(losses)}}
+        for e in range(len(losses))
+    ]
     notes = [
         f"The stage {schedule.stages[index][0]!r} ended with a training loss of {after:.3g}, "
-        f"{'no better than chance' if schedule.enters and not index else f'where it began at {before:.3g}'}: it was undone. Its rate may be too high: give a lower trunk_learning_rate (or learning_rate, if it is the first stage)."
+        f"{'no better than chance' if schedule.enters and not index else f'where it began at {before:.3g}'}: it was "
+        "undone. Its rate may be too high: give a lower trunk_learning_rate (or learning_rate, if it is the first "
+        "stage)."
         for index, before, after in Progress.replay(schedule, rows).undone
     ]
     if plan.facts.validation >= _ENOUGH and _still_improves(judged):
         notes.append(
-            f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} epochs, the lowest): more "
+            f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} "
+            "epochs, the lowest): more "
             f"may be gained by {_longer(plan)}."
         )
     return notes

@@ -188,7 +188,8 @@ def check_source(source, argument):
             )
         return tuple(np.asarray(part) for part in source)
     raise ValueError(
-        f"`{argument}` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of arrays. "
+        f"`{argument}` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of "
+        "arrays. "
         f"Received: {type(source).__name__}"
     )
 
@@ -206,7 +207,8 @@ def with_length(source, argument):
         source = source.apply(tf.data.experimental.assert_cardinality(count)) if count else source
     if count is None or count < 1:
         raise ValueError(
-            f"`{argument}` must have a known, finite number of batches, at least 1, since the schedule needs it: leave `repeat()` out, "
+            f"`{argument}` must have a known, finite number of batches, at least 1, since the schedule needs it: "
+            "leave `repeat()` out, "
             f"or end it with `take(n)`. Received: {'endless' if count in (None, -1) else count} batches"
         )
     return source, count

@@ -128,7 +128,8 @@ def find_learning_rate(
     rates = rates[: len(losses)]
     if len(losses) < steps // 10 + 5 + _LEAST:
         raise ValueError(
-            f"The loss diverged at rate {rates[-1] if len(rates) else start:.1e} after {len(losses)} steps, too early to read a rate off: give "
+            f"The loss diverged at rate {rates[-1] if len(rates) else start:.1e} after {len(losses)} steps, too early "
+            "to read a rate off: give "
             f"more `steps` than {steps}, or a lower `start` than {start:g}."
         )
     kept = slice(steps // 10, -5)
@@ -178,7 +179,8 @@ def _copy(model, optimizer, loss, rate):
     """Return a compiled copy with the same weights, flags, seeds and, where it takes over the optimizer, its state."""
     if not isinstance(getattr(model, "inputs", None), list):
         raise ValueError(
-            f"find_learning_rate takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
+            "find_learning_rate takes a Functional or Sequential Keras model that has been built. Received: "
+            f"{type(model).__name__}"
         )
     if not model.trainable_variables:
         raise ValueError(f"{model.name!r} has nothing that trains: thaw something (kresnets.freeze) first.")
@@ -187,7 +189,8 @@ def _copy(model, optimizer, loss, rate):
     described = [[(v.name, tuple(v.shape), v.trainable) for v in one.variables] for one in (model, copy)]
     if described[0] != described[1]:
         raise ValueError(
-            f"{model.name!r} cannot be copied: keras.models.clone_model gives another set of variables (a layer whose get_config does not say "
+            f"{model.name!r} cannot be copied: keras.models.clone_model gives another set of variables (a layer whose "
+            "get_config does not say "
             "all, or one used in two places?)."
         )
     for one, other in zip(model.variables, copy.variables):
@@ -269,7 +272,8 @@ def _cycle(source):
                 raise ValueError("`train` has no batches: is the dataset empty?")
     else:
         raise ValueError(
-            f"`train` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of arrays. "
+            "`train` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of "
+            "arrays. "
             f"Received: {type(source).__name__}"
         )
 

@@ -109,7 +109,11 @@ class Plan:
     def sentences(self):
         """Return what the stages do not say, a sentence a line."""
         facts, recipe = self.facts, self.recipe
-        head = "begins as the logistic regression on the trunk's features" if recipe.head == "solved" else "begins at random"
+        head = (
+            "begins as the logistic regression on the trunk's features"
+            if recipe.head == "solved"
+            else "begins at random"
+        )
         kept = "the last epoch"
         if recipe.keep == "best" and facts.validation:
             kept = "the epoch with the lowest validation loss"
@@ -120,7 +124,8 @@ class Plan:
         smoothed = f", labels smoothed by {recipe.label_smoothing:g}" * bool(recipe.label_smoothing)
         given = f" Given: {', '.join(self.given)}; the rest by rule {RULE}." if self.given else f" By rule {RULE}."
         return [
-            f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to validate with, "
+            f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to "
+            "validate with, "
             f"{facts.classes} classes.",
             f"The trunk is taken for {'pretrained' if facts.pretrained else 'fresh'}: {facts.why} "
             f"(pretrained={not facts.pretrained} says otherwise).",
@@ -220,7 +225,9 @@ _COMMON = dict(
     label_smoothing=0.0, mixup=0.0, ema=None,
 )  # fmt: skip
 _MOST_EPOCHS = 150
-_MANY = 500  # images from which on the early layers learn too (docs/claims.md, `default-recipe`: not at 85, either way at 340, at 1,700)
+# Images from which on the early layers learn too (docs/claims.md, `default-recipe`: not at 85, either way at 340, at
+# 1,700)
+_MANY = 500
 _HEAD_STEPS, _SCRATCH_STEPS = 45, 600
 
 
@@ -244,7 +251,8 @@ def _pretrained(recipe, facts):
 
 
 def _solves(recipe, facts):
-    """Whether the head is solved: not where the recipe says how it trains, nor where nothing but the head will learn."""
+    """Whether the head is solved: not where the recipe says how it trains, nor where nothing but the head will
+    learn."""
     says = not recipe.is_auto("head_epochs") or not recipe.is_auto("learning_rate") or recipe.timetable is not None
     wanted = recipe.advance == "epochs" and recipe.stages != () and not says
     return wanted and facts.solvable and facts.images <= MOST_IMAGES
@@ -256,7 +264,8 @@ def _trunk_steps(images):
 
 
 def _full_batches(facts):
-    """Return the images of an epoch whose last batch is full: what a dataset of many batches says of their number, so that
+    """Return the images of an epoch whose last batch is full: what a dataset of many batches says of their number, so
+    that
     arrays of the same images come to the same plan."""
     return math.ceil(facts.images / facts.steps) * facts.steps
 
@@ -277,7 +286,8 @@ def _fresh(recipe, facts):
 
 
 def _everything(facts):
-    """Return the stages that thaw the whole trunk at once; a model may have other groups than kresnets' own, or none."""
+    """Return the stages that thaw the whole trunk at once; a model may have other groups than kresnets' own, or
+    none."""
     return facts.groups[:-1][:1]
 
 
@@ -288,7 +298,8 @@ def _deep_enough(facts):
 
 
 def _epochs(steps, facts, least):
-    """Return the epochs that make so many steps; at most `_MOST_EPOCHS`, after which the same few images teach no more."""
+    """Return the epochs that make so many steps; at most `_MOST_EPOCHS`, after which the same few images teach no
+    more."""
     return min(max(least, math.ceil(steps / facts.steps)), _MOST_EPOCHS)
 
 
@@ -306,7 +317,9 @@ def _rates(name, peak, ratio, groups):
     # A stage may begin at a block: its group learns, in part.
     group = name if name in groups else name.rpartition("_block")[0]
     start = groups.index(group) if group in groups else 0
-    return {one: peak * ratio ** (len(groups) - 1 - place) if place >= start else 0.0 for place, one in enumerate(groups)}
+    return {
+        one: peak * ratio ** (len(groups) - 1 - place) if place >= start else 0.0 for place, one in enumerate(groups)
+    }
 
 
 def _images(source, steps):
@@ -321,5 +334,3 @@ def _images(source, steps):
     if steps <= _COUNTED:
         return sum(int(np.shape(batch[1])[0]) for batch in source)
     return steps * next(int(np.shape(batch[1])[0]) for batch in source.take(1))
-
-

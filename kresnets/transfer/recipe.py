@@ -30,7 +30,8 @@ RESOLVED = tuple(_TEXTBOOK)  # the fields that may be left to the rule
 class Recipe:
     """Say how to fine-tune: the head first, then the trunk, each earlier group at a smaller rate.
 
-    A field that is left out is `"auto"`: `kresnets.plan`, and with it `fine_tune`, the command line and a search, resolve
+    A field that is left out is `"auto"`: `kresnets.plan`, and with it `fine_tune`, the command line and a search,
+    resolve
     it by the number of images, the steps of an epoch, the size of the validation, the classes, and whether the trunk
     is pretrained. A field that is given stays as it is given. `Recipe.textbook()` has the numbers of the papers.
 
@@ -52,7 +53,8 @@ class Recipe:
             its end.
         warmup: share of each stage's steps in which the rate rises from 0, 0..1 (cosine only).
         augment: `"none"`, `"light"` or `"strong"`, see `kresnets.data.augmentation`.
-        views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many augmented copies
+        views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many
+            augmented copies
             of each image are made once, the frozen layers compute them once, and an epoch draws among them.
         label_smoothing: 0 <= label_smoothing < 1.
         mixup: alpha of mixup (arXiv 1710.09412); 0 for none.
@@ -61,7 +63,8 @@ class Recipe:
             With few validation images the lowest loss is mostly chance. Without validation it is the last.
         head: `"solved"`: before the first epoch the head becomes the logistic regression on the trunk's features of the
             training images, unaugmented, its strength chosen by folds (LP-FT, arXiv 2202.10054, whose head is fitted
-            too); or `"trained"`: it begins at random. Where the head is not one Dense layer on the trunk's features, the
+            too); or `"trained"`: it begins at random. Where the head is not one Dense layer on the trunk's features,
+            the
             `loss` is one's own, or a `keras.distribution` is set, it can only be trained.
         seed: of shuffling, augmentation and dropout. Defaults to 0.
         advance: `"epochs"`, or `"plateau"`: each stage, that of the head too, lasts until the validation loss stops
@@ -120,7 +123,8 @@ class Recipe:
         if self.stages is not None and not self.is_auto("stages"):
             if isinstance(self.stages, str) or not hasattr(self.stages, "__iter__"):
                 raise ValueError(
-                    f"Recipe: `stages` must be a sequence of groups such as ('stage4',). Received: stages={self.stages!r}"
+                    "Recipe: `stages` must be a sequence of groups such as ('stage4',). Received: "
+                    f"stages={self.stages!r}"
                 )
             object.__setattr__(self, "stages", tuple(self.stages))
         number = (int, float)
@@ -169,7 +173,9 @@ class Recipe:
         for field, fits, allowed in rules:
             if not fits and not self.is_auto(field):
                 also = ", or 'auto'" if field in RESOLVED else ""
-                raise ValueError(f"Recipe: `{field}` must be {allowed}{also}. Received: {field}={getattr(self, field)!r}")
+                raise ValueError(
+                    f"Recipe: `{field}` must be {allowed}{also}. Received: {field}={getattr(self, field)!r}"
+                )
         if self.timetable is not None:
             object.__setattr__(self, "timetable", self._checked_timetable())
         elif self.head_epochs == 0 and self.stages == ():
@@ -190,7 +196,8 @@ class Recipe:
         if missing := [field for field in fields if self.is_auto(field)]:
             raise ValueError(
                 f"This Recipe leaves {', '.join(missing)} to be resolved, which takes the images to learn from: "
-                "kresnets.plan(model, train, validation, recipe) does it; or give these fields, or take Recipe.textbook()."
+                "kresnets.plan(model, train, validation, recipe) does it; or give these fields, or take "
+                "Recipe.textbook()."
             )
 
     @classmethod
@@ -291,14 +298,17 @@ class Recipe:
         )
         if not pairs:
             raise ValueError(
-                f"Recipe: `timetable` must be pairs of a group and its length such as (('head', 3),). Received: {self.timetable!r}"
+                "Recipe: `timetable` must be pairs of a group and its length such as (('head', 3),). Received: "
+                f"{self.timetable!r}"
             )
         try:
             stages = tuple(
                 (name, Plateau(**length) if isinstance(length, dict) else length) for name, length in self.timetable
             )
         except TypeError:
-            raise ValueError(f"Recipe: `timetable` has a length that is no Plateau. Received: {self.timetable!r}") from None
+            raise ValueError(
+                f"Recipe: `timetable` has a length that is no Plateau. Received: {self.timetable!r}"
+            ) from None
         try:
             told = Schedule(stages)
         except ValueError as error:

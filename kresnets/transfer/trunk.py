@@ -46,7 +46,8 @@ _LATER = ("keep", "head")
 def read_recipe(path):
     """Return the fields of a recipe from a JSON file, such as a search's `best_recipe.json`.
 
-    What it leaves out is left to the rule, of whose version it may speak as `rule`. A whole file of before there was one
+    What it leaves out is left to the rule, of whose version it may speak as `rule`. A whole file of before there was
+    one
     means what it meant then.
     """
     from kresnets import Recipe
@@ -74,6 +75,9 @@ def read_recipe(path):
         raise ValueError(f"{path}: {error}") from None
     if rule not in (None, RULE):
         logging.getLogger("kresnets").warning(
-            "%s was written under rule %d; what it leaves out is resolved by rule %d, that of this version.", path, rule, RULE
+            "%s was written under rule %d; what it leaves out is resolved by rule %d, that of this version.",
+            path,
+            rule,
+            RULE,
         )
     return fields

@@ -25,7 +25,8 @@ from concurrent import futures
 import grpc
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-# There is no public door to the two ends of the wire, nor to what goes over it. tests/test_tuning_oracle.py fails when they change.
+# There is no public door to the two ends of the wire, nor to what goes over it. tests/test_tuning_oracle.py fails when
+# they change.
 from keras_tuner.src import config, protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.distribute.oracle_client import OracleClient

@@ -9,7 +9,8 @@ from kresnets.transfer.recipe import Recipe
 from kresnets.tuning.records import FAILED, RUNNING
 
 LEVEL = 1 / 6  # how often chance exceeds one standard error
-# Splits of the same images share most of what they train on: the corrected variance of Nadeau and Bengio (2003, "Inference
+# Splits of the same images share most of what they train on: the corrected variance of Nadeau and Bengio (2003,
+# "Inference
 # for the generalization error"), for five folds, each of which validates on a quarter of what it trains on.
 _SHARED = 0.25
 ACCURACY = "val_accuracy"
@@ -39,11 +40,15 @@ class Choice:
 def choose(records, objective, validation=None):
     """Choose between what a search began with and the best of its trials.
 
-    A trial is compared split by split with the one that the search began with. It is handed over if its mean gain in the
-    objective exceeds t standard errors, and that in accuracy, where it is measured, one: a lower loss alone may be no more
-    than less confidence. t is Student's for as many splits, such that if all trials were as good as the one that the search
+    A trial is compared split by split with the one that the search began with. It is handed over if its mean gain in
+    the
+    objective exceeds t standard errors, and that in accuracy, where it is measured, one: a lower loss alone may be no
+    more
+    than less confidence. t is Student's for as many splits, such that if all trials were as good as the one that the
+    search
     began with, chance would have one of them handed over in one search of six (for one trial that is about one standard
-    error). Of a single split the standard error is taken for that of so many images whose losses vary as much as they are
+    error). Of a single split the standard error is taken for that of so many images whose losses vary as much as they
+    are
     large, and for accuracy that of a share.
 
     Args:
@@ -73,10 +78,14 @@ def choose(records, objective, validation=None):
     default = next((one for one in records if one["default"]), None)
     best = others[0] if others else None
     if default is None:
-        return Choice(record=best, sentence=f"The best trial is {best['trial_id']}." if best else "No trial was completed.")
+        return Choice(
+            record=best, sentence=f"The best trial is {best['trial_id']}." if best else "No trial was completed."
+        )
     if default not in whole:
         why = "failed, so that there is nothing to compare with" if default["status"] == FAILED else "has not ended yet"
-        return Choice(record=best, sentence=f"Trial {default['trial_id']}, with which the search began, {why}.", compared=True)
+        return Choice(
+            record=best, sentence=f"Trial {default['trial_id']}, with which the search began, {why}.", compared=True
+        )
     return _compared(default, others, sum(not one["default"] for one in ended), objective, sign, validation)
 
 
@@ -88,7 +97,8 @@ def differing(recipe, facts):
         facts: the `Facts` by which the rest will be resolved.
 
     Returns:
-        Dict of the rule's version as `rule` and of the fields that differ from the default under these facts, but for the
+        Dict of the rule's version as `rule` and of the fields that differ from the default under these facts, but for
+        the
         seed.
 
     Example:
@@ -133,7 +143,8 @@ def _judged(one, default, count, objective, sign, validation):
     return Choice(
         record=one if won else default,
         sentence=f"Trial {one['trial_id']} gained {gain:.3g} in {objective.name} over the first ({splits} split{'s' * (splits > 1)}, "
-        f"standard error {error:.2g}): {'more than' if won else 'within'} the {needed:.2g} that chance gives the best of {count}.",
+        f"standard error {error:.2g}): {'more than' if won else 'within'} the {needed:.2g} that chance gives the best "
+        f"of {count}.",
         compared=True, gain=gain, error=error, needed=needed,
     )  # fmt: skip
 

@@ -36,7 +36,8 @@ def check_folder(folder, options):
         return
     differing = sorted(name for name in {*earlier, *given} if earlier.get(name) != given.get(name))
     raise ValueError(
-        f"--out {folder} was made with another {', '.join('--' + name.replace('_', '-') for name in differing)}: give another "
+        f"--out {folder} was made with another {', '.join('--' + name.replace('_', '-') for name in differing)}: give "
+        "another "
         "folder, or --overwrite to replace it."
     )
 
@@ -69,7 +70,8 @@ def make_room(folder, options, recipe=None):
         clear(folder, _WRITTEN)
     elif told != recipe:
         raise ValueError(
-            f"--out {folder} was begun when the same command came to another recipe, by another rule or other weights: give "
+            f"--out {folder} was begun when the same command came to another recipe, by another rule or other "
+            "weights: give "
             "another folder, or --overwrite to replace it."
         )
 
@@ -83,7 +85,8 @@ def arguments(options):
     stems = ["winner", "default", "start", *(pathlib.Path(file).stem for file in options.beside)]
     if len(set(stems)) < len(stems):
         raise ValueError(
-            f"--beside: files are told apart by their names, and start, winner and default are taken: {', '.join(stems[3:])}."
+            "--beside: files are told apart by their names, and start, winner and default are taken: "
+            f"{', '.join(stems[3:])}."
         )
     return found
 

@@ -17,9 +17,12 @@ def write_record(folder, **record):
 
     Args:
         folder: that of the trial.
-        record: `status` (`"completed"`, `"pruned"`, `"failed"`, `"repeated"`), `reason` (a sentence, or None), `started`
-            (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a split), `measures` (of each split all that
-            was measured in the epoch kept), `whole` (whether it trained on every split to the end), `history` (rows of the
+        record: `status` (`"completed"`, `"pruned"`, `"failed"`, `"repeated"`), `reason` (a sentence, or None),
+            `started`
+            (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a split), `measures` (of each split all
+            that
+            was measured in the epoch kept), `whole` (whether it trained on every split to the end), `history` (rows of
+            the
             first split).
     """
     write_json(os.path.join(folder, "record.json"), record)
@@ -33,7 +36,8 @@ def read_records(folder):
 
     Returns:
         List of dicts with `trial_id`, `status` (as above, or `"running"`), `score` or None, `values` (hyperparameter ->
-        value, those that make a difference in the trial), `default` (whether it is what the search began with, which has
+        value, those that make a difference in the trial), `default` (whether it is what the search began with, which
+        has
         no values), and the entries of `record.json`.
 
     Example:

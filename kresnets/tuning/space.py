@@ -75,7 +75,8 @@ class Space:
     """Hold what a search chooses among: field -> choices, range, or one value.
 
     Fields are those of `kresnets.Recipe` (but for `stages` and the like) and `thaw`: the deepest group or block that
-    learns in the end, the head's name for none of the trunk. The groups above it thaw before it, one after the other, or
+    learns in the end, the head's name for none of the trunk. The groups above it thaw before it, one after the other,
+    or
     with it where `unfreeze` is `"at_once"` (its other choice is `"gradual"`).
     A field that makes no difference in a trial (the ratio where nothing thaws) is not chosen in it.
 
@@ -166,7 +167,8 @@ class Space:
         return fields
 
     def words(self):
-        """Return the base in the words of a trial: field -> value, `thaw` and `unfreeze` included where they can say its
+        """Return the base in the words of a trial: field -> value, `thaw` and `unfreeze` included where they can say
+        its
         stages."""
         told = {name: getattr(self.base, name) for name in FIELDS if name not in (THAW, UNFREEZE)}
         told = {name: value for name, value in told.items() if not self.base.is_auto(name)}
@@ -187,7 +189,8 @@ class Space:
         if isinstance(value, dict):
             if not {"min", "max"} <= value.keys() <= _RANGE:
                 raise ValueError(
-                    f"{where}: the range of {name!r} must have min and max, and may have step and log. Received: {value!r}"
+                    f"{where}: the range of {name!r} must have min and max, and may have step and log. Received: "
+                    f"{value!r}"
                 )
             value = Range(**value)
         if isinstance(value, Range):
@@ -226,13 +229,15 @@ class Space:
                     raise ValueError(f"The space: {error}") from None
         if self.epochs is not None and self._most("head_epochs") + self.deepest() > self.epochs and self.deepest():
             raise ValueError(
-                f"Trials of {self.epochs} epochs are too short for {self._most('head_epochs')} of the head and one for each "
+                f"Trials of {self.epochs} epochs are too short for {self._most('head_epochs')} of the head and one "
+                "for each "
                 f"of {self.deepest()} stages of the trunk: give more epochs, fewer head_epochs, or thaw less."
             )
         nothing = self._head_alone() and self._least("head_epochs") == 0
         if nothing and self.epochs is None:
             raise ValueError(
-                f"Where {self.names[-1]!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs at 1, or "
+                f"Where {self.names[-1]!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs "
+                "at 1, or "
                 f"leave {self.names[-1]!r} out of thaw."
             )
         if not self._some_difference():
@@ -346,7 +351,8 @@ class Space:
         each = (self.epochs - recipe.head_epochs) // trunk
         if not each:
             raise ValueError(
-                f"{self.epochs} epochs are too few for {recipe.head_epochs} of the head and {trunk} stages of the trunk."
+                f"{self.epochs} epochs are too few for {recipe.head_epochs} of the head and {trunk} stages of the "
+                "trunk."
             )
         head = self.epochs - each * trunk if recipe.head_epochs else 0
         return dataclasses.replace(recipe, head_epochs=head, epochs_per_stage=each)

@@ -22,9 +22,13 @@ def parts(data, options):
         return own, f"Each is scored on the {count} validation images."
     found = list(_folds(data, FOLDS, ROUNDS, options.seed))
     if not found:
-        return own, f"Each is scored on the {count} validation images: a class has a single image, which folds cannot share."
+        return (
+            own,
+            f"Each is scored on the {count} validation images: a class has a single image, which folds cannot share.",
+        )
     return found, (
-        f"Each is scored on {len(found)} splits, twice {len(found) // ROUNDS} folds of the {len(data.train) + count} images that are "
+        f"Each is scored on {len(found)} splits, twice {len(found) // ROUNDS} folds of the {len(data.train) + count} "
+        "images that are "
         f"not for testing: {count} for validation, below {FEW}, choose by chance (--repeats says otherwise)."
     )
 

@@ -1,6 +1,8 @@
-"""The process that stays: it runs the search in a child, and starts another one where the first has grown or was killed.
+"""The process that stays: it runs the search in a child, and starts another one where the first has grown or was
+killed.
 
-TensorFlow keeps memory of each function that it traced, whatever Keras clears; and a system that runs out of memory kills
+TensorFlow keeps memory of each function that it traced, whatever Keras clears; and a system that runs out of memory
+kills
 the process that trains. Neither is to end a search: all that matters is on disk, and the next child goes on.
 """
 
@@ -52,7 +54,8 @@ def keep(argv, ended):
             deaths, before = (1 if after > before else deaths + 1), after
             if deaths == MOST_DEATHS:
                 raise RuntimeError(
-                    f"The process that trains was killed {deaths} times in a row without a trial coming to its end: out "
+                    f"The process that trains was killed {deaths} times in a row without a trial coming to its end: "
+                    "out "
                     "of memory? Take a smaller --batch-size or network; the same command goes on."
                 )
             name = signal.Signals(-code).name

@@ -42,7 +42,8 @@ class RecipeTuner(keras_tuner.Tuner):
     up to rounding, but for trials that are pruned, and where the recipe keeps the last epoch: a trial is scored by the
     epoch that its recipe keeps.
 
-    The oracle is made sound (`kresnets.tuning.sound`): a search that was killed goes on with the same script. TensorFlow
+    The oracle is made sound (`kresnets.tuning.sound`): a search that was killed goes on with the same script.
+    TensorFlow
     keeps some memory of every function that it traced (5 to 20 MB a small trial), whatever Keras clears: a long search
     runs best under `apps/search.py`, whose trials are in a process that is replaced when it has grown.
 
@@ -62,9 +63,11 @@ class RecipeTuner(keras_tuner.Tuner):
         on_change: function of the oracle, called after each trial. Defaults to None.
         leave: function without arguments, asked before each trial, and in one before each split, whether to return from
             `search` although it is not over; `finished` is then False. Defaults to None.
-        begins: whether the first trial is `base` itself, one of the oracle's `max_trials`: what all others are compared with,
+        begins: whether the first trial is `base` itself, one of the oracle's `max_trials`: what all others are compared
+            with,
             split by split, see `choice`. None: where `base` leaves something to the rule. Defaults to None.
-        race: number of splits, from 1, after which a trial is given up that is, on these, no better than the best so far; None
+        race: number of splits, from 1, after which a trial is given up that is, on these, no better than the best so
+            far; None
             gives up none. Defaults to None.
 
     Raises:
@@ -262,7 +265,9 @@ class RecipeTuner(keras_tuner.Tuner):
                 raise _Leave
             hopeful = curves if not results and not is_default(trial) else None
             run = self._train(trial, values, budget, splits, len(results), callbacks, epoch, hopeful)
-            if not results or self.oracle.objective.better_than(run.best_value, min_run(results, self.oracle.objective)):
+            if not results or self.oracle.objective.better_than(
+                run.best_value, min_run(results, self.oracle.objective)
+            ):
                 stages.write_state(self._checkpoint(trial), {}, [], run.best)
             results.append(run.result(with_rows=not results))
             if total > 1:  # a killed trial goes on at its next split
@@ -300,7 +305,8 @@ class RecipeTuner(keras_tuner.Tuner):
             return None
         told = [statistics.mean(one) for one in (scores, best["scores"][:done])]
         return (
-            f"Given up after {done} of {total} splits: its mean {name} of {told[0]:.4g} was no better than the {told[1]:.4g} of "
+            f"Given up after {done} of {total} splits: its mean {name} of {told[0]:.4g} was no better than the "
+            f"{told[1]:.4g} of "
             f"trial {best['trial_id']} on the same."
         )
 
@@ -359,7 +365,8 @@ class RecipeTuner(keras_tuner.Tuner):
         return model
 
     def choice(self):
-        """Return what `kresnets.tuning.choose` says of the trials so far: whether any is better than what the search began
+        """Return what `kresnets.tuning.choose` says of the trials so far: whether any is better than what the search
+        began
         with, by more than noise."""
         plan = self.hypermodel.plan
         return choose(
@@ -551,7 +558,8 @@ class _Run(keras.callbacks.Callback):
     def result(self, with_rows):
         """Return what the trial needs to know of it, with its history if asked for."""
         names = set.intersection(*map(set, self.rows)) - _TOLD
-        # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there. Of a history
+        # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there. Of a
+        # history
         # Keras Tuner takes the best epoch.
         rows = [self.rows[self.best[0]]] if self._keeps_last else self.rows
         return _Result(

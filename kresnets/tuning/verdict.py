@@ -19,7 +19,8 @@ def judge(folder, train, data, recipes, seed, why=""):
         why: a sentence for where there is no winner. Defaults to none.
 
     Returns:
-        Dict `default` and the others (see `kresnets.report.metrics.evaluate`), `names` of all of them, `sentence`, `difference` of
+        Dict `default` and the others (see `kresnets.report.metrics.evaluate`), `names` of all of them, `sentence`,
+        `difference` of
         the winner (else of what the search started from) and the default, `worse`: whether a winner did worse than the
         default, by more than chance.
     """

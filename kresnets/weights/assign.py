@@ -121,7 +121,8 @@ def fill(model, spec, file, layout, include_top, classes, fresh_head=False):
     family = layout.family(spec)
     if file.positional and spec.stochastic_depth:
         raise ValueError(
-            f"{file.path} names its layers by their place alone, and {spec.name} with stochastic_depth={spec.stochastic_depth} has "
+            f"{file.path} names its layers by their place alone, and {spec.name} with "
+            f"stochastic_depth={spec.stochastic_depth} has "
             "others: load it into the row with stochastic_depth=0, save that one's weights, and load those."
         )
     slots = _slots(model, spec, file, family)

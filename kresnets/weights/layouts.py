@@ -162,7 +162,8 @@ KERAS_APPLICATIONS = Layout(
             module=keras_names.inception,
             is_head=keras_names.is_head,
             known=keras_names.known_inception,
-            gamma=False,  # theirs have none (a ReLU passes a scale on to what follows); ours, as timm's, have: it starts at 1
+            # Theirs have none (a ReLU passes a scale on to what follows); ours, as timm's, have: it starts at 1
+            gamma=False,
             preprocessing=Preprocessing("tf"),
         ),
     ),

@@ -1,4 +1,5 @@
-"""Whether a model's trunk was taught anything: where its weights came from, if that is known, else its norms' statistics."""
+"""Whether a model's trunk was taught anything: where its weights came from, if that is known, else its norms'
+statistics."""
 
 import keras
 import numpy as np

@@ -82,7 +82,8 @@ def v2_unfit(spec):
 
 
 def other_v2(spec, border, last):
-    """Say what a v2 row computes otherwise than a file's network, whose stem pools with that border and whose last stage
+    """Say what a v2 row computes otherwise than a file's network, whose stem pools with that border and whose last
+    stage
     strides by `last`; None where they agree."""
     if spec.stride_on == "1x1":
         return other_stride(spec, "3x3", twin=spec.name)
@@ -110,7 +111,8 @@ def other_end(spec):
 def other_border(spec, theirs):
     """Say that the pool of a file's network sees something else beyond the border than the row's."""
     return (
-        f"its stem's pool has stem_pool_border={theirs!r} and this one {spec.stem_pool_border!r}, so the same shapes would "
+        f"its stem's pool has stem_pool_border={theirs!r} and this one {spec.stem_pool_border!r}, so the same shapes "
+        "would "
         f"compute something else: build the row with stem_pool_border={theirs!r}"
     )
 
@@ -131,7 +133,8 @@ def missing(spec):
         return "theirs counts the padding in its average pools and InceptionV3 does not, so the same shapes would compute something else"
     if _is_imagenet(spec) and spec.preactivation:
         return (
-            "theirs have a bare stem, no bias without a norm and their strides in a stage's first block, so the same shapes "
+            "theirs have a bare stem, no bias without a norm and their strides in a stage's first block, so the same "
+            "shapes "
             "would compute something else"
         )
     return "they have no such network"

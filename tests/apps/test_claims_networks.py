@@ -1,5 +1,5 @@
-"""The claims about the parts of residual networks: what is counted is asserted against arithmetic that is not theirs."""
-
+"""The claims about the parts of residual networks: what is counted is asserted against arithmetic that is not
+theirs."""
 
 import keras
 import numpy as np

@@ -1,6 +1,5 @@
 """Pictures made by procedure, the real targets, and how small trunks are taught and written."""
 
-
 import numpy as np
 import pytest
 from _claims import procedural, targets, teach

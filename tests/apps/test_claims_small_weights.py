@@ -1,6 +1,5 @@
 """The claim small-weights, quick: a trunk is taught once, kept, carried, and judged by what would ship."""
 
-
 import pytest
 from _claims import rates, runner, small_weights  # noqa: E402
 from _claims.claim import Options  # noqa: E402

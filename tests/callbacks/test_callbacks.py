@@ -394,7 +394,8 @@ def test_bad_input_gets_a_sentence_and_nothing_is_trained(make, sentence):
     [
         ("frozen_group and frozen] or survive or [1] and order or 3-True or stages_follow and adam", 4),
         pytest.param(
-            "second or [2] and file or 1-False or nested or averages_go or interrupted and plain or kick or killed_run and 4",
+            "second or [2] and file or 1-False or nested or averages_go or interrupted and plain or kick or "
+            "killed_run and 4",
             5,
             marks=pytest.mark.everything,
         ),

@@ -99,7 +99,8 @@ def test_who_does_not_answer_gets_a_sentence(tmp_path):
 
 @contextlib.contextmanager
 def answering(answer):
-    """A server whose POSTs get what `answer` makes of their bodies: a status and a value of JSON; yields its address."""
+    """A server whose POSTs get what `answer` makes of their bodies: a status and a value of JSON; yields its
+    address."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):

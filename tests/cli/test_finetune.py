@@ -401,7 +401,9 @@ def ask(*arguments):
 
 
 def test_what_is_left_out_is_left_to_the_rule_and_what_is_given_stays():
-    options = finetune._parser().parse_args(["--data", "d", "--out", "o", "--ratio", "0.7", "--keep", "best", "--seed", "3"])
+    options = finetune._parser().parse_args(
+        ["--data", "d", "--out", "o", "--ratio", "0.7", "--keep", "best", "--seed", "3"]
+    )
     assert finetune._recipe(options) == Recipe(ratio=0.7, keep="best", seed=3)
     scratch = finetune._parser().parse_args(["--data", "d", "--out", "o", "--from-scratch"])
     assert finetune._recipe(scratch) == Recipe.from_scratch()

@@ -58,7 +58,9 @@ def place(tmp_path_factory):
 
 def arguments(place, out, *more, trials=TRIALS, space="space.toml"):
     """Return the app's arguments; of one given twice the last holds."""
-    small = "--model CifarResNet20 --weights none --size 16 --batch-size 8 --epochs 3 --dtype float32 --seed 1 --repeats 1"
+    small = (
+        "--model CifarResNet20 --weights none --size 16 --batch-size 8 --epochs 3 --dtype float32 --seed 1 --repeats 1"
+    )
     small += " --pretrained yes"  # whose default is soon trained
     given = [
         "--data",
@@ -240,7 +242,18 @@ def test_a_better_choice_is_handed_over_and_finetune_trains_the_very_recipe_that
     assert verdict["names"] == ["winner", "default", "start"] and told["rule"] == RULE and told["learning_rate"] == 0.03
     assert "more than the" in out and verdict["winner"]["accuracy"] > verdict["start"]["accuracy"]
 
-    run = ["--data", tmp_path / "photographs", "--model", "CifarResNet20", "--weights", "none", "--size", 16, "--batch-size", 8]
+    run = [
+        "--data",
+        tmp_path / "photographs",
+        "--model",
+        "CifarResNet20",
+        "--weights",
+        "none",
+        "--size",
+        16,
+        "--batch-size",
+        8,
+    ]
     run += ["--recipe", tmp_path / "search/best_recipe.json", "--pretrained", "yes", "--seed", 1]
     run += ["--dtype", "float32", "--out", tmp_path / "run"]
     code, out, err = here(run, main=finetune.main)
@@ -262,11 +275,26 @@ def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
     assert code == 0 and err == ""
     assert (tmp_path / "search/best_recipe.json").read_text() == f'{{"rule": {RULE}}}\n'
     verdict = json.loads((tmp_path / "search/verdict.json").read_text())
-    assert verdict["names"] == ["default"] and verdict["sentence"].startswith("Keep the default: ") and verdict["sentence"] in out
+    assert (
+        verdict["names"] == ["default"]
+        and verdict["sentence"].startswith("Keep the default: ")
+        and verdict["sentence"] in out
+    )
     assert "The default, from which the search starts:" in out and "By rule" in out
     assert "3 trials, 3 epochs each in place of " in out and "(the default: nothing differs from it)" in out
     # What the search resolves, finetune.py resolves.
-    run = ["--data", place / "photographs", "--model", "CifarResNet20", "--weights", "none", "--size", 16, "--batch-size", 8]
+    run = [
+        "--data",
+        place / "photographs",
+        "--model",
+        "CifarResNet20",
+        "--weights",
+        "none",
+        "--size",
+        16,
+        "--batch-size",
+        8,
+    ]
     run += ["--pretrained", "yes", "--seed", 1, "--dtype", "float32", "--dry-run", "--out", tmp_path / "run"]
     plain = here(run, main=finetune.main)
     taken = here([*run, "--recipe", tmp_path / "search/best_recipe.json"], main=finetune.main)
@@ -649,7 +677,8 @@ def test_an_interrupt_that_was_lost_is_sent_again(tmp_path):
     script = tmp_path / "deaf.py"
     script.write_text(
         f"import signal, sys; sys.path.insert(0, {str(ROOT / 'apps')!r}); from _search import keeper; heard = []\n"
-        "signal.signal(signal.SIGINT, lambda *_: heard.append(1)); signal.pthread_sigmask(signal.SIG_UNBLOCK, keeper.ENDS)\n"
+        "signal.signal(signal.SIGINT, lambda *_: heard.append(1)); signal.pthread_sigmask(signal.SIG_UNBLOCK, "
+        "keeper.ENDS)\n"
         "while len(heard) < 2: signal.pause()\n"
         "sys.exit(130)"
     )

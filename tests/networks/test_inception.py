@@ -175,7 +175,9 @@ def test_names_say_the_way_to_a_layer():
         "stage1_block1_concat",
     }
     convs = [layer.name for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
-    assert sorted(kresnets.networks.inception.convolutions(tiny((Conv(4, 1), Mix((Conv(2, 1),), branch))))) == sorted(convs)
+    assert sorted(kresnets.networks.inception.convolutions(tiny((Conv(4, 1), Mix((Conv(2, 1),), branch))))) == sorted(
+        convs
+    )
 
 
 @pytest.mark.parametrize("name", GRIDS)

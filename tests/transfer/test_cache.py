@@ -421,7 +421,8 @@ def test_it_equals_the_uncached_training_on_jax():
     pytest.importorskip("jax")
     code = (
         "import dataclasses, test_cache as t; "
-        "t.compare(t.photographs(40), t.photographs(20, seed=1), dataclasses.replace(t.RECIPE, ema=0.8, stages=('stage3',)), "
+        "t.compare(t.photographs(40), t.photographs(20, seed=1), dataclasses.replace(t.RECIPE, ema=0.8, "
+        "stages=('stage3',)), "
         "lambda: t.tiny(dropout=0.3)); print('equal')"
     )
     environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(SUPPORT)}
@@ -434,7 +435,8 @@ def test_killed_anywhere_a_cached_run_goes_on_to_the_same(tmp_path):
     code = (
         "import os, signal, sys, test_cache as t; t.store.memory_limit = t.fit.memory_limit = lambda: 1000; "
         "stop = t.StopAfter(int(sys.argv[1])); x, y = t.photographs(70); model = t.tiny(dropout=0.3)\n"
-        "try: t.fine_tune(model, (x, y), (x, y), t.TWO, cache=True, callbacks=[stop], state_dir=sys.argv[2], verbose=0)\n"
+        "try: t.fine_tune(model, (x, y), (x, y), t.TWO, cache=True, callbacks=[stop], state_dir=sys.argv[2], "
+        "verbose=0)\n"
         "except t.Stop: os.kill(os.getpid(), signal.SIGKILL)\n"
         "model.save_weights(sys.argv[3])"
     )

@@ -67,12 +67,23 @@ def test_none_keeps_its_meaning():
 
 def test_the_head_is_solved_unless_the_recipe_says_how_it_trains():
     assert resolve(Recipe(), facts()).recipe.head == "solved"
-    for given in (dict(head_epochs=3), dict(learning_rate=1e-3), dict(stages=()), dict(advance="plateau"), dict(timetable=(("head", 2),))):
+    for given in (
+        dict(head_epochs=3),
+        dict(learning_rate=1e-3),
+        dict(stages=()),
+        dict(advance="plateau"),
+        dict(timetable=(("head", 2),)),
+    ):
         assert resolve(Recipe(**given), facts()).recipe.head == "trained", given
     for other in (dict(images=10**6, steps=40000), dict(solvable=False), dict(pretrained=False)):
         assert resolve(Recipe(), facts(**other)).recipe.head == "trained"
     waiting = resolve(Recipe(advance="plateau"), facts())
-    assert [stage.group for stage in waiting.stages] == ["head", "stage4", "stage3", "stage2"] and "up to 10" in waiting.table()
+    assert [stage.group for stage in waiting.stages] == [
+        "head",
+        "stage4",
+        "stage3",
+        "stage2",
+    ] and "up to 10" in waiting.table()
 
 
 def test_a_fresh_trunk_learns_from_the_first_epoch_on_with_its_norms():
@@ -91,7 +102,10 @@ def test_stages_last_by_steps_not_by_epochs():
 
 
 def test_rates_and_table():
-    plan = resolve(Recipe(head_epochs=2, stages=("stage3_block2",), epochs_per_stage=3, trunk_learning_rate=0.1, ratio=0.5), facts())
+    plan = resolve(
+        Recipe(head_epochs=2, stages=("stage3_block2",), epochs_per_stage=3, trunk_learning_rate=0.1, ratio=0.5),
+        facts(),
+    )
     assert plan.stages[1].rates == {"stem": 0, "stage1": 0, "stage2": 0, "stage3": 0.025, "stage4": 0.05, "head": 0.1}
     assert [(stage.first_epoch, stage.epochs, stage.steps) for stage in plan.stages] == [(0, 2, 4), (2, 3, 6)]
     table = plan.table()
@@ -116,7 +130,10 @@ def test_every_form_of_the_data_comes_to_the_same_plan(tmp_path):
 
     data = load_data(str(tmp_path / "train"))
     model = taught(tiny())
-    part, arrays = data.train.batches(32, size=12, shuffle_seed=0), (data.train.pixels(12, range(len(data.train))), data.train.labels)
+    part, arrays = (
+        data.train.batches(32, size=12, shuffle_seed=0),
+        (data.train.pixels(12, range(len(data.train))), data.train.labels),
+    )
     own = tf.data.Dataset.from_tensor_slices(arrays).batch(32)
 
     class Sequence(keras.utils.PyDataset):
@@ -192,7 +209,9 @@ def test_the_last_epoch_or_the_best_is_kept():
     for keep in ("last", "best"):
         model, seen = taught(tiny()), []
         recipe = Recipe(head_epochs=1, epochs_per_stage=4, trunk_learning_rate=3e-2, augment="none", keep=keep, seed=1)
-        note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: seen.append((logs["val_loss"], model.get_weights())))
+        note = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: seen.append((logs["val_loss"], model.get_weights()))
+        )
         keras.utils.set_random_seed(0)
         kresnets.fine_tune(model, (x, y), (x[::2], 1 - y[::2]), recipe, callbacks=[note], verbose=0)
         wanted = seen[-1] if keep == "last" else min(seen, key=lambda one: one[0])
@@ -202,7 +221,14 @@ def test_the_last_epoch_or_the_best_is_kept():
     assert found["last"] != found["best"]  # else the test would tell nothing
 
 
-DIVERGING = Recipe(head_epochs=2, stages=("stage3", "stem"), epochs_per_stage=2, trunk_learning_rate=1e3, augment="none", optimizer="sgd")
+DIVERGING = Recipe(
+    head_epochs=2,
+    stages=("stage3", "stem"),
+    epochs_per_stage=2,
+    trunk_learning_rate=1e3,
+    augment="none",
+    optimizer="sgd",
+)
 
 
 @pytest.mark.parametrize("cut", (None, 3, 4, 5))
@@ -217,8 +243,12 @@ def test_a_stage_that_diverges_is_undone_and_said_also_after_a_kill(tmp_path, cu
     def run(callbacks=()):
         keras.utils.set_random_seed(0)
         model, kept = taught(tiny()), []
-        note = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: kept.append(model.get_weights()) if epoch == 1 else None)
-        history = kresnets.fine_tune(model, data, recipe=DIVERGING, callbacks=[note, *callbacks], state_dir=tmp_path, verbose=0)
+        note = keras.callbacks.LambdaCallback(
+            on_epoch_end=lambda epoch, logs: kept.append(model.get_weights()) if epoch == 1 else None
+        )
+        history = kresnets.fine_tune(
+            model, data, recipe=DIVERGING, callbacks=[note, *callbacks], state_dir=tmp_path, verbose=0
+        )
         return model, history, kept
 
     if cut is not None:
@@ -268,9 +298,13 @@ def test_training_that_ends_too_early_says_so():
     assert "still improved" in note and "head_epochs=8" in note
 
 
-@pytest.mark.parametrize("wrong", (dict(recipe="best"), dict(recipe=Recipe(), pretrained="yes"), dict(recipe=Recipe(), train=3)))
+@pytest.mark.parametrize(
+    "wrong", (dict(recipe="best"), dict(recipe=Recipe(), pretrained="yes"), dict(recipe=Recipe(), train=3))
+)
 def test_bad_input_gets_a_sentence(wrong):
-    wanted = {"train": "`train` must be", "pretrained": "`pretrained` must be", "recipe": "`recipe` must be"}[list(wrong)[-1]]
+    wanted = {"train": "`train` must be", "pretrained": "`pretrained` must be", "recipe": "`recipe` must be"}[
+        list(wrong)[-1]
+    ]
     with pytest.raises(ValueError, match=wanted):
         kresnets.plan(**{"model": tiny(), "train": photographs(), **wrong})
 
@@ -314,9 +348,13 @@ def test_fine_tune_begins_at_the_solved_head(form):
     weights = {0: 1.0, 1: 5.0} if form == "weights" else None
     pooled = keras.Model(model.input, model.get_layer("head_pool").output)
     features = pooled.predict(kresnets.preprocessing_of(model)(x), verbose=0).astype("float64")
-    kernel, bias, _ = regression(features, y, 3, None if weights is None else np.array([weights.get(one, 1.0) for one in y]))
+    kernel, bias, _ = regression(
+        features, y, 3, None if weights is None else np.array([weights.get(one, 1.0) for one in y])
+    )
     seen = []
-    look = keras.callbacks.LambdaCallback(on_train_begin=lambda logs: seen.append(model.get_layer("head_dense").get_weights()))
+    look = keras.callbacks.LambdaCallback(
+        on_train_begin=lambda logs: seen.append(model.get_layer("head_dense").get_weights())
+    )
     recipe = Recipe(head="solved", stages=("stage3",), epochs_per_stage=1)
     history = kresnets.fine_tune(model, source, recipe=recipe, callbacks=[look], class_weight=weights, verbose=0)
     for mine, wanted in zip(seen[0], (kernel, bias)):
@@ -343,7 +381,10 @@ def test_a_random_layer_before_the_head_is_no_dead_end():
     flags = [layer.trainable for layer in model.layers]
     assert kresnets.plan(model, photographs()).recipe.head == "trained"
     assert [layer.trainable for layer in model.layers] == flags  # to look changes nothing
-    dropped = keras.Model(base.input, keras.layers.Dense(2, activation="softmax", name="head_dense")(keras.layers.Dropout(0.5)(base.output)))
+    dropped = keras.Model(
+        base.input,
+        keras.layers.Dense(2, activation="softmax", name="head_dense")(keras.layers.Dropout(0.5)(base.output)),
+    )
     assert kresnets.plan(dropped, photographs()).recipe.head == "solved"
 
 
@@ -379,7 +420,8 @@ def test_a_solved_head_that_is_ruined_in_its_first_epoch_comes_back(tmp_path, re
 def test_what_a_stage_after_a_solved_head_has_to_stay_below():
     labels = np.array([0] * 18 + [1] * 6)
     schedule = Schedule((("stem", 2),), undo=True, enters=0.9 * -(0.75 * np.log(0.75) + 0.25 * np.log(0.25)))
-    for loss, undone in ((0.3, False), (0.5, False), (0.5623, True), (40.0, True)):  # 0.5623: of whoever knows the shares alone
+    # 0.5623: of whoever knows the shares alone
+    for loss, undone in ((0.3, False), (0.5, False), (0.5623, True), (40.0, True)):
         rows = [{"epoch": epoch, "loss": loss} for epoch in range(2)]
         assert bool(Progress.replay(schedule, rows).undone) == undone, loss
     model = taught(tiny(classes=2))
@@ -401,12 +443,16 @@ def test_a_fresh_model_goes_on_in_the_same_process(tmp_path):
 
 def test_training_with_frozen_norms_is_training_too(tmp_path):
     model = tiny(classes=2)
-    kresnets.fine_tune(model, photographs(), recipe=Recipe(batchnorm="frozen", epochs_per_stage=1), pretrained=False, verbose=0)
+    kresnets.fine_tune(
+        model, photographs(), recipe=Recipe(batchnorm="frozen", epochs_per_stage=1), pretrained=False, verbose=0
+    )
     assert is_pretrained(model)[0]
     again = kresnets.CifarResNet20(classes=2, input_shape=(16, 16, 3))
     kresnets.fine_tune(again, photographs(8, 16), recipe=Recipe(batchnorm="frozen", epochs_per_stage=1), verbose=0)
     again.save_weights(tmp_path / "m.weights.h5")
-    assert is_pretrained(kresnets.CifarResNet20(classes=2, input_shape=(16, 16, 3), weights=tmp_path / "m.weights.h5"))[0]
+    assert is_pretrained(kresnets.CifarResNet20(classes=2, input_shape=(16, 16, 3), weights=tmp_path / "m.weights.h5"))[
+        0
+    ]
     assert not is_pretrained(keras.models.clone_model(kresnets.CifarResNet20()))[0]
 
 
@@ -431,7 +477,9 @@ def test_arrays_and_datasets_of_many_batches_come_to_the_same_plan():
 def test_a_dataset_of_bytes_is_augmented():
     x, y = photographs()
     dataset = tf.data.Dataset.from_tensor_slices((x, y)).batch(4)
-    history = kresnets.fine_tune(tiny(classes=2), dataset, recipe=Recipe(epochs_per_stage=1, augment="light"), verbose=0)
+    history = kresnets.fine_tune(
+        tiny(classes=2), dataset, recipe=Recipe(epochs_per_stage=1, augment="light"), verbose=0
+    )
     assert np.isfinite(history.history["loss"]).all()
 
 

@@ -1,4 +1,5 @@
-"""What a search hands over: only what is better than the default by more than chance, as a file that says no more than that."""
+"""What a search hands over: only what is better than the default by more than chance, as a file that says no more than
+that."""
 
 import dataclasses
 import json
@@ -214,7 +215,10 @@ def test_the_first_trial_is_the_default_as_fine_tune_resolves_it(tmp_path):
     assert plan.recipe.keep == "last" and records[0]["score"] == records[0]["history"][-1]["val_loss"]
     model = tuner.load_model(tuner.oracle.trials["0"])
     assert t.evaluated(model)["loss"] == pytest.approx(records[0]["score"], abs=t.TOLERANCE)
-    assert tuner.choice().compared and tuner.best_recipe() in (plan.recipe, tuner.hypermodel.space.recipe(records[1]["values"]))
+    assert tuner.choice().compared and tuner.best_recipe() in (
+        plan.recipe,
+        tuner.hypermodel.space.recipe(records[1]["values"]),
+    )
 
 
 def test_a_search_for_nothing_keeps_the_default(tmp_path):
@@ -269,7 +273,13 @@ def test_a_trial_that_is_behind_on_the_first_splits_is_given_up(tmp_path):
     splits = [((x[rows], y[rows]), (x[held], y[held])) for rows, held in folds(y, 3)]
     base = dataclasses.replace(SMALL, learning_rate=0.1, stages=(), head_epochs=10)
     tuner, records = whole_search(
-        tmp_path, {"learning_rate": [1e-7, 0.1]}, [{"learning_rate": 1e-7}, {"learning_rate": 0.1}], base, None, splits, race=1
+        tmp_path,
+        {"learning_rate": [1e-7, 0.1]},
+        [{"learning_rate": 1e-7}, {"learning_rate": 0.1}],
+        base,
+        None,
+        splits,
+        race=1,
     )
     assert [one["status"] for one in records] == ["completed", "pruned", "repeated"]
     assert len(records[1]["scores"]) == 1 and records[1]["reason"].startswith("Given up after 1 of 3 splits: ")
@@ -317,7 +327,10 @@ def test_the_default_space_lies_around_the_default():
     told = {name: value for name, value in words.items() if name in space.fields}
     assert space.recipe(told) == space.recipe({}) == base
     # The textbook's are those of before.
-    assert Space(None, NAMES, kresnets.Recipe.textbook()).fields["learning_rate"] == Space(None, NAMES).fields["learning_rate"]
+    assert (
+        Space(None, NAMES, kresnets.Recipe.textbook()).fields["learning_rate"]
+        == Space(None, NAMES).fields["learning_rate"]
+    )
 
 
 def test_epochs_that_are_given_hold_for_the_default_too():
@@ -350,7 +363,10 @@ def test_a_plan_is_taken_as_it_is():
 
 def test_a_stage_that_is_undone_is_not_what_a_trial_is_scored_by(tmp_path):
     base = dataclasses.replace(SMALL, head_epochs=2, learning_rate=0.1, stages=("high",), epochs_per_stage=3, ratio=1.0)
-    values = [{"trunk_learning_rate": 5.0, "label_smoothing": 0.0}, {"trunk_learning_rate": 5.0, "label_smoothing": 0.1}]
+    values = [
+        {"trunk_learning_rate": 5.0, "label_smoothing": 0.0},
+        {"trunk_learning_rate": 5.0, "label_smoothing": 0.1},
+    ]
     space = {"trunk_learning_rate": [1e-4, 5.0], "label_smoothing": [0.0, 0.1]}
     train = t.TRAIN[0], np.random.default_rng(1).permutation(t.TRAIN[1])  # which nothing explains
     tuner, records = whole_search(tmp_path, space, values, base, epochs=None, splits=[(train, t.VALIDATION)])

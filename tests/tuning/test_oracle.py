@@ -593,7 +593,8 @@ def test_chief_and_workers_of_whom_some_die(tmp_path, uninterrupted, fork, name)
     chief = fork(_chief, tmp_path, port, name, 3.0)
     workers = [fork(_worker, tmp_path, port, name, number, 0.3) for number in range(3)]
     until(lambda: ended(tmp_path) >= 1)
-    first = int((tmp_path / "search" / "runs.log").read_text().split()[1])  # which alone may have had time to work so far
+    # Which alone may have had time to work so far
+    first = int((tmp_path / "search" / "runs.log").read_text().split()[1])
     (killed,) = (worker for worker in workers if worker.pid == first)
     killed.kill()
     workers.append(fork(_worker, tmp_path, port, name, 3, 0.3))
@@ -608,7 +609,9 @@ def test_chief_and_workers_of_whom_some_die(tmp_path, uninterrupted, fork, name)
     assert len(results(tmp_path)) == len(expected)
     if (
         name in ("random", "grid")
-    ):  # the others' later trials depend on the order in which the earlier ones end, or on nothing but the number of calls
+        # The others' later trials depend on the order in which the earlier ones end, or on nothing but the number of
+        # calls
+    ):
         assert sorted(map(str, results(tmp_path).values())) == sorted(map(str, expected.values()))
     assert all(state["score"] == score(state["hyperparameters"]["values"]) for state in states(tmp_path).values())
     # Twice ran at most what the dead worker had.

@@ -71,8 +71,19 @@ def test_conditions_leave_no_trial_without_a_difference(tmp_path):
 
 
 def test_each_condition_by_hand(tmp_path):
-    space = Space({"schedule": ["constant", "cosine"], "warmup": [0.0, 0.2], "head_epochs": [0, 1, 2],
-                   "learning_rate": [1e-3, 1e-2], "augment": ["none", "light"], "views": [1, 2]}, NAMES, BASE)  # fmt: skip
+    space = Space(
+        {
+            "schedule": ["constant", "cosine"],
+            "warmup": [0.0, 0.2],
+            "head_epochs": [0, 1, 2],
+            # Fmt: skip
+            "learning_rate": [1e-3, 1e-2],
+            "augment": ["none", "light"],
+            "views": [1, 2],
+        },
+        NAMES,
+        BASE,
+    )
     by_hand = (1 + 2) * (1 + 2 * 2) * (1 + 2)
     assert len({frozen(one) for one in drawn(space)}) == by_hand == len(grid(space, tmp_path))
 
@@ -151,7 +162,13 @@ def test_toml_and_dict_are_the_same(tmp_path):
         'thaw = ["head", "stage3"]\nratio = [1, 0.5]\noptimizer = "sgd"\n'
         "[learning_rate]\nmin = 1e-4\nmax = 1e-2\nlog = true\n"
     )
-    told = {"thaw": ("head", "stage3"), "ratio": [1.0, 0.5], "optimizer": ["sgd"], "learning_rate": Range(1e-4, 1e-2, log=True)}  # fmt: skip
+    # Fmt: skip
+    told = {
+        "thaw": ("head", "stage3"),
+        "ratio": [1.0, 0.5],
+        "optimizer": ["sgd"],
+        "learning_rate": Range(1e-4, 1e-2, log=True),
+    }
     assert Space(str(path), NAMES).fields == Space(path, NAMES).fields == Space(told, NAMES).fields
     again = Space(Space(told, NAMES).as_data(), NAMES)
     assert again.fields == Space(told, NAMES).fields

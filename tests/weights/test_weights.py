@@ -627,9 +627,7 @@ def test_networks_without_published_weights_offer_a_way_on():
 @pytest.mark.slow
 def test_importing_kresnets_does_not_import_the_readers():
     code = "import keras, sys; before = set(sys.modules); import kresnets; print(*sorted(set(sys.modules) - before))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     imported = {name.partition(".")[0] for name in done.stdout.split()}
     assert "kresnets" in imported
     assert not imported & {"safetensors", "huggingface_hub", "torch", "timm"}

@@ -115,7 +115,12 @@ def test_rows_are_sound():
 
 def test_the_rows_of_networks_agree_with_those_of_weights():
     for row in sources.PUBLISHED:
-        by_host = {"keras": layouts.KERAS_APPLICATIONS, "hub": layouts.TORCH, "package": layouts.KRESNETS, "pypi": layouts.ONNX}
+        by_host = {
+            "keras": layouts.KERAS_APPLICATIONS,
+            "hub": layouts.TORCH,
+            "package": layouts.KRESNETS,
+            "pypi": layouts.ONNX,
+        }
         layout = by_host[row.host]
         assert layout.refusal(kresnets.SPECS[row.network]) is None
     for name, spec in kresnets.SPECS.items():

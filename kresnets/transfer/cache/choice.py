@@ -32,7 +32,8 @@ def _forbids(recipe):
         return f"mixup={recipe.mixup} blends the images of each batch, which gives features that nothing can keep; take mixup=0."
     if recipe.augment != "none" and recipe.views == 1:
         return (
-            f"augment={recipe.augment!r} changes the images in each epoch; Recipe(views=k) keeps k changed copies of each, "
+            f"augment={recipe.augment!r} changes the images in each epoch; Recipe(views=k) keeps k changed copies of "
+            "each, "
             "augment='none' leaves them as they are."
         )
     return None

@@ -96,7 +96,8 @@ def _inert(node):
 def _why_not(graph, live, above):
     if live.keys() == {id(tensor) for tensor in graph.inputs}:
         return (
-            f"{graph.name!r} has nothing to keep: its first layer, {above[0].operation.name!r}, learns or draws at random."
+            f"{graph.name!r} has nothing to keep: its first layer, {above[0].operation.name!r}, learns or draws at "
+            "random."
             if above
             else f"{graph.name!r} has nothing that learns."
         )
@@ -106,7 +107,8 @@ def _why_not(graph, live, above):
     taker = next((node.operation.name for node in above if key in {id(t) for t in node.input_tensors}), "the output")
     others = ", ".join(repr(layer_name(tensor)) for other, tensor in live.items() if other != key)
     return (
-        f"{graph.name!r} cannot be cut above its frozen layers: {taker!r} takes the output of {layer_name(skipping)!r} across the cut, "
+        f"{graph.name!r} cannot be cut above its frozen layers: {taker!r} takes the output of "
+        f"{layer_name(skipping)!r} across the cut, "
         f"beside {others}."
     )
 

@@ -55,7 +55,8 @@ class FeatureCache:
     def __init__(self, model, through=None, *, groups=None, folder=None, memory=None, dtype=None, progress=True):
         if not isinstance(model, keras.Model) or not isinstance(getattr(model, "inputs", None), list):
             raise ValueError(
-                f"FeatureCache takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
+                "FeatureCache takes a Functional or Sequential Keras model that has been built. Received: "
+                f"{type(model).__name__}"
             )
         if dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"`dtype` must be 'float32', 'bfloat16', 'float16' or None. Received: dtype={dtype!r}")
@@ -117,7 +118,8 @@ def _layers_through(where, name):
     learning = [layer.name for layer in below if layer.trainable and layer.weights]
     if learning:
         raise ValueError(
-            f"{learning[0]!r} is below the end of {name!r} and learns: call kresnets.freeze(model, through={name!r}) first."
+            f"{learning[0]!r} is below the end of {name!r} and learns: call kresnets.freeze(model, through={name!r}) "
+            "first."
         )
     return {id(layer) for layer in below}
 
