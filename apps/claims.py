@@ -56,7 +56,10 @@ def _parser():
     parser.add_argument(
         "--data",
         metavar="NAME",
-        help="what small networks learn from: digits, patches or cifar10; what freeze-or-finetune's trunk has learned from: imagenet; judge: default-recipe by what it was not chosen by",
+        help=(
+            "what small networks learn from: digits, patches or cifar10; what freeze-or-finetune's trunk has "
+            "learned from: imagenet; judge: default-recipe by what it was not chosen by"
+        ),
     )
     parser.add_argument(
         "--recipe",

@@ -64,10 +64,8 @@ def test_private_names_of_keras_are_behind_one_door(module):
     if module.startswith(KERAS_HOOKS):
         return
     text = MODULES[module].read_text()
-    found = re.findall(
-        r"keras\.src|\._(?:keras_history|flatten_layers|inbound_nodes|compile_config|initial_epoch|trainable_variables)\b",
-        text,
-    )
+    names = "keras_history|flatten_layers|inbound_nodes|compile_config|initial_epoch|trainable_variables"
+    found = re.findall(rf"keras\.src|\._(?:{names})\b", text)
     assert not found, f"{module}: {found}"
 
 

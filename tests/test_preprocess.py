@@ -196,7 +196,8 @@ def test_a_crop_that_is_none(crop):
     "wrong",
     [
         dict(mode="tf", mean=HALF), dict(mode="caffe", std=HALF), dict(mean=0.5), dict(mean=(0.5, 0.5)),
-        dict(mean="abc"), dict(mean=(0, 0, float("nan"))), dict(std=(1, 1, 0)), dict(std=(1, 1, -1)), dict(std=("1", 1, 1)),
+        dict(mean="abc"), dict(mean=(0, 0, float("nan"))), dict(std=(1, 1, 0)), dict(std=(1, 1, -1)),
+        dict(std=("1", 1, 1)),
     ],
 )  # fmt: skip
 def test_means_that_are_none(wrong):

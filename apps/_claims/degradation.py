@@ -76,7 +76,10 @@ def _findings(options, rows):
             numbers=f"log10 of the training loss, (plain 56 - 20) less (residual 56 - 20): {gap.text(digits=2)}.",
         ),
         Finding(
-            claim="A residual network of 56 layers makes at most 1 point more errors on its training images than one of 20.",
+            claim=(
+                "A residual network of 56 layers makes at most 1 point more errors on its training images than "
+                "one of 20."
+            ),
             verdict=above(saved, -0.01),
             numbers=f"Training error, 20 less 56 layers: {saved.text(' points', 2, 100)}.",
         ),

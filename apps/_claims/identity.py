@@ -212,7 +212,9 @@ def _findings(options, rows):
         Finding(
             claim="A plain network cannot be deepened so: F(x) = 0 makes it forget all.",
             verdict=exactly(bool(plain["refused"]) and plain["error_after"] > 0.8),
-            numbers=f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after.",
+            numbers=(
+                f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after."
+            ),
         ),
     ]
     for other in ("scratch", "scratch, zero-gamma", "shallow"):

@@ -44,7 +44,9 @@ def _findings(options, rows):
     cost = {row["kind"]: (row["parameters"], row["multiply_adds"]) for row in rows}
     found = [
         Finding(
-            claim="A shortcut that pads with zeros costs neither parameters nor multiply-adds, and C costs more than B.",
+            claim=(
+                "A shortcut that pads with zeros costs neither parameters nor multiply-adds, and C costs more than B."
+            ),
             verdict=exactly(cost["A"] == cost["plain"] and cost["A"] < cost["B"] < cost["C"]),
             numbers="Parameters and multiply-adds: "
             + ", ".join(f"{kind} {a:,} and {b:,}" for kind, (a, b) in cost.items())
@@ -83,7 +85,10 @@ def _draw(options, rows, path):
 
 
 CLAIM = Claim(
-    title="any shortcut is better than none; projections (B, C) are a little better than padding with zeros (A), at a cost",
+    title=(
+        "any shortcut is better than none; projections (B, C) are a little better than padding with zeros (A), at "
+        "a cost"
+    ),
     source="arXiv 1512.03385 section 4.1, table 3",
     settings=_settings,
     measure=_measure,

@@ -173,7 +173,8 @@ def _findings_of(rows, network):
     gain = _mean_gain(rows, network, few)
     found = [
         Finding(
-            claim=f"{network}: with few real pictures, a trunk taught on drawn ones gains more than 2 points over none.",
+            claim=f"{network}: with few real pictures, a trunk taught on drawn ones gains more than 2 points over "
+            "none.",
             verdict=above(gain, LEAST),
             numbers=f"Test accuracy, mean over {len(few)} targets: {gain.text(' points', 1, 100)}.",
         )
@@ -185,7 +186,8 @@ def _findings_of(rows, network):
             Finding(
                 claim=f"{network}: with more pictures it loses nothing (1 point at most, in each).",
                 verdict=everywhere(gains.values(), -LOSS),
-                numbers=f"Mean {_mean_gain(rows, network, others).text(' points', 1, 100)}; least sure, {worst[0]} with "
+                numbers=f"Mean {_mean_gain(rows, network, others).text(' points', 1, 100)}; "
+                f"least sure, {worst[0]} with "
                 f"{worst[1]}: {gains[worst].text(' points', 1, 100)}.",
             )
         )
@@ -193,7 +195,8 @@ def _findings_of(rows, network):
         Finding(
             claim=f"{network}: its weights are worth shipping.",
             verdict=exactly(worth_shipping(rows, network)),
-            numbers=f"That asks for a mean gain of above {100 * LEAST:.0f} points with few pictures that is more than noise, "
+            numbers=f"That asks for a mean gain of above {100 * LEAST:.0f} points with few pictures that is more than "
+            "noise, "
             f"and with more for no loss that is sure and no mean one of above {100 * LOSS:.0f} point, with 5 seeds in "
             "all cells.",
         )

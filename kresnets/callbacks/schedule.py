@@ -10,7 +10,8 @@ import tomllib
 from kresnets._util import files
 
 _RISING = re.compile(
-    r"acc|accuracy|auc|precision|recall|sensitivity|specificity|f\d|fbeta|score|iou|dice|r2|similarity|correlation|kappa"
+    r"acc|accuracy|auc|precision|recall|sensitivity|specificity|f\d|fbeta|score|iou|dice|r2|similarity|correlation|"
+    r"kappa"
 )
 _FALLING = re.compile(r"loss|error|mse|mae|mape|msle|rmse|crossentropy|divergence|kld|hinge|poisson|logcosh|cosh")
 

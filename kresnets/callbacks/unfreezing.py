@@ -58,7 +58,8 @@ class StagedUnfreezing(GroupCallback):
         >>> model = kresnets.CifarResNet20(input_shape=(16, 16, 3))
         >>> model.compile("adam", "sparse_categorical_crossentropy")
         >>> x, y = np.zeros((4, 16, 16, 3)), np.zeros(4)
-        >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[kresnets.StagedUnfreezing({0: "head", 1: "stage3"})])
+        >>> unfreezing = kresnets.StagedUnfreezing({0: "head", 1: "stage3"})
+        >>> history = model.fit(x, y, epochs=2, verbose=0, callbacks=[unfreezing])
         >>> history.history["trainable_parameters"]
         [650, 203402]
     """

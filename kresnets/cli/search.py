@@ -259,7 +259,8 @@ def _tuner(folder, hypermodel, oracle, options, on_change):
         return RecipeTuner(
             hypermodel, oracle, directory=str(folder), project_name="search",
             prune=prune, seed=options.seed, on_change=on_change,
-            leave=lambda: supervisor.resident() > limit or supervisor.is_orphan(), begins=True, race=None if prune is None else 1,
+            leave=lambda: supervisor.resident() > limit or supervisor.is_orphan(), begins=True,
+            race=None if prune is None else 1,
         )  # fmt: skip
 
 

@@ -210,7 +210,8 @@ def _numbers(records, best, objective, total):
         ("time in trials", _time(sum(record.get("seconds") or 0 for record in records)), ""),
     ]
     boxes = "".join(
-        f"<div><small>{page._escaped(name)}</small><b>{page._escaped(value)}</b><small>{page._escaped(below)}</small></div>"
+        f"<div><small>{page._escaped(name)}</small><b>{page._escaped(value)}</b>"
+        f"<small>{page._escaped(below)}</small></div>"
         for name, value, below in boxes
     )
     text = f"The score is {objective[0]} on validation data; {wanted} is better."

@@ -207,7 +207,8 @@ def _times(count, step):
 # stem for the residual nets.
 def _v3_a(pooled):
     return Mix(
-        (Conv(64, 1),), (Conv(48, 1), Conv(64, 5)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)), (Pool("avg"), Conv(pooled, 1))
+        (Conv(64, 1),), (Conv(48, 1), Conv(64, 5)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)),
+        (Pool("avg"), Conv(pooled, 1))
     )  # fmt: skip
 
 
@@ -268,7 +269,8 @@ _INCEPTION_V4 = dict(
             *_times(
                 4,
                 Mix(
-                    (Conv(96, 1),), (Conv(64, 1), Conv(96, 3)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)), (Pool("avg"), Conv(96, 1))
+                    (Conv(96, 1),), (Conv(64, 1), Conv(96, 3)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)),
+                    (Pool("avg"), Conv(96, 1))
                 ),
             ),
         ),
@@ -297,7 +299,8 @@ _INCEPTION_V4 = dict(
                 Mix(
                     (Conv(256, 1),),
                     (Conv(384, 1), Mix((Conv(256, (1, 3)),), (Conv(256, (3, 1)),))),
-                    (Conv(384, 1), Conv(448, (3, 1)), Conv(512, (1, 3)), Mix((Conv(256, (1, 3)),), (Conv(256, (3, 1)),))),
+                    (Conv(384, 1), Conv(448, (3, 1)), Conv(512, (1, 3)),
+                     Mix((Conv(256, (1, 3)),), (Conv(256, (3, 1)),))),
                     (Pool("avg"), Conv(256, 1)),
                 ),
             ),
@@ -313,7 +316,8 @@ _INCEPTION_RESNET_V1 = dict(
         _V3_STAGE1,
         (
             (Conv(256, 3, 2),),  # 35
-            *_times(5, Residual((Conv(32, 1),), (Conv(32, 1), Conv(32, 3)), (Conv(32, 1), Conv(32, 3), Conv(32, 3)), scale=0.17)),
+            *_times(5, Residual((Conv(32, 1),), (Conv(32, 1), Conv(32, 3)),
+                                 (Conv(32, 1), Conv(32, 3), Conv(32, 3)), scale=0.17)),
         ),
         (
             (Mix((Conv(384, 3, 2),), (Conv(192, 1), Conv(192, 3), Conv(256, 3, 2)), (Pool("max", 2),)),),  # 17
@@ -347,10 +351,12 @@ _INCEPTION_RESNET_V2 = dict(
             (
                 Pool("max", 2),  # 35
                 Mix(
-                    (Conv(96, 1),), (Conv(48, 1), Conv(64, 5)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)), (Pool("avg"), Conv(64, 1))
+                    (Conv(96, 1),), (Conv(48, 1), Conv(64, 5)), (Conv(64, 1), Conv(96, 3), Conv(96, 3)),
+                    (Pool("avg"), Conv(64, 1))
                 ),
             ),
-            *_times(10, Residual((Conv(32, 1),), (Conv(32, 1), Conv(32, 3)), (Conv(32, 1), Conv(48, 3), Conv(64, 3)), scale=0.17)),
+            *_times(10, Residual((Conv(32, 1),), (Conv(32, 1), Conv(32, 3)),
+                                  (Conv(32, 1), Conv(48, 3), Conv(64, 3)), scale=0.17)),
         ),
         (
             (Mix((Conv(384, 3, 2),), (Conv(256, 1), Conv(256, 3), Conv(384, 3, 2)), (Pool("max", 2),)),),  # 17

@@ -94,26 +94,26 @@ class ResNetSpec(Spec):
         misfits = (
             ("block", "stride_on", basic and self.stride_on == "1x1", "a basic block has no 1x1 to stride"),
             ("block", "cardinality", basic and self.cardinality > 1, "only a bottleneck's 3x3 is grouped"),
-            ("block", "width_per_group", basic and self.width_per_group, "only a bottleneck's 3x3 has groups with a width"),
+            ("block", "width_per_group", basic and self.width_per_group, "only a bottleneck's 3x3 has groups"),
             ("widths", "cardinality", uneven, "each group needs as many whole channels as the others"),
             ("widths", "width_per_group", broken, "it rises as they do and must come out whole in each stage"),
             ("stem", "deep_stem", cifar and self.deep_stem, "the deep stem replaces the 7x7, which a CIFAR stem lacks"),
-            (stem, "deep_stem", self.deep_stem and outputs[0] < 2, "its first two convolutions have half of the channels"),
+            (stem, "deep_stem", self.deep_stem and outputs[0] < 2, "its first convolutions have half the channels"),
             ("stem", "stem_pool_border", cifar and (bare_border or at_end), "a CIFAR stem has no pool"),
             ("stem_norm", "stem_pool_border", self.stem_norm and bare_border, "after a ReLU it is the same as zeros"),
             ("stem_norm", "stem_pool_border", not self.stem_norm and at_end, "zeros are the least only after a ReLU"),
-            ("shortcut", "avg_shortcut", a and self.avg_shortcut, "the pool belongs before a projection, and A has none"),
+            ("shortcut", "avg_shortcut", a and self.avg_shortcut, "the pool stands before a projection; A has none"),
             ("shortcut", narrows, self.residual and a and narrowing, "A can add channels of zeros, not take any away"),
             ("residual", "shortcut", plain and self.shortcut == "C", "a plain net has no shortcut to project"),
             ("residual", "avg_shortcut", plain and self.avg_shortcut, "a plain net has no shortcut"),
-            ("residual", "zero_gamma", plain and self.zero_gamma, "a plain block that starts at 0 lets nothing through"),
-            ("residual", "stochastic_depth", plain and self.stochastic_depth, "nothing is left of a plain block left out"),
+            ("residual", "zero_gamma", plain and self.zero_gamma, "a plain block at 0 lets nothing through"),
+            ("residual", "stochastic_depth", plain and self.stochastic_depth, "a plain block left out leaves nothing"),
             ("residual", "preactivation", plain and self.preactivation, "the plain twins are those of v1"),
             ("preactivation", "zero_gamma", not v1 and self.zero_gamma, "no norm ends a pre-activation branch"),
             ("preactivation", "stem_norm", v1 and not self.stem_norm, "a v1 stem is normed"),
-            ("preactivation", "downsample_in", v1 and self.downsample_in == "last", "only v2 nets stride in the last block"),
-            ("preactivation", "bias_without_norm", v1 and self.bias_without_norm, "in v1 a norm follows every convolution"),
-            ("downsample_in", "avg_shortcut", no_projection and self.avg_shortcut, "the last block has no projection to pool for"),
+            ("preactivation", "downsample_in", v1 and self.downsample_in == "last", "only v2 strides there"),
+            ("preactivation", "bias_without_norm", v1 and self.bias_without_norm, "in v1 a norm follows each one"),
+            ("downsample_in", "avg_shortcut", no_projection and self.avg_shortcut, "the last block projects nothing"),
         )  # fmt: skip
         for one, other, misfit, why in misfits:
             if misfit:
@@ -144,7 +144,8 @@ _D = dict(deep_stem=True, avg_shortcut=True, reference="1812.01187, section 4.2,
 _PAPER = dict(reference="1512.03385, table 1")
 _PLAIN = dict(residual=False, imagenet=False)
 _CIFAR = dict(
-    widths=(16, 32, 64), strides=(1, 2, 2), block="basic", shortcut="A", stem="cifar", input_size=32, min_size=8, classes=10, imagenet=False,
+    widths=(16, 32, 64), strides=(1, 2, 2), block="basic", shortcut="A", stem="cifar", input_size=32, min_size=8,
+    classes=10, imagenet=False,
     reference="1512.03385, section 4.2",
 )  # fmt: skip
 # For pictures of 48 to 96 pixels, with weights that ship: each stage strides, so that a picture of 64 costs what 32
@@ -159,7 +160,8 @@ _V2 = dict(
 # As timm, whose weights exist, and so with a bare stem, where the authors' norm and rectify before the first two paths
 # part; strides in a stage's first block, as the paper.
 _V2_BASIC = dict(
-    block="basic", preactivation=True, stem_norm=False, stem_pool_border="nothing", reference="1603.05027, figure 4e; as timm"
+    block="basic", preactivation=True, stem_norm=False, stem_pool_border="nothing",
+    reference="1603.05027, figure 4e; as timm"
 )  # fmt: skip
 _CIFAR_V2 = dict(preactivation=True, reference="1603.05027, figure 4e and appendix")
 # The authors' code strides in the first 1x1 and projects where shapes differ.

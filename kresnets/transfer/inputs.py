@@ -142,7 +142,10 @@ def _in_range(labels, classes, on_tensors):
         return tf.identity(labels)
 
 
-_ALLOWED = "Labels must be whole numbers 0 to {} for a model of {} classes; mend the labels, or build the model with more classes."
+_ALLOWED = (
+    "Labels must be whole numbers 0 to {} for a model of {} classes; mend the labels, or build the model "
+    "with more classes."
+)
 
 
 def check_range(labels, classes):

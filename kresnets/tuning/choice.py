@@ -127,7 +127,8 @@ def _compared(default, others, count, objective, sign, validation):
     if not fair:
         told = f"No trial did better in {name} than the first."
         if better:
-            told = f"Trial {better[0]['trial_id']} did better in {name} than the first, but gained no accuracy above noise."
+            number = better[0]["trial_id"]
+            told = f"Trial {number} did better in {name} than the first, but gained no accuracy above noise."
         return Choice(record=default, sentence=told, compared=True)
     found = [_judged(one, default, count, objective, sign, validation) for one in fair]
     return next((choice for choice in found if choice.record is not default), found[0])
@@ -142,7 +143,8 @@ def _judged(one, default, count, objective, sign, validation):
     won = gain > needed
     return Choice(
         record=one if won else default,
-        sentence=f"Trial {one['trial_id']} gained {gain:.3g} in {objective.name} over the first ({splits} split{'s' * (splits > 1)}, "
+        sentence=f"Trial {one['trial_id']} gained {gain:.3g} in {objective.name} over the first "
+        f"({splits} split{'s' * (splits > 1)}, "
         f"standard error {error:.2g}): {'more than' if won else 'within'} the {needed:.2g} that chance gives the best "
         f"of {count}.",
         compared=True, gain=gain, error=error, needed=needed,

@@ -7,7 +7,8 @@ import shutil
 
 _NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
 _WRITTEN = (
-    "search", "trials.csv", "search.html", "best_recipe.json", "verdict.json", "images", "answers-*.json", "tensorboard",
+    "search", "trials.csv", "search.html", "best_recipe.json", "verdict.json", "images", "answers-*.json",
+    "tensorboard",
     ".tmp-*", "config.json",
 )  # fmt: skip
 

@@ -97,7 +97,8 @@ class Space:
 
     Example:
         >>> from kresnets.tuning import Space
-        >>> space = Space({"thaw": ["head", "stage3"], "ratio": [0.3, 1.0]}, ("stem", "stage1", "stage2", "stage3", "head"))
+        >>> groups = ("stem", "stage1", "stage2", "stage3", "head")
+        >>> space = Space({"thaw": ["head", "stage3"], "ratio": [0.3, 1.0]}, groups)
         >>> space.recipe({"thaw": "stage3", "ratio": 0.3}).stages
         ('stage3',)
         >>> space.active({"thaw": "head", "ratio": 0.3})

@@ -139,7 +139,8 @@ _OPEN_NSFW_NOTICE = (
     "binary "
     "form must reproduce the above copyright notice, this list of conditions and the following disclaimer in the "
     "documentation and/or other materials provided with the distribution. THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT "
-    'HOLDERS AND CONTRIBUTORS "AS IS" AND ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED '
+    'HOLDERS AND CONTRIBUTORS "AS IS" AND ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE '
+    "IMPLIED "
     "WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE "
     "COPYRIGHT "
     "HOLDER OR CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL "
@@ -156,7 +157,8 @@ _OPEN_NSFW_NOTICE = (
 
 def _open_nsfw(tag, **head):
     """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), taught on ImageNet and then on their own task: its trunk is a
-    general one, its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
+    general one,
+    its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
     return Published(
         network="ResNet50Thin",
         tag=tag,

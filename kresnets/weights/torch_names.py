@@ -121,7 +121,10 @@ def other_numbers(spec, last=2):
     """Say which strides or epsilon a file's network has, where the row has others; its last stage strides by `last`."""
     strides = (1, 2, 2, 2) if last == 2 else (2, 2, 2, 1)
     if len(spec.strides) == 4 and spec.strides != strides:
-        return f"its network has strides={strides}, so the same shapes would compute something else: build the row with those"
+        return (
+            f"its network has strides={strides}, so the same shapes would compute something else: build the row "
+            "with those"
+        )
     if not 0.9e-5 < spec.epsilon < 1.1e-5:  # 1e-5 of torch and 1.001e-5 of keras.applications differ by nothing seen
         return "its network was taught with epsilon=1e-5: build the row with that"
     return None
@@ -130,7 +133,10 @@ def other_numbers(spec, last=2):
 def missing(spec):
     """Say why there is no such network in timm."""
     if same_network(spec, "InceptionV3"):
-        return "theirs counts the padding in its average pools and InceptionV3 does not, so the same shapes would compute something else"
+        return (
+            "theirs counts the padding in its average pools and InceptionV3 does not, so the same shapes would "
+            "compute something else"
+        )
     if _is_imagenet(spec) and spec.preactivation:
         return (
             "theirs have a bare stem, no bias without a norm and their strides in a stage's first block, so the same "

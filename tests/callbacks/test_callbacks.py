@@ -240,7 +240,14 @@ def test_a_keras_file_saved_in_any_stage_loads_with_its_optimizer_and_trains_on(
 
 @pytest.mark.parametrize(
     ("stop", "first"),
-    [(1, False), (3, True), *(pytest.param(*each, marks=pytest.mark.everything) for each in [(1, True), (2, True), (2, False), (3, False)])],
+    [
+        (1, False),
+        (3, True),
+        *(
+            pytest.param(*each, marks=pytest.mark.everything)
+            for each in [(1, True), (2, True), (2, False), (3, False)]
+        ),
+    ],
 )  # fmt: skip
 def test_backup_and_restore_resumes_in_the_right_stage(tmp_path, first, stop):
     stages = {0: "head", 1: "stage3", 3: "stage2"}

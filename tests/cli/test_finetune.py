@@ -44,7 +44,10 @@ def folder(tmp_path_factory):
 
 
 def command(folder, run, *more):
-    small = "--model CifarResNet20 --weights none --pretrained yes --size 32 --batch-size 16 --head-epochs 2 --epochs-per-stage 2 --stages stage3 stage2".split()
+    small = (
+        "--model CifarResNet20 --weights none --pretrained yes --size 32 --batch-size 16 --head-epochs 2 "
+        "--epochs-per-stage 2 --stages stage3 stage2"
+    ).split()
     return [
         sys.executable,
         "apps/finetune.py",
@@ -90,7 +93,8 @@ def test_a_run_leaves_what_it_promises(finished):
     run, output = finished
     pictures = {"curves.png", "confusion.png", "mistakes.png"}
     assert {path.name for path in run.iterdir()} == pictures | {
-        "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml", "plan.txt",
+        "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml",
+        "plan.txt",
     }  # fmt: skip
     rows = history(run)
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(6)]
@@ -284,7 +288,9 @@ def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
     ]
     assert finish([sys.executable, "apps/finetune.py", *learn, *shared]).returncode == 0
     assert json.loads((source / "metrics.json").read_text())["auc"] > 0.75
-    carry = "--data elpv/mono --limit 75 --head-epochs 1 --stages stage3 --epochs-per-stage 1 --class-weight balanced".split()
+    carry = (
+        "--data elpv/mono --limit 75 --head-epochs 1 --stages stage3 --epochs-per-stage 1 --class-weight balanced"
+    ).split()
     done = finish(
         [sys.executable, "apps/finetune.py", *carry, "--weights", str(source), "--out", str(carried), *shared]
     )
@@ -324,7 +330,8 @@ def test_the_size_is_the_users_else_that_of_the_weights_else_the_networks(finish
     shutil.copytree(finished[0], run)
     learned = keras.saving.load_model(f"{run}/model.keras").get_layer("stage3_block3_conv2").get_weights()[0]
     for weights, size, expected, trunk in (
-        (file, None, 48, kernel), (file, 40, 40, kernel), ("none", None, 32, None), (run, None, 32, learned), (run, 64, 64, learned),
+        (file, None, 48, kernel), (file, 40, 40, kernel), ("none", None, 32, None), (run, None, 32, learned),
+        (run, 64, 64, learned),
     ):  # fmt: skip
         model = _network.with_trunk(spec, weights, size, 2)
         assert model.input_shape == (None, expected, expected, 3) and model.output_shape == (None, 2)

@@ -682,7 +682,10 @@ def test_an_interrupt_that_was_lost_is_sent_again(tmp_path):
         "while len(heard) < 2: signal.pause()\n"
         "sys.exit(130)"
     )
-    keep = f"import sys; sys.path.insert(0, {str(ROOT / 'apps')!r}); from _search import keeper; print('here', flush=True)\n"
+    keep = (
+        f"import sys; sys.path.insert(0, {str(ROOT / 'apps')!r}); from _search import keeper; print('here', "
+        "flush=True)\n"
+    )
     keep += f"sys.exit(keeper.keep({str(script)!r}, [], lambda: 0))"
     process = subprocess.Popen([sys.executable, "-c", keep], stdout=subprocess.PIPE)
     process.stdout.readline()

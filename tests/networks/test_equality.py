@@ -169,7 +169,12 @@ def test_equals_its_reference(reference, name, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("reference", "name"),
-    [("timm", "resnet18"), ("timm", "resnetv2_18"), pytest.param("timm", "inception_v4", marks=pytest.mark.everything), *(pytest.param("keras", name, marks=pytest.mark.everything) for name in ("ResNet50V2", "InceptionV3"))],
+    [
+        ("timm", "resnet18"),
+        ("timm", "resnetv2_18"),
+        pytest.param("timm", "inception_v4", marks=pytest.mark.everything),
+        *(pytest.param("keras", name, marks=pytest.mark.everything) for name in ("ResNet50V2", "InceptionV3")),
+    ],
 )  # fmt: skip
 def test_a_file_gives_its_trunk_to_other_heads_and_channels(reference, name, tmp_path, caplog):
     """Without a head, with one for other classes (which starts afresh, and is said), and for grey or 4-channel

@@ -78,7 +78,8 @@ def build(spec, **arguments):
 def tiny(*blocks, **knobs):
     """A row of the same blocks on a thin stem, in two stages."""
     return InceptionSpec(
-        **{"name": "tiny", "reference": "none", "stem": (Conv(4, 3, 2),), "stages": (blocks, blocks), "min_size": 9, **knobs}
+        **{"name": "tiny", "reference": "none", "stem": (Conv(4, 3, 2),), "stages": (blocks, blocks), "min_size": 9}
+        | knobs
     )  # fmt: skip
 
 

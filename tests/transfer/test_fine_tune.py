@@ -25,9 +25,12 @@ def photographs(count=40, classes=3, size=12, seed=0):
 
 def test_the_textbooks_recipe_is_the_documented_one():
     assert dataclasses.asdict(Recipe.textbook()) == dict(
-        head_epochs=3, stages=None, epochs_per_stage=3, learning_rate=1e-3, trunk_learning_rate=1e-4, ratio=0.5, batchnorm="frozen",
-        optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1, label_smoothing=0.0, mixup=0.0,
-        ema=None, seed=0, advance="epochs", patience=2, max_epochs_per_stage=10, restore_best=None, ramp=None, timetable=None, keep="best", head="trained",
+        head_epochs=3, stages=None, epochs_per_stage=3, learning_rate=1e-3, trunk_learning_rate=1e-4, ratio=0.5,
+        batchnorm="frozen",
+        optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1,
+        label_smoothing=0.0, mixup=0.0,
+        ema=None, seed=0, advance="epochs", patience=2, max_epochs_per_stage=10, restore_best=None, ramp=None,
+        timetable=None, keep="best", head="trained",
     )  # fmt: skip
     names = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
     assert Recipe.textbook().plan(names) == {0: "head", 3: "stage4", 6: "stage3", 9: "stage2"}
@@ -41,9 +44,12 @@ def test_the_textbooks_recipe_is_the_documented_one():
 @pytest.mark.parametrize(
     "wrong",
     [
-        dict(head_epochs=-1), dict(head_epochs=1.5), dict(stages="stage4"), dict(stages=(4,)), dict(epochs_per_stage=0), dict(learning_rate=0),
-        dict(trunk_learning_rate=float("nan")), dict(ratio=-1), dict(batchnorm="on"), dict(optimizer=3), dict(optimizer="best"), dict(optimizer="lossscaleoptimizer"), dict(stages=3), dict(weight_decay=-1),
-        dict(schedule="step"), dict(warmup=2), dict(augment="heavy"), dict(views=0), dict(label_smoothing=1.0), dict(mixup=2), dict(ema=1.0),
+        dict(head_epochs=-1), dict(head_epochs=1.5), dict(stages="stage4"), dict(stages=(4,)),
+        dict(epochs_per_stage=0), dict(learning_rate=0),
+        dict(trunk_learning_rate=float("nan")), dict(ratio=-1), dict(batchnorm="on"), dict(optimizer=3),
+        dict(optimizer="best"), dict(optimizer="lossscaleoptimizer"), dict(stages=3), dict(weight_decay=-1),
+        dict(schedule="step"), dict(warmup=2), dict(augment="heavy"), dict(views=0), dict(label_smoothing=1.0),
+        dict(mixup=2), dict(ema=1.0),
         dict(seed=-1), dict(head_epochs=0, stages=()), dict(seed="auto"), dict(patience="auto"), dict(keep="first"),
     ],
 )  # fmt: skip

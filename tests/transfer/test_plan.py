@@ -45,8 +45,10 @@ def test_every_field_is_resolved_and_a_given_one_stays(pretrained):
     default = resolve(Recipe(), facts(pretrained=pretrained)).recipe
     assert default.unresolved == ()
     others = dict(
-        head_epochs=2, stages=("stage4",), epochs_per_stage=7, learning_rate=0.5, trunk_learning_rate=0.25, ratio=0.9, batchnorm="train",
-        optimizer="sgd", weight_decay=None, schedule="constant", warmup=0.0, augment="strong", views=3, label_smoothing=0.3, mixup=0.2,
+        head_epochs=2, stages=("stage4",), epochs_per_stage=7, learning_rate=0.5, trunk_learning_rate=0.25, ratio=0.9,
+        batchnorm="train",
+        optimizer="sgd", weight_decay=None, schedule="constant", warmup=0.0, augment="strong", views=3,
+        label_smoothing=0.3, mixup=0.2,
         ema=0.5, keep="best", head="trained",
     )  # fmt: skip
     assert set(others) == set(RESOLVED)

@@ -134,8 +134,10 @@ def test_a_file_brings_the_very_recipe_back(fields, pretrained, tmp_path):
 
 
 OLD = {
-    "head_epochs": 3, "stages": ["stage4"], "epochs_per_stage": 3, "learning_rate": 1e-3, "trunk_learning_rate": 1e-4, "ratio": 0.5,
-    "batchnorm": "frozen", "optimizer": "adamw", "weight_decay": 1e-4, "schedule": "cosine", "warmup": 0.1, "augment": "none",
+    "head_epochs": 3, "stages": ["stage4"], "epochs_per_stage": 3, "learning_rate": 1e-3, "trunk_learning_rate": 1e-4,
+    "ratio": 0.5,
+    "batchnorm": "frozen", "optimizer": "adamw", "weight_decay": 1e-4, "schedule": "cosine", "warmup": 0.1,
+    "augment": "none",
     "views": 1, "label_smoothing": 0.0, "mixup": 0.0, "ema": None, "seed": 1, "advance": "epochs", "patience": 2,
     "max_epochs_per_stage": 10, "restore_best": None, "ramp": None, "timetable": None,
 }  # fmt: skip

@@ -307,7 +307,10 @@ def test_a_second_search_in_the_folder_is_told(tmp_path, monkeypatch):
     tuner = recipe_tuner(tmp_path, keras_tuner.oracles.RandomSearchOracle("val_loss", max_trials=1), RATES, epochs=2)
     monkeypatch.setattr("kresnets.tuning.tuner.time.sleep", lambda seconds: None)
     # Fmt: skip
-    holder = f"import fcntl, os; d = os.open({tuner.project_dir!r}, os.O_RDONLY); fcntl.flock(d, fcntl.LOCK_EX); print(1, flush=True); input()"
+    holder = (
+        f"import fcntl, os; d = os.open({tuner.project_dir!r}, os.O_RDONLY); fcntl.flock(d, fcntl.LOCK_EX); "
+        "print(1, flush=True); input()"
+    )
     with subprocess.Popen([sys.executable, "-c", holder], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         with pytest.raises(ValueError, match="Another search is running in .*: wait for it"):

@@ -29,7 +29,10 @@ def check_cache(cache, recipe):
 
 def _forbids(recipe):
     if recipe.mixup:
-        return f"mixup={recipe.mixup} blends the images of each batch, which gives features that nothing can keep; take mixup=0."
+        return (
+            f"mixup={recipe.mixup} blends the images of each batch, which gives features that nothing can keep; "
+            "take mixup=0."
+        )
     if recipe.augment != "none" and recipe.views == 1:
         return (
             f"augment={recipe.augment!r} changes the images in each epoch; Recipe(views=k) keeps k changed copies of "
