@@ -150,7 +150,8 @@ def _plan(recipe, options, model, data):
 
     size, known = model.input_shape[1], {"auto": None, "yes": True, "no": False}[options.pretrained]
     train, validation = (part.batches(options.batch_size, size, cache=False) for part in (data.train, data.validation))
-    return kresnets.plan(model, train, validation, recipe, pretrained=known)
+    plan = kresnets.plan(model, train, validation, recipe, pretrained=known)
+    return plan if options.epochs is None else plan.lasting(options.epochs)
 
 
 def _fit(run, options, model, data, plan, config, machines):
@@ -165,7 +166,7 @@ def _fit(run, options, model, data, plan, config, machines):
     callbacks = [
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
         keras.callbacks.LambdaCallback(on_train_begin=lambda logs: run.begin(config, data)),
-        Progress([stage.group for stage in plan.stages], sum(stage.epochs for stage in plan.stages)),
+        Progress([stage.group for stage in plan.stages], plan.epochs),
     ]
     return kresnets.fine_tune(
         model,
@@ -224,6 +225,8 @@ def _recipe(options):
         for field in dataclasses.fields(Recipe)
         if getattr(options, field.name, None) not in (None, "find")
     }
+    if options.epochs and (both := {"head_epochs", "epochs_per_stage"} & given.keys()):
+        raise ValueError(f"--epochs does not go with --{min(both).replace('_', '-')}: leave one of them out.")
     if options.recipe:
         given = read_recipe(options.recipe) | given
     if (given.get("schedule") or "").endswith(".toml"):

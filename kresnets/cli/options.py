@@ -110,6 +110,8 @@ def _recipe_options() -> type:
             None,
         )
     ]
+    epochs = "Epochs in all: the stages that the recipe comes to, shortened or lengthened in proportion."
+    fields.append(("epochs", Annotated[Count | None, Parameter(help=epochs)], None))
     for name, hint in typing.get_type_hints(Recipe).items():
         if name in _LEFT_OUT:
             continue

@@ -6,6 +6,7 @@ import math
 import numpy as np
 
 from kresnets.callbacks import StagedUnfreezing
+from kresnets.callbacks.schedule import Plateau, Schedule, is_whole
 from kresnets.groups import layout
 from kresnets.transfer.checks import check_model, checked
 from kresnets.transfer.head import MOST_IMAGES, solvable
@@ -51,6 +52,7 @@ class Stage:
         first_epoch: its first epoch, from 0; the latest that can be, where stages wait for a plateau.
         epochs: how many it takes, at most.
         steps: the same in steps.
+        peak: the highest learning rate of the head in it.
         rates: dict group -> peak learning rate; 0 where nothing learns.
     """
 
@@ -58,6 +60,7 @@ class Stage:
     first_epoch: int
     epochs: int
     steps: int
+    peak: float
     rates: dict[str, float]
 
 
@@ -69,7 +72,8 @@ class Plan:
         recipe: a `kresnets.Recipe` without `"auto"`.
         facts: what it was resolved by.
         given: names of the fields that the user gave.
-        stages: tuple of `Stage`.
+        schedule: what is unfrozen when, for `StagedUnfreezing`.
+        stages: tuple of `Stage`: the same, in epochs, steps and rates.
 
     Example:
         >>> import kresnets, numpy as np
@@ -82,7 +86,43 @@ class Plan:
     recipe: Recipe
     facts: Facts
     given: tuple[str, ...]
+    schedule: Schedule
     stages: tuple[Stage, ...]
+
+    @property
+    def epochs(self):
+        """Number of epochs in all; the most that there can be, where stages wait for a plateau."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def lasting(self, epochs):
+        """Return the same plan with its stages shortened or lengthened in proportion, to so many epochs in all.
+
+        Args:
+            epochs: whole number, at least 1 for each stage.
+
+        Raises:
+            ValueError: for fewer, and where a stage waits for a plateau.
+
+        Example:
+            >>> import kresnets, numpy as np
+            >>> data = np.zeros((40, 32, 32, 3)), np.arange(40) % 2
+            >>> plan = kresnets.plan(kresnets.CifarResNet20(classes=2), data, recipe=kresnets.Recipe.textbook())
+            >>> [(stage.group, stage.epochs) for stage in plan.lasting(5).stages]
+            [('head', 2), ('stage3', 2), ('stage2', 1)]
+        """
+        if self.schedule.waits:
+            raise ValueError("Stages that wait for a plateau last as long as it takes: give `max_epochs_per_stage`.")
+        least = len(self.stages)
+        if not is_whole(epochs, least):
+            each = f"at least {least}, 1 for each stage ({', '.join(stage.group for stage in self.stages)})"
+            raise ValueError(f"`epochs` must be a whole number, {each}. Received: {epochs!r}")
+        lengths, rest = _in_proportion([stage.epochs for stage in self.stages], epochs), self.schedule.stages
+        stages = tuple((group, _of_length(before, length)) for (group, before), length in zip(rest, lengths))
+        schedule = dataclasses.replace(self.schedule, stages=stages)
+        given = tuple(dict.fromkeys((*self.given, "epochs")))
+        return dataclasses.replace(
+            self, given=given, schedule=schedule, stages=_stages(self.recipe, self.facts, schedule)
+        )
 
     def table(self):
         """Return the plan as lines of text to read."""
@@ -173,7 +213,7 @@ def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=
         for name, source in (("train", train), ("validation", validation))
     )
     made = make_plan(model, where, train, validation, recipe, pretrained, loss)
-    StagedUnfreezing(made.recipe.staging(where.names), made.recipe.batchnorm, groups).check(where)
+    StagedUnfreezing(made.schedule, made.recipe.batchnorm, groups).check(where)
     return made
 
 
@@ -216,7 +256,8 @@ def resolve(recipe, facts):
     names = [field.name for field in dataclasses.fields(Recipe)]
     given = tuple(name for name in names if name != "seed" and getattr(recipe, name) != getattr(default, name))
     resolved = dataclasses.replace(recipe, **missing)
-    return Plan(recipe=resolved, facts=facts, given=given, stages=_stages(resolved, facts))
+    schedule = dataclasses.replace(resolved.staging(facts.groups), undo=True)
+    return Plan(recipe=resolved, facts=facts, given=given, schedule=schedule, stages=_stages(resolved, facts, schedule))
 
 
 # What every rule has in common; each gives all fields that a recipe may leave out.
@@ -303,12 +344,29 @@ def _epochs(steps, facts, least):
     return min(max(least, math.ceil(steps / facts.steps)), _MOST_EPOCHS)
 
 
-def _stages(recipe, facts):
-    schedule, stages, epoch = recipe.staging(facts.groups), [], 0
+def _in_proportion(lengths, total):
+    """Return whole numbers from 1 that add up to `total`, in the proportion of `lengths` as far as that goes."""
+    free, whole = total - len(lengths), sum(lengths)
+    shares = [1 + free * length / whole for length in lengths]
+    found = [int(share) for share in shares]
+    for place in sorted(range(len(shares)), key=lambda place: found[place] - shares[place])[: total - sum(found)]:
+        found[place] += 1
+    return found
+
+
+def _of_length(before, epochs):
+    """Return a stage's length, see `Schedule`, with another number of epochs."""
+    return dataclasses.replace(before, max_epochs=epochs) if isinstance(before, Plateau) else epochs
+
+
+def _stages(recipe, facts, schedule):
+    stages, epoch = [], 0
     for index, ((name, _), peak) in enumerate(zip(schedule.stages, recipe.peaks(facts.groups).values())):
         epochs = schedule.most_epochs(index)
         rates = _rates(name, peak, recipe.ratio, facts.groups)
-        stages.append(Stage(group=name, first_epoch=epoch, epochs=epochs, steps=epochs * facts.steps, rates=rates))
+        stages.append(
+            Stage(group=name, first_epoch=epoch, epochs=epochs, steps=epochs * facts.steps, peak=peak, rates=rates)
+        )
         epoch += epochs
     return tuple(stages)
 
