@@ -201,9 +201,9 @@ def _carry(before, optimizer, origin=lambda variable: variable):
 def _slots(optimizer):
     count = len(optimizer._trainable_variables)
     for name, value in vars(optimizer).items():
-        if name not in _OWN_LISTS and isinstance(value, list) and len(value) == count:
-            if all(slot is None or isinstance(slot, keras.Variable) for slot in value):
-                yield name, value
+        listed = name not in _OWN_LISTS and isinstance(value, list) and len(value) == count
+        if listed and all(slot is None or isinstance(slot, keras.Variable) for slot in value):
+            yield name, value
 
 
 def _copy(source, target):

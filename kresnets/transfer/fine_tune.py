@@ -121,7 +121,8 @@ def fine_tune(
         plan = make_plan(model, where, (train, steps), (validation, judging_steps), recipe, pretrained, loss)
     elif plan.facts.steps != steps:
         raise ValueError(
-            f"`recipe` is a Plan made for {plan.facts.steps} steps an epoch, and `train` has {steps}: make it of these data."
+            f"`recipe` is a Plan made for {plan.facts.steps} steps an epoch, and `train` has {steps}: make it of these "
+            "data."
         )
     recipe = plan.recipe
     check_cache(cache, recipe)

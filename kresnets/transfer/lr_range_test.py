@@ -266,7 +266,7 @@ def _cycle(source):
     elif is_dataset(source) or isinstance(source, keras.utils.PyDataset):
         while True:
             count = 0
-            for count, batch in enumerate(_one_pass(source), start=1):
+            for count, batch in enumerate(_one_pass(source), start=1):  # noqa: B007, it is looked at below
                 yield batch
             if not count:
                 raise ValueError("`train` has no batches: is the dataset empty?")
