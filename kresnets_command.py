@@ -1,7 +1,6 @@
 """The command `kresnets`.
 
-A module beside the package: `import kresnets` brings Keras and TensorFlow, which takes seconds, and `kresnets --help`,
-    a
+A module beside the package: `import kresnets` brings Keras and TensorFlow, which takes seconds, and `kresnets --help`, a
 typo in a verb, and shell completion shall not wait for them.
 """
 
@@ -86,6 +85,14 @@ def make_app() -> Any:
     return app
 
 
+def command(*argv: str) -> list[str]:
+    """Return the command line of a process that runs the command with these arguments.
+
+    `python -m kresnets` imports the package, and with it TensorFlow, before `main` can choose its backend and quiet it.
+    """
+    return [sys.executable, "-c", "from kresnets_command import main; main()", *argv]
+
+
 given: list[str] = []  # what `main` was given: a verb repeats it, in a child or in what it writes
 
 
@@ -143,7 +150,7 @@ def end_with(run: Callable[[], Any], program: str | None = None) -> NoReturn:
 
 
 def tell(error: BaseException, program: str, sentence: str) -> None:
-    """Tell what ended the program; a process that another one watches tells it that one (`_listeners`)."""
+    """Tell what ended the program; a process that another one watches tells it that one (`listeners`)."""
     print(f"{program}: {sentence}", file=sys.stderr)
     for listener in listeners:
         listener(error, sentence)

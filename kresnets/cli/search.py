@@ -95,13 +95,11 @@ def search(
     kresnets search --data pets --model ResNet50 --trials 24 --out runs/search
 
     Which groups are unfrozen, how fast they learn, how long the head trains alone: each trial fine-tunes on the
-    training
-    part and is scored on the validation part, or on folds of both where few images validate. The first trial is the
-    default, or what --recipe makes of it; only what gains more over it than chance would is handed over. Writes
+    training part and is scored on the validation part, or on folds of both where few images validate. The first trial
+    is the default, or what --recipe makes of it; only what gains more over it than chance would is handed over. Writes
     trials.csv, search.html (which can be opened meanwhile) and best_recipe.json, which `kresnets finetune --recipe`
     takes; at the end the winner and the default are trained and judged, once, on the test part. Interrupted or killed
-    at
-    any moment, the same command goes on where it was.
+    at any moment, the same command goes on where it was.
 
     Args:
         out: The search's folder.
@@ -192,8 +190,8 @@ def _begin(folder, options, command, data, shown, hypermodel, told):
         return shown.begin()
     print(
         f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, "
-        "from "
-        f"which the search starts:\n{hypermodel.plan.table()}\n{options.trials} trials, {each}, that one first. {told}",
+        f"from which the search starts:\n{hypermodel.plan.table()}\n{options.trials} trials, {each}, that one first. "
+        f"{told}",
         flush=True,
     )
     shown.begin()

@@ -11,7 +11,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import pathlib
 import selectors
 import socket
 import subprocess
@@ -20,6 +19,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+
+import kresnets_command
 
 WAIT = 300  # seconds for all processes to come
 PING = 5  # seconds between signs of life
@@ -127,7 +128,7 @@ def watch(options, verb, argv):
         for peer in peers.values():
             stack.callback(peer.socket.close)
         child = stack.enter_context(_Child(verb, argv))
-        return _Watch(options, peers, child).run()
+        return _Watch(options, peers, child, f"kresnets {verb}").run()
 
 
 class _Peer:
@@ -214,8 +215,7 @@ def _call(host, port, process, told):
         time.sleep(0.2)
     raise ValueError(
         f"Process 0 was not reached at {host}:{port} within {WAIT} seconds ({reason}): is it running, and may that "
-        "port "
-        "be used?"
+        "port be used?"
     )
 
 
@@ -260,12 +260,8 @@ class _Child:
     """The process that trains; a context that it does not outlive."""
 
     def __init__(self, verb, argv):
-        self._command, self._told, self.sentence, self.doubtful = (
-            [sys.executable, "-m", "kresnets", verb, *argv],
-            "",
-            None,
-            False,
-        )
+        self._command, self._told = kresnets_command.command(verb, *argv), ""
+        self.sentence, self.doubtful = None, False
 
     def __enter__(self):
         self._life, self._sink = os.pipe(), tempfile.TemporaryFile()
@@ -306,9 +302,9 @@ class _Child:
 class _Watch:
     """Wait until the child is done, or somebody is lost."""
 
-    def __init__(self, options, peers, child):
+    def __init__(self, options, peers, child, name):
         self._me, self._count, self._peers, self._child = options.process, options.processes, peers, child
-        self._name = pathlib.Path(sys.argv[0]).name
+        self._name = name
 
     def run(self):
         pinged, ended = time.monotonic(), None
@@ -357,8 +353,7 @@ class _Watch:
         self._say(f"lost {lost}")
         print(
             f"{self._name}: process {lost} of {self._count} has ended, its own output may say why: give all "
-            f"{self._count} "
-            "the same commands again, and they go on after the last whole epoch.",
+            f"{self._count} the same commands again, and they go on after the last whole epoch.",
             file=sys.stderr,
         )
         return os.EX_TEMPFAIL

@@ -8,8 +8,7 @@ import shutil
 _NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
 _WRITTEN = (
     "search", "trials.csv", "search.html", "best_recipe.json", "verdict.json", "images", "answers-*.json",
-    "tensorboard",
-    ".tmp-*", "config.json",
+    "tensorboard", ".tmp-*", "config.json",
 )  # fmt: skip
 
 
@@ -38,8 +37,7 @@ def check_folder(folder, options):
     differing = sorted(name for name in {*earlier, *given} if earlier.get(name) != given.get(name))
     raise ValueError(
         f"--out {folder} was made with another {', '.join('--' + name.replace('_', '-') for name in differing)}: give "
-        "another "
-        "folder, or --overwrite to replace it."
+        "another folder, or --overwrite to replace it."
     )
 
 
@@ -57,7 +55,7 @@ def make_room(folder, options, recipe=None):
 
     Args:
         folder: the search's.
-        options: the app's.
+        options: the verb's.
         recipe: what its trials are variations of, as JSON can say it; None where that is not known. Defaults to None.
 
     Raises:
@@ -72,8 +70,7 @@ def make_room(folder, options, recipe=None):
     elif told != recipe:
         raise ValueError(
             f"--out {folder} was begun when the same command came to another recipe, by another rule or other "
-            "weights: give "
-            "another folder, or --overwrite to replace it."
+            "weights: give another folder, or --overwrite to replace it."
         )
 
 

@@ -15,7 +15,7 @@ class Live:
         project: Keras Tuner's folder in it.
         objective: Keras Tuner's.
         space: the `kresnets.tuning.Space`.
-        options: the app's.
+        options: the verb's.
         command: the command of the search.
     """
 
@@ -108,7 +108,7 @@ class Live:
 
 
 def write_recipe(path, recipe, facts):
-    """Write what differs from the default, for finetune.py --recipe."""
+    """Write what differs from the default, for `kresnets finetune --recipe`."""
     from kresnets.tuning.choice import differing
 
     files.write_json(path, differing(recipe, facts))

@@ -10,7 +10,7 @@ def parts(data, options):
 
     Args:
         data: `kresnets.data.Data`; its test part is not touched.
-        options: the app's: `repeats`, `seed`.
+        options: the verb's: `repeats`, `seed`.
     """
     from kresnets.tuning.folds import FEW, FOLDS, ROUNDS
 

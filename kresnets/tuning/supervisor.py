@@ -1,9 +1,7 @@
-"""The process that stays: it runs the search in a child, and starts another one where the first has grown or was
-killed.
+"""The process that stays: it runs the search in a child, and another one where the first has grown or was killed.
 
 TensorFlow keeps memory of each function that it traced, whatever Keras clears; and a system that runs out of memory
-kills
-the process that trains. Neither is to end a search: all that matters is on disk, and the next child goes on.
+kills the process that trains. Neither is to end a search: all that matters is on disk, and the next child goes on.
 """
 
 import contextlib
@@ -12,6 +10,8 @@ import os
 import signal
 import subprocess
 import sys
+
+import kresnets_command
 
 CHILD = "KRESNETS_SEARCH_CHILD"
 _LATER = "KRESNETS_SEARCH_LATER"  # set for all children but the first
@@ -42,7 +42,7 @@ def keep(argv, ended):
     deaths, before = 0, ended()
     with _handing_on() as start:
         while True:
-            child, interrupted = start([sys.executable, "-m", "kresnets", *argv])
+            child, interrupted = start(kresnets_command.command(*argv))
             code = _end_of(child, interrupted)
             if interrupted or code in [-number for number in ENDS]:
                 return 130 if code == AGAIN or code < 0 else code
@@ -55,8 +55,7 @@ def keep(argv, ended):
             if deaths == MOST_DEATHS:
                 raise RuntimeError(
                     f"The process that trains was killed {deaths} times in a row without a trial coming to its end: "
-                    "out "
-                    "of memory? Take a smaller --batch-size or network; the same command goes on."
+                    "out of memory? Take a smaller --batch-size or network; the same command goes on."
                 )
             name = signal.Signals(-code).name
             print(f"The process that trains was killed ({name}); another one goes on.", file=sys.stderr, flush=True)
