@@ -28,8 +28,8 @@ def parts(data, options):
         )
     return found, (
         f"Each is scored on {len(found)} splits, twice {len(found) // ROUNDS} folds of the {len(data.train) + count} "
-        "images that are "
-        f"not for testing: {count} for validation, below {FEW}, choose by chance (--repeats says otherwise)."
+        f"images that are not for testing: {count} for validation, below {FEW}, choose by chance (--repeats says "
+        "otherwise)."
     )
 
 

@@ -1,29 +1,23 @@
-"""apps/compare.py: its table, CSV, picture and errors."""
+"""`kresnets compare`: its table, CSV, picture and errors."""
 
 import csv
-import subprocess
-import sys
 
 import keras
 import pytest
+from commands import ask
 from PIL import Image
-from places import APPS
 
 import kresnets
 
 
 @pytest.fixture
 def compare(monkeypatch, capsys):
-    """Run the app in this process: its exit code, and what it wrote to stdout and stderr."""
-    monkeypatch.syspath_prepend(APPS)
-    import _common
-    import compare as app
+    """Run the verb in this process: its exit code, and what it wrote to stdout and stderr."""
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # put back afterwards: the verb sets it
 
     def call(*arguments):
-        with pytest.raises(SystemExit) as ended:
-            _common.run(lambda: app.main(list(map(str, arguments))))
-        captured = capsys.readouterr()
-        return ended.value.code, captured.out, captured.err
+        code, captured = ask("compare", *arguments), capsys.readouterr()
+        return code, captured.out, captured.err
 
     return call
 
@@ -87,6 +81,7 @@ def test_times_are_measured(compare, tmp_path):
         (("resnet50d",), "ResNet50D"),
         (("VGG*",), "there are ResNet18, "),
         (("ResNet18", "--size", "8"), "at least 32 pixels"),
+        (("ResNet18", "--size", "0"), "Must be >= 1"),
         (("CifarResNet20", "--picture", "no.png"), "needs a published accuracy, and there is none for CifarResNet20"),
     ],
 )
@@ -94,10 +89,3 @@ def test_misuse_is_one_sentence(compare, tmp_path, monkeypatch, arguments, words
     monkeypatch.chdir(tmp_path)
     code, _, err = compare(*arguments)
     assert code == 2 and words in err and err.count("\n") == 1 and not list(tmp_path.iterdir())
-
-
-def test_a_bad_number_is_refused_by_a_process_of_its_own():
-    run = subprocess.run(
-        [sys.executable, APPS / "compare.py", "ResNet18", "--size", "0"], capture_output=True, text=True, check=False
-    )
-    assert run.returncode == 2 and "at least 1" in run.stderr and "Traceback" not in run.stderr

@@ -1,4 +1,4 @@
-"""apps/finetune.py as its user runs it: the whole run, the second run, kills, and what bad input gets."""
+"""`kresnets finetune` as its user runs it: the whole run, the second run, kills, and what bad input gets."""
 
 import csv
 import importlib.metadata
@@ -16,15 +16,14 @@ import time
 import keras
 import numpy as np
 import pytest
+from cells import copy_to
+from commands import ask, command, finish
 from places import ROOT
 
-sys.path.insert(0, str(ROOT / "apps"))
-import _common  # noqa: E402
-import _network  # noqa: E402
-import finetune  # noqa: E402
-import predict  # noqa: E402
-
-from kresnets import Recipe  # noqa: E402
+from kresnets import Recipe
+from kresnets.cli import finetune
+from kresnets.cli.options import Images, RecipeOptions, flat
+from kresnets.transfer import trunk
 
 HALF = (0.5, 0.5, 0.5)
 
@@ -32,44 +31,21 @@ HALF = (0.5, 0.5, 0.5)
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder of two class folders with 60 real photographs of solar cells."""
-    target = tmp_path_factory.mktemp("photographs")
-    package = [file for file in importlib.metadata.files("elpv-dataset") if file.name == "labels.csv"][0].locate()
-    rows = [line.split() for line in pathlib.Path(package).read_text().splitlines()]
-    for name, wanted in (("defective", 1.0), ("functional", 0.0)):
-        (target / name).mkdir()
-        chosen = [row[0] for row in rows if float(row[1]) == wanted and row[2] == "mono"][:30]
-        for path in chosen:
-            shutil.copy(pathlib.Path(package).parent / path, target / name)
-    return target
+    return copy_to(tmp_path_factory.mktemp("photographs"))
 
 
-def command(folder, run, *more):
-    small = (
+def small(folder, run, *more):
+    """Return the arguments of a run of seconds."""
+    given = (
         "--model CifarResNet20 --weights none --pretrained yes --size 32 --batch-size 16 --head-epochs 2 "
         "--epochs-per-stage 2 --stages stage3 stage2"
     ).split()
-    return [
-        sys.executable,
-        "apps/finetune.py",
-        "--data",
-        str(folder),
-        "--out",
-        str(run),
-        "--dtype",
-        "float32",
-        *small,
-        *more,
-    ]
+    return ["finetune", "--data", folder, "--out", run, "--dtype", "float32", *given, *more]
 
 
-def start(arguments, **options):
-    return subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
-
-
-def finish(arguments):
-    done = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True)
-    assert "Traceback" not in done.stderr
-    return done
+def start(arguments):
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(*arguments), cwd=ROOT, **streams)
 
 
 def history(run):
@@ -80,7 +56,7 @@ def history(run):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "whole"
-    done = finish(command(folder, run))
+    done = finish(*small(folder, run))
     assert done.returncode == 0, done.stderr
     return run, done.stdout
 
@@ -143,7 +119,7 @@ def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, fol
 def test_the_same_command_again_changes_nothing(finished, folder):
     run, first = finished
     before = snapshot(run)
-    done = finish(command(folder, run))
+    done = finish(*small(folder, run))
     assert done.returncode == 0 and "is finished; nothing was changed" in done.stdout
     assert first.splitlines()[-6] in done.stdout
     assert snapshot(run) == before
@@ -152,12 +128,12 @@ def test_the_same_command_again_changes_nothing(finished, folder):
 def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, tmp_path):
     run = finished[0]
     before = snapshot(run)
-    done = finish(command(folder, run, "--seed", "1"))
+    done = finish(*small(folder, run, "--seed", "1"))
     assert done.returncode == 2 and "made with another --seed" in done.stderr and done.stderr.count("\n") == 1
     assert snapshot(run) == before
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
-    done = finish(command(folder, copy, "--stages", "--head-epochs", "1", "--overwrite"))
+    done = finish(*small(folder, copy, "--stages", "--head-epochs", "1", "--overwrite"))
     assert done.returncode == 0, done.stderr
     assert len(history(copy)) == 1
 
@@ -170,7 +146,7 @@ def kill_and_resume(folder, run, kills, rng):
     """Kill the command with -9 at random moments, then let it end; return how many kills found it running."""
     found = 0
     for _ in range(kills):
-        process = start(command(folder, run))
+        process = start(small(folder, run))
         # By what it has done, not by the clock alone: machines differ, and so does each run after the first kill.
         enough = epochs_done(run) + rng.randrange(3)
         while process.poll() is None and epochs_done(run) < min(enough, 6):
@@ -179,7 +155,7 @@ def kill_and_resume(folder, run, kills, rng):
         found += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    done = finish(command(folder, run))
+    done = finish(*small(folder, run))
     assert done.returncode == 0, done.stderr
     return found
 
@@ -216,7 +192,7 @@ def test_a_second_process_is_told(folder, tmp_path):
 
     held = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
-    done = finish(command(folder, tmp_path))
+    done = finish(*small(folder, tmp_path))
     os.close(held)
     assert done.returncode == 2 and "Another process is working on" in done.stderr
     assert not list(tmp_path.iterdir())
@@ -231,10 +207,10 @@ def test_other_photographs_and_damaged_notes_are_refused(finished, folder, tmp_p
     config["arguments"]["data"] = str(data)
     (copy / "config.json").write_text(json.dumps(config))
     next((data / "functional").iterdir()).unlink()
-    done = finish(command(data, copy))
+    done = finish(*small(data, copy))
     assert done.returncode == 2 and "have changed since" in done.stderr
     (copy / "config.json").write_text('{"argum')
-    done = finish(command(data, copy))
+    done = finish(*small(data, copy))
     assert done.returncode == 2 and "config.json is damaged" in done.stderr and "--overwrite" in done.stderr
 
 
@@ -249,21 +225,8 @@ def test_overwrite_destroys_nothing_until_the_new_run_can_begin(finished, folder
         ["--weights", "lost.h5"],
         ["--size", "4"],
     ):
-        assert (
-            ask(
-                "--data",
-                str(folder),
-                "--out",
-                str(copy),
-                "--overwrite",
-                "--model",
-                "CifarResNet20",
-                "--weights",
-                "none",
-                *wrong,
-            )
-            == 2
-        )
+        given = ["--data", folder, "--out", copy, "--overwrite", "--model", "CifarResNet20", "--weights", "none"]
+        assert ask("finetune", *given, *wrong) == 2
         assert capsys.readouterr().err
     keras.mixed_precision.set_dtype_policy("float32")
     assert snapshot(copy) == before
@@ -275,32 +238,20 @@ def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
 
     source, carried, served = tmp_path / "source", tmp_path / "carried", tmp_path / "served"
     shared = "--model CifarResNet20 --size 64 --dtype float32 --batch-size 16".split()
-    learn = [
-        "--data",
-        "elpv/poly",
-        "--from-scratch",
-        "--weights",
-        "none",
-        "--epochs-per-stage",
-        "4",
-        "--out",
-        str(source),
-    ]
-    assert finish([sys.executable, "apps/finetune.py", *learn, *shared]).returncode == 0
+    learn = "--data elpv/poly --from-scratch --weights none --epochs-per-stage 4 --out".split()
+    assert finish("finetune", *learn, source, *shared).returncode == 0
     assert json.loads((source / "metrics.json").read_text())["auc"] > 0.75
     carry = (
         "--data elpv/mono --limit 75 --head-epochs 1 --stages stage3 --epochs-per-stage 1 --class-weight balanced"
     ).split()
-    done = finish(
-        [sys.executable, "apps/finetune.py", *carry, "--weights", str(source), "--out", str(carried), *shared]
-    )
+    done = finish("finetune", *carry, "--weights", source, "--out", carried, *shared)
     assert done.returncode == 0, done.stderr
     trunks = [
         keras.saving.load_model(run / "model.keras").get_layer("stage2_block1_conv1").get_weights()[0]
         for run in (source, carried)
     ]
     np.testing.assert_array_equal(*trunks)
-    done = finish([sys.executable, "apps/export.py", str(carried), str(served), "--verify", "5"])
+    done = finish("export", carried, served, "--verify", 5)
     assert done.returncode == 0 and "verified: 5 photographs, scores within" in done.stdout, done.stderr
     card = json.loads((served / "1" / "assets" / "model_card.json").read_text(encoding="utf-8"))
     assert card["verified"]["largest_difference"] < 1e-4 and card["weights"] == str(source) and not card["licence"]
@@ -310,9 +261,7 @@ def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
         for file in importlib.metadata.files("elpv-dataset")
         if file.name in ("cell0003.png", "cell0397.png")
     ]
-    answers = [
-        finish([sys.executable, "apps/predict.py", str(model), *photographs]).stdout for model in (carried, served)
-    ]
+    answers = [finish("predict", model, *photographs).stdout for model in (carried, served)]
     assert answers[0].count("defective") == 2
     scores = [[float(line.split()[-1]) for line in answer.splitlines()[1:]] for answer in answers]
     np.testing.assert_allclose(*scores, atol=2e-4)
@@ -329,15 +278,15 @@ def test_the_size_is_the_users_else_that_of_the_weights_else_the_networks(finish
     run, kernel = str(tmp_path / "run"), source.get_layer("stage3_block3_conv2").get_weights()[0]
     shutil.copytree(finished[0], run)
     learned = keras.saving.load_model(f"{run}/model.keras").get_layer("stage3_block3_conv2").get_weights()[0]
-    for weights, size, expected, trunk in (
+    for weights, size, expected, wanted_kernel in (
         (file, None, 48, kernel), (file, 40, 40, kernel), ("none", None, 32, None), (run, None, 32, learned),
         (run, 64, 64, learned),
     ):  # fmt: skip
-        model = _network.with_trunk(spec, weights, size, 2)
+        model = trunk.with_trunk(spec, weights, size, 2)
         assert model.input_shape == (None, expected, expected, 3) and model.output_shape == (None, 2)
         assert kresnets.preprocessing_of(model) == (wanted if weights == file else kresnets.Preprocessing())
-        if trunk is not None:
-            np.testing.assert_array_equal(model.get_layer("stage3_block3_conv2").get_weights()[0], trunk)
+        if wanted_kernel is not None:
+            np.testing.assert_array_equal(model.get_layer("stage3_block3_conv2").get_weights()[0], wanted_kernel)
 
 
 @pytest.mark.slow
@@ -353,18 +302,8 @@ def test_means_crop_and_size_of_the_weights_are_used_from_file_to_answer(folder,
     source = kresnets.CifarResNet20(include_top=False)
     source.get_layer("stem_bn1").preprocessing = kresnets.Preprocessing("torch", 0.875, HALF, HALF, 48)
     source.save_weights(file)
-    options = [
-        "--model",
-        "CifarResNet20",
-        "--dtype",
-        "float32",
-        "--head-epochs",
-        "1",
-        "--stages",
-        "--weights",
-        str(file),
-    ]
-    done = finish([sys.executable, "apps/finetune.py", "--data", str(folder), "--out", str(run), *options])
+    options = "--model CifarResNet20 --dtype float32 --head-epochs 1 --stages --weights".split()
+    done = finish("finetune", "--data", folder, "--out", run, *options, file)
     assert done.returncode == 0 and "CifarResNet20, 48 pixels" in done.stdout, done.stderr
     noted = json.loads((run / "config.json").read_text())["preprocess"]
     assert noted == {"mode": "torch", "crop": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3, "size": 48}
@@ -376,8 +315,13 @@ def test_means_crop_and_size_of_the_weights_are_used_from_file_to_answer(folder,
     judged = json.loads((run / "metrics.json").read_text())
     assert judged["auc"] == pytest.approx(roc_auc_score(test.labels, scores[:, 1]), abs=1e-6)
     photographs = [str(path) for path in sorted((folder / "defective").iterdir())[:3]]
-    monkeypatch.setattr(sys, "argv", ["predict.py", str(run), *photographs])
-    code, lines, _ = predicted(capsys)
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # put back afterwards: the verb sets it
+
+    def predicted():
+        code, said = ask("predict", run, *photographs), capsys.readouterr()
+        return code, said.out.splitlines(), said.err.splitlines()
+
+    code, lines, _ = predicted()
     seen = np.stack([load_image(pathlib.Path(path).read_bytes(), 48, 0.875) for path in photographs])
     best = model.predict(keras.applications.imagenet_utils.preprocess_input(seen, mode="tf"), verbose=0).max(axis=1)
     said = [float(line.split()[-1]) for line in lines if line.startswith("/")]
@@ -386,34 +330,21 @@ def test_means_crop_and_size_of_the_weights_are_used_from_file_to_answer(folder,
     # Notes that were changed by hand no longer say what the weights carry: one line on stderr, and they hold.
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps(config | {"preprocess": {"mode": "caffe"}}))
-    code, _, errors = predicted(capsys)
+    code, _, errors = predicted()
     assert code == 0 and len(errors) == 1
-    assert errors[0].startswith("predict.py: warning: ") and "is used as asked for" in errors[0]
+    assert errors[0].startswith("kresnets predict: warning: ") and "is used as asked for" in errors[0]
     (run / "config.json").write_text(json.dumps(config | {"preprocess": {"mode": "torch", "gamma": 2}}))
-    code, _, errors = predicted(capsys)
+    code, _, errors = predicted()
     assert code == 2 and len(errors) == 1 and "not in a way that is known" in errors[0]
 
 
-def predicted(capsys):
-    with pytest.raises(SystemExit) as end:
-        _common.run(predict.main)
-    output = capsys.readouterr()
-    return end.value.code, output.out.splitlines(), output.err.splitlines()
-
-
-def ask(*arguments):
-    with pytest.raises(SystemExit) as end:
-        _common.run(lambda: finetune.main(list(arguments)))
-    return end.value.code
-
-
 def test_what_is_left_out_is_left_to_the_rule_and_what_is_given_stays():
-    options = finetune._parser().parse_args(
-        ["--data", "d", "--out", "o", "--ratio", "0.7", "--keep", "best", "--seed", "3"]
-    )
-    assert finetune._recipe(options) == Recipe(ratio=0.7, keep="best", seed=3)
-    scratch = finetune._parser().parse_args(["--data", "d", "--out", "o", "--from-scratch"])
-    assert finetune._recipe(scratch) == Recipe.from_scratch()
+    def recipe(seed=None, from_scratch=False, **given):
+        options = flat(Images(data="d", seed=seed), RecipeOptions(**given), from_scratch=from_scratch)
+        return finetune._recipe(options)
+
+    assert recipe(ratio=0.7, keep="best", seed=3) == Recipe(ratio=0.7, keep="best", seed=3)
+    assert recipe(from_scratch=True) == Recipe.from_scratch()
 
 
 @pytest.mark.parametrize(
@@ -421,8 +352,8 @@ def test_what_is_left_out_is_left_to_the_rule_and_what_is_given_stays():
     [
         (["--data", "nowhere"], "nowhere"),
         (["--data", "{folder}", "--model", "ResNet51"], "There is no network 'ResNet51'"),
-        (["--data", "{folder}", "--ratio", "-1"], "`ratio` must be"),
-        (["--data", "{folder}", "--batchnorm", "off"], "`batchnorm` must be"),
+        (["--data", "{folder}", "--ratio", "-1"], "--ratio must be"),
+        (["--data", "{folder}", "--batchnorm", "off"], "--batchnorm"),
         (["--data", "{folder}", "--weights", "none", "--size", "4"], "at least 8 pixels"),
         (["--data", "{folder}", "--weights", "none", "--stages", "stage7"], "no group or block 'stage7'"),
         (["--data", "{folder}", "--weights", "lost.h5"], "lost.h5"),
@@ -436,7 +367,7 @@ def test_bad_input_gets_one_sentence_and_leaves_nothing(folder, tmp_path, capsys
     arguments = [argument.format(folder=folder) for argument in arguments]
     if "--model" not in arguments:
         arguments += ["--model", "CifarResNet20"]
-    assert ask(*arguments, "--out", str(tmp_path / "run")) == 2
+    assert ask("finetune", *arguments, "--out", tmp_path / "run") == 2
     error = capsys.readouterr().err
     assert sentence in error and "Traceback" not in error
     assert len([line for line in error.splitlines() if line.startswith("pytest") or ":" in line]) >= 1
@@ -450,14 +381,14 @@ def test_a_folder_of_images_is_not_taken_for_our_own(folder, tmp_path, capsys, b
     (tmp_path / "images" / "holiday.png").write_bytes(b"of 1987")
     if beside:
         (tmp_path / beside).write_text("years of work")
-    assert ask("--data", str(folder), "--out", str(tmp_path)) == 2
+    assert ask("finetune", "--data", folder, "--out", tmp_path) == 2
     assert "is no run" in capsys.readouterr().err
     assert (tmp_path / "images" / "holiday.png").read_bytes() == b"of 1987"
 
 
 def test_a_folder_that_is_no_run_is_not_touched(folder, tmp_path, capsys):
     (tmp_path / "thesis.txt").write_text("years of work")
-    assert ask("--data", str(folder), "--out", str(tmp_path), "--overwrite") == 2
+    assert ask("finetune", "--data", folder, "--out", tmp_path, "--overwrite") == 2
     assert "is no run" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
@@ -468,19 +399,15 @@ def test_a_damaged_image_is_refused_or_skipped_and_listed(folder, tmp_path):
     shutil.copytree(folder, data)
     half = next((data / "functional").iterdir())
     half.write_bytes(half.read_bytes()[:2000])
-    done = finish(command(data, tmp_path / "run"))
-    assert (
-        done.returncode == 2
-        and half.name in done.stderr
-        and "--bad-images" in done.stderr.replace("bad_images=", "--bad-images ")
-    )
-    done = finish(command(data, tmp_path / "run", "--bad-images", "skip", "--stages", "--head-epochs", "1"))
+    done = finish(*small(data, tmp_path / "run"))
+    assert done.returncode == 2 and half.name in done.stderr and "--bad-images" in done.stderr
+    done = finish(*small(data, tmp_path / "run", "--bad-images", "skip", "--stages", "--head-epochs", "1"))
     assert done.returncode == 0, done.stderr
     assert half.name in (tmp_path / "run" / "bad_images.txt").read_text()
     assert half.name in done.stdout or "left out as damaged" in done.stdout
 
 
-def test_an_app_runs_with_its_streams_closed():
-    code = "import _common; _common.run(lambda: print('said') or 7)"
+def test_it_runs_with_its_streams_closed():
+    code = "import kresnets_command; kresnets_command.end_with(lambda: print('said') or 7)"
     command = ["sh", "-c", f'"{sys.executable}" -c "{code}" <&- >&- 2>&-']
-    assert subprocess.run(command, cwd=pathlib.Path(_common.__file__).parent).returncode == 7
+    assert subprocess.run(command, cwd=ROOT).returncode == 7
