@@ -4,7 +4,6 @@ import doctest
 import importlib
 import pkgutil
 import re
-import sys
 
 import keras
 import numpy as np
@@ -13,6 +12,7 @@ from PIL import Image
 from places import ROOT
 
 import kresnets
+from kresnets.cli import networks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = sorted(module.name for module in pkgutil.walk_packages(kresnets.__path__, "kresnets."))
@@ -43,10 +43,7 @@ def test_every_public_name_has_a_docstring_with_an_example():
 
 @pytest.mark.everything  # it builds each
 def test_the_table_of_networks_is_that_of_the_rows():
-    sys.path.insert(0, str(ROOT / "apps"))
-    import networks
-
-    assert networks.table() in README, "python apps/networks.py prints the table that the README should have"
+    assert networks.table() in README, "`kresnets networks --markdown` prints the table that the README should have"
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):

@@ -120,7 +120,7 @@ def _recipe_options() -> type:
             kind: Any = Literal[_CHOICES[name]]
         elif name in _SAID:
             kind, more = _SAID[name]
-            text = f"{text.rstrip('.')}; {more}." if name == "learning_rate" else more.capitalize() + "."
+            text = f"{text.rstrip('.')}; {more}." if name == "learning_rate" else f"{more[0].upper()}{more[1:]}."
         elif name == "stages":
             kind = list[str]
         else:

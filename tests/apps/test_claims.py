@@ -105,12 +105,11 @@ def test_what_was_finished_survives_an_interruption(numbers, tmp_path, monkeypat
 
 
 def test_two_processes_do_not_share_a_folder(numbers, tmp_path, monkeypatch):
-    import _run_folder
+    from kresnets._util import files
 
-    monkeypatch.setattr(_run_folder.time, "sleep", lambda seconds: None)
-    with _run_folder.alone_in(tmp_path / "n"):
-        with pytest.raises(ValueError, match="Another process"):
-            runner.run("numbers", Options(), tmp_path / "n", 1, lambda line: None)
+    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
+    with files.alone_in(tmp_path / "n"), pytest.raises(ValueError, match="Another process"):
+        runner.run("numbers", Options(), tmp_path / "n", 1, lambda line: None)
 
 
 @pytest.mark.everything

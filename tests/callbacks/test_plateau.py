@@ -1,6 +1,7 @@
 """A schedule that listens: when stages end, what comes back, how rates rise, and a run that was killed. (On JAX by
-tests/test_callbacks.py.)"""
+test_callbacks.py.)"""
 
+import os
 import subprocess
 import sys
 
@@ -8,8 +9,8 @@ import keras
 import numpy as np
 import pytest
 from nets import weights
-from places import SUPPORT
-from test_optimizer import OPTIMIZERS
+from optimizers import OPTIMIZERS
+from places import python_path
 
 from kresnets import LayerwiseLearningRate, Plateau, StagedUnfreezing
 
@@ -304,8 +305,7 @@ def test_every_optimizer_ramps_and_comes_back(name):
 
 
 DISTRIBUTED = """
-import sys, keras, numpy as np, tensorflow as tf
-sys.path.insert(0, {tests!r})
+import keras, numpy as np, tensorflow as tf
 from test_plateau import PATIENT, SCRIPT, GROUPS, LayerwiseLearningRate, Says, compiled, fit, staged, weights
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
@@ -328,6 +328,7 @@ print("equal")
 def test_two_devices_equal_one():
     if keras.config.backend() != "tensorflow":
         pytest.skip("MirroredStrategy is TensorFlow's")
-    code = DISTRIBUTED.format(tests=str(SUPPORT))
-    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True)
+    environment = os.environ | {"PYTHONPATH": python_path(__file__)}
+    command = [sys.executable, "-W", "ignore", "-c", DISTRIBUTED]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.stdout.strip().endswith("equal"), done.stderr[-3000:]

@@ -1,4 +1,4 @@
-"""apps/search.py as its user runs it: a whole search, kills and Ctrl-C at any moment, many processes, and bad input."""
+"""`kresnets search` as its user runs it: a whole search, kills and Ctrl-C at any moment, many processes, and bad input."""
 
 import contextlib
 import csv
@@ -17,19 +17,20 @@ import time
 import keras
 import numpy as np
 import pytest
+from commands import ask, command
 from PIL import Image
 from places import ROOT
 
 import kresnets
 import kresnets.data
 import kresnets.tuning
+import kresnets_command
+from kresnets._util import files as whole
+from kresnets.cli.options import flat
 from kresnets.transfer.plan import RULE
-
-sys.path.insert(0, str(ROOT / "apps"))
-import _common  # noqa: E402
-import finetune  # noqa: E402
-import search  # noqa: E402
-from _search import asked, keeper  # noqa: E402
+from kresnets.tuning import folder as asked
+from kresnets.tuning import splitting, supervisor
+from kresnets.tuning.live import Live
 
 SPACE = """
 thaw = ["head", "stage3"]
@@ -57,31 +58,27 @@ def place(tmp_path_factory):
 
 
 def arguments(place, out, *more, trials=TRIALS, space="space.toml"):
-    """Return the app's arguments; of one given twice the last holds."""
+    """Return the arguments of the verb; of one given twice the last holds."""
     small = (
         "--model CifarResNet20 --weights none --size 16 --batch-size 8 --epochs 3 --dtype float32 --seed 1 --repeats 1"
     )
     small += " --pretrained yes"  # whose default is soon trained
-    given = [
-        "--data",
-        place / "photographs",
-        *small.split(),
-        "--recipe",
-        place / "base.json",
-        "--space",
-        place / space,
-        "--trials",
-        trials,
-        "--out",
-        out,
-    ]
+    given = ["--data", place / "photographs", *small.split(), "--recipe", place / "base.json"]
+    given += ["--space", place / space, "--trials", trials, "--out", out]
     return [str(argument) for argument in (*given, *more)]
 
 
 def start(given, **options):
-    """Start the app as its user does."""
+    """Start the command as its user does."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "apps/search.py", *given], cwd=ROOT, **streams | options)
+    return subprocess.Popen(command("search", *given), cwd=ROOT, **streams | options)
+
+
+def options_of(given):
+    """Return the options that the verb would see."""
+    _, bound, _ = kresnets_command.make_app().parse_args(["search", *given])
+    bound.apply_defaults()
+    return flat(*(bound.arguments.pop(name) for name in ("images", "network", "search", "role")), **bound.arguments)
 
 
 def finish(given, code=0, **options):
@@ -94,23 +91,20 @@ def finish(given, code=0, **options):
 
 @pytest.fixture
 def here(monkeypatch, capsys):
-    """Run the app in this process, as the one that trains or as the one that stays: its exit code and what it wrote."""
-    policy, handlers = (
-        keras.mixed_precision.dtype_policy(),
-        {n: signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)},
-    )
+    """Run a verb in this process, as the one that trains or as the one that stays: its exit code and what it wrote."""
+    policy = keras.mixed_precision.dtype_policy()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def call(given, trains=True, main=search.main):
+    def call(given, trains=True, verb="search"):
         if trains:
-            monkeypatch.setenv(keeper.CHILD, str(os.getppid()))
+            monkeypatch.setenv(supervisor.CHILD, str(os.getppid()))
         else:
-            monkeypatch.delenv(keeper.CHILD, raising=False)
-        with pytest.raises(SystemExit) as ended:
-            _common.run(lambda: main(list(map(str, given))))
+            monkeypatch.delenv(supervisor.CHILD, raising=False)
+        code = ask(verb, *given)
         captured = capsys.readouterr()
         # pytest lets more warnings through than Python does.
         errors = [line for line in captured.err.splitlines(keepends=True) if ": warning: " not in line]
-        return ended.value.code, captured.out, "".join(errors)
+        return code, captured.out, "".join(errors)
 
     yield call
     keras.mixed_precision.set_dtype_policy(policy)
@@ -126,7 +120,7 @@ def never(monkeypatch):
         raise AssertionError("too late")
 
     monkeypatch.setattr(kresnets.data, "load_data", looked)
-    monkeypatch.setattr(keeper, "keep", looked)
+    monkeypatch.setattr(supervisor, "keep", looked)
 
 
 def rows(folder):
@@ -242,21 +236,11 @@ def test_a_better_choice_is_handed_over_and_finetune_trains_the_very_recipe_that
     assert verdict["names"] == ["winner", "default", "start"] and told["rule"] == RULE and told["learning_rate"] == 0.03
     assert "more than the" in out and verdict["winner"]["accuracy"] > verdict["start"]["accuracy"]
 
-    run = [
-        "--data",
-        tmp_path / "photographs",
-        "--model",
-        "CifarResNet20",
-        "--weights",
-        "none",
-        "--size",
-        16,
-        "--batch-size",
-        8,
-    ]
+    run = ["--data", tmp_path / "photographs", "--model", "CifarResNet20", "--weights", "none"]
+    run += ["--size", 16, "--batch-size", 8]
     run += ["--recipe", tmp_path / "search/best_recipe.json", "--pretrained", "yes", "--seed", 1]
     run += ["--dtype", "float32", "--out", tmp_path / "run"]
-    code, out, err = here(run, main=finetune.main)
+    code, out, err = here(run, verb="finetune")
     assert code == 0 and "On the 12 test images" in out
     metrics = json.loads((tmp_path / "run/metrics.json").read_text())
     for name in ("accuracy", "auc", "log_loss"):
@@ -275,29 +259,16 @@ def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
     assert code == 0 and err == ""
     assert (tmp_path / "search/best_recipe.json").read_text() == f'{{"rule": {RULE}}}\n'
     verdict = json.loads((tmp_path / "search/verdict.json").read_text())
-    assert (
-        verdict["names"] == ["default"]
-        and verdict["sentence"].startswith("Keep the default: ")
-        and verdict["sentence"] in out
-    )
+    assert verdict["names"] == ["default"]
+    assert verdict["sentence"].startswith("Keep the default: ") and verdict["sentence"] in out
     assert "The default, from which the search starts:" in out and "By rule" in out
     assert "3 trials, 3 epochs each in place of " in out and "(the default: nothing differs from it)" in out
-    # What the search resolves, finetune.py resolves.
-    run = [
-        "--data",
-        place / "photographs",
-        "--model",
-        "CifarResNet20",
-        "--weights",
-        "none",
-        "--size",
-        16,
-        "--batch-size",
-        8,
-    ]
+    # What the search resolves, the fine-tuning resolves.
+    run = ["--data", place / "photographs", "--model", "CifarResNet20", "--weights", "none"]
+    run += ["--size", 16, "--batch-size", 8]
     run += ["--pretrained", "yes", "--seed", 1, "--dtype", "float32", "--dry-run", "--out", tmp_path / "run"]
-    plain = here(run, main=finetune.main)
-    taken = here([*run, "--recipe", tmp_path / "search/best_recipe.json"], main=finetune.main)
+    plain = here(run, verb="finetune")
+    taken = here([*run, "--recipe", tmp_path / "search/best_recipe.json"], verb="finetune")
     assert plain == taken and plain[0] == 0
     table = plain[1][plain[1].index("26 images to learn from") :].strip()
     assert table in out
@@ -305,10 +276,8 @@ def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
 
 @pytest.mark.slow
 def test_few_validation_images_choose_by_folds(place, tmp_path, here):
-    from _search import splitting
-
     data = kresnets.data.load_data(str(place / "photographs"), seed=1, progress=False)
-    options = asked.parser("").parse_args(arguments(place, tmp_path, "--repeats", "auto"))
+    options = options_of(arguments(place, tmp_path, "--repeats", "auto"))
     parts, told = splitting.parts(data, options)
     assert len(parts) == 10 and "twice 5 folds of the 30 images" in told and "4 for validation, below 100" in told
     pool = {*data.train.ids, *data.validation.ids}
@@ -384,7 +353,7 @@ def test_kills_and_ctrl_c_change_no_result(finished, place, tmp_path):
     os.kill(second.pid, signal.SIGSTOP)
     os.kill(child, signal.SIGSTOP)
     _, err = finish(given, code=2)
-    assert err == f"search.py: Another process is working on {folder}: wait for it, or give another --out.\n"
+    assert err == f"kresnets search: Another process is working on {folder}: wait for it, or give another --out.\n"
     os.kill(child, signal.SIGCONT)
     os.kill(second.pid, signal.SIGCONT)
     os.kill(second.pid, signal.SIGINT)
@@ -548,11 +517,13 @@ def test_what_is_wrong_with_the_search_is_told_before_any_photograph(files, tmp_
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--prune", "0"), "must be a share above 0 and up to 1, not '0'"),
-        (("--prune", "nan"), "must be a share"),
-        (("--objective", "nonsense"), "(choose from "),
-        (("--oracle", "tarot"), "(choose from "),
-        (("--trials", "0"), "at least 1"),
+        (("--prune", "0"), '"0" for --prune. Must be > 0'),
+        (("--prune", "nan"), "--prune"),
+        (("--prune", "1.1"), "Must be <= 1"),
+        (("--repeats", "0"), "from 1"),
+        (("--objective", "nonsense"), "Choose from: "),
+        (("--oracle", "tarot"), "Choose from: "),
+        (("--trials", "0"), '"0" for --trials. Must be >= 1'),
         (("--space", "missing.toml"), "missing.toml: No such file or directory"),
         (("--recipe", "missing.json"), "missing.json: No such file or directory"),
         (("--beside", "default.json"), "winner and default are taken"),
@@ -572,17 +543,16 @@ def test_bad_arguments_are_told_before_a_process_starts(files, tmp_path, here, n
         monkeypatch.delenv(name, raising=False)
     more = [files / word if word.endswith((".toml", ".json")) else word for word in more]
     code, out, err = here(arguments(files, tmp_path / "search", *more), trains=False)
-    told = [line for line in err.splitlines() if not line.startswith(("usage:", " "))]
-    assert (code, out) == (2, "") and len(told) == 1 and words in told[0]
+    assert (code, out) == (2, "") and err.count("\n") == 1 and words in err and err.startswith("kresnets search: ")
     assert not (tmp_path / "search").exists()
 
 
 def made(folder, given, ended=0):
     """Make what a search with these arguments leaves when so many trials have ended."""
-    options = asked.parser("").parse_args(given)
-    _common.write_text(folder / "config.json", json.dumps({"arguments": asked.arguments(options)}))
+    options = options_of(given)
+    whole.write_text(folder / "config.json", json.dumps({"arguments": asked.arguments(options)}))
     for number in range(ended):
-        _common.write_text(folder / f"search/trial_{number}/trial.json", '{"status": "COMPLETED"}')
+        whole.write_text(folder / f"search/trial_{number}/trial.json", '{"status": "COMPLETED"}')
 
 
 def test_folders_of_something_else_are_left_alone(place, tmp_path, here, never):
@@ -594,11 +564,11 @@ def test_folders_of_something_else_are_left_alone(place, tmp_path, here, never):
         return err
 
     for name in ("notes.txt", "images/mine.png"):  # a search has a folder of that name, but not before its config.json
-        _common.write_text(tmp_path / name.split(".")[0] / name, "mine")
+        whole.write_text(tmp_path / name.split(".")[0] / name, "mine")
         assert f"holds {name.split('/')[0]!r} and is no search" in told(tmp_path / name.split(".")[0])
     (tmp_path / "a file").write_text("mine")
     assert "is a file: give a folder" in told(tmp_path / "a file")
-    _common.write_text(tmp_path / "run/config.json", json.dumps({"arguments": {"model": "ResNet18"}}))
+    whole.write_text(tmp_path / "run/config.json", json.dumps({"arguments": {"model": "ResNet18"}}))
     for more in ((), ("--overwrite",)):
         assert "none of a search: give another --out" in told(tmp_path / "run", *more)
     made(tmp_path / "search", arguments(place, tmp_path / "search"), ended=6)
@@ -621,7 +591,7 @@ def test_what_is_replaced_lasts_until_all_else_is_found_good(place, tmp_path, he
         patched.setattr(kresnets.data, "load_data", damaged)
         assert here(given)[0] == 2 and here([*given, "--epochs", 1])[0] == 2
     assert sorted(folder.rglob("*")) == before
-    options = asked.parser("").parse_args(given)
+    options = options_of(given)
     asked.make_room(folder, options)
     assert not left(folder)
 
@@ -637,9 +607,8 @@ def test_a_folder_without_the_right_to_write(place, tmp_path, here, never):
 @pytest.fixture
 def shown(tmp_path, place):
     import keras_tuner
-    from _search.live import Live
 
-    options = asked.parser("").parse_args(arguments(place, tmp_path))
+    options = options_of(arguments(place, tmp_path))
     space = kresnets.tuning.Space({"thaw": ["head", "stage3"]}, ("stem", "stage3", "head"))
     found = Live(tmp_path, tmp_path / "search", keras_tuner.Objective("val_loss", "min"), space, options, "command")
     found.begin()
@@ -659,35 +628,42 @@ def test_a_table_that_cannot_be_written_ends_no_search(shown, monkeypatch, capsy
     def full(*args):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_common, "write_text", full)
+    monkeypatch.setattr(whole, "write_text", full)
     shown.changed()
     assert capsys.readouterr().out == "trials.csv or search.html could not be written: No space left on device.\n"
 
 
+@pytest.fixture
+def scripted(monkeypatch):
+    """Have a script of Python run in the place of the command."""
+    monkeypatch.setattr(kresnets_command, "command", lambda *argv: [sys.executable, *argv])
+
+
 @pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT])
-def test_a_process_that_dies_again_and_again_ends_the_search(tmp_path, capfd, end):
+def test_a_process_that_dies_again_and_again_ends_the_search(tmp_path, capfd, scripted, end):
     script = tmp_path / "dies.py"
     script.write_text(f"import os; os.kill(os.getpid(), {end.value})")
     with pytest.raises(RuntimeError, match="killed 9 times in a row without a trial coming to its end"):
-        keeper.keep(str(script), [], lambda: 0)
-    assert capfd.readouterr().err.count(f"was killed ({end.name}); another one goes on.") == keeper.MOST_DEATHS - 1
+        supervisor.keep([str(script)], lambda: 0)
+    told = capfd.readouterr().err
+    assert told.count(f"was killed ({end.name}); another one goes on.") == supervisor.MOST_DEATHS - 1
 
 
 def test_an_interrupt_that_was_lost_is_sent_again(tmp_path):
     script = tmp_path / "deaf.py"
     script.write_text(
-        f"import signal, sys; sys.path.insert(0, {str(ROOT / 'apps')!r}); from _search import keeper; heard = []\n"
-        "signal.signal(signal.SIGINT, lambda *_: heard.append(1)); signal.pthread_sigmask(signal.SIG_UNBLOCK, "
-        "keeper.ENDS)\n"
+        "import signal, sys; heard = []\n"
+        "signal.signal(signal.SIGINT, lambda *_: heard.append(1))\n"
+        "signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))\n"
         "while len(heard) < 2: signal.pause()\n"
         "sys.exit(130)"
     )
     keep = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'apps')!r}); from _search import keeper; print('here', "
-        "flush=True)\n"
+        "import sys, kresnets_command; from kresnets.tuning import supervisor; print('here', flush=True)\n"
+        "kresnets_command.command = lambda *argv: [sys.executable, *argv]\n"
+        f"sys.exit(supervisor.keep([{str(script)!r}], lambda: 0))"
     )
-    keep += f"sys.exit(keeper.keep({str(script)!r}, [], lambda: 0))"
-    process = subprocess.Popen([sys.executable, "-c", keep], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", keep], stdout=subprocess.PIPE, cwd=ROOT)
     process.stdout.readline()
     child_of(process)
     process.send_signal(signal.SIGINT)
@@ -695,14 +671,14 @@ def test_an_interrupt_that_was_lost_is_sent_again(tmp_path):
 
 
 @pytest.mark.parametrize("code", [0, 2])
-def test_the_process_that_stays_starts_another_one_when_asked_to(tmp_path, code):
+def test_the_process_that_stays_starts_another_one_when_asked_to(tmp_path, scripted, code):
     script, ends = tmp_path / "again.py", tmp_path / "ends"
-    ends.write_text(f"{keeper.AGAIN} {keeper.AGAIN} {code}")
+    ends.write_text(f"{supervisor.AGAIN} {supervisor.AGAIN} {code}")
     script.write_text(
         "import pathlib, sys; path = pathlib.Path(sys.argv[1]); first, _, rest = path.read_text().partition(' ')\n"
         "path.write_text(rest); sys.exit(int(first))"
     )
-    assert keeper.keep(str(script), [str(ends)], lambda: 0) == code and ends.read_text() == ""
+    assert supervisor.keep([str(script), str(ends)], lambda: 0) == code and ends.read_text() == ""
 
 
 # Many processes, every oracle.
@@ -736,7 +712,7 @@ def test_a_chief_and_its_workers_run_each_trial_once(place, tmp_path):
 
 
 @pytest.mark.everything
-@pytest.mark.parametrize("oracle", asked.ORACLES)
+@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband", "grid"])
 def test_every_oracle(place, tmp_path, here, oracle):
     folder = tmp_path / "search"
     given = arguments(place, folder, "--oracle", oracle, "--objective", "val_accuracy", trials=6)

@@ -9,9 +9,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from nets import data, tiny, unchanged_groups, weights
-from places import SUPPORT
-from test_fine_tune import SHORT, Stop, StopAfter, photographs
+from nets import SHORT, Stop, StopAfter, data, photographs, tiny, unchanged_groups, weights
+from places import python_path
 
 import kresnets
 from kresnets import fine_tune
@@ -117,9 +116,8 @@ def check_sentences():
         with pytest.raises(ValueError, match="batch of 33 does not divide among 2 devices: take 32 or 34"):
             with all_devices(batch_size=33):
                 pass
-        with pytest.raises(ValueError, match="among 2 devices: take 2 "):
-            with all_devices(batch_size=1):
-                pass
+        with pytest.raises(ValueError, match="among 2 devices: take 2 "), all_devices(batch_size=1):
+            pass
 
 
 BACKENDS = pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax", marks=pytest.mark.jax)])
@@ -128,7 +126,7 @@ BACKENDS = pytest.mark.parametrize("backend", ["tensorflow", pytest.param("jax",
 def run(backend, checks):
     pytest.importorskip(backend)
     code = f"import test_devices as t; t.divide(); {checks}; print('as one')"
-    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": str(SUPPORT)}
+    environment = os.environ | {"KERAS_BACKEND": backend, "PYTHONPATH": python_path(__file__)}
     environment["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=900)
     assert done.stdout.endswith("as one\n"), done.stderr[-3000:]

@@ -15,12 +15,19 @@ import time
 
 import numpy as np
 import pytest
-from test_finetune_app import ROOT, ask, folder  # noqa: F401
+from cells import copy_to
+from commands import ask, command, finish
+from places import ROOT
 
-sys.path.insert(0, str(ROOT / "apps"))
-import _machines  # noqa: E402
+import kresnets_command
+from kresnets.devices import watch
 
 JAX = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return copy_to(tmp_path_factory.mktemp("photographs"))
 
 
 def free_port():
@@ -38,7 +45,7 @@ def free_port():
 
 def arguments(data, run, *more):
     small = "--model CifarResNet20 --weights none --size 32 --batch-size 16 --dtype float32 --optimizer sgd".split()
-    return [sys.executable, "apps/finetune.py", "--data", str(data), "--out", str(run), *small, *more]
+    return ["finetune", "--data", data, "--out", run, *small, *more]
 
 
 def start(data, run, *more, processes=2):
@@ -47,7 +54,7 @@ def start(data, run, *more, processes=2):
     # Where the others write, if they do, is not where process 0 does.
     return [
         subprocess.Popen(
-            arguments(data, run if not process else f"{run}-{process}", *more, *several, str(process)),
+            command(*arguments(data, run if not process else f"{run}-{process}", *more, *several, process)),
             cwd=ROOT, env=os.environ | JAX, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
         for process in range(processes)
@@ -79,7 +86,7 @@ def same(run, other, tolerance):
 
 @pytest.mark.everything
 @pytest.mark.jax
-def test_two_processes_train_as_one(folder, tmp_path):  # noqa: F811
+def test_two_processes_train_as_one(folder, tmp_path):
     pytest.importorskip("jax")
     head = "--head-epochs 2 --stages --augment none".split()  # batches of 16, 16 and 6
     both = start(folder, tmp_path / "two", *head)
@@ -88,9 +95,7 @@ def test_two_processes_train_as_one(folder, tmp_path):  # noqa: F811
     assert "Trains on 2 devices." in said and "The page: " in said
     assert little.startswith("Process 1 of 2 trains along") and little.count("\n") == 1 and not nothing
     assert not (tmp_path / "two-1").exists()
-    alone = subprocess.run(
-        arguments(folder, tmp_path / "one", *head), cwd=ROOT, env=os.environ | JAX, capture_output=True
-    )
+    alone = finish(*arguments(folder, tmp_path / "one", *head), env=os.environ | JAX)
     assert alone.returncode == 0, alone.stderr
     same(tmp_path / "two", tmp_path / "one", 1e-4)
 
@@ -98,7 +103,7 @@ def test_two_processes_train_as_one(folder, tmp_path):  # noqa: F811
 @pytest.mark.everything
 @pytest.mark.jax
 @pytest.mark.parametrize("victim", [0, 1])
-def test_one_lost_ends_the_others_and_the_same_commands_go_on(folder, tmp_path, victim):  # noqa: F811
+def test_one_lost_ends_the_others_and_the_same_commands_go_on(folder, tmp_path, victim):
     pytest.importorskip("jax")
     stages = ["--head-epochs", "3", "--stages", "stage3", "--epochs-per-stage", "3", "--class-weight", "balanced"]
     for process in start(folder, tmp_path / "whole", *stages):
@@ -113,9 +118,8 @@ def test_one_lost_ends_the_others_and_the_same_commands_go_on(folder, tmp_path, 
         code, _, err = end(both[1 - victim], 120)
         assert time.monotonic() - killed < 20
         assert code == os.EX_TEMPFAIL
-        assert err.splitlines()[-1].startswith(
-            f"finetune.py: process {victim} of 2 has ended, its own output may say why: "
-        )
+        told = f"kresnets finetune: process {victim} of 2 has ended, its own output may say why: "
+        assert err.splitlines()[-1].startswith(told)
         both[victim].communicate()
     for process in start(folder, tmp_path / "cut", *stages):
         assert end(process)[0] == 0
@@ -136,7 +140,7 @@ def together(tmp_path, scripts, **differing):
         script.write_text(scripts[process])
         try:
             mine = options(process, len(scripts), port, **(differing if process else {}))
-            results[process] = _machines.watch(mine, str(script), [])
+            results[process] = watch.watch(mine, str(script), [])
         except ValueError as error:
             results[process] = str(error)
 
@@ -149,11 +153,24 @@ def together(tmp_path, scripts, **differing):
 
 
 LONG = "import time; time.sleep(100)"
-SPEAKING = f"import sys; sys.path.insert(0, {str(ROOT / 'apps')!r}); import _machines, _common; _machines.speak()\n"
+# Without the package, whose import takes seconds.
+SPEAKING = f"""
+import importlib.util, kresnets_command
+spec = importlib.util.spec_from_file_location("watch", {watch.__file__!r})
+watch = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(watch)
+kresnets_command.listeners.append(watch.speak())
+"""
 
 
-def test_a_watcher_ends_its_child_when_another_process_is_lost(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(_machines, "GRACE", 1)
+@pytest.fixture
+def scripted(monkeypatch):
+    """Have watchers start a script of Python in the place of the command."""
+    monkeypatch.setattr(kresnets_command, "command", lambda *argv: [sys.executable, *argv])
+
+
+def test_a_watcher_ends_its_child_when_another_process_is_lost(tmp_path, monkeypatch, scripted, capfd):
+    monkeypatch.setattr(watch, "GRACE", 1)
     assert together(tmp_path, ["print('noise')", ""]) == [0, 0]
     assert capfd.readouterr() == ("", "")
     began = time.monotonic()
@@ -164,24 +181,24 @@ def test_a_watcher_ends_its_child_when_another_process_is_lost(tmp_path, monkeyp
     assert "the training was ended by signal 9." in err
     # What a step that lost its partner says, by exception or by abort, is not worth a word.
     fails = SPEAKING + "class JaxRuntimeError(RuntimeError): pass\n"
-    fails += "def fail(): raise JaxRuntimeError('Gloo all-reduce failed')\n_common.run(fail)"
+    fails += "def fail(): raise JaxRuntimeError('Gloo all-reduce failed')\nkresnets_command.end_with(fail)"
     assert together(tmp_path, [fails, "import os; os._exit(3)", "import os; os.abort()"]) == [75, 3, 75]
     err = capfd.readouterr().err
     assert "Gloo" not in err and err.count("\n") == 2 == err.count("process 1 of 3 has ended")
     # But its own error is.
-    own = SPEAKING + "def fail(): raise ValueError('no such folder')\n_common.run(fail)"
+    own = SPEAKING + "def fail(): raise ValueError('no such folder')\nkresnets_command.end_with(fail)"
     assert together(tmp_path, [own, LONG]) == [2, 75]
     assert capfd.readouterr().err.count("no such folder") == 1
     assert together(tmp_path, [LONG, fails]) == [75, 2]
     assert capfd.readouterr().err.count("Gloo all-reduce failed") == 1
 
 
-def test_silence_counts_as_lost(tmp_path, monkeypatch, capfd):
-    monkeypatch.setattr(_machines, "SILENCE", 1)  # signs of life come every 5 seconds
+def test_silence_counts_as_lost(tmp_path, monkeypatch, scripted, capfd):
+    monkeypatch.setattr(watch, "SILENCE", 1)  # signs of life come every 5 seconds
     assert together(tmp_path, [LONG, LONG]) == [75, 75]
 
 
-def test_processes_that_do_not_fit_together_are_told(tmp_path, monkeypatch):
+def test_processes_that_do_not_fit_together_are_told(tmp_path, monkeypatch, scripted):
     for differing, sentence in (
         ({"batch_size": 16}, "A process came with another --batch-size: give all the same command"),
         ({"process": 3}, None),
@@ -189,14 +206,14 @@ def test_processes_that_do_not_fit_together_are_told(tmp_path, monkeypatch):
         if sentence:
             results = together(tmp_path, ["", ""], **differing)
             assert all(result.startswith(sentence) for result in results), results
-    monkeypatch.setattr(_machines, "WAIT", 0.5)
+    monkeypatch.setattr(watch, "WAIT", 0.5)
     port = free_port()
     with pytest.raises(ValueError, match="Process 1, 2 did not come within 0.5 seconds"):
-        _machines.watch(options(0, 3, port), "", [])
+        watch.watch(options(0, 3, port), "", [])
     with pytest.raises(ValueError, match=f"Process 0 was not reached at 127.0.0.1:{port + 1} within 0.5 seconds"):
-        _machines.watch(options(1, 3, port), "", [])
+        watch.watch(options(1, 3, port), "", [])
     with socket.create_server(("", port + 1)), pytest.raises(ValueError, match=f"Port {port + 1}, .* cannot be used"):
-        _machines.watch(options(0, 3, port), "", [])
+        watch.watch(options(0, 3, port), "", [])
 
 
 @pytest.mark.parametrize(
@@ -209,13 +226,13 @@ def test_processes_that_do_not_fit_together_are_told(tmp_path, monkeypatch):
         ("--coordinator a:65535 --processes 2 --process 0", "from 1 to 65534"),
         ("--coordinator a:12 --processes 1 --process 0", "must be at least 2"),
         ("--coordinator a:12 --processes 2 --process 2", "must be below --processes 2"),
-        ("--coordinator a:12 --processes 2 --process -1", "whole number from 0"),
+        ("--coordinator a:12 --processes 2 --process -1", "Must be >= 0"),
         ("--coordinator a:12 --processes 2 --process 1", "set KERAS_BACKEND=jax, not tensorflow"),
     ],
 )
 def test_options_that_do_not_fit_get_a_sentence(given, sentence, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("KERAS_BACKEND", "tensorflow")
-    assert ask("--data", "nowhere", "--out", str(tmp_path / "run"), *given.split()) == 2
+    assert ask("finetune", "--data", "nowhere", "--out", str(tmp_path / "run"), *given.split()) == 2
     assert sentence in capsys.readouterr().err and not (tmp_path / "run").exists()
 
 
@@ -227,7 +244,7 @@ def test_the_tables_of_the_page_are_those_that_its_code_prints(capsys):
 
 
 @pytest.mark.everything
-def test_the_python_of_the_page_runs(folder, tmp_path, monkeypatch):  # noqa: F811
+def test_the_python_of_the_page_runs(folder, tmp_path, monkeypatch):
     page = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
     [code] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "all_devices" in block]
     (tmp_path / "my_folder").symlink_to(folder)

@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+import commands
 import keras
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from places import ROOT
 import kresnets
 import kresnets.data
 from kresnets.export import export_file
+from kresnets.runs import folder as folders
 
 SUFFIXES = {"onnx": ".onnx", "litert": ".tflite", "litert-int8": ".tflite", "openvino": ".xml"}
 FLOAT32 = ("onnx", "litert", "openvino")
@@ -371,6 +373,7 @@ def test_a_killed_export_leaves_no_file_and_its_litter_goes_with_the_next(tmp_pa
     libraries("onnx")
     script = """import sys, keras
 from kresnets.export import export_file
+from kresnets.runs import folder as folders
 model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(),
                           keras.layers.Dense(2, activation="softmax")])
 export_file(model, sys.argv[1], preprocess="tf")"""
@@ -388,31 +391,24 @@ export_file(model, sys.argv[1], preprocess="tf")"""
     assert left_in(tmp_path) == ["net.labels.txt", "net.onnx"]
 
 
-# --- apps/export.py --format ---
+# --- kresnets export --format ---
 
 
 @pytest.fixture
 def call(monkeypatch, capsys):
-    """Run apps/export.py in this process: its exit code, and the lines it wrote to stdout and stderr."""
-    monkeypatch.syspath_prepend(ROOT / "apps")
-    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # put back afterwards: the app sets it
+    """Run the verb in this process: its exit code, and the lines it wrote to stdout and stderr."""
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # put back afterwards: the verb sets it
 
     def call(*arguments):
-        main, run = importlib.import_module("export").main, importlib.import_module("_common").run
-        monkeypatch.setattr(sys, "argv", ["export.py", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            run(main)
-        output = capsys.readouterr()
-        return ended.value.code, output.out.splitlines(), output.err.splitlines()
+        code, output = commands.ask("export", *arguments), capsys.readouterr()
+        return code, output.out.splitlines(), output.err.splitlines()
 
     return call
 
 
 @pytest.fixture
 def finished(call, tmp_path):
-    """A run as apps/finetune.py leaves it, as far as export reads it, with its 24 photographs."""
-    from _common import digest
-
+    """A run as `kresnets finetune` leaves it, as far as export reads it, with its 24 photographs."""
     folder, photos = tmp_path / "run", tmp_path / "photos"
     for index, image in enumerate(photographs(24, 16)):
         file = photos / ("cats", "dogs")[index % 2] / f"{index}.png"
@@ -421,13 +417,13 @@ def finished(call, tmp_path):
     folder.mkdir()
     arguments = {"data": str(photos), "limit": None, "seed": 3, "bad_images": "error"}
     config = {"class_names": ["cats", "dogs"], "preprocess": {"mode": "tf"}, "command": "", "arguments": arguments}
-    config["data"] = digest(kresnets.data.load_data(photos, seed=3))
+    config["data"] = folders.digest(kresnets.data.load_data(photos, seed=3))
     (folder / "config.json").write_text(json.dumps(config))
     small_net(units=2).save(folder / "model.keras")
     return folder
 
 
-def test_the_app_writes_onnx(call, finished, tmp_path):
+def test_the_command_writes_onnx(call, finished, tmp_path):
     libraries("onnx")
     code, lines, errors = call(finished, tmp_path / "net.onnx", "--format", "onnx")
     assert (code, errors) == (0, [])
@@ -439,7 +435,7 @@ def test_the_app_writes_onnx(call, finished, tmp_path):
         assert (code, lines, len(errors)) == (2, [], 1) and f"{name} " in errors[0] and "leave it out" in errors[0]
 
 
-def test_the_app_calibrates_by_the_photographs_of_the_run_and_says_what_int8_costs(call, finished, tmp_path):
+def test_the_command_calibrates_by_the_photographs_of_the_run_and_says_what_int8_costs(call, finished, tmp_path):
     libraries("litert-int8")
     code, lines, errors = call(finished, tmp_path / "net.tflite", "--format", "litert-int8")
     assert (code, errors) == (0, [])

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import pytest
 from nets import TINY, data, tiny, weights
-from places import SUPPORT
+from places import python_path
 
 import kresnets
 
@@ -189,7 +189,7 @@ def test_what_cannot_be_recomputed_is_refused_in_one_sentence():
 def test_it_trains_as_the_model_itself_on_jax():
     pytest.importorskip("jax")
     code = "import test_recompute as t; t.compare(through='stem', **t.EVERYTHING); print('equal')"
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(SUPPORT)}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": python_path(__file__)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600)
     assert run.stdout.endswith("equal\n"), run.stderr[-3000:]
 

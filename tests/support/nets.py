@@ -43,3 +43,33 @@ def unchanged_groups(model, before, trainable_only=False):
             for v in (layer.trainable_weights if trainable_only else layer.weights)
         )
     ]
+
+
+def photographs(count=40, classes=3, size=12, seed=0):
+    """Make images 0..255 with labels 0..classes-1."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, classes, count)
+    images = rng.normal(90 + 40 * labels[:, None, None, None], 30, (count, size, size, 3))
+    return np.clip(images, 0, 255).astype("uint8"), labels
+
+
+SHORT = kresnets.Recipe.textbook(
+    head_epochs=1, epochs_per_stage=1, learning_rate=0.01, trunk_learning_rate=0.01, augment="none"
+)
+
+
+class Stop(Exception):
+    """What `StopAfter` ends a training by."""
+
+
+class StopAfter(keras.callbacks.Callback):
+    """End a training after so many batches, as a kill would."""
+
+    def __init__(self, batches):
+        super().__init__()
+        self.left = batches
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.left -= 1
+        if self.left < 0:
+            raise Stop

@@ -11,9 +11,8 @@ import types
 import keras
 import numpy as np
 import pytest
-from nets import TINY, tiny, unchanged_groups, weights
-from places import SUPPORT
-from test_fine_tune import Stop, StopAfter, photographs
+from nets import TINY, Stop, StopAfter, photographs, tiny, unchanged_groups, weights
+from places import python_path
 
 import kresnets
 from kresnets import FeatureCache, Recipe, fine_tune
@@ -425,7 +424,7 @@ def test_it_equals_the_uncached_training_on_jax():
         "stages=('stage3',)), "
         "lambda: t.tiny(dropout=0.3)); print('equal')"
     )
-    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": str(SUPPORT)}
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": python_path(__file__)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600)
     assert run.stdout.endswith("equal\n"), run.stderr[-3000:]
 
@@ -440,7 +439,7 @@ def test_killed_anywhere_a_cached_run_goes_on_to_the_same(tmp_path):
         "except t.Stop: os.kill(os.getpid(), signal.SIGKILL)\n"
         "model.save_weights(sys.argv[3])"
     )
-    environment = {**os.environ, "PYTHONPATH": str(SUPPORT)}
+    environment = {**os.environ, "PYTHONPATH": python_path(__file__)}
 
     def run(batches, folder, file):
         arguments = [str(batches), str(tmp_path / folder), str(tmp_path / file)]

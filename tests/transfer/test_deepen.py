@@ -13,7 +13,7 @@ import pytest
 from families import SMALL, images, smallest
 from lively import make_lively
 from nets import TINY, data, tiny, weights
-from places import SUPPORT
+from places import python_path
 
 import kresnets
 from kresnets.keras_hooks import optimizer as surgery
@@ -639,10 +639,6 @@ def test_two_trunks_and_strange_layers_are_refused_in_a_sentence():
 def test_it_computes_and_trains_on_as_it_did_on_jax():
     pytest.importorskip("jax")
     code = "import test_deepen as t; t.assert_goes_on('adamw', eager=False); print('equal')"
-    environment = {
-        **os.environ,
-        "KERAS_BACKEND": "jax",
-        "PYTHONPATH": os.pathsep.join([str(SUPPORT), *sys.path]),
-    }
+    environment = {**os.environ, "KERAS_BACKEND": "jax", "PYTHONPATH": python_path(__file__)}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=600)
     assert run.stdout.endswith("equal\n"), run.stderr[-3000:]

@@ -5,22 +5,11 @@ import dataclasses
 import keras
 import numpy as np
 import pytest
-from nets import TINY, tiny, unchanged_groups, weights
+from nets import SHORT, TINY, Stop, StopAfter, photographs, tiny, unchanged_groups, weights
 
 import kresnets
 from kresnets import Recipe, fine_tune
 from kresnets.transfer.lr_schedule import StagedCosine
-
-SHORT = Recipe.textbook(head_epochs=1, epochs_per_stage=1, learning_rate=0.01, trunk_learning_rate=0.01, augment="none")
-
-
-def photographs(count=40, classes=3, size=12, seed=0):
-    """Make images 0..255 with labels 0..classes-1."""
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, classes, count)
-    return np.clip(rng.normal(90 + 40 * labels[:, None, None, None], 30, (count, size, size, 3)), 0, 255).astype(
-        "uint8"
-    ), labels
 
 
 def test_the_textbooks_recipe_is_the_documented_one():
@@ -162,21 +151,6 @@ def test_what_is_not_named_stays_frozen_for_ever():
     after = weights(model)
     changed = {path.split("_conv")[0] for path in before if not np.array_equal(before[path], after[path])}
     assert changed == {"stage3_block1", "stage2_block2", "head_dense/kernel", "head_dense/bias"}
-
-
-class Stop(Exception):
-    pass
-
-
-class StopAfter(keras.callbacks.Callback):
-    def __init__(self, batches):
-        super().__init__()
-        self.left = batches
-
-    def on_train_batch_begin(self, batch, logs=None):
-        self.left -= 1
-        if self.left < 0:
-            raise Stop
 
 
 @pytest.mark.parametrize(

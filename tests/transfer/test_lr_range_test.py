@@ -224,7 +224,6 @@ def test_bad_input_gets_a_sentence(arguments, sentence):
 
 
 @pytest.mark.everything
-@pytest.mark.everything
 @pytest.mark.jax
 def test_the_same_on_jax():
     command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__, "-m", "not everything"]

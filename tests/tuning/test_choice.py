@@ -5,7 +5,6 @@ import dataclasses
 import json
 import statistics
 
-import _network  # noqa: E402
 import keras
 import keras_tuner
 import numpy as np
@@ -14,6 +13,7 @@ import test_tuning as t
 from scipy import stats
 
 import kresnets
+from kresnets.transfer import trunk
 from kresnets.transfer.plan import RULE, Facts, resolve
 from kresnets.tuning import RecipeHyperModel, RecipeTuner, Space, choose, folds, read_records
 from kresnets.tuning.choice import differing
@@ -127,7 +127,7 @@ def test_a_file_brings_the_very_recipe_back(fields, pretrained, tmp_path):
     told = differing(recipe, known)
     assert told["rule"] == RULE and set(fields) <= set(told) and "seed" not in told
     (tmp_path / "best_recipe.json").write_text(json.dumps(told))
-    read = _network.read_recipe(tmp_path / "best_recipe.json")
+    read = trunk.read_recipe(tmp_path / "best_recipe.json")
     assert resolve(kresnets.Recipe(**read), known).recipe == recipe
     if not fields:
         assert told == {"rule": RULE}
@@ -149,7 +149,7 @@ def test_files_of_before_and_of_other_rules(tmp_path, caplog):
     def read(fields):
         path.write_text(json.dumps(fields))
         caplog.clear()
-        return kresnets.Recipe(**_network.read_recipe(path))
+        return kresnets.Recipe(**trunk.read_recipe(path))
 
     old = read(OLD)
     assert old.unresolved == () and old.keep == "best" and not caplog.records

@@ -18,7 +18,7 @@ import keras
 import keras_tuner
 import numpy as np
 import pytest
-from places import SUPPORT
+from places import python_path
 
 import kresnets
 from kresnets.tuning import RecipeHyperModel, RecipeTuner, read_records
@@ -633,9 +633,8 @@ print(len(records[-1]["history"]), worst < 1e-3, abs(best - tuner.oracle.get_bes
 @pytest.mark.slow
 @pytest.mark.jax
 def test_on_jax(tmp_path):
-    places = [str(SUPPORT), str(pathlib.Path(kresnets.__file__).parents[1])]
     quick = {"KERAS_BACKEND": "jax", "XLA_FLAGS": "--xla_backend_optimization_level=0"}
-    environment = {**os.environ, **quick, "PYTHONPATH": os.pathsep.join(places)}
+    environment = {**os.environ, **quick, "PYTHONPATH": python_path(__file__)}
     done = subprocess.run(
         [sys.executable, "-c", ON_JAX, str(tmp_path)],
         env=environment,
@@ -663,8 +662,7 @@ def test_a_chief_and_two_workers(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = [str(SUPPORT), str(pathlib.Path(kresnets.__file__).parents[1])]
-    common = {**os.environ, "PYTHONPATH": os.pathsep.join(places), "KERASTUNER_ORACLE_IP": "127.0.0.1",
+    common = {**os.environ, "PYTHONPATH": python_path(__file__), "KERASTUNER_ORACLE_IP": "127.0.0.1",
               "KERASTUNER_ORACLE_PORT": str(port)}  # fmt: skip
     members = []
     for name in ("chief", "worker0", "worker1"):

@@ -621,7 +621,7 @@ SAFETENSORS_BOMBS = {
 
 REFUSE = """
 import resource, sys
-import test_weights_broken as broken
+import test_broken_files as broken
 kinds = dict(zip(sys.argv[1::2], sys.argv[2::2], strict=True))
 for path, kind in kinds.items():
     broken.untouched(broken.KINDS[kind][0])
