@@ -59,7 +59,7 @@ def _parser():
     add("--memory", action="store_true", help="also what a training step adds to a process's peak memory")
     add("--timm-python", default=sys.executable, help="a Python that has timm; default this one")
 
-    add = _command(commands, "serving", "an exported model against Keras's own export, and apps/serve.py with it", 5)
+    add = _command(commands, "serving", "an exported model against Keras's own export, and `kresnets serve` with it", 5)
     add("--model", default="ResNet50", help="a network of kresnets; default ResNet50")
     add("--size", type=count, help="pixels a side; default the network's own")
     add("--batch-size", type=count, nargs="+", default=[1, 32])
@@ -96,7 +96,7 @@ def _parser():
     add("--dtype", choices=DTYPES, default="float32")
 
     add = _command(
-        commands, "soak", "apps/serve.py saturated, with new versions and hostile requests: what goes wrong", None
+        commands, "soak", "`kresnets serve` saturated, with new versions and hostile requests: what goes wrong", None
     )
     add("--model", default="CifarResNet20", help="a network of kresnets; default CifarResNet20")
     add("--size", type=count, help="pixels a side; default the network's own")

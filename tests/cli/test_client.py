@@ -1,4 +1,4 @@
-"""apps/client.py against apps/serve.py, against TF Serving where there is one, and beside the loaders that it uses."""
+"""apps/client.py against `kresnets serve`, against TF Serving where there is one, and beside the loaders that it uses."""
 
 import ast
 import concurrent.futures
@@ -54,7 +54,7 @@ def check(predict, address, **which):
         predict(address, "other", [b""])
 
 
-# --- apps/serve.py ---
+# --- kresnets serve ---
 
 
 @pytest.fixture(scope="module")

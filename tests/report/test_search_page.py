@@ -315,7 +315,7 @@ def mouse(browser, selector, number):
 @pytest.mark.parametrize("number", (1, 500))
 @pytest.mark.parametrize("width", (1200, 390))
 def test_a_page_renders_and_fits(browser, tmp_path, number, width):
-    page_of(tmp_path, made_records(number), command="python apps/search.py " + "--option value " * 20, title="A search")
+    page_of(tmp_path, made_records(number), command="kresnets search " + "--option value " * 20, title="A search")
     opened(browser, tmp_path / "search.html", width)
     assert browser.execute_script("return document.documentElement.scrollWidth <= innerWidth && innerWidth") == width
     drawn = browser.execute_script(
