@@ -25,6 +25,7 @@ VERBS = {
     "compare": "Compare networks by what they cost and what is published of them.",
     "networks": "List networks and their published weights.",
 }
+_OPTIONS = ("--help", "-h", "--version", "--install-completion")
 
 
 def main(argv: list[str] | None = None) -> NoReturn:
@@ -36,15 +37,16 @@ def main(argv: list[str] | None = None) -> NoReturn:
     def run() -> Any:
         from cyclopts import CycloptsError
 
-        if argv and argv[0] not in VERBS and not argv[0].startswith("-"):
-            close = difflib.get_close_matches(argv[0], VERBS, n=1)
-            meant = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(VERBS)}."
-            raise ValueError(f"There is no verb {argv[0]!r}: {meant}")
+        if argv and argv[0] not in (*VERBS, *_OPTIONS):
+            what, known = ("option", _OPTIONS) if argv[0].startswith("-") else ("verb", VERBS)
+            close = difflib.get_close_matches(argv[0], known, n=1)
+            meant = f"Did you mean {close[0]!r}?" if close else f"There are {', '.join(known)}."
+            raise ValueError(f"There is no {what} {argv[0]!r}. {meant} See {program} --help.")
         if argv and argv[0] in VERBS:
             if argv[0] in ("predict", "export", "compare"):
                 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever a run was trained with
             import_tensorflow()
-        app = make_app()
+        app = make_app(argv[0] if argv else None)
         try:
             return app(argv, exit_on_error=False, print_error=False, result_action="return_value")
         except CycloptsError as error:
@@ -67,9 +69,12 @@ def _as_spelled(sentence: str, app: Any, argv: list[str]) -> str:
     return re.sub(r"`(\w+)`", spelled, sentence.removeprefix("Recipe: "))
 
 
-def make_app() -> Any:
-    """Return the `cyclopts.App` of the command; a verb's module is imported when it is asked for."""
-    from cyclopts import App
+def make_app(asked: str | None = None) -> Any:
+    """Return the `cyclopts.App` of the command; the help of the verb that is asked for is its own docstring.
+
+    Only the module of that verb is imported: the others have their lines in `VERBS`.
+    """
+    from cyclopts import App, Parameter
 
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         version = importlib.metadata.version("kresnets")
@@ -77,10 +82,13 @@ def make_app() -> Any:
         "kresnets",
         help="Residual networks and the fine-tuning recipe for Keras 3.",
         version=version,
+        default_parameter=Parameter(
+            allow_repeating=True
+        ),  # the last one holds: a command is repeated with more options
         help_epilogue="`kresnets VERB --help` says what a verb takes; https://arxiv.org/abs/1512.03385 began it all.",
     )
     for verb, text in VERBS.items():
-        app.command(f"kresnets.cli.{verb}:{verb}", name=verb, help=text)
+        app.command(f"kresnets.cli.{verb}:{verb}", name=verb, help=None if verb == asked else text)
     app.register_install_completion_command()
     return app
 
