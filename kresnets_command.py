@@ -158,8 +158,9 @@ def end_with(run: Callable[[], Any], program: str | None = None) -> NoReturn:
 
 
 def tell(error: BaseException, program: str, sentence: str) -> None:
-    """Tell what ended the program; a process that another one watches tells it that one (`listeners`)."""
-    print(f"{program}: {sentence}", file=sys.stderr)
+    """Tell what ended the program; a process that another one watches tells that one instead (`listeners`)."""
+    if not listeners:
+        print(f"{program}: {sentence}", file=sys.stderr)
     for listener in listeners:
         listener(error, sentence)
 

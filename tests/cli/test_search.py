@@ -78,7 +78,8 @@ def options_of(given):
     """Return the options that the verb would see."""
     _, bound, _ = kresnets_command.make_app().parse_args(["search", *given])
     bound.apply_defaults()
-    return flat(*(bound.arguments.pop(name) for name in ("images", "network", "search", "role")), **bound.arguments)
+    groups = [bound.arguments[name] for name in ("images", "network", "search", "role")]
+    return flat(*groups, out=bound.arguments["out"], overwrite=bound.arguments["overwrite"])
 
 
 def finish(given, code=0, **options):
@@ -517,7 +518,7 @@ def test_what_is_wrong_with_the_search_is_told_before_any_photograph(files, tmp_
 @pytest.mark.parametrize(
     ("more", "words"),
     [
-        (("--prune", "0"), '"0" for --prune. Must be > 0'),
+        (("--prune", "0"), '"0.0" for --prune. Must be > 0'),
         (("--prune", "nan"), "--prune"),
         (("--prune", "1.1"), "Must be <= 1"),
         (("--repeats", "0"), "from 1"),
