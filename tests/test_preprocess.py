@@ -219,7 +219,7 @@ def test_it_survives_json_and_old_notes_are_read():
     assert whole.mean == whole.std == HALF and type(whole.size) is int
     assert Preprocessing(**json.loads(json.dumps(dataclasses.asdict(whole)))) == whole
     assert hash(whole) == hash(dataclasses.replace(whole))
-    assert Preprocessing(**{"mode": "tf", "crop": 0.9}) == Preprocessing("tf", 0.9, None, None, None)
+    assert Preprocessing(mode="tf", crop=0.9) == Preprocessing("tf", 0.9, None, None, None)
 
 
 # --- it stays with the model ---

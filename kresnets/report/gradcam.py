@@ -66,7 +66,7 @@ def _checked_classes(classes, images, limit):
     classes = np.asarray(classes)
     if classes.shape != (images,) or not np.issubdtype(classes.dtype, np.integer):
         raise ValueError(f"`classes` must be one integer for each of the {images} images. Received: {classes!r}")
-    if images and not (0 <= classes.min() and classes.max() < limit):
+    if images and not (classes.min() >= 0 and classes.max() < limit):
         raise ValueError(f"`classes` must be from 0 to {limit - 1}. Received: {classes.min()} to {classes.max()}")
     return classes
 

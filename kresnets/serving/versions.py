@@ -69,7 +69,7 @@ class Versions:
         number = self._number(number, label)
         states = {each: ("END", "UNKNOWN" if reason else "OK", reason) for each, reason in self._ended.items()}
         states |= {self.loading: ("LOADING", "OK", "")} if self.loading is not None else {}
-        states |= {each: ("AVAILABLE", "OK", "") for each in self._served}
+        states |= dict.fromkeys(self._served, ("AVAILABLE", "OK", ""))
         states = {each: state for each, state in states.items() if number in (None, each)}
         what = "any versions" if number is None else f"version {number}"
         demand(states, f"Could not find {what} of model {self.name}", "NOT_FOUND")

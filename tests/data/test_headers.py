@@ -187,7 +187,7 @@ def test_long_gifs_of_any_length_of_blocks(long_gif, size):
 
 def test_a_cut_gif_is_none():
     data = animated(1, comment=b"c" * 300)
-    for length in range(0, len(data) - 2):
+    for length in range(len(data) - 2):
         cut, _ = first_frame(data[:length])
         assert cut.numpy() == b"", length
 

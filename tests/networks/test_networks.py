@@ -127,7 +127,7 @@ def test_an_unknown_argument_is_refused():
 
 
 def test_list_models():
-    assert NAMES == sorted(SPECS) and all(name in dir(kresnets) for name in NAMES)
+    assert sorted(SPECS) == NAMES and all(name in dir(kresnets) for name in NAMES)
     assert kresnets.list_models("Cifar*20") == ["CifarPlainNet20", "CifarResNet20"]
     assert kresnets.list_models("resnet*") == kresnets.list_models("") == []
 

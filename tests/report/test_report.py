@@ -167,9 +167,7 @@ def test_names_of_any_folder_are_drawn(tmp_path):
     names = ["$x^$", "caf\udce9", "two\nlines", "\\frac{"]  # the second is what Python makes of a name that is no UTF-8
     report.confusion([0, 1, 2, 3], [0, 1, 2, 2], names, tmp_path / "confusion.png")
     report.mistakes(np.zeros((4, 8, 8)), [0, 1, 2, 3], np.eye(4)[[1, 2, 3, 0]], None, names, tmp_path / "mistakes.png")
-    report.html(
-        tmp_path / "report.html", names[1], {}, {}, "again", {name: tmp_path / "confusion.png" for name in names}
-    )
+    report.html(tmp_path / "report.html", names[1], {}, {}, "again", dict.fromkeys(names, tmp_path / "confusion.png"))
     assert len(list(tmp_path.iterdir())) == 3
 
 
