@@ -11,7 +11,7 @@ from kresnets._util import files
 from kresnets.devices import agreed, first_file, is_first
 
 
-class Keep:
+class StageCheckpoint:
     """Keep rows and arrays in a folder, each file written beside and renamed, or in memory.
 
     Of several processes the first one alone reads and writes the folder, and tells the others.

@@ -6,7 +6,7 @@ import keras
 from kresnets.callbacks.group import GroupCallback
 from kresnets.callbacks.progress import Progress
 from kresnets.callbacks.schedule import Schedule
-from kresnets.callbacks.stage_checkpoint import Keep
+from kresnets.callbacks.stage_checkpoint import StageCheckpoint
 from kresnets.freezing import check_batchnorm, set_trainable
 from kresnets.keras_hooks import optimizer as surgery
 from kresnets.keras_hooks.model import before_load_weights, forget_load_weights, watch_start
@@ -81,7 +81,7 @@ class StagedUnfreezing(GroupCallback):
             self.schedule = Schedule.of(stages, advance, restore_best, ramp)
         self.stages = dict(sorted(stages.items())) if isinstance(stages, dict) else self.schedule.stages
         self.batchnorm, self.folder = batchnorm, folder
-        self._rows, self._recalled, self._keep = [], None, None
+        self._rows, self._recalled, self._checkpoint = [], None, None
         self._forget()
 
     @classmethod
@@ -139,7 +139,7 @@ class StagedUnfreezing(GroupCallback):
 
     def set_model(self, model):
         if self.model is not model:
-            self._rows, self._keep = [], None
+            self._rows, self._checkpoint = [], None
         super().set_model(model)
         self.check(self._layout)
         self._forget()
@@ -178,23 +178,23 @@ class StagedUnfreezing(GroupCallback):
         self.progress = self.progress.after(logs if watch and watch.monitor not in measured else measured)
         self._rows.append({"epoch": epoch, **measured})
         if self.schedule.listens or self.schedule.undo:
-            self._keep.write_rows(self._rows)
+            self._checkpoint.write_rows(self._rows)
         if self.progress.finished:
             self.model.stop_training = True
 
     def on_train_end(self, logs=None):
         arrays, progress = self._past_end, self.progress
         if progress is None and self._recalled:  # a finished run that is asked for again: no epoch began
-            self._keep = self._keep or Keep(self.folder, self.schedule, self.model)
+            self._checkpoint = self._checkpoint or StageCheckpoint(self.folder, self.schedule, self.model)
             progress = Progress.replay(self.schedule, self._recalled)
         if progress is not None and progress.finished and progress.undoes:
-            arrays = self._keep.read(progress.starts[-1], "begin")
+            arrays = self._checkpoint.read(progress.starts[-1], "begin")
         elif (
             progress is not None
             and self.schedule.restore_best
             and progress.best_epoch not in (None, progress.epoch - 1)
         ):
-            arrays = self._keep.read(progress.best_epoch)
+            arrays = self._checkpoint.read(progress.best_epoch)
         if arrays is not None:
             surgery.put_back(self.model, arrays)
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)  # once more, as fit does
@@ -206,11 +206,11 @@ class StagedUnfreezing(GroupCallback):
 
     def _resume(self, epoch):
         """Find the stage of the first epoch of a fit by what the epochs before it measured."""
-        self._keep = self._keep or Keep(self.folder, self.schedule, self.model)
+        self._checkpoint = self._checkpoint or StageCheckpoint(self.folder, self.schedule, self.model)
         if epoch == 0:
-            self._keep.clear()
+            self._checkpoint.clear()
             self._rows = []
-        rows = self._recalled if self._recalled is not None else self._keep.read_rows(epoch) or self._rows
+        rows = self._recalled if self._recalled is not None else self._checkpoint.read_rows(epoch) or self._rows
         self._rows = [row for row in rows if row["epoch"] < epoch]
         self.progress = Progress.replay(self.schedule, self._rows, epoch)
         if self.progress.unknown is not None:
@@ -229,13 +229,13 @@ class StagedUnfreezing(GroupCallback):
             self._past_end = surgery.capture(self.model)
         begins = progress.epoch == progress.starts[-1]
         if begins and progress.undoes and not progress.finished:
-            surgery.put_back(self.model, self._keep.read(progress.starts[-2], "begin"))
+            surgery.put_back(self.model, self._checkpoint.read(progress.starts[-2], "begin"))
         elif begins and progress.came_from is not None:
-            surgery.put_back(self.model, self._keep.read(progress.came_from))
+            surgery.put_back(self.model, self._checkpoint.read(progress.came_from))
         elif self.schedule.restore_best and progress.best_epoch == progress.epoch - 1:
-            self._keep.write(progress.best_epoch, surgery.capture(self.model))
+            self._checkpoint.write(progress.best_epoch, surgery.capture(self.model))
         if begins and self.schedule.undo:
-            self._keep.write(progress.epoch, surgery.capture(self.model), "begin")
+            self._checkpoint.write(progress.epoch, surgery.capture(self.model), "begin")
         if self._anew and self.schedule.ramp:
             surgery.ramp_updates(self.model.optimizer, self._ramps())
 

@@ -158,7 +158,7 @@ def _fit(run, options, model, data, plan, config, machines):
     import keras
 
     import kresnets
-    from kresnets.cli.progress import Progress
+    from kresnets.cli.progress import ProgressLines
     from kresnets.data import class_weight, epoch_variable
 
     epoch, images = epoch_variable(), _images_cache(run, options, machines)
@@ -166,7 +166,7 @@ def _fit(run, options, model, data, plan, config, machines):
     callbacks = [
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
         keras.callbacks.LambdaCallback(on_train_begin=lambda logs: run.begin(config, data)),
-        Progress([stage.group for stage in plan.stages], plan.epochs),
+        ProgressLines([stage.group for stage in plan.stages], plan.epochs),
     ]
     return kresnets.fine_tune(
         model,

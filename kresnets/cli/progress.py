@@ -7,7 +7,7 @@ import time
 import keras
 
 
-class Progress(keras.callbacks.Callback):
+class ProgressLines(keras.callbacks.Callback):
     """Print one line an epoch, and on a terminal the batch too.
 
     Args:

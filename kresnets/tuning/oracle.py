@@ -30,7 +30,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from kresnets._util.files import read_json
-from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, Kept, Memory, is_chief, is_default, whole
+from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, OracleStorage, Memory, is_chief, is_default, whole
 
 _COLLISIONS = 1000
 _log = logging.getLogger(__name__)
@@ -125,7 +125,7 @@ def _last_error(message):
     return lines[0]
 
 
-class _Sound(Kept):
+class _Sound(OracleStorage):
     """Stands before any oracle's own class. Tested against the names of Keras Tuner's that it relies on."""
 
     @property

@@ -103,7 +103,7 @@ def whole(method):
     return outer
 
 
-class Kept:
+class OracleStorage:
     """The part of a sound oracle that writes, reads, and brings into line what it reads."""
 
     # Writing.

@@ -332,7 +332,7 @@ class RecipeTuner(keras_tuner.Tuner):
         pruning = None
         if self._prune is not None and curves is not None and budget is None:
             pruning = Pruning(self.oracle.objective, curves, self._prune, _first_epochs(recipe, hypermodel.names))
-        keep = _Keep(self, trial, recipe, model, number, split, budget) if stages.shares(recipe) else None
+        keep = _SharedStage(self, trial, recipe, model, number, split, budget) if stages.shares(recipe) else None
         run = _Run(self.oracle.objective, recipe, model, hypermodel, pruning, keep, budget)
         callbacks = self._deepcopy_callbacks(callbacks)
         self._configure_tensorboard_dir(callbacks, trial, number)
@@ -476,7 +476,7 @@ class _Result:
         return found
 
 
-class _Keep:
+class _SharedStage:
     """Find where a training may begin, and leave its states for others.
 
     States lie in `stages/`, named by all that led to them; the state that a promoted trial goes on from lies with the

@@ -19,7 +19,7 @@ _FILES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where the weights of a model come from.
 
     Args:
@@ -66,7 +66,7 @@ def resolve(spec, weights):
         weights: None, `"imagenet"`, a tag that `kresnets.weights.list(spec.name)` shows, or the path of a file.
 
     Returns:
-        None where there is nothing to load, else a `Source` for `load`.
+        None where there is nothing to load, else a `WeightsSource` for `load`.
 
     Raises:
         ValueError: for anything else, for a file that can't be read, and for one whose layout the row can't take.
@@ -79,11 +79,11 @@ def resolve(spec, weights):
     if weights is None:
         return None
     if isinstance(weights, str) and (published := _published(spec, weights)) is not None:
-        return Source(published=published)
+        return WeightsSource(published=published)
     path = _file(spec, weights)
     with readers.opened(path) as file:
         _layout(spec, file)
-    return Source(path=path)
+    return WeightsSource(path=path)
 
 
 def fetched(source, spec, include_top, classes):
@@ -96,7 +96,7 @@ def fetched(source, spec, include_top, classes):
         classes: outputs of the head.
 
     Returns:
-        A `Source` with its path, or None.
+        A `WeightsSource` with its path, or None.
 
     Raises:
         ValueError: for a tag that is for another number of classes.

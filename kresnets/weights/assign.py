@@ -110,7 +110,7 @@ def fill(model, spec, file, layout, include_top, classes, fresh_head=False):
         model: the model that was built from the row.
         spec: the row.
         file: an opened `WeightsFile`.
-        layout: its `Layout`.
+        layout: its `FileLayout`.
         include_top: whether the model has the head.
         classes: outputs of the head.
         fresh_head: whether the file's head is left out, whatever it is for. Defaults to False.

@@ -1,6 +1,6 @@
 """How each kind of file names and shapes the tensors of a network's layers.
 
-A `Layout` is a kind of file (timm's, keras.applications', kresnets'); its `Family`s say, for the rows that each of them
+A `FileLayout` is a kind of file (timm's, keras.applications', kresnets'); its `Family`s say, for the rows that each of them
 serves, what the file calls a layer and what else it does its own way.
 """
 
@@ -63,7 +63,7 @@ class Family:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """One kind of file.
 
     Args:
@@ -101,7 +101,7 @@ _TORCH = dict(
 # timm's Inception nets, and its pre-activation ones, are trained on pixels scaled to -1..1: the torch mode with means
 # and deviations of a half.
 _HALVES = Preprocessing("torch", mean=(0.5,) * 3, std=(0.5,) * 3)
-TORCH = Layout(
+TORCH = FileLayout(
     "timm and torchvision",
     (
         Family(
@@ -137,7 +137,7 @@ TORCH = Layout(
     ),
     missing=torch_names.missing,
 )
-KERAS_APPLICATIONS = Layout(
+KERAS_APPLICATIONS = FileLayout(
     "keras.applications",
     (
         Family(
@@ -168,7 +168,7 @@ KERAS_APPLICATIONS = Layout(
         ),
     ),
 )
-ONNX = Layout(
+ONNX = FileLayout(
     "open_nsfw's ONNX file",
     (
         Family(
@@ -180,7 +180,7 @@ ONNX = Layout(
         ),
     ),
 )
-KRESNETS = Layout(
+KRESNETS = FileLayout(
     "kresnets",
     (
         Family(

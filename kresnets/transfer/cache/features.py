@@ -130,7 +130,7 @@ def extract(head, cuts, source, store, views=1, dtype=None, told=(), progress=Tr
     Args:
         head: model from images to a list of tensors.
         cuts: these tensors.
-        source: a `Source`.
+        source: a `FeatureSource`.
         store: a `Store`.
         views: number of passes, each with other augmentation. Defaults to 1.
         dtype: in which features are kept; None for theirs. Defaults to None.

@@ -207,12 +207,12 @@ class CachedFit:
 
 
 class Rows(keras.utils.PyDataset):
-    """Serve features and what belongs to them in the order of a `Source`, a view of each image drawn anew per epoch.
+    """Serve features and what belongs to them in the order of a `FeatureSource`, a view of each image drawn anew per epoch.
 
     Args:
         features: array `(views * samples, ...)`.
         rest: arrays `(samples, ...)`: labels, weights.
-        source: the `Source`.
+        source: the `FeatureSource`.
         seed: of the choice among views.
     """
 
