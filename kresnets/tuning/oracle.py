@@ -30,7 +30,7 @@ import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from kresnets._util.files import read_json
-from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, OracleStorage, Memory, is_chief, is_default, whole
+from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, Memory, OracleStorage, is_chief, is_default, whole
 
 _COLLISIONS = 1000
 _log = logging.getLogger(__name__)

@@ -1,4 +1,5 @@
-"""apps/client.py against `kresnets serve`, against TF Serving where there is one, and beside the loaders that it uses."""
+"""apps/client.py against `kresnets serve`, against TF Serving where there is one, and beside the loaders that it
+uses."""
 
 import ast
 import concurrent.futures

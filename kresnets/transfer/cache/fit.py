@@ -207,7 +207,8 @@ class CachedFit:
 
 
 class Rows(keras.utils.PyDataset):
-    """Serve features and what belongs to them in the order of a `FeatureSource`, a view of each image drawn anew per epoch.
+    """Serve features and what belongs to them in the order of a `FeatureSource`, a view of each image drawn anew per
+    epoch.
 
     Args:
         features: array `(views * samples, ...)`.
