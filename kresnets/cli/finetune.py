@@ -205,7 +205,7 @@ def _config(arguments, command, known, data, model, policy, recipe):
         "size": model.input_shape[1],
         "dtype": policy,
         "preprocess": dataclasses.asdict(kresnets.preprocessing_of(model)),
-        "recipe": dataclasses.asdict(recipe),
+        "recipe": recipe.as_data(),
         "command": command,
         "data": known,
     }

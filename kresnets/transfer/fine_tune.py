@@ -197,7 +197,7 @@ def _checked_callbacks(callbacks):
 def _description(plan, model, preprocessing, class_weight, loss, metrics):
     """Return what makes a run this one, so that no other one is gone on with."""
     return {
-        "recipe": dataclasses.asdict(plan.recipe),
+        "recipe": plan.recipe.as_data(),
         "stages": [[stage.group, stage.epochs] for stage in plan.stages],
         "network": [v.path for v in model.weights],
         "batches": plan.facts.steps,

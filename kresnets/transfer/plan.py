@@ -158,7 +158,7 @@ class Plan:
         if recipe.keep == "best" and facts.validation:
             kept = "the epoch with the lowest validation loss"
         average = "" if recipe.ema is None else f", as a moving average of momentum {recipe.ema:g}"
-        changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.augment})"
+        changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.as_data()['augment']})"
         views = f", {recipe.views} copies of each" if recipe.views > 1 else ", anew in each epoch"
         mixed = f", mixup {recipe.mixup:g}" * bool(recipe.mixup)
         smoothed = f", labels smoothed by {recipe.label_smoothing:g}" * bool(recipe.label_smoothing)
@@ -177,7 +177,9 @@ class Plan:
 
     def as_data(self):
         """Return the plan as JSON can hold it."""
-        return {"rule": RULE} | dataclasses.asdict(self)
+        stages = [dataclasses.asdict(stage) for stage in self.stages]
+        facts = dataclasses.asdict(self.facts)
+        return {"rule": RULE, "recipe": self.recipe.as_data(), "facts": facts, "given": self.given, "stages": stages}
 
 
 def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=None, loss=None):

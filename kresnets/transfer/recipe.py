@@ -3,6 +3,7 @@
 import dataclasses
 import inspect
 import sys
+from collections.abc import Callable
 
 import keras
 import numpy as np
@@ -52,7 +53,8 @@ class Recipe:
             can work. Where `advance` is `"plateau"`, or there is a `timetable`, it is constant: a cosine needs to know
             its end.
         warmup: share of each stage's steps in which the rate rises from 0, 0..1 (cosine only).
-        augment: `"none"`, `"light"` or `"strong"`, see `kresnets.data.augmentation`.
+        augment: `"none"`, `"light"` or `"strong"`, in Python a Keras layer or a function of images too, see
+            `kresnets.data.augmentation`.
         views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many
             augmented copies
             of each image are made once, the frozen layers compute them once, and an epoch draws among them.
@@ -101,7 +103,7 @@ class Recipe:
     weight_decay: float | str | None = AUTO
     schedule: str = AUTO
     warmup: float | str = AUTO
-    augment: str = AUTO
+    augment: str | Callable = AUTO
     views: int | str = AUTO
     label_smoothing: float | str = AUTO
     mixup: float | str = AUTO
@@ -156,7 +158,11 @@ class Recipe:
             ),
             ("schedule", _one_of(self.schedule, SCHEDULES), f"one of {SCHEDULES}"),
             ("warmup", _number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
-            ("augment", _one_of(self.augment, AUGMENT), f"one of {AUGMENT}"),
+            (
+                "augment",
+                callable(self.augment) or _one_of(self.augment, AUGMENT),
+                f"one of {AUGMENT}, a Keras layer, or a function of images",
+            ),
             ("views", _whole(self.views, 1), "a whole number from 1"),
             ("label_smoothing", _number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
             ("mixup", _number(self.mixup) and 0 <= self.mixup <= 1, "from 0 to 1"),
@@ -180,6 +186,20 @@ class Recipe:
             object.__setattr__(self, "timetable", self._checked_timetable())
         elif self.head_epochs == 0 and self.stages == ():
             raise ValueError("Recipe: with head_epochs=0 and stages=() nothing would ever learn; give one of them.")
+
+    def as_data(self):
+        """Return the fields as JSON can hold them; a layer of one's own as its class and config, a function by name."""
+        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if not isinstance(self.augment, str):
+            told["augment"] = _as_text(self.augment)
+        if self.timetable is not None:
+            told["timetable"] = [
+                [name, dataclasses.asdict(length) if isinstance(length, Plateau) else length]
+                for name, length in self.timetable
+            ]
+        return told | {
+            "stages": None if self.stages is None else self.stages if self.is_auto("stages") else list(self.stages)
+        }
 
     def is_auto(self, field):
         """Whether a field is left to the rule."""
@@ -380,6 +400,22 @@ def optimizer_class(name):
 
 def _whole(value, least):
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def _without(config, names):
+    """Return a config without the entries of these names, and those that are None, all the way down."""
+    if isinstance(config, dict):
+        return {key: _without(one, names) for key, one in config.items() if key not in names and one is not None}
+    return [_without(one, names) for one in config] if isinstance(config, (list, tuple)) else config
+
+
+def _as_text(augment):
+    if isinstance(augment, keras.layers.Layer):
+        settings = _without(augment.get_config(), ("name", "trainable", "dtype", "registered_name", "module"))
+        return f"{type(augment).__name__}({', '.join(f'{key}={value}' for key, value in settings.items())})"
+    if (kind := getattr(augment, "kind", None)) is not None:  # a `kresnets.data.Augmentation`
+        return kind if isinstance(kind, str) else _as_text(kind)
+    return f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', type(augment).__name__)}"
 
 
 def _one_of(value, allowed):

@@ -137,3 +137,34 @@ def test_refused_arguments():
         augmentation("heavy")
     with pytest.raises(ValueError, match="`alpha` must be above 0. Received: alpha=0"):
         Mixup(0)
+
+
+def test_a_layer_of_ones_own_is_drawn_by_seed_and_draw_and_stays_as_it_is():
+    layer = keras.layers.RandomFlip("horizontal")
+    before = dict(vars(layer))
+    images = np.random.default_rng(0).integers(0, 256, (16, 8, 8, 3)).astype("float32")
+    first, again, other = (augmentation(layer, seed=3)(images, draw).numpy() for draw in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+    flipped = [np.array_equal(changed, image[:, ::-1]) for changed, image in zip(first, images)]
+    same = [np.array_equal(changed, image) for changed, image in zip(first, images)]
+    assert all(a != b for a, b in zip(flipped, same)) and any(flipped) and any(same)
+    assert vars(layer).keys() == before.keys()
+    both = augmentation(keras.Sequential([layer, keras.layers.RandomBrightness(0.1, value_range=(0, 255))]), seed=3)
+    np.testing.assert_array_equal(both(images, 4), both(images, 4))
+
+
+def test_a_function_of_ones_own_is_given_the_images_and_the_draw_if_it_takes_one():
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 3)).astype("uint8")
+    upside_down = augmentation(lambda batch: batch[:, ::-1])
+    np.testing.assert_array_equal(upside_down(images, 5), images[:, ::-1].astype("float32"))
+    shifted = augmentation(lambda batch, draw: batch + float(draw))
+    np.testing.assert_array_equal(shifted(images, 5), images + np.float32(5))
+    light = augmentation("light", seed=1)
+    assert augmentation(light) is light
+
+
+@pytest.mark.parametrize("wrong", (3, "heavy", keras.layers.RandomFlip))
+def test_what_is_no_augmentation_gets_a_sentence(wrong):
+    with pytest.raises(ValueError, match="use one of 'none', 'light', 'strong', a Keras layer, or a function"):
+        augmentation(wrong)

@@ -550,3 +550,46 @@ def test_numbers_of_numpy_are_numbers():
     for wrong in (dict(ratio=10**400), dict(augment=np.array(["a", "b"])), dict(timetable=(("head", {"x": 1}),))):
         with pytest.raises(ValueError, match="Recipe: `"):
             Recipe(**wrong)
+
+
+class Stopped(keras.callbacks.Callback):
+    def on_epoch_end(self, epoch, logs=None):
+        raise KeyboardInterrupt
+
+
+def test_an_augmentation_of_ones_own_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
+    def run(folder, *callbacks):
+        keras.utils.set_random_seed(0)
+        flip = keras.layers.RandomFlip("horizontal")  # another object in each process
+        recipe = Recipe(epochs_per_stage=3, augment=flip, batchnorm="train")
+        model = tiny(classes=2)
+        history = kresnets.fine_tune(
+            model, (X, Y), recipe=recipe, state_dir=folder, callbacks=callbacks, pretrained=False, verbose=0
+        )
+        return model, history
+
+    whole, history = run(tmp_path / "whole")
+    assert "RandomFlip(data_format=channels_last, mode=horizontal)" in history.plan.table()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", Stopped())
+    resumed, _ = run(tmp_path / "cut")
+    for mine, wanted in zip(resumed.get_weights(), whole.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, wanted)
+    json.dumps(history.plan.as_data())
+
+
+def test_a_plan_of_so_many_epochs(tmp_path):
+    model = taught(tiny())
+    plan = kresnets.plan(model, (X, Y), recipe=Recipe.textbook(head_epochs=6, stages=("stage3", "stem")))
+    assert [stage.epochs for stage in plan.stages] == [6, 3, 3]
+    for epochs, wanted in ((12, [6, 3, 3]), (24, [12, 6, 6]), (5, [2, 2, 1]), (3, [1, 1, 1])):
+        lasting = plan.lasting(epochs)
+        assert [stage.epochs for stage in lasting.stages] == wanted and lasting.epochs == epochs
+    with pytest.raises(ValueError, match="at least 3, 1 for each stage \\(head, stage3, stem\\)"):
+        plan.lasting(2)
+    with pytest.raises(ValueError, match="wait for a plateau"):
+        kresnets.plan(model, (X, Y), recipe=Recipe(advance="plateau")).lasting(9)
+    history = kresnets.fine_tune(model, (X, Y), recipe=plan.lasting(5), verbose=0)
+    assert history.epoch == list(range(5)) and history.history["trainable_parameters"][1] == 195
+    with pytest.raises(ValueError, match="Plan made for 1 steps an epoch, and `train` has 2"):
+        kresnets.fine_tune(model, (np.repeat(X, 3, 0), np.repeat(Y, 3)), recipe=plan, verbose=0)

@@ -35,7 +35,8 @@ def _forbids(recipe):
         )
     if recipe.augment != "none" and recipe.views == 1:
         return (
-            f"augment={recipe.augment!r} changes the images in each epoch; Recipe(views=k) keeps k changed copies of "
+            f"augment={recipe.as_data()['augment']!r} changes the images in each epoch; Recipe(views=k) keeps k "
+            "changed copies of "
             "each, "
             "augment='none' leaves them as they are."
         )
@@ -62,7 +63,7 @@ def cached_fit(
         _LOG.log(logging.INFO if quiet else logging.WARNING, "Training goes uncached: %s", reason)
         return None
     views = recipe.views if recipe.augment != "none" else 1
-    changed = [recipe.augment, recipe.seed] if views > 1 else []
+    changed = [recipe.as_data()["augment"], recipe.seed] if views > 1 else []
     folder = None if state_dir is None else pathlib.Path(state_dir) / "features"
     shared = isinstance(cache, SharedStore)
     lasting = not shared and cache not in ("auto", True)
