@@ -590,6 +590,7 @@ def test_a_plan_of_so_many_epochs(tmp_path):
     with pytest.raises(ValueError, match="wait for a plateau"):
         kresnets.plan(model, (X, Y), recipe=Recipe(advance="plateau")).lasting(9)
     history = kresnets.fine_tune(model, (X, Y), recipe=plan.lasting(5), verbose=0)
-    assert history.epoch == list(range(5)) and history.history["trainable_parameters"][1] == 195
+    counts = history.history["trainable_parameters"]  # of the head alone, of stage3 and above, of all
+    assert counts[0] == counts[1] < counts[2] == counts[3] < counts[4] and len(counts) == 5
     with pytest.raises(ValueError, match="Plan made for 1 steps an epoch, and `train` has 2"):
         kresnets.fine_tune(model, (np.repeat(X, 3, 0), np.repeat(Y, 3)), recipe=plan, verbose=0)
