@@ -2,12 +2,12 @@
 
 import collections.abc
 import dataclasses
-import numbers
 import re
 
 import keras
 
 from kresnets import weights as weights_package
+from kresnets._util.checks import is_whole
 from kresnets.networks import inception, resnet
 from kresnets.networks.layers import BatchNormalization
 from kresnets.networks.recompute import recompute as recomputing
@@ -90,7 +90,7 @@ def _check_arguments(spec, include_top, pooling, classes, classifier_activation)
         raise ValueError(f"{spec.name}: `include_top` must be True or False. Received: include_top={include_top!r}")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"{spec.name}: `pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
-    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
+    if not is_whole(classes, 1):
         raise ValueError(f"{spec.name}: `classes` must be a whole number from 1. Received: classes={classes!r}")
     try:
         keras.activations.get(classifier_activation)
@@ -152,12 +152,8 @@ def _fits(input_shape, spec, first):
     if not isinstance(input_shape, tuple) or len(input_shape) != 3:
         return False
     sides, channels = (input_shape[1:], input_shape[0]) if first else (input_shape[:-1], input_shape[-1])
-    whole = all(side is None or _is_whole(side) and side >= spec.min_size for side in sides)
-    return whole and _is_whole(channels) and channels >= 1
-
-
-def _is_whole(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    whole = all(side is None or is_whole(side) and side >= spec.min_size for side in sides)
+    return whole and is_whole(channels) and channels >= 1
 
 
 def _image(input_tensor, input_shape):

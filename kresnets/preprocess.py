@@ -6,14 +6,13 @@ told.
 """
 
 import dataclasses
-import math
-import numbers
 import os
 import warnings
 
 import keras
 import numpy as np
 
+from kresnets._util.checks import is_number, is_whole
 from kresnets.keras_hooks.graph import with_inner
 
 # mode -> (channels reversed to BGR?, divisor, mean, standard deviation), applied in this order, as in
@@ -60,7 +59,7 @@ class Preprocessing:
 
     def __post_init__(self):
         check_mode(self.mode)
-        if not _is_number(self.crop) or not 0 < self.crop <= 1:
+        if not is_number(self.crop) or not 0 < self.crop <= 1:
             raise ValueError(f"`crop` must be above 0 and at most 1. Received: crop={self.crop!r}")
         mean, std = _checked_means(self.mode, self.mean, self.std)
         # JSON, in which layers and runs keep this, makes lists of tuples and knows no numbers of numpy's.
@@ -68,7 +67,7 @@ class Preprocessing:
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "std", std)
         if self.size is not None:
-            if not isinstance(self.size, numbers.Integral) or isinstance(self.size, bool) or self.size < 1:
+            if not is_whole(self.size, 1):
                 raise ValueError(f"`size` must be a whole number of pixels from 1, or None. Received: {self.size!r}")
             object.__setattr__(self, "size", int(self.size))
 
@@ -95,7 +94,7 @@ def _checked_means(mode, mean, std):
                     "of the two, or leave it out."
                 )
             listed = [] if isinstance(values, str) or not np.iterable(values) else list(values)
-            good = all(_is_number(value) and (name == "mean" or value > 0) for value in listed)
+            good = all(is_number(value) and (name == "mean" or value > 0) for value in listed)
             if len(listed) != 3 or not good:
                 kind = "finite" if name == "mean" else "positive"
                 order = "B, G and R" if mode == "caffe" else "R, G and B"
@@ -103,10 +102,6 @@ def _checked_means(mode, mean, std):
             values = tuple(map(float, listed))
         checked.append(values)
     return checked
-
-
-def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def preprocess_input(x, data_format=None, mode="torch", mean=None, std=None):
@@ -205,7 +200,7 @@ def decode_predictions(preds, top=5):
     if shape is None or len(shape) != 2 or shape[1] != 1000:
         given = type(preds).__name__ if shape is None else f"shape={tuple(shape)}"
         raise ValueError(f"`preds` must be an array (batch, 1000), scores of the ImageNet classes. Received: {given}")
-    if isinstance(top, bool) or not isinstance(top, numbers.Integral) or not 1 <= top <= 1000:
+    if not is_whole(top, 1) or top > 1000:
         raise ValueError(f"`top` must be a whole number from 1 to 1000. Received: top={top!r}")
     try:
         return keras.applications.imagenet_utils.decode_predictions(preds, top=top)

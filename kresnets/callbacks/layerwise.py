@@ -1,8 +1,6 @@
 """A learning rate for each group."""
 
-import math
-import numbers
-
+from kresnets._util.checks import is_number
 from kresnets.callbacks.group import GroupCallback, end_watch, watch_start
 from kresnets.keras_hooks import optimizer as surgery
 
@@ -39,9 +37,7 @@ class LayerwiseLearningRate(GroupCallback):
     def __init__(self, ratios, groups=None):
         super().__init__(groups)
         values = ratios.values() if isinstance(ratios, dict) else (ratios,)
-        if not all(
-            isinstance(r, numbers.Real) and not isinstance(r, bool) and math.isfinite(r) and r >= 0 for r in values
-        ):
+        if not all(is_number(r) and r >= 0 for r in values):
             raise ValueError(
                 f"`ratios` must be a number from 0 or a dict {{group: number from 0}}. Received: {ratios!r}"
             )

@@ -8,6 +8,7 @@ import re
 import tomllib
 
 from kresnets._util import files
+from kresnets._util.checks import is_number, is_whole
 
 _RISING = re.compile(
     r"acc|accuracy|auc|precision|recall|sensitivity|specificity|f\d|fbeta|score|iou|dice|r2|similarity|correlation|"
@@ -50,7 +51,7 @@ class Plateau:
         rules = (
             ("monitor", isinstance(self.monitor, str) and self.monitor != "", "the name of a column of the logs"),
             ("patience", self.patience is None or is_whole(self.patience, 0), "a whole number from 0, or None"),
-            ("min_delta", _is_number(self.min_delta) and self.min_delta >= 0, "a number from 0"),
+            ("min_delta", is_number(self.min_delta) and self.min_delta >= 0, "a number from 0"),
             ("max_epochs", self.max_epochs is None or is_whole(self.max_epochs, 1), "a whole number from 1, or None"),
             ("mode", self.mode in ("auto", "min", "max"), "'auto', 'min' or 'max'"),
         )
@@ -131,7 +132,7 @@ class Schedule:
             )
         if not isinstance(self.restore_best, bool):
             raise ValueError(f"`restore_best` must be True or False. Received: restore_best={self.restore_best!r}")
-        if not _is_number(self.ramp) or self.ramp < 0:
+        if not is_number(self.ramp) or self.ramp < 0:
             raise ValueError(f"`ramp` must be a number of epochs from 0. Received: ramp={self.ramp!r}")
 
     @classmethod
@@ -280,12 +281,3 @@ def _toml(value):
     if isinstance(value, bool):
         return "true" if value else "false"
     return repr(int(value)) if isinstance(value, numbers.Integral) else repr(float(value))
-
-
-def is_whole(value, least):
-    """Return whether a value is a whole number, no bool, from `least` on."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
-
-
-def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)

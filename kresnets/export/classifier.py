@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from kresnets._util.checks import is_whole
 from kresnets.data.check import MAX_PIXELS
 from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
@@ -51,7 +52,7 @@ class Classifier:
                 "Dense(1, activation='sigmoid') or Dense(2, activation='softmax')."
             )
         for name, value in (("top", top), ("max_pixels", max_pixels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value, 1):
                 raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}")
         if max_pixels > tf.int64.max:
             raise ValueError(f"`max_pixels` must be below 2**63. Received: max_pixels={max_pixels}")

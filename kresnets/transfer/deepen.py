@@ -10,7 +10,7 @@ import re
 import keras
 import numpy as np
 
-from kresnets.callbacks.schedule import is_whole
+from kresnets._util.checks import is_whole
 from kresnets.groups import layout
 from kresnets.keras_hooks import optimizer as surgery
 from kresnets.keras_hooks.graph import graph_nodes, graphs, has_graph

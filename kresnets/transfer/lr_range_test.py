@@ -9,6 +9,7 @@ import random
 import keras
 import numpy as np
 
+from kresnets._util.checks import is_number, is_whole
 from kresnets.callbacks import LayerwiseLearningRate
 from kresnets.groups import layout
 from kresnets.keras_hooks import optimizer as surgery
@@ -148,16 +149,12 @@ def suggest(rates, losses):
 
 
 def _check_numbers(start, end, steps, smoothing, stop):
-    def number(value):
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-    whole = isinstance(steps, int) and not isinstance(steps, bool)
     rules = (
-        ("start", start, number(start) and start > 0, "a number above 0"),
-        ("end", end, number(end) and number(start) and end > start, f"a number above `start`, {start}"),
-        ("steps", steps, whole and steps >= 20, "a whole number from 20"),
-        ("smoothing", smoothing, number(smoothing) and 0 <= smoothing < 1, "from 0 to below 1"),
-        ("stop", stop, number(stop) and stop > 1, "a number above 1"),
+        ("start", start, is_number(start) and start > 0, "a number above 0"),
+        ("end", end, is_number(end) and is_number(start) and end > start, f"a number above `start`, {start}"),
+        ("steps", steps, is_whole(steps, 20), "a whole number from 20"),
+        ("smoothing", smoothing, is_number(smoothing) and 0 <= smoothing < 1, "from 0 to below 1"),
+        ("stop", stop, is_number(stop) and stop > 1, "a number above 1"),
     )
     for name, value, fits, allowed in rules:
         if not fits:

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
+from kresnets._util.checks import is_whole
 from kresnets.callbacks import StagedUnfreezing
-from kresnets.callbacks.schedule import Plateau, Schedule, is_whole
+from kresnets.callbacks.schedule import Plateau, Schedule
 from kresnets.groups import layout
 from kresnets.transfer.checks import check_model, checked
 from kresnets.transfer.head import MOST_IMAGES, solvable

@@ -2,13 +2,13 @@
 
 import dataclasses
 import inspect
-import sys
 from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from kresnets.callbacks.schedule import Plateau, Schedule, is_whole
+from kresnets._util.checks import is_number, is_whole
+from kresnets.callbacks.schedule import Plateau, Schedule
 from kresnets.freezing import BATCHNORM
 
 ADVANCE = ("epochs", "plateau")
@@ -131,20 +131,20 @@ class Recipe:
             object.__setattr__(self, "stages", tuple(self.stages))
         number = (int, float)
         rules = (
-            ("head_epochs", _whole(self.head_epochs, 0), "a whole number from 0"),
+            ("head_epochs", is_whole(self.head_epochs, 0), "a whole number from 0"),
             (
                 "stages",
                 self.stages is None or self.is_auto("stages") or all(isinstance(s, str) for s in self.stages),
                 "a sequence of groups, or None",
             ),
-            ("epochs_per_stage", _whole(self.epochs_per_stage, 1), "a whole number from 1"),
-            ("learning_rate", _number(self.learning_rate) and self.learning_rate > 0, "a number above 0"),
+            ("epochs_per_stage", is_whole(self.epochs_per_stage, 1), "a whole number from 1"),
+            ("learning_rate", is_number(self.learning_rate) and self.learning_rate > 0, "a number above 0"),
             (
                 "trunk_learning_rate",
-                _number(self.trunk_learning_rate) and self.trunk_learning_rate > 0,
+                is_number(self.trunk_learning_rate) and self.trunk_learning_rate > 0,
                 "a number above 0",
             ),
-            ("ratio", _number(self.ratio) and self.ratio >= 0, "a number from 0"),
+            ("ratio", is_number(self.ratio) and self.ratio >= 0, "a number from 0"),
             ("batchnorm", _one_of(self.batchnorm, BATCHNORM), f"one of {BATCHNORM}"),
             (
                 "optimizer",
@@ -153,28 +153,28 @@ class Recipe:
             ),
             (
                 "weight_decay",
-                self.weight_decay is None or _number(self.weight_decay) and self.weight_decay >= 0,
+                self.weight_decay is None or is_number(self.weight_decay) and self.weight_decay >= 0,
                 "a number from 0, or None",
             ),
             ("schedule", _one_of(self.schedule, SCHEDULES), f"one of {SCHEDULES}"),
-            ("warmup", _number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
+            ("warmup", is_number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
             (
                 "augment",
                 callable(self.augment) or _one_of(self.augment, AUGMENT),
                 f"one of {AUGMENT}, a Keras layer, or a function of images",
             ),
-            ("views", _whole(self.views, 1), "a whole number from 1"),
-            ("label_smoothing", _number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
-            ("mixup", _number(self.mixup) and 0 <= self.mixup <= 1, "from 0 to 1"),
+            ("views", is_whole(self.views, 1), "a whole number from 1"),
+            ("label_smoothing", is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            ("mixup", is_number(self.mixup) and 0 <= self.mixup <= 1, "from 0 to 1"),
             ("ema", self.ema is None or isinstance(self.ema, number) and 0 < self.ema < 1, "between 0 and 1, or None"),
-            ("seed", _whole(self.seed, 0) and self.seed < 2**32, "a whole number from 0 to 4294967295"),
+            ("seed", is_whole(self.seed, 0) and self.seed < 2**32, "a whole number from 0 to 4294967295"),
             ("advance", _one_of(self.advance, ADVANCE), f"one of {ADVANCE}"),
-            ("patience", _whole(self.patience, 0), "a whole number from 0"),
-            ("max_epochs_per_stage", _whole(self.max_epochs_per_stage, 1), "a whole number from 1"),
+            ("patience", is_whole(self.patience, 0), "a whole number from 0"),
+            ("max_epochs_per_stage", is_whole(self.max_epochs_per_stage, 1), "a whole number from 1"),
             ("restore_best", self.restore_best is None or isinstance(self.restore_best, bool), "True, False or None"),
             ("keep", _one_of(self.keep, KEEP), f"one of {KEEP}"),
             ("head", _one_of(self.head, HEAD), f"one of {HEAD}"),
-            ("ramp", self.ramp is None or _number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
+            ("ramp", self.ramp is None or is_number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
         )
         for field, fits, allowed in rules:
             if not fits and not self.is_auto(field):
@@ -398,10 +398,6 @@ def optimizer_class(name):
     return found if usable and "learning_rate" in inspect.signature(found).parameters else None
 
 
-def _whole(value, least):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
 def _without(config, names):
     """Return a config without the entries of these names, and those that are None, all the way down."""
     if isinstance(config, dict):
@@ -420,11 +416,3 @@ def _as_text(augment):
 
 def _one_of(value, allowed):
     return isinstance(value, str) and value in allowed
-
-
-def _number(value):
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) <= sys.float_info.max  # a whole number can be larger; NaN is not
-    )

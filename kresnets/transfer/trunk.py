@@ -5,6 +5,7 @@ import json
 import logging
 import pathlib
 
+from kresnets._util.checks import is_whole
 from kresnets.runs.folder import RunFolder
 
 
@@ -67,7 +68,7 @@ def read_recipe(path):
     if rule is None and set(RESOLVED) - set(_LATER) <= set(fields):
         textbook = Recipe.textbook()
         fields |= {name: getattr(textbook, name) for name in _LATER if name in known and name not in fields}
-    if rule is not None and (isinstance(rule, bool) or not isinstance(rule, int) or rule < 1):
+    if rule is not None and not is_whole(rule, 1):
         raise ValueError(f"{what}: rule is the version of one, a whole number from 1, not {rule!r}.")
     try:
         Recipe(**fields)

@@ -29,6 +29,7 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
+from kresnets._util.checks import is_whole
 from kresnets._util.files import read_json
 from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, Memory, OracleStorage, is_chief, is_default, whole
 
@@ -92,7 +93,7 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None,
 
 
 def _reseed(oracle, seed):
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if not is_whole(seed, 0):
         raise ValueError(f"seed was {seed!r}; it has to be a whole number of at least 0, or None.")
     oracle.seed = oracle._seed_state = seed
     if isinstance(getattr(oracle, "_random_state", None), np.random.RandomState):

@@ -1,10 +1,10 @@
 """What a search chooses among, as data: fields of a `Recipe`, and how deep it thaws."""
 
 import dataclasses
-import math
 import os
 import tomllib
 
+from kresnets._util.checks import is_number
 from kresnets.transfer.recipe import Recipe
 
 THAW = "thaw"
@@ -378,9 +378,7 @@ class Space:
 
 def _checked_range(where, name, found):
     numbers = [value for value in (found.min, found.max, found.step) if value is not None]
-    if any(
-        isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) for value in numbers
-    ):
+    if any(not is_number(value) for value in numbers):
         raise ValueError(f"{where}: the range of {name!r} must be numbers. Received: {found}")
     if name in (THAW, UNFREEZE) or isinstance(getattr(_KIND, name), str):
         raise ValueError(f"{where}: {name!r} has names to choose from, no range. Received: {found}")

@@ -16,6 +16,7 @@ import keras
 import keras_tuner
 
 from kresnets._util import files
+from kresnets._util.checks import is_number, is_whole
 from kresnets._util.files import read_json, write_json
 from kresnets._util.store import SharedStore
 from kresnets.callbacks import Progress
@@ -107,9 +108,9 @@ class RecipeTuner(keras_tuner.Tuner):
     ):
         if not isinstance(hypermodel, RecipeHyperModel):
             raise ValueError(f"RecipeTuner takes a RecipeHyperModel. Received: {hypermodel!r}")
-        if prune is not None and (isinstance(prune, bool) or not 0 < prune <= 1):
+        if prune is not None and not (is_number(prune) and 0 < prune <= 1):
             raise ValueError(f"`prune` must be a share above 0 and up to 1, or None. Received: {prune!r}")
-        if race is not None and (isinstance(race, bool) or not isinstance(race, int) or race < 1):
+        if race is not None and not is_whole(race, 1):
             raise ValueError(f"`race` must be a whole number from 1, or None. Received: {race!r}")
         begins = hypermodel.leaves_out if begins is None else begins
         sound(oracle, failures, deadline, seed=seed, on_change=on_change, begins=begins)
