@@ -71,7 +71,7 @@ def _builder(key):
     return builder
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """List the names of the public builders.
 
     Args:

@@ -8,6 +8,7 @@ import keras
 
 from kresnets import weights as weights_package
 from kresnets._util.checks import is_whole
+from kresnets._util.types import PathLike, Tensor
 from kresnets.networks import inception, resnet
 from kresnets.networks.layers import BatchNormalization
 from kresnets.networks.recompute import recompute as recomputing
@@ -20,17 +21,17 @@ _TRUNKS = {ResNetSpec: resnet.trunk, InceptionSpec: inception.trunk}
 
 
 def build(
-    spec,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    name=None,
-    recompute=False,
-):
+    spec: Spec,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Tensor | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | None = "softmax",
+    name: str | None = None,
+    recompute: bool = False,
+) -> keras.Model:
     """Build the network of any row, a user's own too.
 
     Args:

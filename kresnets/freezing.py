@@ -1,23 +1,27 @@
 """Which layers learn: the flags behind `freeze` and `StagedUnfreezing`."""
 
 import warnings
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
-from kresnets.groups import layout
+from kresnets._util.types import Patterns
+from kresnets.groups import Layout, layout
 from kresnets.keras_hooks.graph import layer_computation, with_inner
 
 BATCHNORM = ("frozen", "train")
 
 
-def check_batchnorm(batchnorm):
+def check_batchnorm(batchnorm: str) -> None:
     """Raise a ValueError unless `batchnorm` is one of `BATCHNORM`."""
     if batchnorm not in BATCHNORM:
         raise ValueError(f"`batchnorm` must be 'frozen' or 'train'. Received: batchnorm={batchnorm!r}")
 
 
-def freeze(model, through=None, batchnorm="frozen", groups=None):
+def freeze(
+    model: keras.Model, through: str | None = None, batchnorm: str = "frozen", groups: Patterns = None
+) -> keras.Model:
     """Freeze a model from its input up to and including a group or block; let the rest learn.
 
     Takes effect at the next `compile` (Keras reads the flags when it traces its step).
@@ -49,7 +53,9 @@ def freeze(model, through=None, batchnorm="frozen", groups=None):
     return model
 
 
-def set_trainable(model, where, learns, batchnorm):
+def set_trainable(
+    model: keras.Model, where: Layout, learns: Callable[[tuple[int, float]], bool], batchnorm: str
+) -> None:
     """Set every flag below `model`: a layer learns where `learns(place)`, but for the norms that `batchnorm`
     freezes."""
     head = len(where.names) - 1
@@ -86,7 +92,7 @@ def _containers(model):
             yield from _containers(layer)
 
 
-def copy_trunk(source, target):
+def copy_trunk(source: keras.Model, target: keras.Model) -> keras.Model:
     """Give a model the trunk of another one of the same network: all weights but the head's, and what preprocessing
     they want.
 

@@ -7,8 +7,11 @@ whatever is read back from a file, cloned, nested or given a new head still has 
 import dataclasses
 import math
 import re
+from typing import Any
 
 import keras
+
+from kresnets._util.types import Patterns
 
 _TRUNK = re.compile(r"(stem|stage([1-9]\d*))_(?:block([1-9]\d*)(?:_|$))?")
 _AFTER_BLOCKS = math.inf
@@ -26,19 +29,19 @@ class Layout:
     names: tuple[str, ...]
     places: tuple[tuple[tuple[int, float], keras.layers.Layer], ...]
 
-    def groups(self):
+    def groups(self) -> dict[str, list[keras.layers.Layer]]:
         """Return an ordered dict group -> list of layers."""
         found = {name: [] for name in self.names}
         for (index, _), layer in self.places:
             found[self.names[index]].append(layer)
         return found
 
-    def first(self, name):
+    def first(self, name: str) -> tuple[int, float]:
         """Return the place where the group or block `name` begins."""
         group, block = self._split(name)
         return (self.names.index(group), block or 0)
 
-    def last(self, name):
+    def last(self, name: str) -> tuple[int, float]:
         """Return the place where the group or block `name` ends."""
         group, block = self._split(name)
         return (self.names.index(group), block or _AFTER_BLOCKS)
@@ -64,7 +67,7 @@ class Layout:
         )
 
 
-def groups(model, patterns=None):
+def groups(model: keras.Model, patterns: Patterns = None) -> dict[str, list[keras.layers.Layer]]:
     """Give the layers of a model by group, in the order in which an image passes them.
 
     Args:
@@ -89,7 +92,7 @@ def groups(model, patterns=None):
     return layout(model, patterns).groups()
 
 
-def layout(model, patterns=None):
+def layout(model: keras.Model, patterns: Patterns = None) -> Layout:
     """Find the place of every layer; see `groups` for the arguments and errors."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"Groups are those of a Keras model. Received: {type(model).__name__}")
@@ -110,7 +113,7 @@ def layout(model, patterns=None):
     return found
 
 
-def leaves(layer):
+def leaves(layer: keras.layers.Layer) -> Any:
     """Yield the layers inside, models opened; a layer that wraps others counts as one."""
     for inner in layer.layers:
         if isinstance(inner, keras.Model):

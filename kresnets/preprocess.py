@@ -8,11 +8,13 @@ told.
 import dataclasses
 import os
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
 
 from kresnets._util.checks import is_number, is_whole
+from kresnets._util.types import Array, Tensor
 from kresnets.keras_hooks.graph import with_inner
 
 # mode -> (channels reversed to BGR?, divisor, mean, standard deviation), applied in this order, as in
@@ -76,7 +78,7 @@ class Preprocessing:
         return preprocess_input(images, data_format, self.mode, self.mean, self.std)
 
 
-def check_mode(mode):
+def check_mode(mode: str) -> None:
     """Raise a ValueError unless `mode` is one of `MODES`."""
     if mode not in MODES:
         raise ValueError(f"Unknown preprocessing mode {mode!r}: use one of {', '.join(map(repr, MODES))}.")
@@ -104,7 +106,9 @@ def _checked_means(mode, mean, std):
     return checked
 
 
-def preprocess_input(x, data_format=None, mode="torch", mean=None, std=None):
+def preprocess_input(
+    x: Tensor, data_format: str | None = None, mode: str = "torch", mean: Any = None, std: Any = None
+) -> Tensor:
     """Turn RGB pixels 0..255 into what the weights of a network were trained on.
 
     Args:
@@ -176,7 +180,7 @@ def _per_channel(values, x, axis):
     return np.asarray(values, dtype=keras.backend.standardize_dtype(x.dtype)).reshape(shape)
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(preds: Array, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """Name the ImageNet classes of a network's answer.
 
     Args:
@@ -212,12 +216,12 @@ def decode_predictions(preds, top=5):
         ) from error
 
 
-def imagenet_names():
+def imagenet_names() -> list[str]:
     """Return the names of ImageNet's 1000 classes in the order of the outputs; see `decode_predictions`."""
     return [name for [(_, name, _)] in decode_predictions(np.eye(1000), top=1)]
 
 
-def preprocessing_of(model):
+def preprocessing_of(model: keras.Model) -> "Preprocessing | None":
     """Return the `Preprocessing` that a model's weights want, or None where the model carries none.
 
     Args:
@@ -237,7 +241,7 @@ def preprocessing_of(model):
     return None
 
 
-def resolve(model, forced=None):
+def resolve(model: keras.Model, forced: Any = None) -> "Preprocessing":
     """Return the `Preprocessing` to use with a model, and warn where it is not the one that its weights want.
 
     Args:
@@ -280,7 +284,7 @@ def resolve(model, forced=None):
     return chosen
 
 
-def carry(model, preprocessing):
+def carry(model: keras.Model, preprocessing: "Preprocessing") -> None:
     """Have a model that carries a `Preprocessing` carry this one instead; any other model stays as it is."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")

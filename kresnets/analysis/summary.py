@@ -4,10 +4,12 @@ import csv
 import dataclasses
 import io
 import math
+from typing import Any
 
 import keras
 
 from kresnets._util import files
+from kresnets._util.types import PathLike, Patterns
 from kresnets.analysis import rules
 from kresnets.analysis.graph import Trace
 from kresnets.groups import layout
@@ -68,31 +70,31 @@ class Summary:
     not_counted: tuple[str, ...] = ()
 
     @property
-    def total(self):
+    def total(self) -> Row:
         """The `Row` of the whole model."""
         return dataclasses.replace(sum(self.rows[1:], self.rows[0]), name="total", kind="model")
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         """Learned numbers."""
         return self.total.parameters
 
     @property
-    def statistics(self):
+    def statistics(self) -> int:
         """Moving means and variances."""
         return self.total.statistics
 
     @property
-    def multiply_adds(self):
+    def multiply_adds(self) -> int:
         """For one image, forwards; twice as many operations."""
         return self.total.multiply_adds
 
     @property
-    def activation_bytes(self):
+    def activation_bytes(self) -> int:
         """What training keeps for the backward pass, for one image."""
         return self.total.activation_bytes
 
-    def to_csv(self, path=None, by="group"):
+    def to_csv(self, path: PathLike | None = None, by: str = "group") -> str | None:
         """Write the table as CSV, with the total as its last line.
 
         Args:
@@ -142,7 +144,7 @@ def _shape(shape):
     return "" if shape is None else "x".join("?" if side is None else str(side) for side in shape)
 
 
-def summarize(model, input_shape=None, groups=None):
+def summarize(model: keras.Model, input_shape: Any = None, groups: Patterns = None) -> Summary:
     """Count what a model costs: parameters, multiply-adds, depth, and the activations that training keeps.
 
     Counted from the shapes in the model's graph; nothing is computed, and the model is not changed. A multiply and its

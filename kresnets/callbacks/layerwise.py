@@ -1,6 +1,11 @@
 """A learning rate for each group."""
 
+from collections.abc import Mapping, Sequence
+
+import keras
+
 from kresnets._util.checks import is_number
+from kresnets._util.types import Logs, Patterns
 from kresnets.callbacks.group import GroupCallback, end_watch, watch_start
 from kresnets.keras_hooks import optimizer as surgery
 
@@ -34,7 +39,7 @@ class LayerwiseLearningRate(GroupCallback):
 
     kind = "LayerwiseLearningRate"
 
-    def __init__(self, ratios, groups=None):
+    def __init__(self, ratios: float | Mapping[str, float], groups: Patterns = None) -> None:
         super().__init__(groups)
         values = ratios.values() if isinstance(ratios, dict) else (ratios,)
         if not all(is_number(r) and r >= 0 for r in values):
@@ -43,11 +48,11 @@ class LayerwiseLearningRate(GroupCallback):
             )
         self.ratios = dict(ratios) if isinstance(ratios, dict) else ratios
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         self.ratio_by_group(self._layout.names)
 
-    def ratio_by_group(self, names):
+    def ratio_by_group(self, names: Sequence[str]) -> dict[str, float]:
         """Return `{group: ratio}` for the given groups, the head last."""
         if not isinstance(self.ratios, dict):
             return {name: float(self.ratios) ** (len(names) - 1 - index) for index, name in enumerate(names)}
@@ -58,7 +63,7 @@ class LayerwiseLearningRate(GroupCallback):
             )
         return {name: float(self.ratios.get(name, 1.0)) for name in names}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         ratios = self.ratio_by_group(self._layout.names)
         scaled = [
             (variable, ratios[name])
@@ -71,7 +76,7 @@ class LayerwiseLearningRate(GroupCallback):
         self.model.make_train_function(force=True)
         watch_start(self.model)  # should this fit be interrupted, the next one takes the scaling back
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs = None) -> None:
         super().on_train_end(logs)
         surgery.unscale_updates(self.model.optimizer)
         end_watch(self.model)

@@ -1,6 +1,8 @@
 """Where a run stands in its schedule of stages."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kresnets.callbacks.schedule import Plateau, Schedule
 
@@ -48,7 +50,7 @@ class Progress:
     finished: bool = False
 
     @classmethod
-    def replay(cls, schedule, rows, epoch=None):
+    def replay(cls, schedule: Schedule, rows: Sequence[Mapping[str, Any]], epoch: int | None = None) -> "Progress":
         """Return the progress before an epoch.
 
         Args:
@@ -67,11 +69,11 @@ class Progress:
         return progress
 
     @property
-    def stage(self):
+    def stage(self) -> int:
         """Index of the stage that the next epoch belongs to."""
         return len(self.starts) - 1
 
-    def after(self, row):
+    def after(self, row: Mapping[str, Any] | None) -> "Progress":
         """Return the progress after one more epoch with these logs, None where they are unknown."""
         if self.finished:
             return self
@@ -120,7 +122,7 @@ class Progress:
             unknown=self.unknown,
         )
 
-    def group_of(self, epoch):
+    def group_of(self, epoch: int) -> str:
         """Return the group or block from which on layers train in an epoch; where a plateau will decide, the one that
         it is at the latest."""
         starts = list(self.starts)
@@ -131,7 +133,7 @@ class Progress:
             starts.append(starts[-1] + most)
         return self.schedule.stages[sum(start <= epoch for start in starts) - 1][0]
 
-    def happened(self):
+    def happened(self) -> Schedule:
         """Return the schedule with each stage that began at the length that it had, so that it can be repeated."""
         ends = (*self.starts[1:], self.epoch)
         stages = []

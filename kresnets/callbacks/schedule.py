@@ -6,9 +6,11 @@ import math
 import numbers
 import re
 import tomllib
+from typing import Any
 
 from kresnets._util import files
 from kresnets._util.checks import is_number, is_whole
+from kresnets._util.types import PathLike
 
 _RISING = re.compile(
     r"acc|accuracy|auc|precision|recall|sensitivity|specificity|f\d|fbeta|score|iou|dice|r2|similarity|correlation|"
@@ -60,7 +62,7 @@ class Plateau:
                 raise ValueError(f"Plateau: `{field}` must be {allowed}. Received: {field}={getattr(self, field)!r}")
         self.rises()
 
-    def rises(self):
+    def rises(self) -> bool:
         """Return whether higher is better."""
         if self.mode != "auto":
             return self.mode == "max"
@@ -73,7 +75,7 @@ class Plateau:
             "'min'."
         )
 
-    def improves(self, value, best):
+    def improves(self, value: float, best: float | None) -> bool:
         """Return whether a value is better than the best so far, None where there is none; NaN never is."""
         if math.isnan(value):
             return False
@@ -136,7 +138,7 @@ class Schedule:
             raise ValueError(f"`ramp` must be a number of epochs from 0. Received: ramp={self.ramp!r}")
 
     @classmethod
-    def of(cls, stages, advance=None, restore_best=False, ramp=0):
+    def of(cls, stages: Any, advance: Any = None, restore_best: bool = False, ramp: float = 0) -> "Schedule":
         """Read the forms that `StagedUnfreezing` takes; see there."""
         if advance is not None and not isinstance(advance, Plateau) and not is_whole(advance, 1):
             raise ValueError(
@@ -163,7 +165,7 @@ class Schedule:
             )
         return cls(tuple(map(tuple, pairs)), restore_best, ramp)
 
-    def watch(self, stage):
+    def watch(self, stage: int) -> Plateau | None:
         """Return the `Plateau` that the stage of this index is measured by, or None where nothing is measured."""
         length = self.stages[stage][1]
         if isinstance(length, Plateau):
@@ -171,11 +173,11 @@ class Schedule:
         return Plateau(patience=None, max_epochs=length) if self.restore_best else None
 
     @property
-    def listens(self):
+    def listens(self) -> bool:
         """Whether anything depends on what is measured."""
         return any(self.watch(stage) for stage in range(len(self.stages)))
 
-    def diverged(self, before, after):
+    def diverged(self, before: float | None, after: float | None) -> bool:
         """Whether a stage is to be undone whose training loss was `before` where it began, and `after` at its end."""
         if not self.undo or before is None or after is None:
             return False
@@ -183,17 +185,17 @@ class Schedule:
         return not after <= before + max(0.1 * abs(before), 0.01)
 
     @property
-    def waits(self):
+    def waits(self) -> bool:
         """Whether any stage waits for its plateau."""
         return any(getattr(length, "patience", None) is not None for _, length in self.stages)
 
-    def most_epochs(self, stage):
+    def most_epochs(self, stage: int) -> int | None:
         """Return the most epochs that the stage of this index takes, None where it has no bound."""
         length = self.stages[stage][1]
         return length.max_epochs if isinstance(length, Plateau) else length
 
     @classmethod
-    def from_file(cls, path):
+    def from_file(cls, path: PathLike) -> "Schedule":
         """Read a TOML file as `write` writes it.
 
         Args:
@@ -223,7 +225,7 @@ class Schedule:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ValueError(f"{path} is no schedule of stages: {reason.rstrip('.')}.") from None
 
-    def write(self, path):
+    def write(self, path: PathLike) -> None:
         """Write the schedule as a TOML file, which a person can edit and `from_file` reads."""
         lines = [f"restore_best = {_toml(self.restore_best)}", f"ramp = {_toml(self.ramp)}  # epochs"]
         for name, length in self.stages:

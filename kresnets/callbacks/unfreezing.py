@@ -1,13 +1,18 @@
 """Unfreezing in stages, by the epoch or by what validation says."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import h5py
 import keras
 
+from kresnets._util.types import Logs, PathLike, Patterns
 from kresnets.callbacks.group import GroupCallback
 from kresnets.callbacks.progress import Progress
 from kresnets.callbacks.schedule import Schedule
 from kresnets.callbacks.stage_checkpoint import StageCheckpoint
 from kresnets.freezing import check_batchnorm, set_trainable
+from kresnets.groups import Layout
 from kresnets.keras_hooks import optimizer as surgery
 from kresnets.keras_hooks.model import before_load_weights, forget_load_weights, watch_start
 
@@ -67,8 +72,16 @@ class StagedUnfreezing(GroupCallback):
     kind = "StagedUnfreezing"
 
     def __init__(
-        self, stages, batchnorm="frozen", groups=None, *, advance=None, restore_best=False, ramp=0, folder=None
-    ):
+        self,
+        stages: Any,
+        batchnorm: str = "frozen",
+        groups: Patterns = None,
+        *,
+        advance: Any = None,
+        restore_best: bool = False,
+        ramp: float = 0,
+        folder: PathLike | None = None,
+    ) -> None:
         super().__init__(groups)
         check_batchnorm(batchnorm)
         if isinstance(stages, Schedule):
@@ -85,7 +98,9 @@ class StagedUnfreezing(GroupCallback):
         self._forget()
 
     @classmethod
-    def from_file(cls, path, batchnorm="frozen", groups=None, *, folder=None):
+    def from_file(
+        cls, path: PathLike, batchnorm: str = "frozen", groups: Patterns = None, *, folder: PathLike | None = None
+    ) -> "StagedUnfreezing":
         """Read the stages from a TOML file, such as `write_schedule` writes; see `StagedUnfreezing` for the arguments.
 
         Example:
@@ -98,17 +113,17 @@ class StagedUnfreezing(GroupCallback):
         return cls(Schedule.from_file(path), batchnorm, groups, folder=folder)
 
     @property
-    def history_as_stages(self):
+    def history_as_stages(self) -> Schedule:
         """The schedule as it happened in the last fit, each stage at the length that it had, as a `Schedule`."""
         if self.progress is None or not self.progress.epoch:
             raise ValueError("No epoch has been trained yet: fit first.")
         return self.progress.happened()
 
-    def write_schedule(self, path):
+    def write_schedule(self, path: PathLike) -> None:
         """Write the schedule as it happened as a TOML file, which `from_file` repeats with fixed epochs."""
         self.history_as_stages.write(path)
 
-    def recall(self, rows):
+    def recall(self, rows: Sequence[Any]) -> None:
         """Take the measurements of an interrupted run's epochs from its history, in place of the folder's.
 
         Args:
@@ -117,7 +132,7 @@ class StagedUnfreezing(GroupCallback):
         """
         self._recalled = list(rows)
 
-    def check(self, where):
+    def check(self, where: Layout) -> None:
         """Raise a ValueError unless the stages are those of a model with this `kresnets.groups.Layout`."""
         for _, layer in where.places:
             if isinstance(layer, keras.layers.SpectralNormalization):
@@ -132,12 +147,12 @@ class StagedUnfreezing(GroupCallback):
                 f"{self.stages}"
             )
 
-    def stage_of(self, epoch):
+    def stage_of(self, epoch: int) -> str:
         """Return the group or block from which on layers train in this epoch; for epochs to come, where a plateau
         will decide, the one that it is at the latest."""
         return (self.progress or Progress(self.schedule)).group_of(epoch)
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         if self.model is not model:
             self._rows, self._checkpoint = [], None
         super().set_model(model)
@@ -148,24 +163,24 @@ class StagedUnfreezing(GroupCallback):
     def _forget(self):
         self.progress = self._current = self._past_end = self._steps = None
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         if self.schedule.ramp:
             watch_start(self.model)  # should this fit be interrupted, the next one takes the ramps back
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: Logs = None) -> None:
         forget_load_weights(self.model)
         self._anew = self.progress is None
         if self._anew:
             self._resume(epoch)
         self._anew |= self._enter(self.stage_of(epoch))
 
-    def on_train_batch_begin(self, batch, logs=None):
+    def on_train_batch_begin(self, batch: int, logs: Logs = None) -> None:
         if not self._began:
             # Not in on_epoch_begin: only by now has SwapEMAWeights put the weights that learn back into the model.
             self._begin_stage()
         super().on_train_batch_begin(batch, logs)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self._began:
             self._steps = surgery.steps(self.model.optimizer) - surgery.marked(self.model.optimizer)[0]
         super().on_epoch_end(epoch, logs)
@@ -182,7 +197,7 @@ class StagedUnfreezing(GroupCallback):
         if self.progress.finished:
             self.model.stop_training = True
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs = None) -> None:
         arrays, progress = self._past_end, self.progress
         if progress is None and self._recalled:  # a finished run that is asked for again: no epoch began
             self._checkpoint = self._checkpoint or StageCheckpoint(self.folder, self.schedule, self.model)

@@ -6,6 +6,8 @@ the numbers come from a seed and a draw (epoch and batch) alone.
 """
 
 import inspect
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -67,7 +69,7 @@ class Augmentation:
     any Keras backend. It always computes with TensorFlow, on the CPU.
     """
 
-    def __init__(self, kind, seed):
+    def __init__(self, kind: Any, seed: int) -> None:
         self.kind = kind
         self.layers = (_of_its_own(kind),) if isinstance(kind, keras.layers.Layer) else tuple(_make_layers(kind))
         self._layers = _Layers(self.layers, seed)
@@ -115,7 +117,7 @@ def _of_its_own(layer):
         ) from error
 
 
-def augmentation(kind="light", seed=0):
+def augmentation(kind: str | Callable = "light", seed: int = 0) -> Callable:
     """Return a function that changes a batch of images 0..255 at random.
 
     Args:
@@ -183,7 +185,7 @@ class Mixup:
         [1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, alpha, seed=0):
+    def __init__(self, alpha: float, seed: int = 0) -> None:
         if not alpha > 0:
             raise ValueError(f"`alpha` must be above 0. Received: alpha={alpha}")
         layer = keras.layers.MixUp(alpha, data_format="channels_last", dtype="float32")
@@ -202,7 +204,7 @@ class Mixup:
         return mixed["images"], mixed["labels"]
 
 
-def augment_batches(dataset, augment, epoch=None):
+def augment_batches(dataset: Any, augment: Callable, epoch: Any = None) -> Any:
     """Change the images of every batch of a pipeline, in parallel.
 
     Args:

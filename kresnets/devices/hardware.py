@@ -7,7 +7,7 @@ import keras
 BFLOAT16_SINCE = 8.0  # compute capability of NVIDIA's GPUs with bfloat16: A100 and later
 
 
-def fast_dtype():
+def fast_dtype() -> str:
     """Return the dtype policy that trains fastest here without losing accuracy.
 
     `"mixed_bfloat16"` where the processor, or each accelerator that is used, has it; `"mixed_float16"` on NVIDIA GPUs
@@ -66,7 +66,7 @@ def _processor_flags():
     return set(line.partition(":")[2].split())
 
 
-def describe():
+def describe() -> str:
     """Return one line about the machine: processor, cores, backend."""
     import os
     import platform

@@ -3,6 +3,13 @@
 Decoding, resizing and preprocessing are inside, by the very functions that training uses.
 """
 
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kresnets._util.types import PathLike
 from kresnets.data.check import MAX_PIXELS
 from kresnets.export.card import checked, read_card, write_card
 from kresnets.export.classifier import Classifier
@@ -16,17 +23,17 @@ __all__ = ["FORMATS", "Classifier", "export_file", "export_saved_model", "read_c
 
 
 def export_saved_model(
-    model,
-    path,
-    labels=None,
-    preprocess=None,
-    top=5,
-    dtype="float32",
-    fold=True,
-    max_pixels=MAX_PIXELS,
-    card=None,
-    verify_on=(),
-):
+    model: keras.Model,
+    path: PathLike,
+    labels: Sequence[str] | None = None,
+    preprocess: Any = None,
+    top: int = 5,
+    dtype: str = "float32",
+    fold: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    card: Mapping[str, Any] | None = None,
+    verify_on: Sequence[Any] = (),
+) -> pathlib.Path:
     """Write a classifier as a new version of a SavedModel for TF Serving.
 
     The version folder appears in one step, after the written model was loaded again and found to answer as the Keras

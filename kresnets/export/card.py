@@ -4,9 +4,12 @@ import datetime
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
+from kresnets._util.types import PathLike
 from kresnets.keras_hooks.graph import layers_in_order
 from kresnets.version import __version__
 from kresnets.weights import sources
@@ -23,7 +26,7 @@ OF_THE_EXPORT = (
 )
 
 
-def checked(card):
+def checked(card: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what a user says of a model as JSON will hold it.
 
     Args:
@@ -56,7 +59,7 @@ def checked(card):
     return card
 
 
-def is_unicode(text):
+def is_unicode(text: str) -> bool:
     """Whether a str can be written in UTF-8: one made of the bytes of a file's name may hold halves of surrogates."""
     try:
         text.encode()
@@ -70,7 +73,9 @@ def _levels(value):
     return 1 + max(map(_levels, within), default=0)
 
 
-def write_card(folder, classifier, served, dtype, card, verified):
+def write_card(
+    folder: pathlib.Path, classifier: Any, served: Any, dtype: str, card: Mapping[str, Any], verified: Any
+) -> pathlib.Path:
     """Write `assets/model_card.json` into a SavedModel.
 
     Args:
@@ -113,7 +118,7 @@ def _origin(model):
     return {"weights": origin} | rights
 
 
-def read_card(folder):
+def read_card(folder: PathLike) -> dict[str, Any]:
     """Return the model card of a version that `export_saved_model` wrote.
 
     Args:

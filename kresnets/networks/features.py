@@ -23,7 +23,7 @@ class Feature(NamedTuple):
     stride: int
 
 
-def features(model):
+def features(model: keras.Model) -> dict[str, Feature]:
     """Give what each group of a kresnets network puts out, and at which stride.
 
     The output of a group is what its last layer gives: of an ImageNet ResNet's stem the pooled map (stride 4, as

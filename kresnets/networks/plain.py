@@ -6,7 +6,7 @@ from kresnets.keras_hooks.graph import has_graph
 from kresnets.networks.copying import copied, copy_flags
 
 
-def as_plain_keras(model):
+def as_plain_keras(model: keras.Model) -> keras.Model:
     """Copy a model with every layer of kresnets replaced by Keras's own.
 
     The copy computes the same numbers and its `.keras` file loads wherever Keras is, at Keras's speed. It no longer

@@ -2,14 +2,16 @@
 gradient."""
 
 import functools
+from typing import Any
 
 import keras
 
+from kresnets._util.types import Tensor
 from kresnets.groups import layout
 from kresnets.keras_hooks.graph import graph_nodes
 
 
-def recompute(model):
+def recompute(model: keras.Model) -> keras.Model:
     """Return a model of the same layers that trains in less memory and more time.
 
     A training step keeps what each layer gave until its gradient is computed. This model keeps only what passes from
@@ -68,13 +70,13 @@ class Recomputing(keras.Model):
     """A Functional model whose blocks run again for their gradients; see `recompute`."""
 
     @property
-    def compute_dtype(self):
+    def compute_dtype(self) -> str:
         """That of the variables: read under a lower precision, what a block leaves as it is would come back rounded.
         Its
         layers compute in their own."""
         return self.variable_dtype
 
-    def call(self, inputs, training=None, mask=None):
+    def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:
         """Run the graph, in training block by block."""
         if not training:
             return super().call(inputs, training=training, mask=mask)
@@ -87,7 +89,7 @@ class Recomputing(keras.Model):
         return last(x, training=True)
 
     @functools.cached_property  # writes past Keras's tracking: the layers are the model's already
-    def segments(self):
+    def segments(self) -> Any:
         """Models of a block each, in order."""
         ends = _ends(self)
         starts = [self.inputs[0], *ends]

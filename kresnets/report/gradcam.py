@@ -3,10 +3,14 @@
 import keras
 import numpy as np
 
+from kresnets._util.types import Array
+
 _SQUASHING = (keras.activations.softmax, keras.activations.sigmoid)
 
 
-def grad_cam(model, images, classes=None, layer=None, batch_size=16):
+def grad_cam(
+    model: keras.Model, images: Array, classes: Array | None = None, layer: str | None = None, batch_size: int = 16
+) -> Array:
     """Return a heat map for each image: where its features speak for a class.
 
     The score is the class's logit, never its softmax: a softmax's gradient mixes in what speaks against the other

@@ -4,16 +4,18 @@ import csv
 import math
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
+from kresnets._util.types import PathLike
 from kresnets.report import figures
 
 _RATE = "learning_rate/"
 _TRAINING, _VALIDATION = "#1f77b4", "#d95f02"
 
 
-def curves(history, path):
+def curves(history: Any, path: PathLike) -> None:
     """Draw the course of a training as a PNG.
 
     Loss and accuracy of training and validation, and below them the learning rate of each group (a group that does not

@@ -5,14 +5,21 @@ into each cell of the confusion matrix, and its AUC only on how many positives a
 cells are drawn (one multinomial draw a resample), not the images, which has the same distribution and is much faster.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
+
+from kresnets._util.types import Array
 
 _LEVEL = 95  # per cent, of every interval
 _NORMAL_QUANTILE = 1.959963984540054  # two-sided, for that level
 _DRAWN_AT_ONCE = 4_000_000  # cells of resamples in memory (int64, so 32 MB); more is done in pieces
 
 
-def evaluate(labels, probabilities, class_names, seed=0, resamples=1000):
+def evaluate(
+    labels: Array, probabilities: Array, class_names: Sequence[str], seed: int = 0, resamples: int = 1000
+) -> dict[str, Any]:
     """Return the numbers of a classifier on the test part, ready for JSON.
 
     Args:
@@ -73,7 +80,7 @@ def evaluate(labels, probabilities, class_names, seed=0, resamples=1000):
     return {**result, "notes": notes}
 
 
-def predict_classes(probabilities):
+def predict_classes(probabilities: Array) -> Array:
     """Return the class with the highest probability for each row, -1 where a value of the row is not finite.
 
     Args:
@@ -91,7 +98,9 @@ def predict_classes(probabilities):
     return np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
 
 
-def difference(labels, probabilities, others, seed=0, resamples=1000):
+def difference(
+    labels: Array, probabilities: Array, others: Array, seed: int = 0, resamples: int = 1000
+) -> dict[str, Any]:
     """Return by how much one classifier is more often right than another on the same images.
 
     Args:

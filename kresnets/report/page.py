@@ -3,8 +3,11 @@
 import base64
 import html as escaping
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kresnets._util import files
+from kresnets._util.types import PathLike
 
 _INTERVAL = "_interval"
 _TITLES = {"count": "test images", "auc": "AUC"}
@@ -60,7 +63,16 @@ pre {{ padding: .8rem 1rem; background: var(--box); border-radius: .5rem; white-
 """
 
 
-def html(path, title, metrics, recipe, command, pictures, notes=(), tables=None):
+def html(
+    path: PathLike,
+    title: str,
+    metrics: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    command: str,
+    pictures: Mapping[str, PathLike],
+    notes: Sequence[str] = (),
+    tables: Mapping[str, Any] | None = None,
+) -> None:
     """Write the page of a run: one self-contained HTML file.
 
     Args:

@@ -6,6 +6,7 @@ change of what that computes (arXiv 1511.05641 section 2.3 does it for plain lay
 
 import dataclasses
 import re
+from collections.abc import Mapping
 
 import keras
 import numpy as np
@@ -19,7 +20,7 @@ from kresnets.networks.copying import copied, copy_flags, remade
 _RECTIFIED = ("relu", "relu6", "linear")  # applied twice they do what they do once
 
 
-def deepen(model, blocks):
+def deepen(model: keras.Model, blocks: Mapping[str, int]) -> keras.Model:
     """Return a deeper network that computes the same: blocks that start as the identity, at the end of its stages.
 
     The new blocks are made like the last block of their stage, but for its stride and projection, and count on from it:

@@ -2,11 +2,14 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from kresnets import devices
+from kresnets._util.types import Dataset, PathLike, Patterns
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
@@ -17,7 +20,7 @@ from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
 from kresnets.transfer.lr_schedule import StagedCosine
 from kresnets.transfer.plan import Plan, make_plan
-from kresnets.transfer.recipe import optimizer_class
+from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.weights.origin import TRAINED, note, origin_of
 
 _LOG = logging.getLogger("kresnets")
@@ -26,24 +29,24 @@ _ENOUGH = 20  # validation images from which on their loss tells a trend
 
 
 def fine_tune(
-    model,
-    train,
-    validation=None,
-    recipe=None,
-    cache="auto",
-    callbacks=(),
-    loss=None,
-    metrics=None,
+    model: keras.Model,
+    train: Dataset,
+    validation: Dataset = None,
+    recipe: Recipe | Plan | None = None,
+    cache: Any = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    loss: Any = None,
+    metrics: Any = None,
     *,
-    preprocess=None,
-    groups=None,
-    class_weight=None,
-    epoch=None,
-    state_dir=None,
-    initial_epoch=0,
-    verbose="auto",
-    pretrained=None,
-):
+    preprocess: Any = None,
+    groups: Patterns = None,
+    class_weight: Mapping[int, float] | None = None,
+    epoch: Any = None,
+    state_dir: PathLike | None = None,
+    initial_epoch: int = 0,
+    verbose: str | int = "auto",
+    pretrained: bool | None = None,
+) -> keras.callbacks.History:
     """Fine-tune a model by a recipe: the head first, then the trunk, each earlier group at a smaller rate.
 
     Fields that the recipe leaves out are resolved by the data and the model, see `kresnets.plan`; the plan is logged as

@@ -5,11 +5,13 @@ import dataclasses
 import itertools
 import math
 import random
+from typing import Any
 
 import keras
 import numpy as np
 
 from kresnets._util.checks import is_number, is_whole
+from kresnets._util.types import Array, Dataset, PathLike, Patterns
 from kresnets.callbacks import LayerwiseLearningRate
 from kresnets.groups import layout
 from kresnets.keras_hooks import optimizer as surgery
@@ -46,7 +48,7 @@ class RangeTest:
     diverged: bool
     suggestions: dict[str, float]
 
-    def plot(self, path, choice="valley"):
+    def plot(self, path: PathLike, choice: str = "valley") -> None:
         """Draw loss against rate with the suggestions marked, the chosen one in full, as a PNG file at `path`."""
         from kresnets.report.rate import range_test
 
@@ -56,20 +58,20 @@ class RangeTest:
 
 
 def find_learning_rate(
-    model,
-    train,
+    model: keras.Model,
+    train: Dataset,
     *,
-    optimizer=None,
-    loss=None,
-    preprocess=None,
-    ratios=None,
-    groups=None,
-    start=1e-6,
-    end=10.0,
-    steps=100,
-    smoothing=0.98,
-    stop=4.0,
-):
+    optimizer: Any = None,
+    loss: Any = None,
+    preprocess: Any = None,
+    ratios: Any = None,
+    groups: Patterns = None,
+    start: float = 1e-6,
+    end: float = 10.0,
+    steps: int = 100,
+    smoothing: float = 0.98,
+    stop: float = 4.0,
+) -> "RangeTest":
     """Find a learning rate for what trains now: the range test (arXiv 1506.01186 section 3.3, as fastai runs it).
 
     Trains a copy of the model for `steps` batches, at rates that rise from `start` to `end` by the same factor each,
@@ -137,7 +139,7 @@ def find_learning_rate(
     return RangeTest(rates, losses, smoothed, len(losses) < steps, suggest(rates[kept], smoothed[kept]))
 
 
-def suggest(rates, losses):
+def suggest(rates: Array, losses: Array) -> dict[str, float | None]:
     """Return `{"steepest": rate, "valley": rate}` for rising rates and smoothed losses; see `find_learning_rate`."""
     slopes = np.diff(losses) / np.diff(np.log(rates))
     steps = [1] * len(losses)  # of the longest falling subsequence that ends at each point

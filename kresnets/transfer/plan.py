@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from typing import Any
 
+import keras
 import numpy as np
 
 from kresnets._util.checks import is_whole
+from kresnets._util.types import Dataset, Patterns
 from kresnets.callbacks import StagedUnfreezing
 from kresnets.callbacks.schedule import Plateau, Schedule
-from kresnets.groups import layout
+from kresnets.groups import Layout, layout
 from kresnets.transfer.checks import check_model, checked
 from kresnets.transfer.head import MOST_IMAGES, solvable
 from kresnets.transfer.inputs import is_dataset
@@ -91,11 +94,11 @@ class Plan:
     stages: tuple[Stage, ...]
 
     @property
-    def epochs(self):
+    def epochs(self) -> int:
         """Number of epochs in all; the most that there can be, where stages wait for a plateau."""
         return sum(stage.epochs for stage in self.stages)
 
-    def lasting(self, epochs):
+    def lasting(self, epochs: int) -> "Plan":
         """Return the same plan with its stages shortened or lengthened in proportion, to so many epochs in all.
 
         Args:
@@ -125,14 +128,14 @@ class Plan:
             self, given=given, schedule=schedule, stages=_stages(self.recipe, self.facts, schedule)
         )
 
-    def table(self):
+    def table(self) -> str:
         """Return the plan as lines of text to read."""
         rows = self.rows()
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
         return "\n".join([*self.sentences(), *lines])
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, ...]]:
         """Return the stages as rows of text, the first of headings."""
         groups = self.facts.groups[::-1]
         head = ("stage", "epochs", "steps", *(f"rate of {group}" for group in groups))
@@ -147,7 +150,7 @@ class Plan:
             for stage in self.stages
         ]
 
-    def sentences(self):
+    def sentences(self) -> list[str]:
         """Return what the stages do not say, a sentence a line."""
         facts, recipe = self.facts, self.recipe
         head = (
@@ -176,14 +179,23 @@ class Plan:
             f"Kept: {kept}{average}.{given}",
         ]
 
-    def as_data(self):
+    def as_data(self) -> dict[str, Any]:
         """Return the plan as JSON can hold it."""
         stages = [dataclasses.asdict(stage) for stage in self.stages]
         facts = dataclasses.asdict(self.facts)
         return {"rule": RULE, "recipe": self.recipe.as_data(), "facts": facts, "given": self.given, "stages": stages}
 
 
-def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=None, loss=None):
+def plan(
+    model: keras.Model,
+    train: Dataset,
+    validation: Dataset = None,
+    recipe: Recipe | None = None,
+    *,
+    pretrained: bool | None = None,
+    groups: Patterns = None,
+    loss: Any = None,
+) -> Plan:
     """Resolve a recipe for a model and its data, as `fine_tune` does; nothing is trained.
 
     Args:
@@ -220,7 +232,15 @@ def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=
     return made
 
 
-def make_plan(model, where, train, validation, recipe, pretrained, loss):
+def make_plan(
+    model: keras.Model,
+    where: Layout,
+    train: tuple[Dataset, int],
+    validation: tuple[Dataset, int],
+    recipe: Recipe | None,
+    pretrained: bool | None,
+    loss: Any,
+) -> Plan:
     """Resolve a recipe for a model and data that have been checked, see `plan`.
 
     Args:
@@ -251,7 +271,7 @@ def make_plan(model, where, train, validation, recipe, pretrained, loss):
     return resolve(recipe, facts)
 
 
-def resolve(recipe, facts):
+def resolve(recipe: Recipe, facts: Facts) -> Plan:
     """Return the `Plan` of a `Recipe` under `Facts`: a pure function of both."""
     chosen = (_pretrained if facts.pretrained else _fresh)(recipe, facts)
     missing = {name: value for name, value in chosen.items() if recipe.is_auto(name)}

@@ -2,12 +2,14 @@
 
 import dataclasses
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from kresnets._util.checks import is_number, is_whole
+from kresnets._util.types import PathLike
 from kresnets.callbacks.schedule import Plateau, Schedule
 from kresnets.freezing import BATCHNORM
 
@@ -187,7 +189,7 @@ class Recipe:
         elif self.head_epochs == 0 and self.stages == ():
             raise ValueError("Recipe: with head_epochs=0 and stages=() nothing would ever learn; give one of them.")
 
-    def as_data(self):
+    def as_data(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; a layer of one's own as its class and config, a function by name."""
         told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if not isinstance(self.augment, str):
@@ -201,17 +203,17 @@ class Recipe:
             "stages": None if self.stages is None else self.stages if self.is_auto("stages") else list(self.stages)
         }
 
-    def is_auto(self, field):
+    def is_auto(self, field: str) -> bool:
         """Whether a field is left to the rule."""
         value = getattr(self, field)
         return field in RESOLVED and isinstance(value, str) and value == AUTO
 
     @property
-    def unresolved(self):
+    def unresolved(self) -> tuple[str, ...]:
         """Names of the fields that are left to the rule."""
         return tuple(field for field in RESOLVED if self.is_auto(field))
 
-    def needs(self, *fields):
+    def needs(self, *fields: str) -> None:
         """Raise a ValueError where one of these fields is left to the rule."""
         if missing := [field for field in fields if self.is_auto(field)]:
             raise ValueError(
@@ -221,7 +223,7 @@ class Recipe:
             )
 
     @classmethod
-    def textbook(cls, **fields):
+    def textbook(cls, **fields: Any) -> "Recipe":
         """Return the recipe with the numbers of the papers: the head 3 epochs at 1e-3, then the last stage down to
         stage2, 3 epochs each at 1e-4, each group at half the rate of the one above.
 
@@ -236,7 +238,7 @@ class Recipe:
         return cls(**_TEXTBOOK | fields)
 
     @classmethod
-    def from_scratch(cls, epochs=20, learning_rate=3e-3, seed=0):
+    def from_scratch(cls, epochs: int = 20, learning_rate: float = 3e-3, seed: int = 0) -> "Recipe":
         """Return the recipe in which everything trains from the first epoch at one rate, batch norms included.
 
         Args:
@@ -255,7 +257,7 @@ class Recipe:
         )
 
     @classmethod
-    def for_images(cls, images, batch_size=32, **fields):
+    def for_images(cls, images: int, batch_size: int = 32, **fields: Any) -> "Recipe":
         """Return the textbook's recipe with stages as long as so many images need, at ten times its rates.
 
         A stage of 3 epochs is 9 steps where there are 75 images, in which next to nothing is learned; so it takes the
@@ -287,7 +289,7 @@ class Recipe:
         }
         return cls.textbook(**measured | fields)
 
-    def with_schedule(self, path):
+    def with_schedule(self, path: PathLike) -> "Recipe":
         """Return this recipe with the stages of a TOML file in place of its own.
 
         Args:
@@ -338,7 +340,7 @@ class Recipe:
                 raise ValueError(f"Recipe: `timetable` gives {name!r} no end: give it epochs, or max_epochs.")
         return stages
 
-    def staging(self, names):
+    def staging(self, names: Sequence[str]) -> Schedule:
         """Return the `kresnets.callbacks.Schedule` for a model with these groups, the head last."""
         listening = self.advance == "plateau"
         if self.timetable is not None:
@@ -354,7 +356,7 @@ class Recipe:
         restore = listening if self.restore_best is None else self.restore_best
         return Schedule(stages, restore, 2 * listening if self.ramp is None else self.ramp)
 
-    def plan(self, names):
+    def plan(self, names: Sequence[str]) -> dict[int, str]:
         """Return `{first epoch: group or block from which on layers learn}` for a model with these groups, the head
         last; where stages wait for a plateau, the latest first epochs that can be."""
         plan, epoch, schedule = {}, 0, self.staging(names)
@@ -363,19 +365,19 @@ class Recipe:
             epoch += schedule.most_epochs(index)
         return plan
 
-    def epochs(self, names):
+    def epochs(self, names: Sequence[str]) -> int:
         """Return the number of epochs in all, the most where stages wait for a plateau."""
         schedule = self.staging(names)
         return sum(schedule.most_epochs(index) for index in range(len(schedule.stages)))
 
     @property
-    def rate(self):
+    def rate(self) -> str:
         """The schedule of the learning rate that is used: constant where a cosine would not know its end."""
         if self.advance == "epochs" and self.timetable is None:
             self.needs("schedule")
         return "constant" if self.advance == "plateau" or self.timetable is not None else self.schedule
 
-    def peaks(self, names):
+    def peaks(self, names: Sequence[str]) -> dict[str, float]:
         """Return `{group or block: peak learning rate of the stage that it begins}`."""
         self.needs("learning_rate", "trunk_learning_rate", *(() if self.timetable else ("head_epochs",)))
         head_first = bool(self.head_epochs) or self.timetable is not None
@@ -384,12 +386,12 @@ class Recipe:
             for index, (group, _) in enumerate(self.staging(names).stages)
         }
 
-    def peak_rates(self, names):
+    def peak_rates(self, names: Sequence[str]) -> dict[int, float]:
         """Return `{first epoch: peak learning rate}`, one entry a stage, see `plan`."""
         return dict(zip(self.plan(names), self.peaks(names).values()))
 
 
-def optimizer_class(name):
+def optimizer_class(name: Any) -> type | None:
     """Return the Keras optimizer of this name in any case, or None. (`keras.optimizers.get` of 3.15 does not know
     Lamb.)"""
     classes = {key.lower(): value for key, value in vars(keras.optimizers).items() if isinstance(value, type)}

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kresnets.transfer.plan import RULE, resolve
 from kresnets.transfer.recipe import Recipe
@@ -37,7 +39,7 @@ class Choice:
     needed: float | None = None
 
 
-def choose(records, objective, validation=None):
+def choose(records: Sequence[Mapping[str, Any]], objective: Any, validation: int | None = None) -> Choice:
     """Choose between what a search began with and the best of its trials.
 
     A trial is compared split by split with the one that the search began with. It is handed over if its mean gain in
@@ -89,7 +91,7 @@ def choose(records, objective, validation=None):
     return _compared(default, others, sum(not one["default"] for one in ended), objective, sign, validation)
 
 
-def differing(recipe, facts):
+def differing(recipe: Any, facts: Any) -> dict[str, Any]:
     """Return what a file has to say for a recipe to come back from it.
 
     Args:
@@ -159,7 +161,7 @@ def _gain(one, default, sign):
     return statistics.mean(_gains(one["scores"], default["scores"], sign))
 
 
-def accuracy_gains(one, default):
+def accuracy_gains(one: Any, default: Any) -> Any:
     """Return what a trial gained in accuracy on each split over another one, None where that was not measured."""
     mine, other = ([measured.get(ACCURACY) for measured in record["measures"]] for record in (one, default))
     if not mine or len(mine) != len(other) or None in mine or None in other:

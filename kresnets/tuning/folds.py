@@ -2,12 +2,23 @@
 
 import collections
 import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+from kresnets._util.types import Array
 
 FEW = 100  # validation images below which one part of them chooses by chance
 FOLDS, ROUNDS = 5, 2
 
 
-def folds(labels, count=FOLDS, rounds=1, seed=0, ids=None, together=None):
+def folds(
+    labels: Array,
+    count: int = FOLDS,
+    rounds: int = 1,
+    seed: int = 0,
+    ids: Sequence[str] | None = None,
+    together: Any = None,
+) -> Any:
     """Deal images out to folds, each class evenly, and return every fold with the others.
 
     The images of a class are ordered by the SHA-256 of `"{seed}.{round}:{id}"`, so that the folds are the same on every

@@ -4,15 +4,18 @@ import csv
 import io
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kresnets._util.files import read_json, write_json
+from kresnets._util.types import PathLike
 from kresnets.tuning.oracle_storage import DEFAULT
 
 COMPLETED, PRUNED, FAILED, RUNNING, REPEATED = "completed", "pruned", "failed", "running", "repeated"
 _STATUS = {"COMPLETED": COMPLETED, "FAILED": FAILED, "INVALID": FAILED, "RUNNING": RUNNING}
 
 
-def write_record(folder, **record):
+def write_record(folder: PathLike, **record: Any) -> None:
     """Write a trial's `record.json`.
 
     Args:
@@ -28,7 +31,7 @@ def write_record(folder, **record):
     write_json(os.path.join(folder, "record.json"), record)
 
 
-def read_records(folder):
+def read_records(folder: PathLike) -> list[dict[str, Any]]:
     """Return what a search has made so far, one dict a trial in the order of their names.
 
     Args:
@@ -67,7 +70,7 @@ def read_records(folder):
     return found
 
 
-def as_csv(records, parameters=()):
+def as_csv(records: Sequence[Mapping[str, Any]], parameters: Sequence[str] = ()) -> str:
     """Return records as CSV text: `trial_id`, `status`, `score`, each hyperparameter, `seconds`, `epochs`, `reason`.
 
     Args:

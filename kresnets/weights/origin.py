@@ -9,7 +9,7 @@ from kresnets.keras_hooks.graph import with_inner
 TRAINED = "an earlier fine_tune"  # the origin of a model that began at random, and was trained
 
 
-def note(model, origin):
+def note(model: keras.Model, origin: str | None) -> None:
     """Have a model say where its weights came from, beside the preprocessing that they want.
 
     Args:
@@ -21,12 +21,12 @@ def note(model, origin):
             layer.origin = origin
 
 
-def origin_of(model):
+def origin_of(model: keras.Model) -> str | None:
     """Return what a model says of where its weights came from: a tag, the name of a file, or None."""
     return next((one.origin for one in with_inner(model) if getattr(one, "origin", None)), None)
 
 
-def is_pretrained(model):
+def is_pretrained(model: keras.Model) -> tuple[bool, str]:
     """Tell a trunk that was taught from one that starts at random.
 
     Wrongly taken for fresh, a good trunk would be ruined by the rates of a training from scratch: so in doubt it is

@@ -9,10 +9,14 @@ import os
 import pathlib
 import shutil
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from kresnets._util.types import Array, PathLike
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import litert, onnx, openvino
 from kresnets.export.formats.network import Network
@@ -48,7 +52,15 @@ class Exported:
     agreement: float
 
 
-def export_file(model, path, format="onnx", labels=None, preprocess=None, calibration=None, fold=True):
+def export_file(
+    model: keras.Model,
+    path: PathLike,
+    format: str | None = "onnx",
+    labels: Sequence[str] | None = None,
+    preprocess: Any = None,
+    calibration: Array | None = None,
+    fold: bool = True,
+) -> Any:
     """Write a classifier as one file for another runtime: ONNX, LiteRT (TensorFlow Lite) or OpenVINO.
 
     The file takes `images`, `(batch, size, size, 3)`, RGB 0..255 of the model's size, any number of them, and gives

@@ -1,9 +1,12 @@
 """The features of a data set: computed once by the lower half of a model, kept, and given to the upper half."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
 from kresnets._util.store import Store, as_text, digest, dtype_of
+from kresnets._util.types import PathLike, Patterns
 from kresnets.groups import layout
 from kresnets.transfer.cache import cut as cutting
 from kresnets.transfer.cache.cut import computation
@@ -52,7 +55,17 @@ class FeatureCache:
         >>> history = cache.tail.fit(features, labels, epochs=2, verbose=0)
     """
 
-    def __init__(self, model, through=None, *, groups=None, folder=None, memory=None, dtype=None, progress=True):
+    def __init__(
+        self,
+        model: keras.Model,
+        through: str | None = None,
+        *,
+        groups: Patterns = None,
+        folder: PathLike | None = None,
+        memory: int | None = None,
+        dtype: str | None = None,
+        progress: bool = True,
+    ) -> None:
         if not isinstance(model, keras.Model) or not isinstance(getattr(model, "inputs", None), list):
             raise ValueError(
                 "FeatureCache takes a Functional or Sequential Keras model that has been built. Received: "
@@ -69,7 +82,7 @@ class FeatureCache:
         self.head, self.tail = cutting.split(self._graph, self._cut)
         self._store, self._dtype, self._progress = Store(folder, memory), dtype, progress
 
-    def compute(self, data):
+    def compute(self, data: Any) -> Any:
         """Compute the features of data, or find them in the folder.
 
         Args:
