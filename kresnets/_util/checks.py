@@ -12,7 +12,7 @@ def is_whole(value: Any, least: float = -math.inf) -> bool:
         >>> is_whole(3, 1), is_whole(True), is_whole(2.0)
         (True, False, False)
     """
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool) and int(value) >= least
 
 
 def is_number(value: Any) -> bool:

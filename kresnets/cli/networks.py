@@ -22,7 +22,7 @@ def networks(*names: str, markdown: Flag = False) -> None:
         return
     if not names:
         for name, spec in kresnets.SPECS.items():
-            print(f"{name:20} {spec.params / 1e6:7.2f} M parameters  {spec.input_size} pixels  {_best(name)}")
+            print(f"{name:20} {(spec.params or 0) / 1e6:7.2f} M parameters  {spec.input_size} pixels  {_best(name)}")
         return
     for pattern in names:
         found = fnmatch.filter(kresnets.SPECS, pattern)
@@ -48,7 +48,7 @@ def table() -> str:
         cells = (
             name,
             ", ".join(map(str, spec.depths)),
-            f"{spec.params / 1e6:.2f} M",
+            f"{(spec.params or 0) / 1e6:.2f} M",
             f"{count(name).multiply_adds / 1e9:.2f} G",
             str(spec.input_size),
             f"`{best.tag}`" if best else "",

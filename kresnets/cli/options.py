@@ -97,7 +97,7 @@ _LEFT_OUT = ("seed", "timetable", "restore_best")  # the first is of the images,
 
 
 def _recipe_options() -> type:
-    described = {one.arg_name: " ".join(one.description.split()) for one in parse(Recipe.__doc__).params}
+    described = {one.arg_name: " ".join((one.description or "").split()) for one in parse(Recipe.__doc__).params}
     fields: list[Any] = [
         (
             "recipe",

@@ -2,7 +2,7 @@
 
 import dataclasses
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
 
@@ -79,7 +79,9 @@ def serve(
     from kresnets.serving.server import run
 
     pairs = [text.rpartition("=") for text in which.label]
-    labels = {label: int(number) if number.isdecimal() else number for label, _, number in pairs}
+    labels: dict[str, Any] = {  # what is no number is refused where it is known what is allowed
+        label: int(number) if number.isdecimal() else number for label, _, number in pairs
+    }
     how = dataclasses.asdict(limits)
     how["batching"] = not how.pop("no_batching")
     run(path, name, host, port, which.poll, which.newest, which.versions, labels, **how)

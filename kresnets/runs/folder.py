@@ -89,10 +89,9 @@ class RunFolder:
     @property
     def phase(self) -> Phase:
         """How far the run has come: `"new"`, `"begun"`, `"trained"` (not judged yet) or `"finished"`."""
-        for name, phase in (("metrics.json", "finished"), ("done", "trained"), ("config.json", "begun")):
-            if (self / name).exists():
-                return phase
-        return "new"
+        phases: tuple[tuple[str, Phase], ...]
+        phases = (("metrics.json", "finished"), ("done", "trained"), ("config.json", "begun"))
+        return next((phase for name, phase in phases if (self / name).exists()), "new")
 
     # Writing.
 

@@ -46,7 +46,8 @@ class Batcher:
         self.waiting = 0  # rows that have no answer yet
         self._sizes = batch_sizes(largest) if largest else []
         self._wait, self._longest, self._observe, self._hold = wait, longest_queue, observe, hold
-        self._queue, self._arrived, self._worker = [], asyncio.Event(), None
+        self._queue: list[Any] = []
+        self._arrived, self._worker = asyncio.Event(), None
         self._thread = concurrent.futures.ThreadPoolExecutor(1, "model")
 
     async def compute(self, servable: Any, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -65,7 +66,8 @@ class Batcher:
         room = not self.waiting or self.waiting + rows <= self._longest
         demand(room, "The batch scheduling queue to which this task was submitted is full", "UNAVAILABLE")
         parts = [_part(inputs, row) for row in range(rows)] if key else [inputs]
-        answers, request = [], (servable, signature, rows // len(parts), key)
+        answers: list[Any] = []
+        request = (servable, signature, rows // len(parts), key)
         self.waiting += rows
         try:
             while few := parts[len(answers) :][: self._sizes[-1] if key else 1]:

@@ -35,9 +35,13 @@ class Versions:
     ):  # fmt: skip
         self.name, self.folder, self.loading = name, folder, None  # the number that is being loaded
         self._load, self._newest, self._only, self._labels, self._tell = load, newest, only, labels or {}, tell
-        self._served, self._ended = {}, {}  # number -> servable; number -> why it failed, or nothing
-        self._seen, self._tried = {}, {}  # number -> files: of the last look; when it was loaded, or failed
-        self._users, self._closing, self._told = collections.Counter(), set(), None
+        self._served: dict[int, Any] = {}  # number -> servable
+        self._ended: dict[int, Any] = {}  # number -> why it failed, or nothing
+        self._seen: dict[int, Any] = {}  # number -> files, at the last look
+        self._tried: dict[int, Any] = {}  # number -> files, when it was loaded, or failed
+        self._users: collections.Counter = collections.Counter()
+        self._closing: set[Any] = set()
+        self._told: str | None = None
 
     @property
     def available(self) -> list[int]:
