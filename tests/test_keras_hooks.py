@@ -36,7 +36,7 @@ def _marked(names):
 
 
 def _fit(model, optimizer, epochs=2, callbacks=()):
-    # Eagerly: the arithmetic is the same, and hundreds of traces are not made. tests/test_callbacks.py trains in
+    # Eagerly: the arithmetic is the same, and hundreds of traces are not made. tests/callbacks train in
     # graphs.
     model.compile(optimizer, "sparse_categorical_crossentropy", run_eagerly=True)
     x, y = data()

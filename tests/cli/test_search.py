@@ -1,4 +1,5 @@
-"""`kresnets search` as its user runs it: a whole search, kills and Ctrl-C at any moment, many processes, and bad input."""
+"""`kresnets search` as its user runs it: a whole search, kills and Ctrl-C at any moment, many processes, and bad
+input."""
 
 import contextlib
 import csv

@@ -155,7 +155,9 @@ def together(tmp_path, scripts, **differing):
 LONG = "import time; time.sleep(100)"
 # Without the package, whose import takes seconds.
 SPEAKING = f"""
-import importlib.util, kresnets_command
+import importlib.util, sys
+sys.path.insert(0, {str(ROOT)!r})
+import kresnets_command
 spec = importlib.util.spec_from_file_location("watch", {watch.__file__!r})
 watch = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(watch)
