@@ -1,6 +1,7 @@
 """apps/claims.py: what is measured is kept, statistics are scipy's, quick claims hold what is true by construction."""
 
 import csv
+import functools
 import importlib.util
 import json
 import pathlib
@@ -107,8 +108,8 @@ def test_what_was_finished_survives_an_interruption(numbers, tmp_path, monkeypat
 def test_two_processes_do_not_share_a_folder(numbers, tmp_path, monkeypatch):
     from kresnets._util import files
 
-    monkeypatch.setattr(files.time, "sleep", lambda seconds: None)
-    with files.alone_in(tmp_path / "n"), pytest.raises(ValueError, match="Another process"):
+    monkeypatch.setattr(files, "alone_in", functools.partial(files.alone_in, seconds=0))
+    with files.only_writer(tmp_path / "n"), pytest.raises(ValueError, match="Another process"):
         runner.run("numbers", Options(), tmp_path / "n", 1, lambda line: None)
 
 
