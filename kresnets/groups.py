@@ -31,7 +31,7 @@ class Layout:
 
     def groups(self) -> dict[str, list[keras.layers.Layer]]:
         """Return an ordered dict group -> list of layers."""
-        found = {name: [] for name in self.names}
+        found: dict[str, list[keras.layers.Layer]] = {name: [] for name in self.names}
         for (index, _), layer in self.places:
             found[self.names[index]].append(layer)
         return found

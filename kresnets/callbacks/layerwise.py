@@ -1,6 +1,7 @@
 """A learning rate for each group."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -41,12 +42,12 @@ class LayerwiseLearningRate(GroupCallback):
 
     def __init__(self, ratios: float | Mapping[str, float], groups: Patterns = None) -> None:
         super().__init__(groups)
-        values = ratios.values() if isinstance(ratios, dict) else (ratios,)
+        values: Any = ratios.values() if isinstance(ratios, dict) else (ratios,)
         if not all(is_number(r) and r >= 0 for r in values):
             raise ValueError(
                 f"`ratios` must be a number from 0 or a dict {{group: number from 0}}. Received: {ratios!r}"
             )
-        self.ratios = dict(ratios) if isinstance(ratios, dict) else ratios
+        self.ratios: Any = dict(ratios) if isinstance(ratios, dict) else ratios
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)

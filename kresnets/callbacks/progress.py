@@ -77,7 +77,7 @@ class Progress:
         """Return the progress after one more epoch with these logs, None where they are unknown."""
         if self.finished:
             return self
-        watch = self.schedule.watch(self.stage)
+        watch: Any = self.schedule.watch(self.stage)
         value = None if watch is None or row is None else row.get(watch.monitor)
         loss = None if row is None else row.get("loss")
         if watch is not None and value is None and (watch.patience is not None or row is not None):
@@ -140,7 +140,7 @@ class Progress:
         for index, (start, end) in enumerate(zip(self.starts, ends)):
             if start == end:  # about to begin
                 continue
-            watch = self.schedule.watch(index) if self.schedule.restore_best else None
+            watch: Any = self.schedule.watch(index) if self.schedule.restore_best else None
             plain = watch is None or watch == Plateau(patience=watch.patience, max_epochs=watch.max_epochs)
             length = end - start if plain else dataclasses.replace(watch, patience=None, max_epochs=end - start)
             stages.append((self.schedule.stages[index][0], length))

@@ -223,7 +223,7 @@ class Schedule:
             return cls(stages, **told)
         except (OSError, ValueError) as error:  # no TOML is a ValueError too
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise ValueError(f"{path} is no schedule of stages: {reason.rstrip('.')}.") from None
+            raise ValueError(f"{path} is no schedule of stages: {(reason or '').rstrip('.')}.") from None
 
     def write(self, path: PathLike) -> None:
         """Write the schedule as a TOML file, which a person can edit and `from_file` reads."""

@@ -94,7 +94,9 @@ class StagedUnfreezing(GroupCallback):
             self.schedule = Schedule.of(stages, advance, restore_best, ramp)
         self.stages = dict(sorted(stages.items())) if isinstance(stages, dict) else self.schedule.stages
         self.batchnorm, self.folder = batchnorm, folder
-        self._rows, self._recalled, self._checkpoint = [], None, None
+        self._rows: list = []
+        self._recalled: Any = None
+        self._checkpoint: Any = None
         self._forget()
 
     @classmethod

@@ -34,7 +34,7 @@ class Verdict:
     digest: bytes = b""
 
 
-def check_image(image_bytes: bytes) -> str | None:
+def check_image(image_bytes: bytes) -> "Verdict":
     """Decode one image in full, as training and serving will, and say what is wrong with it.
 
     Args:

@@ -58,7 +58,7 @@ class Part:
             # File names that are no valid text exist; TensorFlow takes them as bytes.
             self._contents = tf.constant([os.fsencode(content) for content in contents], dtype=tf.string)
             self._label_tensor = tf.constant(self.labels)
-        self._kept = (None, None)  # (size, crop), and the images decoded so
+        self._kept: Any = (None, None)  # (size, crop), and the images decoded so
 
     def __len__(self):
         return len(self.ids)
@@ -112,7 +112,7 @@ class Part:
     def batches(
         self,
         batch_size: int,
-        size: int | None,
+        size: Any,
         crop: float = 1.0,
         shuffle_seed: int | None = None,
         epoch: Any = None,
@@ -195,7 +195,7 @@ class Part:
         content = self._contents[index].numpy()
         return content if self._files else io.BytesIO(content)
 
-    def pixels(self, size: int, indices: Sequence[int] | None = None, crop: float = 1.0) -> Array:
+    def pixels(self, size: int, indices: Any = None, crop: float = 1.0) -> Array:
         """Decode images into one array.
 
         Args:
@@ -214,9 +214,7 @@ class Part:
         self.decode_into(array, crop, indices)
         return array
 
-    def decode_into(
-        self, array: Array, crop: float = 1.0, indices: Sequence[int] | None = None, told: str = ""
-    ) -> None:
+    def decode_into(self, array: Array, crop: float = 1.0, indices: Any = None, told: str = "") -> None:
         """Fill an array `(images, size, size, 3)` with decoded images, in parallel, with a progress bar.
 
         Args:

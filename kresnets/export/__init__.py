@@ -103,14 +103,14 @@ def export_saved_model(
         >>> folder.name
         '1'
     """
-    path, card, photographs = folder_of_versions(path), checked(card), read_photographs(verify_on)
+    place, told, photographs = folder_of_versions(path), checked(card), read_photographs(verify_on)
     classifier = Classifier.of(model, labels, preprocess, top, max_pixels).computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
-    with folder_beside(path) as folder:
-        with writing(path):
+    with folder_beside(place) as folder:
+        with writing(place):
             save(served, folder)
-            write_warmup(folder, path.name, classifier.size)
+            write_warmup(folder, place.name, classifier.size)
         verified = verify(folder, classifier, dtype, photographs)
-        with writing(path):
-            write_card(folder, classifier, served, dtype, card, verified)
-            return publish(folder, path)
+        with writing(place):
+            write_card(folder, classifier, served, dtype, told, verified)
+            return publish(folder, place)

@@ -35,19 +35,19 @@ def checked(card: Mapping[str, Any] | None) -> dict[str, Any]:
     Raises:
         ValueError: for another type, a name that export fills in, or a value that JSON cannot hold (NaN included).
     """
-    card = {} if card is None else card
-    if not isinstance(card, dict) or not all(isinstance(name, str) for name in card):
-        raise ValueError(f"`card` must be a dict with str keys, such as {{'metrics': ...}}. Received: card={card!r}")
-    if taken := sorted(set(card) & set(OF_THE_EXPORT)):
+    given: Any = {} if card is None else card
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"`card` must be a dict with str keys, such as {{'metrics': ...}}. Received: card={given!r}")
+    if taken := sorted(set(given) & set(OF_THE_EXPORT)):
         raise ValueError(
             f"`card` says {', '.join(map(repr, taken))}, which the export finds out by itself: leave it out, or give "
             "it "
             "another name."
         )
     try:
-        text = json.dumps(card, allow_nan=False, ensure_ascii=False)
-        card = json.loads(text)
-        shallow = _levels(card) <= _DEEPEST
+        text = json.dumps(given, allow_nan=False, ensure_ascii=False)
+        given = json.loads(text)
+        shallow = _levels(given) <= _DEEPEST
     except RecursionError:
         shallow = False
     except (TypeError, ValueError) as error:
@@ -56,7 +56,7 @@ def checked(card: Mapping[str, Any] | None) -> dict[str, Any]:
         raise ValueError(f"`card` must not be nested more than {_DEEPEST} levels deep.")
     if not is_unicode(text):
         raise ValueError("`card` must hold text that UTF-8 can hold: it has half of a surrogate pair (as '\\udcff').")
-    return card
+    return given
 
 
 def is_unicode(text: str) -> bool:

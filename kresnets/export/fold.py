@@ -122,7 +122,8 @@ def _affine(layer):
 
 def _folded(convolution, chain):
     """Return one layer that computes what a convolution and the layers behind it do, or None where none does."""
-    *kernels, kernel, bias = [*convolution.get_weights(), *([] if convolution.use_bias else [0.0])]
+    weights: list = [*convolution.get_weights(), *([] if convolution.use_bias else [0.0])]
+    *kernels, kernel, bias = weights
     kernel, bias = np.float64(kernel), np.float64(bias)
     for scale, shift in map(_affine, chain):
         if type(convolution) is layers.DepthwiseConv2D and np.ndim(scale):  # its channels are two axes of its kernel

@@ -53,7 +53,8 @@ class Versions:
         """Hold the version of a number or a label open, or the highest; a context manager of its `Servable`."""
         number = self._number(number, label)
         wanted = f"Latest({self.name})" if number is None else f"Specific({self.name}, {number})"
-        servable = self._served.get(max(self._served, default=None) if number is None else number)
+        highest: Any = max(self._served, default=None)
+        servable = self._served.get(highest if number is None else number)
         demand(servable, f"Servable not found for request: {wanted}", "NOT_FOUND")
         with self.hold(servable):
             yield servable

@@ -76,7 +76,7 @@ def deepen(model: keras.Model, blocks: Mapping[str, int]) -> keras.Model:
         }
         copy, twins = _copied(model, added)
         copy_flags(model, copy)
-        origins = {}
+        origins: dict = {}
         for mine, its in twins:
             _copy_state(mine, its)
             origins |= {id(new): old for old, new in zip(mine.variables, its.variables)}

@@ -117,19 +117,21 @@ def fine_tune(
     validation, judging_steps = (None, 0) if validation is None else checked(validation, "validation", model, classes)
 
     # Plan.
-    plan = recipe
-    if not isinstance(plan, Plan):
+    if not isinstance(recipe, Plan):
         if pretrained is None and state_dir is not None:
             pretrained = noted(state_dir, "pretrained")  # as it was when the run began
         plan = make_plan(model, where, (train, steps), (validation, judging_steps), recipe, pretrained, loss)
-    elif plan.facts.steps != steps:
+    elif recipe.facts.steps != steps:
         raise ValueError(
-            f"`recipe` is a Plan made for {plan.facts.steps} steps an epoch, and `train` has {steps}: make it of these "
+            f"`recipe` is a Plan made for {recipe.facts.steps} steps an epoch, and `train` has {steps}: make it of "
+            "these "
             "data."
         )
-    recipe = plan.recipe
-    check_cache(cache, recipe)
-    unfreezing = StagedUnfreezing(plan.schedule, recipe.batchnorm, groups, folder=state_dir)
+    else:
+        plan = recipe
+    how = plan.recipe
+    check_cache(cache, how)
+    unfreezing = StagedUnfreezing(plan.schedule, how.batchnorm, groups, folder=state_dir)
     unfreezing.check(where)
     if plan.schedule.listens and validation is None:
         raise ValueError(
@@ -146,17 +148,15 @@ def fine_tune(
         unfreezing.recall(state.rows)
     begins = initial_epoch if state is None else state.initial_epoch
     division = devices.Division.of(model)
-    learning, judging = _preparations(
-        recipe, preprocessing, classes, division, one_hot=_one_hot(recipe) and loss is None
-    )
-    batches, clock = _training_batches(train, learning, recipe.seed)
+    learning, judging = _preparations(how, preprocessing, classes, division, one_hot=_one_hot(how) and loss is None)
+    batches, clock = _training_batches(train, learning, how.seed)
     judged = None if validation is None else _judged_batches(validation, judging)
-    if recipe.head == "solved" and not initial_epoch:
+    if how.head == "solved" and not initial_epoch:
         unfreezing.schedule = dataclasses.replace(
             plan.schedule, enters=_solved(model, where, plan, train, preprocessing, class_weight, state, begins)
         )
     cached = cached_fit(
-        cache, model, where, unfreezing, recipe, (train, validation), (learning, judging), (steps, judging_steps),
+        cache, model, where, unfreezing, how, (train, validation), (learning, judging), (steps, judging_steps),
         dataclasses.asdict(preprocessing), state_dir, verbose,
     )  # fmt: skip
     clocks = [one for one in (clock, epoch, cached) if one is not None]

@@ -46,7 +46,7 @@ class RangeTest:
     losses: np.ndarray
     smoothed: np.ndarray
     diverged: bool
-    suggestions: dict[str, float]
+    suggestions: dict[str, float | None]
 
     def plot(self, path: PathLike, choice: str = "valley") -> None:
         """Draw loss against rate with the suggestions marked, the chosen one in full, as a PNG file at `path`."""

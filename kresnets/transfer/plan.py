@@ -163,7 +163,8 @@ class Plan:
             kept = "the epoch with the lowest validation loss"
         average = "" if recipe.ema is None else f", as a moving average of momentum {recipe.ema:g}"
         changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.as_data()['augment']})"
-        views = f", {recipe.views} copies of each" if recipe.views > 1 else ", anew in each epoch"
+        copies: Any = recipe.views
+        views = f", {copies} copies of each" if copies > 1 else ", anew in each epoch"
         mixed = f", mixup {recipe.mixup:g}" * bool(recipe.mixup)
         smoothed = f", labels smoothed by {recipe.label_smoothing:g}" * bool(recipe.label_smoothing)
         given = f" Given: {', '.join(self.given)}; the rest by rule {RULE}." if self.given else f" By rule {RULE}."

@@ -307,8 +307,9 @@ class Recipe:
         """
         read = Schedule.from_file(path)
         try:
+            timetable: Any = read.stages
             return dataclasses.replace(
-                self, timetable=read.stages, restore_best=read.restore_best, ramp=read.ramp, advance="epochs"
+                self, timetable=timetable, restore_best=read.restore_best, ramp=read.ramp, advance="epochs"
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
@@ -343,9 +344,8 @@ class Recipe:
     def staging(self, names: Sequence[str]) -> Schedule:
         """Return the `kresnets.callbacks.Schedule` for a model with these groups, the head last."""
         listening = self.advance == "plateau"
-        if self.timetable is not None:
-            stages = self.timetable
-        else:
+        stages: Any = self.timetable
+        if stages is None:
             self.needs("head_epochs", "stages", "epochs_per_stage")
             trunk = tuple(reversed(names[2:-1])) if self.stages is None else self.stages
             first = ((names[-1], self.head_epochs),) if self.head_epochs else ()
@@ -359,16 +359,17 @@ class Recipe:
     def plan(self, names: Sequence[str]) -> dict[int, str]:
         """Return `{first epoch: group or block from which on layers learn}` for a model with these groups, the head
         last; where stages wait for a plateau, the latest first epochs that can be."""
-        plan, epoch, schedule = {}, 0, self.staging(names)
+        plan: dict[int, str] = {}
+        epoch, schedule = 0, self.staging(names)
         for index, (group, _) in enumerate(schedule.stages):
             plan[epoch] = group
-            epoch += schedule.most_epochs(index)
+            epoch += schedule.most_epochs(index) or 0
         return plan
 
     def epochs(self, names: Sequence[str]) -> int:
         """Return the number of epochs in all, the most where stages wait for a plateau."""
         schedule = self.staging(names)
-        return sum(schedule.most_epochs(index) for index in range(len(schedule.stages)))
+        return sum(schedule.most_epochs(index) or 0 for index in range(len(schedule.stages)))
 
     @property
     def rate(self) -> str:
@@ -377,7 +378,7 @@ class Recipe:
             self.needs("schedule")
         return "constant" if self.advance == "plateau" or self.timetable is not None else self.schedule
 
-    def peaks(self, names: Sequence[str]) -> dict[str, float]:
+    def peaks(self, names: Sequence[str]) -> dict[str, Any]:
         """Return `{group or block: peak learning rate of the stage that it begins}`."""
         self.needs("learning_rate", "trunk_learning_rate", *(() if self.timetable else ("head_epochs",)))
         head_first = bool(self.head_epochs) or self.timetable is not None
@@ -396,8 +397,9 @@ def optimizer_class(name: Any) -> type | None:
     Lamb.)"""
     classes = {key.lower(): value for key, value in vars(keras.optimizers).items() if isinstance(value, type)}
     found = classes.get(name.lower()) if isinstance(name, str) else None
-    usable = found is not None and issubclass(found, keras.optimizers.Optimizer)
-    return found if usable and "learning_rate" in inspect.signature(found).parameters else None
+    if found is None or not issubclass(found, keras.optimizers.Optimizer):
+        return None
+    return found if "learning_rate" in inspect.signature(found).parameters else None
 
 
 def _without(config, names):
