@@ -23,6 +23,7 @@ from kresnets._util import files
 
 PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
+_RUNS_A_PROCESS = 12
 KEPT = "kept"  # beside the claims' folders: what measuring keeps for other settings and claims
 
 _HEAD = """# Claims about residual networks and transfer, put to the test
@@ -273,7 +274,10 @@ class _workers:
             context = multiprocessing.get_context("spawn")
             # The workers hold one end of a pipe, this process alone the other: whatever ends it closes that.
             ended, self._going = context.Pipe(duplex=False)
-            self._pool = concurrent.futures.ProcessPoolExecutor(jobs, context, initializer=_begin, initargs=(ended,))
+            # TensorFlow keeps memory of all that it traced, whatever is cleared: after a while a fresh process goes on.
+            self._pool = concurrent.futures.ProcessPoolExecutor(
+                jobs, context, initializer=_begin, initargs=(ended,), max_tasks_per_child=_RUNS_A_PROCESS
+            )
 
     def __enter__(self):
         return self._measure

@@ -213,7 +213,7 @@ def test_a_run_that_a_callback_stopped_is_done(tmp_path):
 def test_labels_out_of_range_in_a_dataset_stop_the_training():
     tf = pytest.importorskip("tensorflow")
     x, y = photographs()
-    with pytest.raises(Exception, match="Labels must be 0 to 2 for a model of 3 classes"):
+    with pytest.raises(Exception, match="Labels must be whole numbers 0 to 2 for a model of 3 classes"):
         fine_tune(tiny(), tf.data.Dataset.from_tensor_slices((x, y + 1)).batch(8), recipe=SHORT, verbose=0)
     with pytest.raises(ValueError, match="put them into batches"):
         fine_tune(tiny(), tf.data.Dataset.from_tensor_slices((x, y)), recipe=SHORT, verbose=0)
@@ -311,8 +311,8 @@ X, Y = photographs()
         (tiny, dict(train=(X[:0], Y[:0])), "of one length, above 0"),
         (tiny, dict(train=(X[0], Y[:12])), "must be images"),
         (tiny, dict(train=(X, np.eye(3)[Y])), "one integer label each"),
-        (tiny, dict(train=(X, Y + 1)), "Labels must be 0 to 2"),
-        (tiny, dict(train=(X, Y), validation=(X, Y + 1)), "Labels must be 0 to 2"),
+        (tiny, dict(train=(X, Y + 1)), "Labels must be whole numbers 0 to 2"),
+        (tiny, dict(train=(X, Y), validation=(X, Y + 1)), "Labels must be whole numbers 0 to 2"),
         (tiny, dict(train=(X, Y + 0.5)), "labels integers"),
         (tiny, dict(train=(X, Y.astype(str))), "labels integers"),
         (tiny, dict(train=(X, Y), validation=(X[:, :8], Y)), "`validation`: 'tiny' takes images of shape"),
