@@ -74,7 +74,7 @@ def _parser():
         "--out", metavar="FOLDER", type=pathlib.Path, default=pathlib.Path("runs/claims"), help="default runs/claims"
     )
     parser.add_argument(
-        "--publish", metavar="FOLDER", type=pathlib.Path, help="also write claims.md and the pictures there"
+        "--publish", metavar="FOLDER", type=pathlib.Path, help="also write the table claims.md and a page with its picture for each claim into claims/ there"
     )
     return parser
 
