@@ -74,7 +74,10 @@ def _parser():
         "--out", metavar="FOLDER", type=pathlib.Path, default=pathlib.Path("runs/claims"), help="default runs/claims"
     )
     parser.add_argument(
-        "--publish", metavar="FOLDER", type=pathlib.Path, help="also write the table claims.md and a page with its picture for each claim into claims/ there"
+        "--publish",
+        metavar="FOLDER",
+        type=pathlib.Path,
+        help="also write claims.md, and a page for each claim in claims/, there",
     )
     return parser
 

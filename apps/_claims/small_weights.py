@@ -263,7 +263,7 @@ CLAIM = Claim(
         "validation; each takes the best of four ways (the head alone, all at three rates) by the validation loss "
         "of one more seed, for all images that of the size before. A head on a trunk that was never trained counts as "
         "from scratch. Three seeds at the two smaller sizes sift: only a network that gains above 2 points by few "
-        "images goes on to five seeds and all images (--seeds 3 sifts alone). The three are among the five: that flatters "
-        "what went on by a little.",
+        "images goes on to five seeds and all images (--seeds 3 sifts alone). The three are among the five: that "
+        "flatters what went on by a little.",
     ),
 )
