@@ -172,7 +172,9 @@ def test_claims_that_did_not_run_here_stay_published(tmp_path):
     (docs / "claims" / "identity.md").write_text(kept)
     (docs / "claims" / "recipe.md").write_text("# recipe: gone\n\nold\n")
     (out / "recipe").mkdir(parents=True)
-    (out / "recipe" / runner.TEXT).write_text("# recipe: anew\n\n- **confirmed**: It is.\n\n`python apps/claims.py recipe`\n")
+    (out / "recipe" / runner.TEXT).write_text(
+        "# recipe: anew\n\n- **confirmed**: It is.\n\n`python apps/claims.py recipe`\n"
+    )
     (out / "recipe" / runner.PICTURE).write_bytes(b"picture")
     for _ in range(2):
         runner.publish(_claims.NAMES, out, docs)
@@ -183,7 +185,9 @@ def test_claims_that_did_not_run_here_stay_published(tmp_path):
         told = (docs / "claims.md").read_text()
         assert told.startswith("# Claims\n") and told.count("](claims/") == 2
         one = r"| [identity](claims/identity.md): kept \| so | 1 confirmed, 1 not confirmed | `python apps/claims.py identity` |"
-        assert told.endswith(f"{one}\n| [recipe](claims/recipe.md): anew | 1 confirmed | `python apps/claims.py recipe` |\n")
+        assert told.endswith(
+            f"{one}\n| [recipe](claims/recipe.md): anew | 1 confirmed | `python apps/claims.py recipe` |\n"
+        )
 
 
 def test_the_table_of_the_repository_is_that_of_its_pages(tmp_path):
