@@ -3,6 +3,7 @@
 # make quick   the tests that take seconds
 # make everything   all tests: hundreds of kills, every network in every way (hours)
 # make lint    ruff and the type checker
+# make docs    the documentation site, built strictly into build/docs
 # make browser Debian's Chromium and its driver, for the tests of pages
 # make oldest  the quick tests on the lowest versions that setup.cfg allows
 
@@ -13,7 +14,7 @@ TEST_EXTRAS = elpv,jax,test
 # Two processes, a test file in one: most of a test is building and tracing, which one core does.
 TWO = -n 2 --dist loadfile
 
-.PHONY: demo test quick everything lint oldest browser clean
+.PHONY: demo test quick everything lint docs oldest browser clean
 
 demo: .venv/elpv,open-nsfw.installed
 	.venv/bin/python apps/demo.py
@@ -35,6 +36,9 @@ lint: .venv/lint.installed
 	.venv/bin/ruff check kresnets apps tests kresnets_command.py
 	.venv/bin/ruff format --check --quiet kresnets apps tests kresnets_command.py
 	.venv/bin/mypy
+
+docs: .venv/docs.installed
+	.venv/bin/mkdocs build --strict
 
 oldest: .oldest/$(TEST_EXTRAS).installed
 	.oldest/bin/python -m pytest -m "not everything and not slow"

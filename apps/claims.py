@@ -74,7 +74,10 @@ def _parser():
         "--out", metavar="FOLDER", type=pathlib.Path, default=pathlib.Path("runs/claims"), help="default runs/claims"
     )
     parser.add_argument(
-        "--publish", metavar="FOLDER", type=pathlib.Path, help="also write claims.md and the pictures there"
+        "--publish",
+        metavar="FOLDER",
+        type=pathlib.Path,
+        help="also write claims.md, and a page for each claim in claims/, there",
     )
     return parser
 

@@ -26,18 +26,27 @@ DOCS = pathlib.Path(__file__).parents[2] / "docs"
 _RUNS_A_PROCESS = 12
 KEPT = "kept"  # beside the claims' folders: what measuring keeps for other settings and claims
 
-_HEAD = """# Claims about residual networks and transfer, put to the test
+_HEAD = """# Claims
 
-Each claim is one command, which measures, draws the picture and writes the paragraph below it:
-`python apps/claims.py NAME`, or `all`, or `list`; `--quick` shows in minutes that it works. What is found is reported
-as it falls. *Confirmed*: the whole 95 % interval of the difference, paired by seed, lies on the claim's side (on each
-side the wider of the bootstrap's and Student's), from at least three seeds. *Not confirmed*: it lies on the other side.
-*Not decidable here*: neither, or fewer seeds. What is counted or true by construction needs no interval. A claim with
-many findings will hold one or the other that is chance: one in forty at this interval. The interval is over the seeds
-(start, order, where told the pictures drawn to learn from): all are judged by the same test images, and others might
-judge otherwise by more than that.
+Each claim about residual networks and transfer is one command, which measures, draws the picture and writes its page:
+`python apps/claims.py NAME` in a checkout, or `all`, or `list`; `--quick` shows in minutes that it works.
+`pip install "kresnets[claims]"` brings the images. A killed run goes on by the same command.
+
+A page has several findings, each with its verdict, disappointments included:
+
+- *Confirmed*: the whole 95 % interval of the difference, paired by seed, lies on the claim's side (on each side the
+  wider of the bootstrap's and Student's), from at least three seeds.
+- *Not confirmed*: it lies on the other side.
+- *Not decidable here*: neither, or fewer seeds.
+
+What is counted or true by construction needs no interval. A claim with many findings will hold one or the other that
+is chance: one in forty at this interval. The interval is over the seeds (start, order, where told the images drawn to
+learn from): all are judged by the same test images, and others might judge otherwise by more than that.
 
 Small networks on small images on two cores: that something was found here says that it is so here.
+
+| claim | verdict | command |
+|---|---|---|
 """
 
 
@@ -92,36 +101,38 @@ def folder_name(name, options):
 
 
 def publish(names, out, docs):
-    """Write `docs/claims.md` of the finished claims, and their pictures beside it in `claims/`; what did not run here
-    stays there as it is.
+    """Write the page `docs/claims/NAME.md` of each finished claim, its picture beside it, and the table of all pages,
+    `docs/claims.md`; the page of what did not run here stays as it is.
 
     Args:
         names: of claims that have run.
         out: folder that holds a folder of each, those of other data too.
         docs: folder to write into.
     """
-    from kresnets._util import files
-
-    texts, before = [], _published(docs / "claims.md")
+    rows = []
     for name in names:
         for folder in _folders(name):
             if _claims.find(name).committed and (runs := read_done(out / folder)):
                 write_ledger(ledger(name, docs), runs)
+            page = docs / "claims" / f"{folder}.md"
             if (out / folder / TEXT).is_file():
-                text = (out / folder / TEXT).read_text(encoding="utf-8").replace("# ", "## ", 1).rstrip()
-                heading, _, rest = text.partition("\n")
-                texts.append(f"{heading}\n\n![{folder}](claims/{folder}.png)\n{rest}\n")
-                files.write_bytes(docs / "claims" / f"{folder}.png", (out / folder / PICTURE).read_bytes())
-            elif folder in before:
-                texts.append(before[folder])
-    files.write_text(docs / "claims.md", _HEAD + "\n" + "\n".join(texts))
+                heading, _, rest = (out / folder / TEXT).read_text(encoding="utf-8").partition("\n")
+                files.write_bytes(page.with_suffix(".png"), (out / folder / PICTURE).read_bytes())
+                files.write_text(page, f"{heading}\n\n![{folder}]({folder}.png)\n{rest.rstrip()}\n")
+            if page.is_file():
+                rows.append(_table_row(folder, page.read_text(encoding="utf-8")))
+    files.write_text(docs / "claims.md", _HEAD + "".join(rows))
 
 
-def _published(path):
-    """Return dict folder name -> its part of a `claims.md`."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
-    return {part[3:].partition(":")[0]: part.rstrip() + "\n" for part in parts}
+def _table_row(folder, page):
+    """Return the line of the table that stands for a page: its title, how many findings got each verdict, its
+    command."""
+    title = page.partition("\n")[0].removeprefix(f"# {folder}: ")
+    counts = [(len(re.findall(rf"^- \*\*{verdict}\*\*", page, re.MULTILINE)), verdict) for verdict in VERDICTS]
+    told = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
+    command = page.rstrip().rpartition("\n")[2]
+    cells = (f"[{folder}](claims/{folder}.md): {title}", told, command)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def _folders(name):

@@ -24,7 +24,7 @@ TARGET_NOTE = (
 )
 NOTE = (
     "The trunk is a slim ResNet18D (2 blocks in each of 3 stages, 16 to 64 channels, 0.2 million parameters) at 64 "
-    "pixels, taught here, once for each source and seed, on 1,162 photographs of polycrystalline cells (similar) or "
+    "pixels, trained here, once for each source and seed, on 1,162 photographs of polycrystalline cells (similar) or "
     "1,347 of scikit-learn's digits (different). " + TARGET_NOTE
 )
 

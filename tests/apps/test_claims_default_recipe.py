@@ -1,6 +1,7 @@
 """The claim default-recipe: its cells, its settings, its solved heads, its kept weights and the file of its runs."""
 
 import json
+import shutil
 
 import _claims  # noqa: E402
 import keras
@@ -167,15 +168,33 @@ def test_runs_of_the_repository_are_not_measured_again(tmp_path, monkeypatch):
 def test_claims_that_did_not_run_here_stay_published(tmp_path):
     docs, out = tmp_path / "docs", tmp_path / "out"
     (docs / "claims").mkdir(parents=True)
-    (docs / "claims.md").write_text("# Old\n\n## identity: kept\n\nas it was\n\n## recipe: gone\n\nold\n")
+    kept = "# identity: kept | so\n\n- **confirmed**: One.\n- **not confirmed**: Two.\n\n`python apps/claims.py identity`\n"
+    (docs / "claims" / "identity.md").write_text(kept)
+    (docs / "claims" / "recipe.md").write_text("# recipe: gone\n\nold\n")
     (out / "recipe").mkdir(parents=True)
-    (out / "recipe" / runner.TEXT).write_text("# recipe: anew\n\nnew\n")
+    (out / "recipe" / runner.TEXT).write_text(
+        "# recipe: anew\n\n- **confirmed**: It is.\n\n`python apps/claims.py recipe`\n"
+    )
     (out / "recipe" / runner.PICTURE).write_bytes(b"picture")
     for _ in range(2):
         runner.publish(_claims.NAMES, out, docs)
-        text = (docs / "claims.md").read_text()
-        assert "## identity: kept\n\nas it was\n\n## recipe: anew" in text and "\nold" not in text
-        assert text.startswith("# Claims about") and text.count("## ") == 2
+        assert (docs / "claims" / "identity.md").read_text() == kept
+        page = (docs / "claims" / "recipe.md").read_text()
+        assert page.startswith("# recipe: anew\n\n![recipe](recipe.png)\n\n- **confirmed**") and "old" not in page
+        assert (docs / "claims" / "recipe.png").read_bytes() == b"picture"
+        told = (docs / "claims.md").read_text()
+        assert told.startswith("# Claims\n") and told.count("](claims/") == 2
+        one = r"| [identity](claims/identity.md): kept \| so | 1 confirmed, 1 not confirmed | `python apps/claims.py identity` |"
+        assert told.endswith(
+            f"{one}\n| [recipe](claims/recipe.md): anew | 1 confirmed | `python apps/claims.py recipe` |\n"
+        )
+
+
+def test_the_table_of_the_repository_is_that_of_its_pages(tmp_path):
+    docs = tmp_path / "docs"
+    shutil.copytree(runner.DOCS / "claims", docs / "claims")
+    runner.publish(_claims.NAMES, tmp_path / "out", docs)
+    assert (docs / "claims.md").read_text() == (runner.DOCS / "claims.md").read_text()
 
 
 def test_judging_tells_every_target():
@@ -183,7 +202,7 @@ def test_judging_tells_every_target():
     findings = _claims.find("default-recipe").findings(Options(data="judge"), rows)
     told = " ".join(found.claim for found in findings)
     assert len(findings) == 2 + 7 + 1 + 3
-    assert "0.835" in told and "taught here" in told and "a point of AUC" in told
+    assert "0.835" in told and "trained here" in told and "a point of AUC" in told
 
 
 def test_quick_runs_end_to_end(tmp_path):
