@@ -110,27 +110,22 @@ def search_page(
         _failures(records),
         _BAR,
         *_plots(records, completed, parameters, objective, explained, rows, data["rate"]),
-        page._section("All trials", _table(records, parameters, objective)),
-        page._section("Notes", _list(notes)),
-        page._section("The same again", command and f"<pre>{page._escaped(command)}</pre>"),
+        page.section("All trials", _table(records, parameters, objective)),
+        page.section("Notes", _list(notes)),
+        page.section("The same again", command and f"<pre>{page.escaped(command)}</pre>"),
     )
     assets = importlib.resources.files("kresnets.report")
     made = _PAGE.format(
         policy=_POLICY,
         reload=f'\n<meta http-equiv="refresh" content="{_RELOAD}">' if running else "",
-        title=page._escaped(title),
-        style=_style() + assets.joinpath("search.css").read_text("utf-8"),
+        title=page.escaped(title),
+        style=page.STYLE + assets.joinpath("search.css").read_text("utf-8"),
         body="\n".join(part for part in parts if part),
         data=_embedded(data),
         plotly=get_plotlyjs(),
         script=assets.joinpath("search.js").read_text("utf-8"),
     )
     files.write_bytes(path, made.encode("utf-8", errors="backslashreplace"))
-
-
-def _style():
-    """Return the style of a run's page, which this one adds to."""
-    return page._PAGE.format(title="", body="").partition("<style>")[2].partition("</style>")[0]
 
 
 def _plain(value):
@@ -179,7 +174,7 @@ def _number(value):
 
 
 def _list(sentences):
-    return "<ul>" + "".join(f"<li>{page._escaped(each)}</li>" for each in sentences) + "</ul>" if sentences else ""
+    return "<ul>" + "".join(f"<li>{page.escaped(each)}</li>" for each in sentences) + "</ul>" if sentences else ""
 
 
 def _state(records, total, running):
@@ -210,8 +205,8 @@ def _numbers(records, best, objective, total):
         ("time in trials", _time(sum(record.get("seconds") or 0 for record in records)), ""),
     ]
     boxes = "".join(
-        f"<div><small>{page._escaped(name)}</small><b>{page._escaped(value)}</b>"
-        f"<small>{page._escaped(below)}</small></div>"
+        f"<div><small>{page.escaped(name)}</small><b>{page.escaped(value)}</b>"
+        f"<small>{page.escaped(below)}</small></div>"
         for name, value, below in boxes
     )
     text = f"The score is {objective[0]} on validation data; {wanted} is better."
@@ -219,7 +214,7 @@ def _numbers(records, best, objective, total):
         values = ", ".join(f"{name} {_number(value)}" for name, value in (best.get("values") or {}).items())
         text += f" Best so far: trial {best['trial_id']}" + (f" with {values}." if values else ".")
         text += " The best of many is partly luck: a score on validation data that chose it is too good."
-    return f'<div class="numbers">{boxes}</div>\n<p class="soft">{page._escaped(text)}</p>'
+    return f'<div class="numbers">{boxes}</div>\n<p class="soft">{page.escaped(text)}</p>'
 
 
 def _verdict(winner):
@@ -228,17 +223,17 @@ def _verdict(winner):
     names = [
         name
         for name in dict.fromkeys(name for metrics in judged.values() for name in metrics)
-        if name not in ("per_class", "notes") and not name.endswith(page._INTERVAL)
+        if name not in ("per_class", "notes") and not name.endswith(page.INTERVAL_SUFFIX)
     ]
     rows = [
-        (page._TITLES.get(name, name.replace("_", " ")),
-         *(cell for metrics in judged.values() for cell in (metrics.get(name), page._interval(metrics, name))))
+        (page.TITLES.get(name, name.replace("_", " ")),
+         *(cell for metrics in judged.values() for cell in (metrics.get(name), page.interval(metrics, name))))
         for name in names
     ]  # fmt: skip
-    content = f"<p><b>{page._escaped(winner['sentence'])}</b></p>" if winner.get("sentence") else ""
+    content = f"<p><b>{page.escaped(winner['sentence'])}</b></p>" if winner.get("sentence") else ""
     if rows:
         titles = {"default": "default recipe", "start": "where the search started"}
-        content += page._table(("", *(cell for name in judged for cell in (titles.get(name, name), "95 %"))), rows)
+        content += page.table(("", *(cell for name in judged for cell in (titles.get(name, name), "95 %"))), rows)
     difference = dict(winner.get("difference") or {})
     interval = difference.pop("interval", None)
     for name, value in difference.items():
@@ -248,9 +243,9 @@ def _verdict(winner):
             if interval and interval[0] <= 0 <= interval[1]
             else ""
         )
-        content += f'<p class="soft">Difference in {page._escaped(name)}: {value:+.3f}{between}.{unsure}</p>'
+        content += f'<p class="soft">Difference in {page.escaped(name)}: {value:+.3f}{between}.{unsure}</p>'
         interval = None
-    return page._section("The winner on the test part", content and f'<div class="verdict">{content}</div>')
+    return page.section("The winner on the test part", content and f'<div class="verdict">{content}</div>')
 
 
 def _failures(records):
@@ -265,7 +260,7 @@ def _failures(records):
         f"{len(ids)} × {reason} (trial{'s' * (len(ids) > 1)} {', '.join(map(str, ids[:5]))}{', …' * (len(ids) > 5)})"
         for reason, ids in common
     ]
-    return page._section(
+    return page.section(
         "Why trials failed", _list(lines + [f"{rest} more, for other reasons: see the table."] * bool(rest))
     )
 
@@ -330,10 +325,10 @@ def _plots(records, completed, parameters, objective, explained, rows, rate):
 
 def _plot(name, heading, how, instead):
     if instead:
-        return page._section(heading, f'<p class="soft">{page._escaped(instead)}</p>')
-    return page._section(
+        return page.section(heading, f'<p class="soft">{page.escaped(instead)}</p>')
+    return page.section(
         heading,
-        f'<p class="soft">{page._escaped(how)}</p><figure class="plot" id="{name}" aria-label="{heading}"></figure>',
+        f'<p class="soft">{page.escaped(how)}</p><figure class="plot" id="{name}" aria-label="{heading}"></figure>',
     )
 
 
@@ -370,7 +365,7 @@ def _table(records, parameters, objective):
         ),
     )
     header = ("trial", "status", objective[0], *names, "epochs", "seconds", "reason")
-    head = "".join(f'<th scope="col"><button type="button">{page._escaped(name)}</button></th>' for name in header)
+    head = "".join(f'<th scope="col"><button type="button">{page.escaped(name)}</button></th>' for name in header)
     body = "\n".join(_row(record, names) for record in ranked)
     return (
         '<p class="soft">A click on a heading sorts, a click on a row shows that trial in every plot.</p>'
@@ -386,8 +381,8 @@ def _row(record, names):
         record.get("score"), *(values.get(name, "") for name in names), record.get("epochs"),
         None if seconds is None else round(seconds, 1), record.get("reason") or "",
     ]  # fmt: skip
-    cells = "".join(f"<td>{page._escaped(_cell(value))}</td>" for value in cells)
-    identity, status = page._escaped(str(record["trial_id"])), record["status"]
+    cells = "".join(f"<td>{page.escaped(_cell(value))}</td>" for value in cells)
+    identity, status = page.escaped(str(record["trial_id"])), record["status"]
     return (
         f'<tr data-trial="{identity}"><td><button type="button">{identity}</button></td>'
         f'<td class="{status}">{status}</td>{cells}</tr>'
