@@ -21,6 +21,7 @@ def start():
         "--no-sandbox",
         "--disable-gpu",
         "--disable-dev-shm-usage",
+        "--enable-unsafe-swiftshader",  # WebGL without a graphics card
         "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
     ):
         options.add_argument(argument)
