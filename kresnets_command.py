@@ -1,6 +1,7 @@
 """The command `kresnets`.
 
-A module beside the package: `import kresnets` brings Keras and TensorFlow, which takes seconds, and `kresnets --help`, a
+A module beside the package: `import kresnets` brings Keras and TensorFlow, which takes seconds, and `kresnets --help`,
+    a
 typo in a verb, and shell completion shall not wait for them.
 """
 
