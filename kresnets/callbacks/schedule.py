@@ -86,13 +86,13 @@ class Plateau:
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-    """Say what thaws in which order, and how long each stage takes.
+    """Say what is unfrozen in which order, and how long each stage takes.
 
     Args:
         stages: tuple of `(group or block, length)`; a length is a whole number of epochs, a `Plateau`, or, for the
             last one, None: until the fit ends. `Schedule.of` reads shorter forms.
         restore_best: whether the best weights of a stage come back at its end. Defaults to False.
-        ramp: epochs over which a newly thawed group's rate rises. Defaults to 0.
+        ramp: epochs over which a newly unfrozen group's rate rises. Defaults to 0.
         undo: whether a stage that ends with a higher training loss than it began with is undone. Defaults to False.
         enters: a training loss that the first stage has to stay below, where one is known; None for that of its own
             first epoch. Defaults to None.

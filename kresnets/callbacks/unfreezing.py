@@ -18,7 +18,7 @@ from kresnets.keras_hooks.model import before_load_weights, forget_load_weights,
 
 
 class StagedUnfreezing(GroupCallback):
-    """Train the head alone first, then thaw the trunk from its end (gradual unfreezing, arXiv 1801.06146 section 3.3).
+    """Train the head alone first, then unfreeze the trunk from its end (gradually, arXiv 1801.06146 section 3.3).
 
     What is never listed stays frozen for good. The optimizer always holds exactly the trainable variables; the state
     of those that already trained (slots, iterations, averages, loss scale, accumulated gradients) survives each
@@ -34,20 +34,20 @@ class StagedUnfreezing(GroupCallback):
             each alone, to take as long as `advance` says, or in a pair with its own length: `[("head", 3),
             ("stage4", Plateau(patience=1)), "stage3"]`. Or a `kresnets.callbacks.Schedule`. Later ones must go
             deeper.
-        batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in thawed groups
-            too; `"train"` thaws them with their group. Defaults to `"frozen"`.
+        batchnorm: `"frozen"` keeps the trunk's batch norms (statistics, gamma, beta) as they are in unfrozen groups
+            too; `"train"` unfreezes them with their group. Defaults to `"frozen"`.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
         advance: how long a stage of the list takes that does not say so itself: a `Plateau` or a whole number of
             epochs from 1; None lets the last one last until the fit ends. Defaults to None.
-        restore_best: whether, before the next one thaws and when training ends, the weights of the stage's best epoch
+        restore_best: whether, before the next one begins and when training ends, the weights of the stage's best epoch
             come back with their optimizer state (the step count too, unless the learning rate is a schedule of it;
             never the rate). The best is that of the stage's `Plateau`, of `val_loss` in one of a fixed number of
             epochs. Defaults to False.
-        ramp: epochs, from 0, over which the rate of what a stage thaws rises linearly, step by step, to its full one;
-            the first stage thaws nothing. A thawed variable joins with empty slots while Adam's step count goes on, so
-            that its first step would be 3.2 times the rate, not once; with a ramp of n steps it is 3.2 / n times.
-            Defaults to 0.
+        ramp: epochs, from 0, over which the rate of what a stage unfreezes rises linearly, step by step, to its full
+            one; the first stage unfreezes nothing. An unfrozen variable joins with empty slots while Adam's step count
+            goes on, so that its first step would be 3.2 times the rate, not once; with a ramp of n steps it is 3.2 / n
+            times. Defaults to 0.
         folder: where to keep what a resume after a kill needs: `stages.json` (what each epoch measured) and, with
             `restore_best`, `stage-best-*.npz`. Only a `Plateau` and `restore_best` need it. Defaults to None, in
             memory. Put this callback before BackupAndRestore then.
@@ -257,7 +257,7 @@ class StagedUnfreezing(GroupCallback):
             surgery.ramp_updates(self.model.optimizer, self._ramps())
 
     def _ramps(self):
-        """Give what thawed less than `ramp` epochs ago its `surgery.Ramp`."""
+        """Give what was unfrozen less than `ramp` epochs ago its `surgery.Ramp`."""
         ramps, optimizer = [], self.model.optimizer
         for index, first in enumerate(self.progress.starts[1:], start=1):
             since = self.progress.epoch - first

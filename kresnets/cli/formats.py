@@ -1,4 +1,4 @@
-"""A run as a file for another runtime, and what int8 costs on the photographs that judged the run."""
+"""A run as a file for another runtime, and what int8 costs on the images that judged the run."""
 
 _CALIBRATION = 200  # training images, spread over the classes
 

@@ -90,7 +90,7 @@ def export_saved_model(
         pathlib.Path of the version folder, `path/<version>`, one above the highest that is there.
 
     Raises:
-        ValueError: for a path, a model, labels, a preprocessing, `top`, `dtype`, `max_pixels`, `card` or photographs
+        ValueError: for a path, a model, labels, a preprocessing, `top`, `dtype`, `max_pixels`, `card` or images
             that cannot be served.
         OSError: when the folder cannot be written.
         RuntimeError: with another Keras backend, or when the written model answers differently.

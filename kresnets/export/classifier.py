@@ -23,7 +23,7 @@ from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of,
 class Classifier:
     """A Keras model and all that lies between the bytes of a file and a label.
 
-    Its functions take and give tensors and run eagerly too, which is how `apps/predict.py` answers from a run.
+    Its functions take and give tensors and run eagerly too, which is how `kresnets predict` answers from a run.
 
     Args:
         max_pixels: how many pixels an image file may unpack to, by its header.

@@ -16,7 +16,7 @@ _ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
 def verify(folder, classifier, dtype, photographs=()):
-    """Load a written model and compare its signatures with the Keras model on noise, colours and photographs.
+    """Load a written model and compare its signatures with the Keras model on noise, colours and images.
 
     Args:
         folder: pathlib.Path of the SavedModel.

@@ -1,4 +1,4 @@
-"""The picture of apps/compare.py: published accuracy against multiply-adds, a bubble for each network."""
+"""The picture of `kresnets compare`: published accuracy against multiply-adds, a bubble for each network."""
 
 import math
 

@@ -19,7 +19,7 @@ def curves(history: Any, path: PathLike) -> None:
     """Draw the course of a training as a PNG.
 
     Loss and accuracy of training and validation, and below them the learning rate of each group (a group that does not
-    train has none). Where the `stage` or the number of trainable parameters changes, a line says what thawed.
+    train has none). Where the `stage` or the number of trainable parameters changes, a line says what was unfrozen.
 
     Args:
         history: path of a `history.csv`, or a dict of columns (lists of one value an epoch) as in it: `epoch`, `loss`,
@@ -78,7 +78,7 @@ def _below_head(group):
 
 
 def _stages(columns, rates):
-    """Return (first epoch, what it thawed) of each stage, or nothing where there is only one."""
+    """Return (first epoch, what it unfroze) of each stage, or nothing where there is only one."""
     marks = list(zip(*[columns[name] for name in ("stage", "trainable_parameters") if name in columns]))
     starts = [i for i in range(len(marks)) if i == 0 or marks[i] != marks[i - 1]]
     if len(starts) < 2:

@@ -96,7 +96,7 @@ def html(
     Example:
         >>> from kresnets.report import html
         >>> html("/tmp/report.html", "ResNet18 on cells", {"accuracy": 0.9, "accuracy_interval": [0.8, 0.95]},
-        ...      {"epochs": 3}, "python apps/finetune.py --data cells", {})
+        ...      {"epochs": 3}, "kresnets finetune --data cells", {})
     """
     notes = [*metrics.get("notes", ()), *notes]
     parts = [

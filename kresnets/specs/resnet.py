@@ -167,7 +167,7 @@ _CIFAR_V2 = dict(preactivation=True, reference="1603.05027, figure 4e and append
 # The authors' code strides in the first 1x1 and projects where shapes differ.
 _CIFAR_BOTTLENECK = dict(block="bottleneck", stride_on="1x1", shortcut="B")
 
-# Half of ResNet50's channels but for the stem, and Caffe's pool: the network that Yahoo taught.
+# Half of ResNet50's channels but for the stem, and Caffe's pool: the network that Yahoo trained.
 _THIN = dict(
     widths=(32, 64, 128, 256), stem_width=64, stem_pool_border="end", imagenet=False,
     reference="1512.03385, table 1, at half width; as Yahoo's open_nsfw",

@@ -89,7 +89,7 @@ def fine_tune(
         initial_epoch: epoch of the recipe at which to begin, for callers whose callbacks bring the state of those
             before it (`kresnets.tuning`). Without `state_dir` only, which knows it by itself. Defaults to 0.
         verbose: as in `model.fit`. Defaults to `"auto"`.
-        pretrained: whether the trunk was taught, see `kresnets.plan`. Defaults to None, what the model tells.
+        pretrained: whether the trunk was trained, see `kresnets.plan`. Defaults to None, what the model tells.
 
     Returns:
         A Keras `History` over all epochs, those before an interruption included, with two attributes more: `plan`, the

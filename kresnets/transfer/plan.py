@@ -32,7 +32,7 @@ class Facts:
         steps: batches of an epoch.
         validation: number of images to validate with; 0 for none.
         classes: number of classes.
-        pretrained: whether the trunk was taught.
+        pretrained: whether the trunk was trained.
         why: how that is known, as the rest of a sentence.
         solvable: whether the head is one that can be solved, see `Recipe.head`. Defaults to True.
     """
@@ -205,7 +205,7 @@ def plan(
             one, which reads them once; a longer one's by the size of its first batch.
         validation: as of `fine_tune`. Defaults to None.
         recipe: a `kresnets.Recipe`, or None for `Recipe()`. Defaults to None.
-        pretrained: whether the trunk was taught; None for what the model tells: a tag or file that its weights came
+        pretrained: whether the trunk was trained; None for what the model tells: a tag or file that its weights came
             from, else the statistics of its norms. Defaults to None.
         groups: as of `fine_tune`. Defaults to None.
         loss: as of `fine_tune`. Defaults to None.
@@ -324,7 +324,7 @@ def _solves(recipe, facts):
 
 
 def _trunk_steps(images):
-    """Return the steps of the thawed trunk: more images have more to tell, though less than in proportion."""
+    """Return the steps of the unfrozen trunk: more images have more to tell, though less than in proportion."""
     return 10 * math.sqrt(images)
 
 
@@ -351,13 +351,13 @@ def _fresh(recipe, facts):
 
 
 def _everything(facts):
-    """Return the stages that thaw the whole trunk at once; a model may have other groups than kresnets' own, or
+    """Return the stages that unfreeze the whole trunk at once; a model may have other groups than kresnets' own, or
     none."""
     return facts.groups[:-1][:1]
 
 
 def _deep_enough(facts):
-    """Return the stages that thaw the later half of the groups, and with many images all of them."""
+    """Return the stages that unfreeze the later half of the groups, and with many images all of them."""
     groups = facts.groups
     return _everything(facts) if facts.images >= _MANY else groups[:-1][min(len(groups) // 2, len(groups) - 2) :][:1]
 

@@ -40,12 +40,12 @@ class Recipe:
 
     Args:
         head_epochs: epochs in which the head alone learns, from 0.
-        stages: groups, or blocks such as `"stage3_block4"`, thawed one after the other, each with all above it; None
+        stages: groups, or blocks such as `"stage3_block4"`, unfrozen one after the other, each with all above it; None
             for the last stage down to `stage2`; what is not named, nor above a named one, stays frozen for ever; `()`
             leaves it at the head.
         epochs_per_stage: epochs after each unfreezing, from 1.
         learning_rate: peak rate while the head learns alone.
-        trunk_learning_rate: peak rate once the trunk thaws, for the head too.
+        trunk_learning_rate: peak rate once the trunk is unfrozen, for the head too.
         ratio: the k-th group below the head learns at `ratio ** k` of the rate, 0..1 and above (arXiv 1801.06146
             section 3.1).
         batchnorm: `"frozen"` or `"train"`, see `StagedUnfreezing`.
@@ -76,10 +76,10 @@ class Recipe:
             training. Defaults to `"epochs"`.
         patience: epochs in a row without improvement that are a plateau, from 0. Defaults to 2.
         max_epochs_per_stage: most epochs of a stage that waits for its plateau. Defaults to 10.
-        restore_best: whether the best weights of a stage come back before the next one thaws, see `StagedUnfreezing`;
+        restore_best: whether the best weights of a stage come back before the next one begins, see `StagedUnfreezing`;
             None: where `advance` is `"plateau"`. Defaults to None.
-        ramp: epochs, from 0, over which the rate of what a stage thaws rises to its full one; None: 2 where `advance`
-            is `"plateau"`, else 0 (the cosine has its own warm-up). Defaults to None.
+        ramp: epochs, from 0, over which the rate of what a stage unfreezes rises to its full one; None: 2 where
+            `advance` is `"plateau"`, else 0 (the cosine has its own warm-up). Defaults to None.
         timetable: the stages with their lengths, `(("head", 3), ("stage4", Plateau(patience=1)))`, in place of
             `head_epochs`, `stages`, `epochs_per_stage` and `advance`; the first one learns at `learning_rate`, the
             others at `trunk_learning_rate`. `with_schedule` reads it from a file. Defaults to None.

@@ -1,4 +1,4 @@
-"""What a search chooses among, as data: fields of a `Recipe`, and how deep it thaws."""
+"""What a search chooses among, as data: fields of a `Recipe`, and how much of the trunk it unfreezes."""
 
 import dataclasses
 import os
@@ -75,10 +75,9 @@ class Space:
     """Hold what a search chooses among: field -> choices, range, or one value.
 
     Fields are those of `kresnets.Recipe` (but for `stages` and the like) and `thaw`: the deepest group or block that
-    learns in the end, the head's name for none of the trunk. The groups above it thaw before it, one after the other,
-    or
-    with it where `unfreeze` is `"at_once"` (its other choice is `"gradual"`).
-    A field that makes no difference in a trial (the ratio where nothing thaws) is not chosen in it.
+    learns in the end, the head's name for none of the trunk. The groups above it are unfrozen before it, one after the
+    other, or with it where `unfreeze` is `"at_once"` (its other choice is `"gradual"`).
+    A field that makes no difference in a trial (the ratio where nothing is unfrozen) is not chosen in it.
 
     Args:
         fields: dict of field -> list of choices, a `Range` or dict `{min, max, step, log}`, or one value that is kept;
@@ -87,8 +86,9 @@ class Space:
         names: the groups of the network in order, the head last (`kresnets.groups(model)`).
         base: the `Recipe` that all trials are variations of. What it leaves to the rule stays so in `recipe`, until
             `on` puts the resolved one in its place. Defaults to `Recipe()`.
-        epochs: whole number from 2, or None; with it every trial trains so many epochs in all, however deep it thaws:
-            what the head's stage leaves is divided among the others, and a rest goes to the head. Defaults to None.
+        epochs: whole number from 2, or None; with it every trial trains so many epochs in all, however much it
+            unfreezes: what the head's stage leaves is divided among the others, and a rest goes to the head. Defaults
+            to None.
         check: function of a group or block that raises a ValueError where the network lacks it; None looks at `names`
             alone. Defaults to None.
 
@@ -261,7 +261,7 @@ class Space:
         return self.names[-1] in self.fields[THAW] if THAW in self.fields else self.base.stages == ()
 
     def deepest(self):
-        """Return how many stages the deepest thawing has."""
+        """Return how many stages the deepest unfreezing has."""
         if THAW not in self.fields:
             if self.base.is_auto("stages"):
                 return 1
@@ -276,7 +276,7 @@ class Space:
         )
 
     def stages(self, thaw, unfreeze=GRADUAL):
-        """Return the groups that thaw one after the other down to `thaw`."""
+        """Return the groups that are unfrozen one after the other down to `thaw`."""
         if thaw == self.names[-1]:
             return ()
         if unfreeze == AT_ONCE:

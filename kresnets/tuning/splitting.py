@@ -72,7 +72,7 @@ def cache(parts, size, folder):
     Args:
         parts: pairs of parts.
         size: pixels a side.
-        folder: for large photographs.
+        folder: for large images.
     """
     from kresnets._util.store import memory_limit
     from kresnets.data.decoded import is_large

@@ -46,7 +46,7 @@ class RecipeTuner(keras_tuner.Tuner):
     The oracle is made sound (`kresnets.tuning.sound`): a search that was killed goes on with the same script.
     TensorFlow
     keeps some memory of every function that it traced (5 to 20 MB a small trial), whatever Keras clears: a long search
-    runs best under `apps/search.py`, whose trials are in a process that is replaced when it has grown.
+    runs best under `kresnets search`, whose trials are in a process that is replaced when it has grown.
 
     Args:
         hypermodel: a `RecipeHyperModel`.

@@ -1,4 +1,4 @@
-"""Whether a model's trunk was taught anything: where its weights came from, if that is known, else its norms'
+"""Whether a model's trunk was trained: where its weights came from, if that is known, else its norms'
 statistics."""
 
 import keras
@@ -27,7 +27,7 @@ def origin_of(model: keras.Model) -> str | None:
 
 
 def is_pretrained(model: keras.Model) -> tuple[bool, str]:
-    """Tell a trunk that was taught from one that starts at random.
+    """Tell a trunk that was trained from one that starts at random.
 
     Wrongly taken for fresh, a good trunk would be ruined by the rates of a training from scratch: so in doubt it is
     pretrained.

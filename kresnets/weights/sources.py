@@ -29,7 +29,7 @@ class Published:
         sha256: hash of `file` in another Python package.
         variances: file beside this table with the norms' variances, which `file` does not hold; None where it does.
         variances_md5: its hash.
-        imagenet: whether they were taught on ImageNet alone, so that `weights="imagenet"` may mean them.
+        imagenet: whether they were trained on ImageNet alone, so that `weights="imagenet"` may mean them.
         fresh_head: whether the head always starts afresh, since nobody wants the file's for another task.
         classes: what `classes` must be where the head is the point; None for any number.
         revision: commit of the hub's repository to take; None where none is known: the newest.
@@ -116,7 +116,7 @@ def _timm(
 
 
 def _shipped(network, taught, md5, size):
-    """A file in `kresnets/weights/shipped`, whose card says what it was taught and what it gains."""
+    """A file in `kresnets/weights/shipped`, whose card says what it was trained on and what it gains."""
     return Published(
         network=network,
         tag=f"kresnets/{taught}",
@@ -156,7 +156,7 @@ _OPEN_NSFW_NOTICE = (
 
 
 def _open_nsfw(tag, **head):
-    """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), taught on ImageNet and then on their own task: its trunk is a
+    """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), trained on ImageNet and then on their own task: its trunk is a
     general one,
     its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
     return Published(
@@ -297,7 +297,7 @@ def best(network):
     """Return the row that `weights="imagenet"` means: of the network's, the one of the highest top-1.
 
     `top1` decides, which is the accuracy at the smallest size that one was published for; a row without comes last.
-    None for a network without weights taught on ImageNet.
+    None for a network without weights trained on ImageNet.
     """
     taught = [row for row in of(network) if row.imagenet]
     return max(taught, key=lambda row: row.top1 or 0.0, default=None)

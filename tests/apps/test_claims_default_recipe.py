@@ -168,13 +168,13 @@ def test_runs_of_the_repository_are_not_measured_again(tmp_path, monkeypatch):
 def test_claims_that_did_not_run_here_stay_published(tmp_path):
     docs, out = tmp_path / "docs", tmp_path / "out"
     (docs / "claims").mkdir(parents=True)
-    kept = "# identity: kept | so\n\n- **confirmed**: One.\n- **not confirmed**: Two.\n\n`python apps/claims.py identity`\n"
+    kept = "# identity: kept | so\n\n- **confirmed**: One.\n- **not confirmed**: Two.\n\n"
+    kept += "`python apps/claims.py identity`\n"
     (docs / "claims" / "identity.md").write_text(kept)
     (docs / "claims" / "recipe.md").write_text("# recipe: gone\n\nold\n")
     (out / "recipe").mkdir(parents=True)
-    (out / "recipe" / runner.TEXT).write_text(
-        "# recipe: anew\n\n- **confirmed**: It is.\n\n`python apps/claims.py recipe`\n"
-    )
+    new = "# recipe: anew\n\n- **confirmed**: It is.\n\n`python apps/claims.py recipe`\n"
+    (out / "recipe" / runner.TEXT).write_text(new)
     (out / "recipe" / runner.PICTURE).write_bytes(b"picture")
     for _ in range(2):
         runner.publish(_claims.NAMES, out, docs)
@@ -184,9 +184,10 @@ def test_claims_that_did_not_run_here_stay_published(tmp_path):
         assert (docs / "claims" / "recipe.png").read_bytes() == b"picture"
         told = (docs / "claims.md").read_text()
         assert told.startswith("# Claims\n") and told.count("](claims/") == 2
-        one = r"| [identity](claims/identity.md): kept \| so | 1 confirmed, 1 not confirmed | `python apps/claims.py identity` |"
         assert told.endswith(
-            f"{one}\n| [recipe](claims/recipe.md): anew | 1 confirmed | `python apps/claims.py recipe` |\n"
+            r"| [identity](claims/identity.md): kept \| so | 1 confirmed, 1 not confirmed | "
+            "`python apps/claims.py identity` |\n"
+            "| [recipe](claims/recipe.md): anew | 1 confirmed | `python apps/claims.py recipe` |\n"
         )
 
 
