@@ -12,7 +12,6 @@ from PIL import Image
 from places import ROOT
 
 import kresnets
-from kresnets.cli import networks
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = sorted(module.name for module in pkgutil.walk_packages(kresnets.__path__, "kresnets."))
@@ -39,11 +38,6 @@ def test_every_public_name_has_a_docstring_with_an_example():
     names = [name for name in vars(kresnets) if not name.startswith("_") and callable(getattr(kresnets, name))]
     assert "fine_tune" in names and len(names) > 40
     assert [name for name in names if ">>> " not in (getattr(kresnets, name).__doc__ or "")] == []
-
-
-@pytest.mark.everything  # it builds each
-def test_the_table_of_networks_is_that_of_the_rows():
-    assert networks.table() in README, "`kresnets networks --markdown` prints the table that the README should have"
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
