@@ -99,10 +99,8 @@ def _handing_on():
 def _die_with_parent():
     os.setpgid(0, 0)  # Ctrl-C comes by us, once
     signal.pthread_sigmask(signal.SIG_BLOCK, ENDS)  # until the child says what is to be done at it
-    try:
+    with contextlib.suppress(AttributeError):  # no Linux: the child notices at its next trial
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-    except AttributeError:  # no Linux: the child notices at its next trial
-        pass
 
 
 def is_orphan():

@@ -94,7 +94,7 @@ def test_freeze_or_finetune_with_the_file_of_keras_applications(tmp_path, monkey
 
 def test_methods_have_equal_passes():
     groups = ("stem", "stage1", "stage2", "stage3", "stage4", "head")  # of ResNet50
-    for n, passes in freeze_or_finetune.PASSES.items():
+    for _n, passes in freeze_or_finetune.PASSES.items():
         for method in freeze_or_finetune.METHODS:
             recipe = freeze_or_finetune.recipe(
                 {"method": method, "rate": 1e-3, "passes": passes, "seed": 0, "augment": "light"}

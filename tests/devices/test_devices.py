@@ -113,9 +113,9 @@ def check_ratios_and_cache():
 
 def check_sentences():
     if keras.config.backend() == "jax":
-        with pytest.raises(ValueError, match="batch of 33 does not divide among 2 devices: take 32 or 34"):
-            with all_devices(batch_size=33):
-                pass
+        sentence = "batch of 33 does not divide among 2 devices: take 32 or 34"
+        with pytest.raises(ValueError, match=sentence), all_devices(batch_size=33):
+            pass
         with pytest.raises(ValueError, match="among 2 devices: take 2 "), all_devices(batch_size=1):
             pass
 

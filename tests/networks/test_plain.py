@@ -58,7 +58,7 @@ def mixed():
 
 
 def inner_layers(model):
-    return [layer for layer in model._flatten_layers()]  # no public door opens a wrapper
+    return list(model._flatten_layers())  # no public door opens a wrapper
 
 
 @pytest.mark.parametrize("make", [flat, nested, shared, wrapped, mixed])

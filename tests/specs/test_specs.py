@@ -76,7 +76,7 @@ PAIRS = [
 REFUSED = {}
 for knobs in COMBINATIONS + PAIRS:
     REFUSED.setdefault(refusal(knobs), []).append(knobs)
-ACCEPTED = [knobs for knobs in REFUSED.pop(None)]
+ACCEPTED = list(REFUSED.pop(None))
 
 
 def pairwise(combinations):

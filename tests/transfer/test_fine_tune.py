@@ -114,7 +114,7 @@ def test_arrays_datasets_and_pydatasets_are_the_same_to_it():
         def __getitem__(self, index):
             return x, y
 
-    sources = [(x, y), Two(), (list((x, y)))]
+    sources = [(x, y), Two(), ([x, y])]
     if keras.config.backend() == "tensorflow":
         import tensorflow as tf
 
