@@ -41,13 +41,13 @@ def test_settings_are_told_apart_and_do_not_change(data):
     assert _whole(Options(data=data))[0] == wanted
 
 
-def test_the_better_ones_go_on_and_the_best_one_reaches_the_large_cells():
+def test_the_better_ones_go_on_and_the_best_few_reach_the_large_cells():
     wanted, _ = _whole(Options())
     found = {}
     for one in wanted:
         found.setdefault((ways.cell_of(one), one["seed"]), set()).add(one["way"])
     small, large = cells.CHOOSE[:2], cells.CHOOSE[2:]
-    own, best = set(ways.WAYS), default_recipe.HALF
+    own, best = set(ways.WAYS), default_recipe.BETTER
     assert all(found[cell, 0] >= own for cell in small)
     assert all(len(found[cell, 1] & own) == best for cell in small)
     for cell in large:

@@ -42,15 +42,14 @@ def is_pretrained(model):
         >>> is_pretrained(kresnets.CifarResNet20())[0]
         False
     """
-    origin = origin_of(model)
-    if origin:
+    if origin := origin_of(model):
         return True, f"its weights are from {origin}"
     layers = model._flatten_layers(include_self=False)
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.built]
-    if norms and all(_is_initial(norm) for norm in norms):
-        return False, "the statistics of all its norms are those of a random start"
     if not norms:
         return True, "it has no norms whose statistics would tell a random start"
+    if all(_is_initial(norm) for norm in norms):
+        return False, "the statistics of all its norms are those of a random start"
     return True, "its norms have seen images"
 
 
