@@ -2,6 +2,8 @@
 # make test    install, then all tests but those marked `everything`
 # make quick   the tests that take seconds
 # make everything   all tests: hundreds of kills, every network in every way (hours)
+# make lint    ruff and the type checker
+# make docs    the documentation site, built strictly into build/docs
 # make browser Debian's Chromium and its driver, for the tests of pages
 # make oldest  the quick tests on the lowest versions that setup.cfg allows
 
@@ -12,7 +14,7 @@ TEST_EXTRAS = elpv,jax,test
 # Two processes, a test file in one: most of a test is building and tracing, which one core does.
 TWO = -n 2 --dist loadfile
 
-.PHONY: demo test quick everything oldest browser clean
+.PHONY: demo test quick everything lint docs oldest browser clean
 
 demo: .venv/elpv,open-nsfw.installed
 	.venv/bin/python apps/demo.py
@@ -30,6 +32,14 @@ quick: .venv/$(TEST_EXTRAS).installed
 everything: .venv/$(TEST_EXTRAS).installed
 	.venv/bin/python -m pytest --durations=15
 
+lint: .venv/lint.installed
+	.venv/bin/ruff check kresnets apps tests kresnets_command.py
+	.venv/bin/ruff format --check --quiet kresnets apps tests kresnets_command.py
+	.venv/bin/mypy
+
+docs: .venv/docs.installed
+	.venv/bin/mkdocs build --strict
+
 oldest: .oldest/$(TEST_EXTRAS).installed
 	.oldest/bin/python -m pytest -m "not everything and not slow"
 
@@ -45,7 +55,7 @@ oldest: .oldest/$(TEST_EXTRAS).installed
 .oldest/lowest.txt: setup.cfg
 	@test -n "$(PYTHON)" || { echo "kresnets needs Python 3.11, 3.12 or 3.13: install one, or say make PYTHON=/its/path"; exit 1; }
 	@$(PYTHON) -m venv --clear .oldest
-	sed -n 's/^ *\([A-Za-z][A-Za-z0-9_-]*\) *>= *\([0-9][0-9a-z.]*\)$$/\1==\2/p' setup.cfg > $@
+	sed -n 's/^ *\([A-Za-z][A-Za-z0-9_-]*\) *>= *\([0-9][0-9a-z.]*\)\(,.*\)\{0,1\}$$/\1==\2/p' setup.cfg > $@
 
 browser:
 	$(if $(filter 0,$(shell id -u)),,sudo )apt-get update -qq

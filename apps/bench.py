@@ -1,4 +1,5 @@
-"""Measure kresnets against its peers, alternating: python apps/bench.py step (or serving, soak, finetune, search, input, trace, peak, build, load, import)
+"""Measure kresnets against its peers, alternating: python apps/bench.py step (or serving, soak, finetune, search,
+input, trace, peak, build, load, import)
 
 Every figure is a ratio of medians over rounds A B A B, with the spread of the ratios round by round: machines are
 noisy. What has a limit says whether it is kept, and the exit code is 1 where one is not. Each run writes a JSON file,
@@ -58,7 +59,7 @@ def _parser():
     add("--memory", action="store_true", help="also what a training step adds to a process's peak memory")
     add("--timm-python", default=sys.executable, help="a Python that has timm; default this one")
 
-    add = _command(commands, "serving", "an exported model against Keras's own export, and apps/serve.py with it", 5)
+    add = _command(commands, "serving", "an exported model against Keras's own export, and `kresnets serve` with it", 5)
     add("--model", default="ResNet50", help="a network of kresnets; default ResNet50")
     add("--size", type=count, help="pixels a side; default the network's own")
     add("--batch-size", type=count, nargs="+", default=[1, 32])
@@ -95,7 +96,7 @@ def _parser():
     add("--dtype", choices=DTYPES, default="float32")
 
     add = _command(
-        commands, "soak", "apps/serve.py saturated, with new versions and hostile requests: what goes wrong", None
+        commands, "soak", "`kresnets serve` saturated, with new versions and hostile requests: what goes wrong", None
     )
     add("--model", default="CifarResNet20", help="a network of kresnets; default CifarResNet20")
     add("--size", type=count, help="pixels a side; default the network's own")

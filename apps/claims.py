@@ -7,9 +7,8 @@ with its verdict (text.md) into runs/claims/NAME. A run that was killed goes on 
 import argparse
 import pathlib
 
-import _common
-
 import _claims
+import _common
 
 
 def main(argv=None):
@@ -57,7 +56,10 @@ def _parser():
     parser.add_argument(
         "--data",
         metavar="NAME",
-        help="what small networks learn from: digits, patches or cifar10; what freeze-or-finetune's trunk has learned from: imagenet; judge: default-recipe by what it was not chosen by",
+        help=(
+            "what small networks learn from: digits, patches or cifar10; what freeze-or-finetune's trunk has "
+            "learned from: imagenet; judge: default-recipe by what it was not chosen by"
+        ),
     )
     parser.add_argument(
         "--recipe",
@@ -72,7 +74,10 @@ def _parser():
         "--out", metavar="FOLDER", type=pathlib.Path, default=pathlib.Path("runs/claims"), help="default runs/claims"
     )
     parser.add_argument(
-        "--publish", metavar="FOLDER", type=pathlib.Path, help="also write claims.md and the pictures there"
+        "--publish",
+        metavar="FOLDER",
+        type=pathlib.Path,
+        help="also write claims.md, and a page for each claim in claims/, there",
     )
     return parser
 

@@ -1,9 +1,10 @@
-"""Ask a server what is on photographs: TF Serving itself, or apps/serve.py, by REST or gRPC.
+"""Ask a server what is on photographs: TF Serving itself, or `kresnets serve`, by REST or gRPC.
 
     python apps/client.py cells photo1.jpg photo2.png
     python apps/client.py cells photo1.jpg --server localhost:8500 --grpc
 
-REST needs nothing but Python; gRPC needs `pip install 'kresnets[serving]'` and TF Serving, as apps/serve.py speaks only
+REST needs nothing but Python; gRPC needs `pip install 'kresnets[serving]'` and TF Serving, as `kresnets serve` speaks
+only
 REST. Files that are no image, or that the server refuses, get a line that says so, and the exit code is 1.
 """
 
@@ -16,10 +17,11 @@ import urllib.parse
 import urllib.request
 
 from _common import import_tensorflow, positive_int, run
-from predict import print_table, read
+
+from kresnets.cli.predict import print_table, read
 
 _BATCH = 16  # photographs in a request
-_BYTES = 10_000_000  # of a request with several photographs; apps/serve.py takes 16 MB
+_BYTES = 10_000_000  # of a request with several photographs; `kresnets serve` takes 16 MB
 _LARGE = 1_000_000  # bytes of a request that a server may hang up on before it has all of it
 # Statuses that may be the fault of one photograph, so that the others are worth another question.
 _BY_FILE = {400, 413, 500, "INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN"}
@@ -113,7 +115,7 @@ def predict_rest(server, name, images, version=None, label=None, timeout=60):
     """Ask by REST what is on photographs.
 
     Args:
-        server: "host:port", or a URL that ends before /v1, of TF Serving's REST port (8501) or of apps/serve.py.
+        server: "host:port", or a URL that ends before /v1, of TF Serving's REST port (8501) or of `kresnets serve`.
         name: of the model.
         images: list of the bytes of image files.
         version: int, or None for what the server chooses. Defaults to None.

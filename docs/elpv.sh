@@ -1,16 +1,16 @@
 #!/bin/sh
-# What keeping augmented copies costs, and what thawing by plateau saves: the README's table, 3 seeds, about 30 minutes.
+# What keeping augmented copies costs, and what unfreezing by plateau saves: the table of docs/images.md, 3 seeds, about 30 minutes.
 set -e
 cd "$(dirname "$0")/.."
 runs=runs/elpv
-python=.venv/bin/python
+kresnets=.venv/bin/kresnets
 network="--model CifarResNet20 --size 64 --dtype float32"
-$python apps/finetune.py --data elpv/poly --from-scratch $network --weights none --out $runs/source
+$kresnets finetune --data elpv/poly --from-scratch $network --weights none --out $runs/source
 for seed in 0 1 2; do
     train() {
         name=$1
         shift
-        $python apps/finetune.py --data elpv/mono --limit 250 $network --batch-size 16 --weights $runs/source \
+        $kresnets finetune --data elpv/mono --limit 250 $network --batch-size 16 --weights $runs/source \
             --learning-rate 1e-2 --trunk-learning-rate 3e-3 --ratio 1 --head-epochs 10 --epochs-per-stage 20 \
             --seed $seed "$@" --out $runs/$name-$seed >$runs/$name-$seed.log
         echo "$name, seed $seed: $(($(wc -l <$runs/$name-$seed/history.csv) - 1)) epochs," \

@@ -14,16 +14,19 @@ _DOC = """Build {name} ({reference}).
         weights: None for a random start, `"imagenet"` (the best freely licensed file known), a tag that
             `kresnets.weights.list("{name}")` shows, or a path: `.safetensors` in timm's layout, `.h5`/`.weights.h5` of
             keras.applications, `.weights.h5` of kresnets. Defaults to {weights!r}.
-        input_tensor: symbolic tensor (or `keras.Input`) to build upon, `(batch, height, width, channels)`. Defaults to None.
+        input_tensor: symbolic tensor (or `keras.Input`) to build upon, `(batch, height, width, channels)`. Defaults to
+            None.
         input_shape: `(height, width, channels)`, or `(channels, height, width)` under channels first. None takes
             ({size}, {size}, 3) with the head and leaves height and width free without it.
-        pooling: without the head: `"avg"` or `"max"` for a global pool, None for the feature map `(batch, h, w, channels)`.
+        pooling: without the head: `"avg"` or `"max"` for a global pool, None for the feature map `(batch, h, w,
+            channels)`.
         classes: outputs of the head. Defaults to {classes}.
         classifier_activation: activation of the head; None gives logits. Defaults to `"softmax"`.
         name: the model's name.
 
     Returns:
-        A flat Functional `keras.Model`. It takes images that `kresnets.preprocess_input` has preprocessed for the weights
+        A flat Functional `keras.Model`. It takes images that `kresnets.preprocess_input` has preprocessed for the
+        weights
         (`kresnets.preprocessing_of(model)` says how).
 
     Raises:
@@ -68,7 +71,7 @@ def _builder(key):
     return builder
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """List the names of the public builders.
 
     Args:

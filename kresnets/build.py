@@ -2,16 +2,17 @@
 
 import collections.abc
 import dataclasses
-import numbers
 import re
 
 import keras
 
-from kresnets import inception, resnet
 from kresnets import weights as weights_package
-from kresnets.layers import BatchNormalization
+from kresnets._util.checks import is_whole
+from kresnets._util.types import PathLike, Tensor
+from kresnets.networks import inception, resnet
+from kresnets.networks.layers import BatchNormalization
+from kresnets.networks.recompute import recompute as recomputing
 from kresnets.preprocess import Preprocessing
-from kresnets.recompute import recompute as recomputing
 from kresnets.specs import InceptionSpec, ResNetSpec, Spec
 from kresnets.weights import origin
 
@@ -20,17 +21,17 @@ _TRUNKS = {ResNetSpec: resnet.trunk, InceptionSpec: inception.trunk}
 
 
 def build(
-    spec,
-    include_top=True,
-    weights=None,
-    input_tensor=None,
-    input_shape=None,
-    pooling=None,
-    classes=None,
-    classifier_activation="softmax",
-    name=None,
-    recompute=False,
-):
+    spec: Spec,
+    include_top: bool = True,
+    weights: str | PathLike | None = None,
+    input_tensor: Tensor | None = None,
+    input_shape: tuple[int | None, ...] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | None = "softmax",
+    name: str | None = None,
+    recompute: bool = False,
+) -> keras.Model:
     """Build the network of any row, a user's own too.
 
     Args:
@@ -90,7 +91,7 @@ def _check_arguments(spec, include_top, pooling, classes, classifier_activation)
         raise ValueError(f"{spec.name}: `include_top` must be True or False. Received: include_top={include_top!r}")
     if pooling not in (None, "avg", "max"):
         raise ValueError(f"{spec.name}: `pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}")
-    if isinstance(classes, bool) or not isinstance(classes, numbers.Integral) or classes < 1:
+    if not is_whole(classes, 1):
         raise ValueError(f"{spec.name}: `classes` must be a whole number from 1. Received: classes={classes!r}")
     try:
         keras.activations.get(classifier_activation)
@@ -109,7 +110,8 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
     if input_tensor is not None:
         if not isinstance(input_tensor, keras.KerasTensor):
             raise ValueError(
-                f"{spec.name}: `input_tensor` must be a symbolic Keras tensor such as keras.Input((224, 224, 3)); to run the "
+                f"{spec.name}: `input_tensor` must be a symbolic Keras tensor such as keras.Input((224, 224, 3)); to "
+                "run the "
                 f"network on an array, call the model. Received: {type(input_tensor).__name__}"
             )
         given = tuple(input_tensor.shape[1:])
@@ -126,7 +128,8 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
     if not _fits(input_shape, spec, first):
         layout = "(channels, height, width)" if first else "(height, width, channels)"
         raise ValueError(
-            f"{spec.name}: `input_shape` must be {layout} with at least {spec.min_size} pixels a side (None: free) and at least "
+            f"{spec.name}: `input_shape` must be {layout} with at least {spec.min_size} pixels a side (None: free) "
+            "and at least "
             f"1 channel. Received: input_shape={input_shape}"
         )
     return input_shape
@@ -140,7 +143,8 @@ def _check_names(spec, tensor):
     ]
     if taken:
         raise ValueError(
-            f"{spec.name}: `input_tensor` comes from a layer called {taken[0]!r}, a name that belongs to the network (stem_, stage1_ ..., "
+            f"{spec.name}: `input_tensor` comes from a layer called {taken[0]!r}, a name that belongs to the network "
+            "(stem_, stage1_ ..., "
             "head_): give your layer another one."
         )
 
@@ -149,12 +153,8 @@ def _fits(input_shape, spec, first):
     if not isinstance(input_shape, tuple) or len(input_shape) != 3:
         return False
     sides, channels = (input_shape[1:], input_shape[0]) if first else (input_shape[:-1], input_shape[-1])
-    whole = all(side is None or _is_whole(side) and side >= spec.min_size for side in sides)
-    return whole and _is_whole(channels) and channels >= 1
-
-
-def _is_whole(value):
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+    whole = all(side is None or is_whole(side) and side >= spec.min_size for side in sides)
+    return whole and is_whole(channels) and channels >= 1
 
 
 def _image(input_tensor, input_shape):

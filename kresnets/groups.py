@@ -7,8 +7,11 @@ whatever is read back from a file, cloned, nested or given a new head still has 
 import dataclasses
 import math
 import re
+from typing import Any
 
 import keras
+
+from kresnets._util.types import Patterns
 
 _TRUNK = re.compile(r"(stem|stage([1-9]\d*))_(?:block([1-9]\d*)(?:_|$))?")
 _AFTER_BLOCKS = math.inf
@@ -26,19 +29,19 @@ class Layout:
     names: tuple[str, ...]
     places: tuple[tuple[tuple[int, float], keras.layers.Layer], ...]
 
-    def groups(self):
+    def groups(self) -> dict[str, list[keras.layers.Layer]]:
         """Return an ordered dict group -> list of layers."""
-        found = {name: [] for name in self.names}
+        found: dict[str, list[keras.layers.Layer]] = {name: [] for name in self.names}
         for (index, _), layer in self.places:
             found[self.names[index]].append(layer)
         return found
 
-    def first(self, name):
+    def first(self, name: str) -> tuple[int, float]:
         """Return the place where the group or block `name` begins."""
         group, block = self._split(name)
         return (self.names.index(group), block or 0)
 
-    def last(self, name):
+    def last(self, name: str) -> tuple[int, float]:
         """Return the place where the group or block `name` ends."""
         group, block = self._split(name)
         return (self.names.index(group), block or _AFTER_BLOCKS)
@@ -57,13 +60,14 @@ class Layout:
             if blocks:
                 raise ValueError(f"{match[1]} has blocks 1 to {blocks[-1]}: there is no {name!r}.")
         raise ValueError(
-            f"The model has no group or block {name!r}: use one of {', '.join(self.names)}, or a block such as '{self.names[-2]}_block1'."
+            f"The model has no group or block {name!r}: use one of {', '.join(self.names)}, or a block such as "
+            f"'{self.names[-2]}_block1'."
             if len(self.names) > 1
             else f"The model has no group {name!r}: it has {self.names}."
         )
 
 
-def groups(model, patterns=None):
+def groups(model: keras.Model, patterns: Patterns = None) -> dict[str, list[keras.layers.Layer]]:
     """Give the layers of a model by group, in the order in which an image passes them.
 
     Args:
@@ -88,26 +92,28 @@ def groups(model, patterns=None):
     return layout(model, patterns).groups()
 
 
-def layout(model, patterns=None):
+def layout(model: keras.Model, patterns: Patterns = None) -> Layout:
     """Find the place of every layer; see `groups` for the arguments and errors."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"Groups are those of a Keras model. Received: {type(model).__name__}")
     unbuilt = [layer.name for layer in leaves(model) if not layer.built]
     if patterns is not None and unbuilt:  # who knows which weights it will have
         raise ValueError(
-            f"Layer {unbuilt[0]!r} of {model.name!r} has no weights yet: build the model first, by an Input or a call on a batch."
+            f"Layer {unbuilt[0]!r} of {model.name!r} has no weights yet: build the model first, by an Input or a call "
+            "on a batch."
         )
     found = _by_name(model) if patterns is None else _by_pattern(model, patterns)
     placed = {id(weight) for _, layer in found.places for weight in layer.weights}
     loose = [weight.path for weight in model.weights if id(weight) not in placed]
     if loose:
         raise ValueError(
-            f"{model.name!r} holds weights of its own, outside of its layers ({loose[0]}): put them into a layer, which has a group."
+            f"{model.name!r} holds weights of its own, outside of its layers ({loose[0]}): put them into a layer, "
+            "which has a group."
         )
     return found
 
 
-def leaves(layer):
+def leaves(layer: keras.layers.Layer) -> Any:
     """Yield the layers inside, models opened; a layer that wraps others counts as one."""
     for inner in layer.layers:
         if isinstance(inner, keras.Model):
@@ -121,7 +127,8 @@ def _by_name(model):
     stages = sorted({int(match[2]) for match in found.values() if match and match[2]})
     if not stages:
         raise ValueError(
-            f"{model.name!r} has no layers named as kresnets names them (stem_conv1, stage1_block1_conv1, ...): pass `groups`, an ordered "
+            f"{model.name!r} has no layers named as kresnets names them (stem_conv1, stage1_block1_conv1, ...): pass "
+            "`groups`, an ordered "
             "dict {group: regex of layer names} whose last group is the head."
         )
     names = ("stem", *(f"stage{stage}" for stage in stages), "head")
@@ -165,7 +172,8 @@ def _by_pattern(model, patterns):
         if len(matching) > 1 or not matching and layer.weights:
             which = ", ".join(names[index] for index in matching) or "none"
             raise ValueError(
-                f"Layer {layer.name!r} matches {which} of the groups {', '.join(names)}: each layer with weights must match exactly one."
+                f"Layer {layer.name!r} matches {which} of the groups {', '.join(names)}: each layer with weights must "
+                "match exactly one."
             )
         if matching:
             places.append(((matching[0], _AFTER_BLOCKS), layer))

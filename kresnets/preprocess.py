@@ -6,13 +6,16 @@ told.
 """
 
 import dataclasses
-import math
-import numbers
 import os
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
+
+from kresnets._util.checks import is_number, is_whole
+from kresnets._util.types import Array, Tensor
+from kresnets.keras_hooks.graph import with_inner
 
 # mode -> (channels reversed to BGR?, divisor, mean, standard deviation), applied in this order, as in
 # keras.applications.
@@ -58,7 +61,7 @@ class Preprocessing:
 
     def __post_init__(self):
         check_mode(self.mode)
-        if not _is_number(self.crop) or not 0 < self.crop <= 1:
+        if not is_number(self.crop) or not 0 < self.crop <= 1:
             raise ValueError(f"`crop` must be above 0 and at most 1. Received: crop={self.crop!r}")
         mean, std = _checked_means(self.mode, self.mean, self.std)
         # JSON, in which layers and runs keep this, makes lists of tuples and knows no numbers of numpy's.
@@ -66,7 +69,7 @@ class Preprocessing:
         object.__setattr__(self, "mean", mean)
         object.__setattr__(self, "std", std)
         if self.size is not None:
-            if not isinstance(self.size, numbers.Integral) or isinstance(self.size, bool) or self.size < 1:
+            if not is_whole(self.size, 1):
                 raise ValueError(f"`size` must be a whole number of pixels from 1, or None. Received: {self.size!r}")
             object.__setattr__(self, "size", int(self.size))
 
@@ -75,7 +78,7 @@ class Preprocessing:
         return preprocess_input(images, data_format, self.mode, self.mean, self.std)
 
 
-def check_mode(mode):
+def check_mode(mode: str) -> None:
     """Raise a ValueError unless `mode` is one of `MODES`."""
     if mode not in MODES:
         raise ValueError(f"Unknown preprocessing mode {mode!r}: use one of {', '.join(map(repr, MODES))}.")
@@ -88,11 +91,12 @@ def _checked_means(mode, mean, std):
         if values is not None:
             if mode not in _OWN[name]:
                 raise ValueError(
-                    f"`{name}` goes with mode={' or '.join(map(repr, _OWN[name]))}, and the mode is {mode!r}: change one "
+                    f"`{name}` goes with mode={' or '.join(map(repr, _OWN[name]))}, and the mode is {mode!r}: change "
+                    "one "
                     "of the two, or leave it out."
                 )
             listed = [] if isinstance(values, str) or not np.iterable(values) else list(values)
-            good = all(_is_number(value) and (name == "mean" or value > 0) for value in listed)
+            good = all(is_number(value) and (name == "mean" or value > 0) for value in listed)
             if len(listed) != 3 or not good:
                 kind = "finite" if name == "mean" else "positive"
                 order = "B, G and R" if mode == "caffe" else "R, G and B"
@@ -102,11 +106,9 @@ def _checked_means(mode, mean, std):
     return checked
 
 
-def _is_number(value):
-    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def preprocess_input(x, data_format=None, mode="torch", mean=None, std=None):
+def preprocess_input(
+    x: Tensor, data_format: str | None = None, mode: str = "torch", mean: Any = None, std: Any = None
+) -> Tensor:
     """Turn RGB pixels 0..255 into what the weights of a network were trained on.
 
     Args:
@@ -178,7 +180,7 @@ def _per_channel(values, x, axis):
     return np.asarray(values, dtype=keras.backend.standardize_dtype(x.dtype)).reshape(shape)
 
 
-def decode_predictions(preds, top=5):
+def decode_predictions(preds: Array, top: int = 5) -> list[list[tuple[str, str, float]]]:
     """Name the ImageNet classes of a network's answer.
 
     Args:
@@ -202,7 +204,7 @@ def decode_predictions(preds, top=5):
     if shape is None or len(shape) != 2 or shape[1] != 1000:
         given = type(preds).__name__ if shape is None else f"shape={tuple(shape)}"
         raise ValueError(f"`preds` must be an array (batch, 1000), scores of the ImageNet classes. Received: {given}")
-    if isinstance(top, bool) or not isinstance(top, numbers.Integral) or not 1 <= top <= 1000:
+    if not is_whole(top, 1) or top > 1000:
         raise ValueError(f"`top` must be a whole number from 1 to 1000. Received: top={top!r}")
     try:
         return keras.applications.imagenet_utils.decode_predictions(preds, top=top)
@@ -214,12 +216,12 @@ def decode_predictions(preds, top=5):
         ) from error
 
 
-def imagenet_names():
+def imagenet_names() -> list[str]:
     """Return the names of ImageNet's 1000 classes in the order of the outputs; see `decode_predictions`."""
     return [name for [(_, name, _)] in decode_predictions(np.eye(1000), top=1)]
 
 
-def preprocessing_of(model):
+def preprocessing_of(model: keras.Model) -> "Preprocessing | None":
     """Return the `Preprocessing` that a model's weights want, or None where the model carries none.
 
     Args:
@@ -232,14 +234,14 @@ def preprocessing_of(model):
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")
-    for layer in model._flatten_layers(include_self=False):
+    for layer in with_inner(model):
         carried = getattr(layer, "preprocessing", None)
         if isinstance(carried, Preprocessing):
             return carried
     return None
 
 
-def resolve(model, forced=None):
+def resolve(model: keras.Model, forced: Any = None) -> "Preprocessing":
     """Return the `Preprocessing` to use with a model, and warn where it is not the one that its weights want.
 
     Args:
@@ -282,10 +284,10 @@ def resolve(model, forced=None):
     return chosen
 
 
-def carry(model, preprocessing):
+def carry(model: keras.Model, preprocessing: "Preprocessing") -> None:
     """Have a model that carries a `Preprocessing` carry this one instead; any other model stays as it is."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")
-    for layer in model._flatten_layers(include_self=False):
+    for layer in with_inner(model):
         if isinstance(getattr(layer, "preprocessing", None), Preprocessing):
             layer.preprocessing = preprocessing

@@ -14,6 +14,11 @@ def _seeded():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture(scope="session")
+def anyio_backend():
+    return "asyncio"  # for tests that are coroutines
+
+
 @pytest.fixture(scope="module")
 def browser():
     """Headless Chromium, or a skip."""

@@ -2,19 +2,17 @@
 
 import doctest
 import importlib
-import pathlib
 import pkgutil
 import re
-import sys
 
 import keras
 import numpy as np
 import pytest
 from PIL import Image
+from places import ROOT
 
 import kresnets
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = sorted(module.name for module in pkgutil.walk_packages(kresnets.__path__, "kresnets."))
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
@@ -40,14 +38,6 @@ def test_every_public_name_has_a_docstring_with_an_example():
     names = [name for name in vars(kresnets) if not name.startswith("_") and callable(getattr(kresnets, name))]
     assert "fine_tune" in names and len(names) > 40
     assert [name for name in names if ">>> " not in (getattr(kresnets, name).__doc__ or "")] == []
-
-
-@pytest.mark.everything  # it builds each
-def test_the_table_of_networks_is_that_of_the_rows():
-    sys.path.insert(0, str(ROOT / "apps"))
-    import networks
-
-    assert networks.table() in README, "python apps/networks.py prints the table that the README should have"
 
 
 def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
@@ -76,7 +66,9 @@ def test_the_python_of_the_readme_runs(tmp_path, monkeypatch):
         exec(compile(small.replace("stage3", "stage2").replace("stage4", "stage3"), "README.md", "exec"), {})
     guide = (ROOT / "docs" / "search.md").read_text(encoding="utf-8")
     [block] = re.findall(r"```python\n(.*?)```", guide, re.DOTALL)
-    small = block.replace("ResNet50", "CifarResNet20").replace("224", "32").replace('weights="imagenet"', "weights=None")
+    small = (
+        block.replace("ResNet50", "CifarResNet20").replace("224", "32").replace('weights="imagenet"', "weights=None")
+    )
     exec(compile(small.replace("=12", "=5").replace("=24", "=2").replace("stage4", "stage3"), "search.md", "exec"), {})
     assert len(list((tmp_path / "runs/mine/search").glob("trial_*/record.json"))) == 2
     keras.backend.clear_session()

@@ -136,7 +136,9 @@ def test_caffe_with_means_of_ones_own_takes_them_off_in_its_order(data_format):
     shift = np.array((103.939, 116.779, 123.68)) - (104, 117, 123)  # B, G, R, as the reference subtracts them
     shift = shift.reshape((3,) if data_format == "channels_last" else (3, 1, 1))
     expected = REFERENCE(x.copy(), data_format=data_format, mode="caffe") + shift
-    np.testing.assert_allclose(preprocess_input(x, data_format, "caffe", mean=(104, 117, 123)), expected, rtol=0, atol=1e-4)
+    np.testing.assert_allclose(
+        preprocess_input(x, data_format, "caffe", mean=(104, 117, 123)), expected, rtol=0, atol=1e-4
+    )
     found = Preprocessing("caffe", mean=(104, 117, 123))
     np.testing.assert_allclose(found(x, data_format), expected, rtol=0, atol=1e-4)
     with pytest.raises(ValueError, match="of B, G and R"):
@@ -194,7 +196,8 @@ def test_a_crop_that_is_none(crop):
     "wrong",
     [
         dict(mode="tf", mean=HALF), dict(mode="caffe", std=HALF), dict(mean=0.5), dict(mean=(0.5, 0.5)),
-        dict(mean="abc"), dict(mean=(0, 0, float("nan"))), dict(std=(1, 1, 0)), dict(std=(1, 1, -1)), dict(std=("1", 1, 1)),
+        dict(mean="abc"), dict(mean=(0, 0, float("nan"))), dict(std=(1, 1, 0)), dict(std=(1, 1, -1)),
+        dict(std=("1", 1, 1)),
     ],
 )  # fmt: skip
 def test_means_that_are_none(wrong):
@@ -216,7 +219,7 @@ def test_it_survives_json_and_old_notes_are_read():
     assert whole.mean == whole.std == HALF and type(whole.size) is int
     assert Preprocessing(**json.loads(json.dumps(dataclasses.asdict(whole)))) == whole
     assert hash(whole) == hash(dataclasses.replace(whole))
-    assert Preprocessing(**{"mode": "tf", "crop": 0.9}) == Preprocessing("tf", 0.9, None, None, None)
+    assert Preprocessing(mode="tf", crop=0.9) == Preprocessing("tf", 0.9, None, None, None)
 
 
 # --- it stays with the model ---

@@ -1,4 +1,5 @@
-"""The frozen part once against every epoch: fine-tuning with the feature cache, without, and as Keras's guide does it."""
+"""The frozen part once against every epoch: fine-tuning with the feature cache, without, and as Keras's guide does
+it."""
 
 import logging
 import pathlib
@@ -20,7 +21,7 @@ def bench_finetune(options):
     """Train one network each way on the same photographs; print seconds, ratios and the best validation accuracy."""
     import kresnets  # noqa: F401  its layers too
     from kresnets.data import load_data
-    from kresnets.hardware import fast_dtype
+    from kresnets.devices.hardware import fast_dtype
 
     logging.getLogger("absl").setLevel("ERROR")  # the file that hands the weights over is of the format called legacy
     fast = fast_dtype()
@@ -71,7 +72,8 @@ def _weights(folder, size, seed):
 
 
 def _train(way, recipe, data, path, options, fast, seed):
-    """Return the seconds of training, building the model and decoding the photographs not counted, and the best accuracy."""
+    """Return the seconds of training, building the model and decoding the photographs not counted, and the best
+    accuracy."""
     import keras
 
     ours = way in ("cached", "uncached")

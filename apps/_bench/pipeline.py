@@ -51,7 +51,8 @@ def measure(model="ResNet50", images=64, width=2000, height=1500, size=224, batc
         rounds: of which the medians are taken. Defaults to 3.
 
     Returns:
-        Dict, images a second: `"decoded in every epoch"`, `"first epoch"` (from nothing: the pipeline is made, images are
+        Dict, images a second: `"decoded in every epoch"`, `"first epoch"` (from nothing: the pipeline is made, images
+            are
         decoded, kept and read), `"later epochs"`, `"later epochs, augmented"` (light) and `"training step"` (under the
         dtype policy that is set); and `"ratio"`, of later epochs to the step.
 

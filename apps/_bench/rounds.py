@@ -4,7 +4,7 @@ import json
 import statistics
 import time
 
-import _common
+from kresnets._util import files
 
 
 def seconds(function, *args, **kwargs):
@@ -55,9 +55,9 @@ def limited(what, pairs, limit, of="ratio"):
 
 def write(options, rows, **more):
     """Write a run's JSON file; return the exit code, 1 where a row has missed its limit."""
-    from kresnets.hardware import describe
+    from kresnets.devices.hardware import describe
 
     measured = {"machine": describe(), "options": {name: str(value) for name, value in vars(options).items()}}
-    _common.write_text(options.out, json.dumps({**measured, **more, "rows": rows}, indent=1) + "\n")
+    files.write_text(options.out, json.dumps({**measured, **more, "rows": rows}, indent=1) + "\n")
     print(f"{describe()}. {options.out}")
     return 0 if all(row.get("kept", True) for row in rows) else 1

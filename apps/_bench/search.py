@@ -22,9 +22,10 @@ _THAWED = {"head": (), "stage4": ("conv5",), "stage3": ("conv4", "conv5")}
 
 
 def bench_search(options):
-    """Run searches ours whole, and of Keras Tuner's one trial of each depth; print seconds, ratios, and what was saved."""
+    """Run searches ours whole, and of Keras Tuner's one trial of each depth; print seconds, ratios, and what was
+    saved."""
     from kresnets.data import load_data
-    from kresnets.hardware import fast_dtype
+    from kresnets.devices.hardware import fast_dtype
 
     depths = tuple(dict.fromkeys(depth for name in options.spaces for depth in SPACES[name]))
     if options.trials < len(depths):
@@ -34,7 +35,8 @@ def bench_search(options):
     fast, theirs, ours = fast_dtype(), collections.defaultdict(list), collections.defaultdict(list)
     print(
         f"ResNet50, {options.size} pixels, {len(data.train)} photographs, {len(data.validation)} to validate, {fast}; "
-        f"trials of {EPOCHS} epochs: {HEAD_EPOCHS} of the head, the rest in equal parts to what thaws, or all of the head"
+        f"trials of {EPOCHS} epochs: {HEAD_EPOCHS} of the head, the rest in equal parts to what thaws, or all of the "
+        "head"
     )
     with tempfile.TemporaryDirectory() as folder:
         path = _weights(folder, options.size)
@@ -58,7 +60,8 @@ def _told_theirs(theirs, step, ours):
         seconds = [trial["seconds"] for trial in trials]
         rows.append({"what": "a trial of Keras Tuner", "thaw": depth, "seconds": seconds})
         print(
-            f"A trial of Keras Tuner with keras.applications, float32, {depth}: {statistics.median(seconds):.1f} s, its best "
+            f"A trial of Keras Tuner with keras.applications, float32, {depth}: {statistics.median(seconds):.1f} s, "
+            "its best "
             f"validation loss {trials[0]['best']:.4f}"
         )
     cached = _steady(run for searches in ours.values() for search in searches for run in search["trained_rows"])
@@ -67,7 +70,8 @@ def _told_theirs(theirs, step, ours):
         row = {"keras_tuner": whole[stage], "without_features": step[stage], "on_features": cached[stage]}
         rows.append({"what": "an epoch", "stage": stage, **row})
         print(
-            f"An epoch from {stage} on: {whole[stage]:.2f} s of Keras Tuner, {step[stage]:.2f} ours without features (step: "
+            f"An epoch from {stage} on: {whole[stage]:.2f} s of Keras Tuner, {step[stage]:.2f} ours without features "
+            "(step: "
             f"{whole[stage] / step[stage]:.1f}x), {cached[stage]:.2f} on features ({step[stage] / cached[stage]:.1f}x)"
         )
     return rows
@@ -92,7 +96,8 @@ def _told_ours(theirs, ours, options):
         row |= {key: value for key, value in searches[0].items() if key not in ("trained_rows", "seconds")}
         rows.append(row)
         print(
-            f"{len(trials)} trials {name}, {way}: {seconds:.0f} s against {whole:.0f} (each trial as long as the one of its depth "
+            f"{len(trials)} trials {name}, {way}: {seconds:.0f} s against {whole:.0f} (each trial as long as the one "
+            "of its depth "
             f"that was measured): {whole / seconds:.1f} times faster; to reach: {REACH[name, way]}\n"
             f"    best validation loss {row['best']:.4f} (accuracy {row['accuracy']:.3f}): {row['best_trial']}\n"
             f"    {_sentence(row)}",
@@ -109,7 +114,8 @@ def _tell_noise(pruned, whole, rows):
     error = math.sqrt(whole["accuracy"] * (1 - whole["accuracy"]) / whole["validation_images"])
     rows[-1] |= {"same_best_trial": same, "standard_error": error, "loss_of_pruning": pruned["best"] - whole["best"]}
     print(
-        f"    {'the same best trial' if same else 'another best trial'} as without pruning: loss {whole['best']:.4f}, accuracy "
+        f"    {'the same best trial' if same else 'another best trial'} as without pruning: loss {whole['best']:.4f}, "
+        "accuracy "
         f"{whole['accuracy']:.3f}, whose standard error is {error:.3f}",
         flush=True,
     )
@@ -119,7 +125,8 @@ def _sentence(row):
     parts = ", ".join(f"{name} {seconds:.0f} s" for name, seconds in row["parts"].items())
     failed = f" FAILED: {row['failed']}" if row["failed"] else ""
     return (
-        f"where it went: {parts}\n    of {row['all_epochs']} epochs {row['trained']} were trained; {row['shared']} taken over saved "
+        f"where it went: {parts}\n    of {row['all_epochs']} epochs {row['trained']} were trained; {row['shared']} "
+        "taken over saved "
         f"{row['saved_by_sharing']:.0f} s, {row['pruned']} given up {row['saved_by_pruning']:.0f} s.{failed}"
     )
 
@@ -167,7 +174,8 @@ def _space(trials):
 
 
 def _steady(runs):
-    """Return stage -> median seconds of an epoch that is not the first of its stage: that one traces, and keeps features.
+    """Return stage -> median seconds of an epoch that is not the first of its stage: that one traces, and keeps
+    features.
 
     Args:
         runs: the rows of each training, `stage` and `seconds` of an epoch.
@@ -277,7 +285,8 @@ class _Bench:
         return _steady([clock.rows])
 
     def keras_tuner(self, depths, folder):
-        """Return depth -> one trial of Keras Tuner: its seconds, its best validation loss, the seconds of its epochs."""
+        """Return depth -> one trial of Keras Tuner: its seconds, its best validation loss, the seconds of its
+        epochs."""
         import keras_tuner
 
         guide = _guide(self._hypermodel(_trials(SPACES["to stage3"], 6)), self._path, self._options.size)
@@ -335,7 +344,8 @@ def _found(records, hypermodel, seconds):
 
 
 def _guide(recipes, path, size):
-    """Return a HyperModel as keras.io's guides to Keras Tuner and to transfer learning have it: `build` a head on a frozen
+    """Return a HyperModel as keras.io's guides to Keras Tuner and to transfer learning have it: `build` a head on a
+    frozen
     base, `fit` it, then unfreeze part of the base and compile anew.
 
     Args:

@@ -187,7 +187,8 @@ class Soak:
                 if seconds >= told:
                     told += self._seconds / 20
                     print(
-                        f"{seconds:.0f} of {self._seconds:.0f} s: version {self._seen}, {len(self._times)} good requests, "
+                        f"{seconds:.0f} of {self._seconds:.0f} s: version {self._seen}, {len(self._times)} good "
+                        "requests, "
                         f"{len(self._wrong)} wrong, {len(self._failed)} failed, {self._memory[-1][1] / 1e6:.0f} MB",
                         flush=True,
                     )

@@ -70,9 +70,11 @@ def trace(run):
         run: function without arguments, run and traced before.
 
     Returns:
-        Dict kind -> seconds, the largest first, idle last. Operations may run side by side, on other threads, so that all kinds
+        Dict kind -> seconds, the largest first, idle last. Operations may run side by side, on other threads, so that
+        all kinds
         together may be more than the time that passed; what the optimizer multiplies counts as the optimizer's;
-        `"input pipeline"` is what tf.data does in steps of its own; `"idle"` the time in which no operation ran: Python,
+        `"input pipeline"` is what tf.data does in steps of its own; `"idle"` the time in which no operation ran:
+        Python,
         its waiting and what starts and ends an epoch.
     """
     import tensorflow as tf

@@ -6,7 +6,7 @@
 
 import importlib
 
-# In the order of the README: what residual networks are for, what their parts are for, how they are carried over.
+# In the order of docs/claims.md: what residual networks are for, what their parts are for, how they are carried over.
 NAMES = {
     "degradation": "degradation",
     "identity": "identity",

@@ -25,7 +25,8 @@ _FILES = {
 
 
 def cifar10():
-    """Return uint8 images `(n, 32, 32, 3)` and int64 labels: those to learn from, their labels, the test images, theirs.
+    """Return uint8 images `(n, 32, 32, 3)` and int64 labels: those to learn from, their labels, the test images,
+    theirs.
 
     Raises:
         ValueError: where neither TFDS nor npm can bring them.

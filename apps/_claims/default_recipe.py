@@ -157,7 +157,7 @@ def _where(rows, way=None):
 
 
 def _name(cell, network="ResNet50Thin"):
-    return f"{cell.target} {cell.n}" + " (taught here)" * (network == cells.PUPIL)
+    return f"{cell.target} {cell.n}" + " (trained here)" * (network == cells.PUPIL)
 
 
 def _two(rows, way, keep, cell, network):
@@ -276,11 +276,14 @@ def _cost(setting):
 
 def _notes(options):
     return [
-        "The trunk is ResNet50Thin with the weights open_nsfw, at 128 pixels (CIFAR-10 and digits: 96), in bfloat16 with "
-        "float32 weights, 32 images a step. Of a cell's images 15 % validate; the test images are the same for each seed. "
+        "The trunk is ResNet50Thin with the weights open_nsfw, at 128 pixels (CIFAR-10 and digits: 96), in bfloat16 "
+        "with "
+        "float32 weights, 32 images a step. Of a cell's images 15 % validate; the test images are the same for each "
+        "seed. "
         "CIFAR-10's images by which ways are judged are others than those by which one is chosen. 'best loss' is the "
-        "epoch that validated best, 'average' a moving average of the weights, 'tail' the mean of the last third of the "
-        "epochs, 'mix' that share of the last weights and the rest of those before the trunk thawed. BiT-HyperRule has "
+        "epoch that validated best, 'average' a moving average of the weights, 'tail' the mean of the last third of "
+        "the epochs, 'mix' that share of the last weights and the rest of those before the trunk was unfrozen. "
+        "BiT-HyperRule has "
         "its 500 steps and its rate, but 32 images a step in place of 512."
     ]
 

@@ -16,7 +16,8 @@ PUBLISHED = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
 
 
 def spec(kind, depth):
-    """Return the row of a CIFAR network: 6n + 2 layers, n blocks in each of three stages (arXiv 1512.03385 section 4.2)."""
+    """Return the row of a CIFAR network: 6n + 2 layers, n blocks in each of three stages (arXiv 1512.03385 section
+    4.2)."""
     import kresnets
 
     row = kresnets.SPECS[KINDS[kind]]
@@ -75,7 +76,10 @@ def _findings(options, rows):
             numbers=f"log10 of the training loss, (plain 56 - 20) less (residual 56 - 20): {gap.text(digits=2)}.",
         ),
         Finding(
-            claim="A residual network of 56 layers makes at most 1 point more errors on its training images than one of 20.",
+            claim=(
+                "A residual network of 56 layers makes at most 1 point more errors on its training images than "
+                "one of 20."
+            ),
             verdict=above(saved, -0.01),
             numbers=f"Training error, 20 less 56 layers: {saved.text(' points', 2, 100)}.",
         ),
@@ -115,7 +119,8 @@ CLAIM = Claim(
     cost=lambda setting: setting["depth"] + 6.0,
     recipes=("short", "paper"),
     notes=(
-        "Training losses lie on a scale of powers of ten, as in the picture, so they are compared by their logarithms; the "
+        "Training losses lie on a scale of powers of ten, as in the picture, so they are compared by their "
+        "logarithms; the "
         "plain difference is given beside. (Decided after the first three seeds, in which the difference varied most.)",
         "SGD with momentum 0.9. Unless by --recipe paper, each network learns at its own best rate of the same few (by "
         "the training loss of one more seed), with a cosine and no augmentation.",

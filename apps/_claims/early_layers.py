@@ -163,10 +163,10 @@ def _findings(options, rows):
     early = sum(map(before_thawing, thawed))
     findings = [
         Finding(
-            claim="Frozen groups do not move at all, the others do once they thaw.",
+            claim="Frozen groups do not move at all, the others do once they are unfrozen.",
             verdict=exactly(max(still) == 0 and min(learned) > 0),
             numbers=f"The largest movement of a frozen group {max(still)}, the least of another {min(learned):.2g}. In "
-            f"{early} of {len(thawed)} runs that thaw the best epoch by validation, which is kept, came before.",
+            f"{early} of {len(thawed)} runs that unfreeze the best epoch by validation, which is kept, came before.",
         )
     ]
     return findings if options.quick else findings + _of_thawing(rows) + _of_keeping(rows)
@@ -188,7 +188,7 @@ def _of_thawing(rows):
     gap = paired(last, first)
     findings.append(
         Finding(
-            claim="The last stage gains more by its thawing than the stem.",
+            claim="The last stage gains more from being unfrozen than the stem.",
             verdict=above(gap),
             numbers=f"Test accuracy, head and stage3 less head and stem: {gap.text(' points', 1, 100)}.",
         )
@@ -196,7 +196,7 @@ def _of_thawing(rows):
     gap = paired(_thawed(rows, "test_accuracy", "from", "stem"), _thawed(rows, "test_accuracy", "from", "stage3"))
     findings.append(
         Finding(
-            claim="Thawing everything beats thawing the last stage.",
+            claim="Unfreezing everything beats unfreezing the last stage.",
             verdict=above(gap),
             numbers=f"Test accuracy, all less stage3 and head: {gap.text(' points', 1, 100)}.",
         )
@@ -294,7 +294,7 @@ def _line(axis, cells, colour, label):
 
 
 CLAIM = Claim(
-    title="early layers are general and gain little by their own thawing, late ones are specific to their task",
+    title="early layers are general and gain little from being unfrozen, late ones are specific to their task",
     source="arXiv 1411.1792; arXiv 1801.06146 section 3.1",
     settings=_settings,
     measure=_measure,
@@ -305,8 +305,9 @@ CLAIM = Claim(
     data=(),
     notes=(
         transfer.NOTE,
-        "250 pictures of the target, 12 passes. What is thawed: from the similar source, 4 passes of the head alone at "
-        "0.03, then 8 at 0.001 of all that learns (the head alone: 12 at 0.03); batch norms frozen. What is kept: the first groups of the trunk, frozen; the others are drawn "
+        "250 images of the target, 12 passes. What is unfrozen: from the similar source, 4 passes of the head alone at "
+        "0.03, then 8 at 0.001 of all that learns (the head alone: 12 at 0.03); batch norms frozen. What is kept: the "
+        "first groups of the trunk, frozen; the others are drawn "
         "anew and learn at 0.003 with their batch norms.",
     ),
 )

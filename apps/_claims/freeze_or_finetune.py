@@ -1,4 +1,4 @@
-"""Freeze where pictures are few and similar, fine-tune where they are many or different: a map of which wins where."""
+"""Freeze where images are few and similar, fine-tune where they are many or different: a map of which wins where."""
 
 import dataclasses
 
@@ -30,7 +30,8 @@ class Method:
 
 
 PUBLISHED_NOTE = (
-    "The trunk is ResNet50 at 96 pixels with the weights of keras.applications, taught on ImageNet; from scratch starts "
+    "The trunk is ResNet50 at 96 pixels with the weights of keras.applications, pretrained on ImageNet; from scratch "
+    "starts "
     f"without them. {transfer.TARGET_NOTE}"
 )
 
@@ -136,21 +137,21 @@ def _findings(options, rows):
     near = nearest if two else None  # nothing that is published has learned from pictures like the target's
     # In the words of the lecture notes: what, one method, the other, the cells in which it should be better.
     said = [
-        ("With few and similar pictures, training the head alone beats fine-tuning the whole net at one rate.",
+        ("With few and similar images, training the head alone beats fine-tuning the whole net at one rate.",
          "head", "whole", [(near, 75)]),
-        ("With few and different pictures, fine-tuning the whole net beats training the head alone.",
+        ("With few and different images, fine-tuning the whole net beats training the head alone.",
          "whole", "head", [(far, 75)]),
-        (f"With many pictures, fine-tuning the whole net beats training the head alone{', at either distance' * two}.",
+        (f"With many images, fine-tuning the whole net beats training the head alone{', at either distance' * two}.",
          "whole", "head", [(near, "all"), (far, "all")]),
         ("Training the head first, then stage by stage, beats the whole net at once and at one rate.",
          "stages", "whole", sorted(done, key=str)),
         ("Layer-wise rates beat one rate.", "layerwise", "whole", sorted(done, key=str)),
-        ("With few pictures, batch norms are better frozen than trained.", "whole", "norms", [(near, 75), (far, 75)]),
-        ("With many pictures, batch norms are better trained than frozen.", "norms", "whole",
+        ("With few images, batch norms are better frozen than trained.", "whole", "norms", [(near, 75), (far, 75)]),
+        ("With many images, batch norms are better trained than frozen.", "norms", "whole",
          [(near, "all"), (far, "all")]),
-        ("With few pictures, a trunk taught on similar ones (head first, then stages) beats training from scratch.",
+        ("With few images, a trunk pretrained on similar ones (head first, then stages) beats training from scratch.",
          "stages", "scratch", [(near, 75)]),
-        ("With few pictures, a trunk taught on another kind (whole net at one rate) beats training from scratch.",
+        ("With few images, a trunk pretrained on another kind (whole net at one rate) beats training from scratch.",
          "whole", "scratch", [(far, 75)]),
     ]  # fmt: skip
     findings = []
@@ -164,7 +165,7 @@ def _findings(options, rows):
         area = _over_cells(rows, "scratch", "stages", [(nearest, "all")], "test_auc")
         findings.append(
             Finding(
-                claim="With many pictures, training from scratch is at most 1 point behind (head first, then stages).",
+                claim="With many images, training from scratch is at most 1 point behind (head first, then stages).",
                 verdict=above(caught, -0.01),
                 numbers=_numbers(caught, area, "scratch", "stages"),
             )
@@ -197,7 +198,7 @@ def _winner(rows, source, distance, n):
     ranked = ", ".join(f"{METHODS[method].what} {means[method]:.3f}" for method in order)
     how_many = "all" if n == "all" else str(n)
     return Finding(
-        claim=f"Map, {how_many} pictures, {distance} source: {METHODS[order[0]].what} does best.",
+        claim=f"Map, {how_many} images, {distance} source: {METHODS[order[0]].what} does best.",
         verdict=above(gap),
         numbers=f"Test accuracy over the next: {gap.text(' points', 1, 100)}. Means: {ranked}.",
     )
@@ -253,7 +254,7 @@ def _cost(setting):
 
 
 CLAIM = Claim(
-    title="freeze the trunk where pictures are few and similar, fine-tune it where they are many or different",
+    title="freeze the trunk where images are few and similar, fine-tune it where they are many or different",
     source="the advice in common use (CS231n, Transfer Learning); arXiv 1411.1792, 1801.06146 section 3.2 and 3.3",
     settings=_settings,
     measure=_measure,
@@ -269,7 +270,9 @@ CLAIM = Claim(
         + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the "
         "best of two rates, by the validation loss of one more seed that is not compared.",
         "The winners of the map were picked by the very numbers that are then compared, which flatters them. A demo of "
-        "before carried a CifarResNet20 so taught to 75 cells and lost to training from scratch (accuracy 0.683 against "
-        "0.810, AUC 0.782 against 0.842, one seed): a trunk taught on 1,162 photographs of the same kind is not ImageNet's.",
+        "before carried a CifarResNet20 so trained to 75 cells and lost to training from scratch (accuracy 0.683 "
+        "against "
+        "0.810, AUC 0.782 against 0.842, one seed): a trunk trained on 1,162 photographs of the same kind is not "
+        "ImageNet's.",
     ),
 )

@@ -118,7 +118,7 @@ def _findings(options, rows):
             unlike, *_ = _gap(rows, "unlike", source, thawed)
             findings.append(
                 Finding(
-                    claim=f"Without the head first the features of the {like} source's pictures move further {when}.",
+                    claim=f"Without the head first the features of the {like} source's images move further {when}.",
                     verdict=above(gap),
                     numbers=f"Relative distance without {_mean(ones)}, with {_mean(others)}: difference {gap.text()}; "
                     f"of 1 - CKA {unlike.text()}.",
@@ -197,9 +197,9 @@ CLAIM = Claim(
     data=(),
     notes=(
         transfer.NOTE,
-        "250 pictures of the target, 12 passes: everything at one rate, or 4 passes of the head alone at 0.01 and 8 of "
+        "250 images of the target, 12 passes: everything at one rate, or 4 passes of the head alone at 0.01 and 8 of "
         "everything at that rate; batch norms frozen. Where two rates are tried, the numbers are the means over both. "
-        "Distances are of the trunk's pooled features of the source's test pictures: relative L2 is the norm of the "
+        "Distances are of the trunk's pooled features of the source's test images: relative L2 is the norm of the "
         "change over the norm of the features about their mean.",
     ),
 )

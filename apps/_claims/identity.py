@@ -121,7 +121,8 @@ class Stretch:
 
 
 def _train(setting):
-    """Train one way, all ways with the computing of the deepest network's epochs; the rate falls with computing spent."""
+    """Train one way, all ways with the computing of the deepest network's epochs; the rate falls with computing
+    spent."""
     import kresnets
     from _claims import pictures, training
 
@@ -211,7 +212,9 @@ def _findings(options, rows):
         Finding(
             claim="A plain network cannot be deepened so: F(x) = 0 makes it forget all.",
             verdict=exactly(bool(plain["refused"]) and plain["error_after"] > 0.8),
-            numbers=f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after.",
+            numbers=(
+                f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after."
+            ),
         ),
     ]
     for other in ("scratch", "scratch, zero-gamma", "shallow"):
@@ -265,7 +268,8 @@ CLAIM = Claim(
     draw=_draw,
     cost=lambda setting: 1.0 if setting["part"] == "start" else 5.0,
     notes=(
-        "'grown' starts with the fewest layers and is deepened by `kresnets.deepen`, its optimizer's state with it, after "
+        "'grown' starts with the fewest layers and is deepened by `kresnets.deepen`, its optimizer's state with it, "
+        "after "
         "each equal share of the computing (multiply-adds times images; rounded down to whole epochs). All ways follow "
         "one cosine over the computing, each at its own best rate of the same few.",
     ),

@@ -23,7 +23,8 @@ ALL = (
 class Record(keras.callbacks.Callback):
     """Keep, in memory, the weights of all of `ALL` while a network trains.
 
-    `start` is where the trunk began to learn, after the head; `last` the end; `best loss` the epoch that validated best;
+    `start` is where the trunk began to learn, after the head; `last` the end; `best loss` the epoch that validated
+    best;
     `average m` a moving average of that momentum a step, from the start on; `tail` the mean over the ends of the last
     third of the epochs; `mix a` `a` of the last and the rest of the start (arXiv 2109.01903).
 

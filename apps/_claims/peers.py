@@ -20,7 +20,8 @@ def pooled(model):
 
 
 def solved_head(model, images, labels):
-    """Give a network's head the logistic regression on the features of these images; return the strength that it chose."""
+    """Give a network's head the logistic regression on the features of these images; return the strength that it
+    chose."""
     from kresnets.transfer.head import regression
 
     kernel, bias, strength = regression(pooled(model)(images), labels, model.output_shape[-1])
@@ -127,9 +128,9 @@ RULES = {"guide": guide, "fastai": fastai, "bit": bit}
 
 def ruled(model, setting, pictures):
     """Measure a network that learns by one of `RULES`, and return its rows."""
+    from kresnets.keras_hooks.optimizer import scale_updates
     from kresnets.preprocess import resolve
     from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
-    from kresnets.transfer.optimizer import scale_updates
 
     preprocessing, classes = resolve(model, None), pictures.classes
     learning = Preparation(preprocessing, classes, augment=setting["augment"], seed=setting["seed"])

@@ -88,7 +88,10 @@ def _draw(options, rows, path):
 
 CLAIM = Claim(
     title="pre-activation (v2) learns more easily than v1, the more so the deeper the network is",
-    source="arXiv 1603.05027 section 4.1, table 2 (CIFAR-10, 110 layers: 6.61 to 6.37 % error; 1001 layers: 7.61 to 4.92 %)",
+    source=(
+        "arXiv 1603.05027 section 4.1, table 2 (CIFAR-10, 110 layers: 6.61 to 6.37 % error; 1001 layers: 7.61 to "
+        "4.92 %)"
+    ),
     settings=_settings,
     measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting),
     findings=_findings,

@@ -62,10 +62,10 @@ def times(specs, size, batch_size, rounds, steps):
         List of dicts: `network`, `work` ("training" or "prediction"), `round`, `ms` a step, `threads` (0: all cores).
     """
     import tensorflow as tf
-    from _bench.peers import Prediction, Training
     from _bench.rounds import alternate
 
     import kresnets
+    from kresnets.analysis.timing import Prediction, Training
 
     functions = {}
     for name, spec in specs.items():

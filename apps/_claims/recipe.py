@@ -66,7 +66,9 @@ def _measure(setting, kept):
     lesson = setting | transfer.teaching(setting["source"], setting["seed"], setting["depth"] == 1)
     model = transfer.build(setting, len(pictures.class_names), transfer.trunk(lesson, kept))
     named = ("head_epochs", "epochs_per_stage", "learning_rate", "trunk_learning_rate", "ratio", "augment", "seed")
-    recipe = kresnets.Recipe.textbook(**{name: setting[name] for name in named}, batchnorm=setting.get("batchnorm", "frozen"))
+    recipe = kresnets.Recipe.textbook(
+        **{name: setting[name] for name in named}, batchnorm=setting.get("batchnorm", "frozen")
+    )
     return [transfer.fine_tuned(model, pictures, recipe)]
 
 
@@ -97,7 +99,7 @@ def _findings(options, rows):
         means = {way: sum(_of(rows, cell, way).values()) / len(_of(rows, cell, way)) for way in ("textbook", *ways)}
         found.append(
             Finding(
-                claim=f"{cell[0]} to {cell[1]}, {cell[2]} pictures: 'measured' is better than the textbook's recipe.",
+                claim=f"{cell[0]} to {cell[1]}, {cell[2]} images: 'measured' is better than the textbook's recipe.",
                 verdict=above(gap),
                 numbers=f"{gap.text(' points', 1, 100)}. Means: "
                 + ", ".join(f"{way} {mean:.3f}" for way, mean in means.items())
@@ -144,8 +146,9 @@ CLAIM = Claim(
     keeps=True,
     data=(),
     notes=(
-        "The trunks are those of freeze-or-finetune; its target, monocrystalline cells, does not occur here. Nothing was "
-        "tuned on these pictures. In freeze-or-finetune norms that learn did best more often than not, so they are "
+        "The trunks are those of freeze-or-finetune; its target, monocrystalline cells, does not occur here. Nothing "
+        "was "
+        "tuned on these images. In freeze-or-finetune norms that learn did best more often than not, so they are "
         "tried too. 'more epochs' and 'higher rates' take one half of 'measured' each.",
     ),
 )

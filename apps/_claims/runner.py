@@ -15,36 +15,46 @@ import threading
 import time
 
 import _common
-import _run_folder
 
 import _claims
 from _claims.claim import Options
 from _claims.verdicts import VERDICTS
+from kresnets._util import files
 
 PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
 _RUNS_A_PROCESS = 12
 KEPT = "kept"  # beside the claims' folders: what measuring keeps for other settings and claims
 
-_HEAD = """# Claims about residual networks and transfer, put to the test
+_HEAD = """# Claims
 
-Each claim is one command, which measures, draws the picture and writes the paragraph below it:
-`python apps/claims.py NAME`, or `all`, or `list`; `--quick` shows in minutes that it works. What is found is reported
-as it falls. *Confirmed*: the whole 95 % interval of the difference, paired by seed, lies on the claim's side (on each
-side the wider of the bootstrap's and Student's), from at least three seeds. *Not confirmed*: it lies on the other side.
-*Not decidable here*: neither, or fewer seeds. What is counted or true by construction needs no interval. A claim with
-many findings will hold one or the other that is chance: one in forty at this interval. The interval is over the seeds
-(start, order, where told the pictures drawn to learn from): all are judged by the same test images, and others might
-judge otherwise by more than that.
+Each claim about residual networks and transfer is one command, which measures, draws the picture and writes its page:
+`python apps/claims.py NAME` in a checkout, or `all`, or `list`; `--quick` shows in minutes that it works.
+`pip install "kresnets[claims]"` brings the images. A killed run goes on by the same command.
+
+A page has several findings, each with its verdict, disappointments included:
+
+- *Confirmed*: the whole 95 % interval of the difference, paired by seed, lies on the claim's side (on each side the
+  wider of the bootstrap's and Student's), from at least three seeds.
+- *Not confirmed*: it lies on the other side.
+- *Not decidable here*: neither, or fewer seeds.
+
+What is counted or true by construction needs no interval. A claim with many findings will hold one or the other that
+is chance: one in forty at this interval. The interval is over the seeds (start, order, where told the images drawn to
+learn from): all are judged by the same test images, and others might judge otherwise by more than that.
 
 Small networks on small images on two cores: that something was found here says that it is so here.
+
+| claim | verdict | command |
+|---|---|---|
 """
 
 
 def run(name, options, folder, jobs, say=print, docs=None):
     """Measure a claim and write `results.csv`, `picture.png` and `text.md` into its folder.
 
-    Each finished run is a file of its own in the folder, written beside and renamed: the same call goes on after a kill.
+    Each finished run is a file of its own in the folder, written beside and renamed: the same call goes on after a
+    kill.
     Where the claim says so, runs that the repository holds are done, too.
 
     Args:
@@ -59,7 +69,7 @@ def run(name, options, folder, jobs, say=print, docs=None):
         The list of `Finding`s.
     """
     claim = _claims.find(name)
-    with _run_folder.alone_in(folder):
+    with files.only_writer(folder):
         done = (read_ledger(ledger(name)) if claim.committed else {}) | read_done(folder)
         wanted, rows = None, []
         with _workers(1 if claim.alone else jobs) as measure:
@@ -77,10 +87,10 @@ def run(name, options, folder, jobs, say=print, docs=None):
         findings = claim.findings(options, rows)
         unknown = [found.verdict for found in findings if found.verdict not in VERDICTS]
         assert not unknown, unknown
-        _common.write_text(folder / TABLE, to_csv(rows))
+        files.write_text(folder / TABLE, to_csv(rows))
         claim.draw(options, rows, folder / PICTURE)
         seconds = sum(done[key(setting)]["seconds"] for setting in wanted)
-        _common.write_text(folder / TEXT, to_text(name, claim, options, findings, wanted, seconds))
+        files.write_text(folder / TEXT, to_text(name, claim, options, findings, wanted, seconds))
     return findings
 
 
@@ -91,36 +101,38 @@ def folder_name(name, options):
 
 
 def publish(names, out, docs):
-    """Write `docs/claims.md` of the finished claims, and their pictures beside it in `claims/`; what did not run here
-    stays there as it is.
+    """Write the page `docs/claims/NAME.md` of each finished claim, its picture beside it, and the table of all pages,
+    `docs/claims.md`; the page of what did not run here stays as it is.
 
     Args:
         names: of claims that have run.
         out: folder that holds a folder of each, those of other data too.
         docs: folder to write into.
     """
-    from kresnets.report import figures
-
-    texts, before = [], _published(docs / "claims.md")
+    rows = []
     for name in names:
         for folder in _folders(name):
             if _claims.find(name).committed and (runs := read_done(out / folder)):
                 write_ledger(ledger(name, docs), runs)
+            page = docs / "claims" / f"{folder}.md"
             if (out / folder / TEXT).is_file():
-                text = (out / folder / TEXT).read_text(encoding="utf-8").replace("# ", "## ", 1).rstrip()
-                heading, _, rest = text.partition("\n")
-                texts.append(f"{heading}\n\n![{folder}](claims/{folder}.png)\n{rest}\n")
-                figures.write(docs / "claims" / f"{folder}.png", (out / folder / PICTURE).read_bytes())
-            elif folder in before:
-                texts.append(before[folder])
-    _common.write_text(docs / "claims.md", _HEAD + "\n" + "\n".join(texts))
+                heading, _, rest = (out / folder / TEXT).read_text(encoding="utf-8").partition("\n")
+                files.write_bytes(page.with_suffix(".png"), (out / folder / PICTURE).read_bytes())
+                files.write_text(page, f"{heading}\n\n![{folder}]({folder}.png)\n{rest.rstrip()}\n")
+            if page.is_file():
+                rows.append(_table_row(folder, page.read_text(encoding="utf-8")))
+    files.write_text(docs / "claims.md", _HEAD + "".join(rows))
 
 
-def _published(path):
-    """Return dict folder name -> its part of a `claims.md`."""
-    text = path.read_text(encoding="utf-8") if path.is_file() else ""
-    parts = re.split(r"^(?=## )", text, flags=re.MULTILINE)[1:]
-    return {part[3:].partition(":")[0]: part.rstrip() + "\n" for part in parts}
+def _table_row(folder, page):
+    """Return the line of the table that stands for a page: its title, how many findings got each verdict, its
+    command."""
+    title = page.partition("\n")[0].removeprefix(f"# {folder}: ")
+    counts = [(len(re.findall(rf"^- \*\*{verdict}\*\*", page, re.MULTILINE)), verdict) for verdict in VERDICTS]
+    told = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
+    command = page.rstrip().rpartition("\n")[2]
+    cells = (f"[{folder}](claims/{folder}.md): {title}", told, command)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"
 
 
 def _folders(name):
@@ -136,7 +148,8 @@ def key(setting):
 
 
 def read_done(folder):
-    """Return dict key -> finished run; a file that is none, or of another setting than its name says, counts as missing."""
+    """Return dict key -> finished run; a file that is none, or of another setting than its name says, counts as
+    missing."""
     found = {}
     for path in sorted((folder / RUNS).glob("*.json")):
         try:
@@ -165,7 +178,7 @@ def read_ledger(path):
 def write_ledger(path, done):
     """Write finished runs, dict key -> run, as one file: what it held already stays, and the order is the settings'."""
     lines = {json.dumps(one["setting"], sort_keys=True): one for one in (read_ledger(path) | done).values()}
-    _common.write_text(path, "".join(json.dumps(lines[setting], sort_keys=True) + "\n" for setting in sorted(lines)))
+    files.write_text(path, "".join(json.dumps(lines[setting], sort_keys=True) + "\n" for setting in sorted(lines)))
 
 
 def _parsed(text):
@@ -189,7 +202,7 @@ def to_csv(rows):
 
 def to_text(name, claim, options, findings, settings, seconds):
     """Return the paragraph: what was claimed, what was found, from how much."""
-    from kresnets import hardware
+    from kresnets.devices import hardware
 
     whole = dataclasses.replace(options, quick=False)
     lines = [f"# {folder_name(name, whole)}: {claim.title}", "", f"Source: {claim.source}.", ""]
@@ -220,7 +233,8 @@ def _seeds(settings):
 
 
 def _told(settings):
-    """Return dict column -> values of the settings as texts, but for the seed; those of which there are too many to tell
+    """Return dict column -> values of the settings as texts, but for the seed; those of which there are too many to
+    tell
     are left out."""
     columns = dict.fromkeys(column for setting in settings for column in setting if column != "seed")
     values = {
@@ -235,7 +249,7 @@ def _rows(wanted, done):
 
 def _keep(folder, setting, rows, seconds):
     one = {"setting": setting, "rows": rows, "seconds": seconds}
-    _common.write_text(folder / RUNS / f"{key(setting)}.json", json.dumps(one))
+    files.write_text(folder / RUNS / f"{key(setting)}.json", json.dumps(one))
     return one
 
 
@@ -295,7 +309,8 @@ class _workers:
                 yield future.result()
         except concurrent.futures.process.BrokenProcessPool as error:
             raise RuntimeError(
-                "A measuring process was killed, perhaps for want of memory: the same command goes on (--jobs 1 needs less)."
+                "A measuring process was killed, perhaps for want of memory: the same command goes on (--jobs 1 needs "
+                "less)."
             ) from error
 
 

@@ -1,4 +1,5 @@
-"""What a shortcut does where shapes differ: zero-padded identity (A), projection there (B), projection everywhere (C)."""
+"""What a shortcut does where shapes differ: zero-padded identity (A), projection there (B), projection everywhere
+(C)."""
 
 import dataclasses
 
@@ -43,7 +44,9 @@ def _findings(options, rows):
     cost = {row["kind"]: (row["parameters"], row["multiply_adds"]) for row in rows}
     found = [
         Finding(
-            claim="A shortcut that pads with zeros costs neither parameters nor multiply-adds, and C costs more than B.",
+            claim=(
+                "A shortcut that pads with zeros costs neither parameters nor multiply-adds, and C costs more than B."
+            ),
             verdict=exactly(cost["A"] == cost["plain"] and cost["A"] < cost["B"] < cost["C"]),
             numbers="Parameters and multiply-adds: "
             + ", ".join(f"{kind} {a:,} and {b:,}" for kind, (a, b) in cost.items())
@@ -82,14 +85,18 @@ def _draw(options, rows, path):
 
 
 CLAIM = Claim(
-    title="any shortcut is better than none; projections (B, C) are a little better than padding with zeros (A), at a cost",
+    title=(
+        "any shortcut is better than none; projections (B, C) are a little better than padding with zeros (A), at "
+        "a cost"
+    ),
     source="arXiv 1512.03385 section 4.1, table 3",
     settings=_settings,
     measure=_measure,
     findings=_findings,
     draw=_draw,
     notes=(
-        "CIFAR networks of 20 layers, each at its own best rate of the same few (by the training loss of one more seed).",
+        "CIFAR networks of 20 layers, each at its own best rate of the same few (by the training loss of one more "
+        "seed).",
         "The paper's top-1 errors on ImageNet, 34 layers, 10 crops: "
         + ", ".join(f"{kind} {error} %" for kind, error in PUBLISHED.items())
         + ".",

@@ -151,7 +151,7 @@ def _passes_the_sift(rows, network):
 
 
 def worth_shipping(rows, network):
-    """Whether a network's weights should ship: a mean gain above 2 points with few pictures that is more than noise,
+    """Whether a network's weights should ship: a mean gain above 2 points with few images that is more than noise,
     and no loss with more, neither one that is sure nor a mean one of above 1 point; in all cells, with 5 seeds."""
     few, others = _cells(rows, network)
     if (
@@ -173,7 +173,8 @@ def _findings_of(rows, network):
     gain = _mean_gain(rows, network, few)
     found = [
         Finding(
-            claim=f"{network}: with few real pictures, a trunk taught on drawn ones gains more than 2 points over none.",
+            claim=f"{network}: with few real images, a trunk pretrained on drawn ones gains more than 2 points over "
+            "none.",
             verdict=above(gain, LEAST),
             numbers=f"Test accuracy, mean over {len(few)} targets: {gain.text(' points', 1, 100)}.",
         )
@@ -183,9 +184,10 @@ def _findings_of(rows, network):
         worst = min(others, key=lambda cell: gains[cell].low)
         found.append(
             Finding(
-                claim=f"{network}: with more pictures it loses nothing (1 point at most, in each).",
+                claim=f"{network}: with more images it loses nothing (1 point at most, in each).",
                 verdict=everywhere(gains.values(), -LOSS),
-                numbers=f"Mean {_mean_gain(rows, network, others).text(' points', 1, 100)}; least sure, {worst[0]} with "
+                numbers=f"Mean {_mean_gain(rows, network, others).text(' points', 1, 100)}; "
+                f"least sure, {worst[0]} with "
                 f"{worst[1]}: {gains[worst].text(' points', 1, 100)}.",
             )
         )
@@ -193,8 +195,10 @@ def _findings_of(rows, network):
         Finding(
             claim=f"{network}: its weights are worth shipping.",
             verdict=exactly(worth_shipping(rows, network)),
-            numbers=f"That asks for a mean gain of above {100 * LEAST:.0f} points with few pictures that is more than noise, "
-            f"and with more for no loss that is sure and no mean one of above {100 * LOSS:.0f} point, with 5 seeds in all cells.",
+            numbers=f"That asks for a mean gain of above {100 * LEAST:.0f} points with few images that is more than "
+            "noise, "
+            f"and with more for no loss that is sure and no mean one of above {100 * LOSS:.0f} point, with 5 seeds in "
+            "all cells.",
         )
     )
     return found + [_finding_of(rows, network, *cell) for cell in few + others]
@@ -208,7 +212,7 @@ def _finding_of(rows, network, target, n):
         told[start] = f"{mean:.3f} ({way['method']} {way['rate']:g})"
     gain = _gain(rows, network, target, n)
     return Finding(
-        claim=f"{network}, {target}, {n} pictures: the taught trunk is better than none.",
+        claim=f"{network}, {target}, {n} images: the pretrained trunk is better than none.",
         verdict=above(gain),
         numbers=f"{told['taught']} against {told['scratch']}: {gain.text(' points', 1, 100)}.",
     )
@@ -244,7 +248,7 @@ def _cost(setting):
 
 
 CLAIM = Claim(
-    title="a small trunk taught on pictures made by procedure helps where real ones are few",
+    title="a small trunk pretrained on pictures made by procedure helps where real ones are few",
     source="after 2101.08515 (pre-training without natural images); pictures of `_claims/procedural.py`",
     settings=_settings,
     measure=_measure,
@@ -254,10 +258,12 @@ CLAIM = Claim(
     keeps=True,
     data=(),
     notes=(
-        "The trunks are SmallResNet20 at 48 pixels and SmallResNet18D at 64, each taught 200 drawn classes in 6 epochs of new pictures. Both starts learn with `kresnets.fine_tune`, the same passes, and the best epoch by "
+        "The trunks are SmallResNet20 at 48 pixels and SmallResNet18D at 64, each trained on 200 drawn classes in 6 "
+        "epochs of new pictures. Both starts learn with `kresnets.fine_tune`, the same passes, and the best epoch by "
         "validation; each takes the best of four ways (the head alone, all at three rates) by the validation loss "
-        "of one more seed, for all pictures that of the size before. A head on a trunk that was never taught counts as "
-        "from scratch. Three seeds at the two smaller sizes sift: only a network that gains above 2 points by few pictures "
-        "goes on to five seeds and all pictures (--seeds 3 sifts alone). The three are among the five: that flatters what went on by a little.",
+        "of one more seed, for all images that of the size before. A head on a trunk that was never trained counts as "
+        "from scratch. Three seeds at the two smaller sizes sift: only a network that gains above 2 points by few "
+        "images goes on to five seeds and all images (--seeds 3 sifts alone). The three are among the five: that "
+        "flatters what went on by a little.",
     ),
 )

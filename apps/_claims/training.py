@@ -22,7 +22,8 @@ def compiled(model, weight_decay=1e-4):
     """Compile a network that ends in logits as the paper does: SGD with momentum 0.9 and weight decay (arXiv 1512.03385
     section 4.2), of kernels only.
 
-    There the decay is part of the gradient, which the momentum multiplies by 10; Keras's is not, so it is made as large.
+    There the decay is part of the gradient, which the momentum multiplies by 10; Keras's is not, so it is made as
+    large.
     """
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=10 * weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
@@ -31,7 +32,8 @@ def compiled(model, weight_decay=1e-4):
 
 
 def fresh(spec, data, seed):
-    """Return the compiled network of a row, drawn anew; it is the same object at each call with the same row and data."""
+    """Return the compiled network of a row, drawn anew; it is the same object at each call with the same row and
+    data."""
     import kresnets
 
     shape = data.train.shape[1:]
@@ -67,7 +69,8 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class Paper:
-    """CIFAR-10 as in arXiv 1512.03385 section 4.2: 64,000 steps of 128 images, a tenth of the rate from 32,000 and 48,000
+    """CIFAR-10 as in arXiv 1512.03385 section 4.2: 64,000 steps of 128 images, a tenth of the rate from 32,000 and
+    48,000
     on, images shifted by up to 4 pixels and mirrored."""
 
     peak: float = 0.1

@@ -18,12 +18,13 @@ PICTURES = {
     "digits": "handwritten digits",
 }
 TARGET_NOTE = (
-    "The target is whether a monocrystalline cell is defective; its 268 test and 161 validation photographs are the same "
+    "The target is whether a monocrystalline cell is defective; its 268 test and 161 validation photographs are the "
+    "same "
     "in every run, those to learn from are drawn by the seed."
 )
 NOTE = (
     "The trunk is a slim ResNet18D (2 blocks in each of 3 stages, 16 to 64 channels, 0.2 million parameters) at 64 "
-    "pixels, taught here, once for each source and seed, on 1,162 photographs of polycrystalline cells (similar) or "
+    "pixels, trained here, once for each source and seed, on 1,162 photographs of polycrystalline cells (similar) or "
     "1,347 of scikit-learn's digits (different). " + TARGET_NOTE
 )
 

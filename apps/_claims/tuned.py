@@ -105,7 +105,7 @@ class Pull(keras.callbacks.Callback):
         self._learns = epoch >= self._begins
 
     def on_train_batch_end(self, batch, logs=None):
-        from kresnets.transfer.optimizer import learning_rate, ratio_of
+        from kresnets.keras_hooks.optimizer import learning_rate, ratio_of
 
         if self._learns:
             rate = self._strength * learning_rate(self.model.optimizer)

@@ -188,7 +188,6 @@ def _learning_findings(rows):
 def _draw(options, rows, path):
     import kresnets
     from _claims.probes import milliseconds
-
     from kresnets.report import figures
 
     made = figures.figure(1100, 420, layout="constrained")

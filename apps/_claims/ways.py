@@ -54,7 +54,8 @@ WAYS = {
     "100 steps, labels smoothed": SHORT | {"label_smoothing": 0.1},
     "100 steps, solved on 4 views": SHORT | {"head_views": 4},
 }
-# In the larger cells, where the best way of the small ones may want more steps, or more of the trunk; the last one once.
+# In the larger cells, where the best way of the small ones may want more steps, or more of the trunk; the last one
+# once.
 LONG = {
     "start": {},
     "300 steps, from stage3 on": {"stages": ["stage3"]},
@@ -77,7 +78,15 @@ PEERS = {
 SCRATCH = {"from scratch": FRESH | {"trunk": "none", "trunk_learning_rate": 3e-3, "steps": 600}}
 SCRATCH_IN = (cells.JUDGE[0], cells.JUDGE[1], cells.JUDGE[3])  # it is a dear one
 # Seeds of the dear ones; but where a network from scratch is the demo's peer, it has all.
-FEWER = {"Keras's guide": 3, "fastai": 3, "everything at once": 3, "textbook": 2, "for_images": 2, "BiT": 2, "from scratch": 2}
+FEWER = {
+    "Keras's guide": 3,
+    "fastai": 3,
+    "everything at once": 3,
+    "textbook": 2,
+    "for_images": 2,
+    "BiT": 2,
+    "from scratch": 2,
+}
 # The weights that each peer's rule keeps, where it is not the last ones.
 PEERS_KEEP = {"head alone": "best loss", "textbook": "best loss", "for_images": "best loss"}
 CHOSEN = "the default"  # what is judged: what `fine_tune` does by itself

@@ -1,17 +1,18 @@
 #!/bin/sh
-# Is what a search hands over worse than the default? A trunk that was really taught, monocrystalline solar cells, 5 seeds
-# (each with its own split), 75 and 400 photographs, the search as it is by default; judged on the test part, which no trial
+# Is what a search hands over worse than the default? A pretrained trunk, monocrystalline solar cells, 5 seeds
+# (each with its own split), 75 and 400 images, the search as it is by default; judged on the test part, which no trial
 # saw. Each seed goes on where it was; the table is of those that are finished. About 2 hours of one core a seed with 75, 5 with 400
 # (TRIALS=3 SEEDS=0 LIMITS=75 for a look: half an hour).
 #   sh docs/search/default.sh
-# To reach: handed over less default, mean of the seeds, at least 0 in accuracy and AUC, for 75 and for 400 photographs.
+# To reach: handed over less default, mean of the seeds, at least 0 in accuracy and AUC, for 75 and for 400 images.
 set -e
 cd "$(dirname "$0")/../.."
 runs=${RUNS:-runs/search-default}
+kresnets=.venv/bin/kresnets
 python=.venv/bin/python
 for seed in ${SEEDS:-0 1 2 3 4}; do
     for limit in ${LIMITS:-75 400}; do
-        $python apps/search.py --data elpv/mono --limit $limit --model ResNet50Thin --weights open_nsfw --size 128 --seed $seed \
+        $kresnets search --data elpv/mono --limit $limit --model ResNet50Thin --weights open_nsfw --size 128 --seed $seed \
             --trials ${TRIALS:-24} --out $runs/$limit-$seed
     done
 done
@@ -27,8 +28,8 @@ for path in sorted(pathlib.Path(sys.argv[1]).glob("*-*/verdict.json")):
     row = [handed[name] - default[name] for name in ("accuracy", "auc")]
     found[int(limit)].append(row)
     what = "the default" if kept else "trial " + verdict["trial_id"]
-    print(f"{limit} photographs, seed {seed}: default {default['accuracy']:.3f} {default['auc']:.3f}, handed over {what}: {row[0]:+.3f} {row[1]:+.3f}")
+    print(f"{limit} images, seed {seed}: default {default['accuracy']:.3f} {default['auc']:.3f}, handed over {what}: {row[0]:+.3f} {row[1]:+.3f}")
 for limit, rows in sorted(found.items()):
     means = [statistics.mean(column) for column in zip(*rows)]
-    print(f"{limit} photographs, mean of {len(rows)}: accuracy {means[0]:+.4f}, AUC {means[1]:+.4f}")
+    print(f"{limit} images, mean of {len(rows)}: accuracy {means[0]:+.4f}, AUC {means[1]:+.4f}")
 END

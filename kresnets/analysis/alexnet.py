@@ -3,7 +3,7 @@
 import keras
 
 
-def alexnet():
+def alexnet() -> keras.Model:
     """Build AlexNet as its paper has it (NIPS 2012, figure 2): two groups, 227 x 227 pixels, 60,965,224 parameters.
 
     For counting only: there are no weights for it, and its local response normalization, which has no parameters and

@@ -4,11 +4,12 @@ import csv
 import dataclasses
 import io
 import math
-import os
-import pathlib
+from typing import Any
 
 import keras
 
+from kresnets._util import files
+from kresnets._util.types import PathLike, Patterns
 from kresnets.analysis import rules
 from kresnets.analysis.graph import Trace
 from kresnets.groups import layout
@@ -69,31 +70,31 @@ class Summary:
     not_counted: tuple[str, ...] = ()
 
     @property
-    def total(self):
+    def total(self) -> Row:
         """The `Row` of the whole model."""
         return dataclasses.replace(sum(self.rows[1:], self.rows[0]), name="total", kind="model")
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         """Learned numbers."""
         return self.total.parameters
 
     @property
-    def statistics(self):
+    def statistics(self) -> int:
         """Moving means and variances."""
         return self.total.statistics
 
     @property
-    def multiply_adds(self):
+    def multiply_adds(self) -> int:
         """For one image, forwards; twice as many operations."""
         return self.total.multiply_adds
 
     @property
-    def activation_bytes(self):
+    def activation_bytes(self) -> int:
         """What training keeps for the backward pass, for one image."""
         return self.total.activation_bytes
 
-    def to_csv(self, path=None, by="group"):
+    def to_csv(self, path: PathLike | None = None, by: str = "group") -> str | None:
         """Write the table as CSV, with the total as its last line.
 
         Args:
@@ -120,10 +121,7 @@ class Summary:
             lines.writerow((row.name, row.kind, _shape(row.output), *(getattr(row, name) for name in _NUMBERS)))
         if path is None:
             return text.getvalue()
-        path = pathlib.Path(path)
-        beside = path.with_name(f".{path.name}.{os.getpid()}")
-        beside.write_text(text.getvalue(), encoding="utf-8")
-        os.replace(beside, path)
+        files.write_text(path, text.getvalue())
 
     def __str__(self):
         header = ("group", "output", "weight layers", "parameters", "statistics", "multiply-adds", "kept in training")
@@ -146,7 +144,7 @@ def _shape(shape):
     return "" if shape is None else "x".join("?" if side is None else str(side) for side in shape)
 
 
-def summarize(model, input_shape=None, groups=None):
+def summarize(model: keras.Model, input_shape: Any = None, groups: Patterns = None) -> Summary:
     """Count what a model costs: parameters, multiply-adds, depth, and the activations that training keeps.
 
     Counted from the shapes in the model's graph; nothing is computed, and the model is not changed. A multiply and its

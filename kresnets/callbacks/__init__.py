@@ -6,6 +6,6 @@ after, or they do not see what these add).
 
 from kresnets.callbacks.layerwise import LayerwiseLearningRate as LayerwiseLearningRate
 from kresnets.callbacks.progress import Progress as Progress
-from kresnets.callbacks.staged import StagedUnfreezing as StagedUnfreezing
-from kresnets.callbacks.stages import Plateau as Plateau
-from kresnets.callbacks.stages import Schedule as Schedule
+from kresnets.callbacks.schedule import Plateau as Plateau
+from kresnets.callbacks.schedule import Schedule as Schedule
+from kresnets.callbacks.unfreezing import StagedUnfreezing as StagedUnfreezing

@@ -5,7 +5,8 @@ import math
 import keras
 
 from kresnets.groups import layout
-from kresnets.transfer import optimizer as surgery
+from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks.model import end_watch, watch_start
 
 
 class GroupCallback(keras.callbacks.Callback):
@@ -58,32 +59,3 @@ class GroupCallback(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         self._layout, self._began = None, False
         end_watch(self.model)
-
-
-def watch_start(model, callback=None):
-    """Until a fit starts, note which of our callbacks it has; when it does, refuse two of a kind, and take back what
-    an interrupted fit left on the optimizer (Keras calls `on_train_end` only after a fit that ends well)."""
-    waiting = [*(vars(model).get("kresnets_callbacks") or ()), *([] if callback is None else [callback])]
-    vars(model)["kresnets_callbacks"] = waiting
-
-    def make_train_function(force=False):
-        if not force:  # fit() itself, once, after every callback has its model and before any begins
-            waiting = vars(model).pop("kresnets_callbacks")
-            vars(model).pop("make_train_function")
-            surgery.unscale_updates(model.optimizer)
-            model.train_function = None
-            kinds = [one.kind for one in waiting]
-            for kind in kinds:
-                if kinds.count(kind) > 1:
-                    raise ValueError(
-                        f"One fit takes one {kind}: they would undo each other's work. Received: 2 or more; join them."
-                    )
-        return type(model).make_train_function(model, force=force)
-
-    vars(model)["make_train_function"] = make_train_function
-
-
-def end_watch(model):
-    """Leave nothing of ours on the model."""
-    for name in ("make_train_function", "kresnets_callbacks", "load_weights"):
-        vars(model).pop(name, None)

@@ -1,10 +1,14 @@
 """A learning rate for each group."""
 
-import math
-import numbers
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import keras
+
+from kresnets._util.checks import is_number
+from kresnets._util.types import Logs, Patterns
 from kresnets.callbacks.group import GroupCallback, end_watch, watch_start
-from kresnets.transfer import optimizer as surgery
+from kresnets.keras_hooks import optimizer as surgery
 
 
 class LayerwiseLearningRate(GroupCallback):
@@ -36,22 +40,20 @@ class LayerwiseLearningRate(GroupCallback):
 
     kind = "LayerwiseLearningRate"
 
-    def __init__(self, ratios, groups=None):
+    def __init__(self, ratios: float | Mapping[str, float], groups: Patterns = None) -> None:
         super().__init__(groups)
-        values = ratios.values() if isinstance(ratios, dict) else (ratios,)
-        if not all(
-            isinstance(r, numbers.Real) and not isinstance(r, bool) and math.isfinite(r) and r >= 0 for r in values
-        ):
+        values: Any = ratios.values() if isinstance(ratios, dict) else (ratios,)
+        if not all(is_number(r) and r >= 0 for r in values):
             raise ValueError(
                 f"`ratios` must be a number from 0 or a dict {{group: number from 0}}. Received: {ratios!r}"
             )
-        self.ratios = dict(ratios) if isinstance(ratios, dict) else ratios
+        self.ratios: Any = dict(ratios) if isinstance(ratios, dict) else ratios
 
-    def set_model(self, model):
+    def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
         self.ratio_by_group(self._layout.names)
 
-    def ratio_by_group(self, names):
+    def ratio_by_group(self, names: Sequence[str]) -> dict[str, float]:
         """Return `{group: ratio}` for the given groups, the head last."""
         if not isinstance(self.ratios, dict):
             return {name: float(self.ratios) ** (len(names) - 1 - index) for index, name in enumerate(names)}
@@ -62,7 +64,7 @@ class LayerwiseLearningRate(GroupCallback):
             )
         return {name: float(self.ratios.get(name, 1.0)) for name in names}
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Logs = None) -> None:
         ratios = self.ratio_by_group(self._layout.names)
         scaled = [
             (variable, ratios[name])
@@ -75,7 +77,7 @@ class LayerwiseLearningRate(GroupCallback):
         self.model.make_train_function(force=True)
         watch_start(self.model)  # should this fit be interrupted, the next one takes the scaling back
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: Logs = None) -> None:
         super().on_train_end(logs)
         surgery.unscale_updates(self.model.optimizer)
         end_watch(self.model)

@@ -1,8 +1,10 @@
 """Where a run stands in its schedule of stages."""
 
 import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from kresnets.callbacks.stages import Plateau, Schedule
+from kresnets.callbacks.schedule import Plateau, Schedule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,7 +50,7 @@ class Progress:
     finished: bool = False
 
     @classmethod
-    def replay(cls, schedule, rows, epoch=None):
+    def replay(cls, schedule: Schedule, rows: Sequence[Mapping[str, Any]], epoch: int | None = None) -> "Progress":
         """Return the progress before an epoch.
 
         Args:
@@ -67,15 +69,15 @@ class Progress:
         return progress
 
     @property
-    def stage(self):
+    def stage(self) -> int:
         """Index of the stage that the next epoch belongs to."""
         return len(self.starts) - 1
 
-    def after(self, row):
+    def after(self, row: Mapping[str, Any] | None) -> "Progress":
         """Return the progress after one more epoch with these logs, None where they are unknown."""
         if self.finished:
             return self
-        watch = self.schedule.watch(self.stage)
+        watch: Any = self.schedule.watch(self.stage)
         value = None if watch is None or row is None else row.get(watch.monitor)
         loss = None if row is None else row.get("loss")
         if watch is not None and value is None and (watch.patience is not None or row is not None):
@@ -120,7 +122,7 @@ class Progress:
             unknown=self.unknown,
         )
 
-    def group_of(self, epoch):
+    def group_of(self, epoch: int) -> str:
         """Return the group or block from which on layers train in an epoch; where a plateau will decide, the one that
         it is at the latest."""
         starts = list(self.starts)
@@ -131,14 +133,14 @@ class Progress:
             starts.append(starts[-1] + most)
         return self.schedule.stages[sum(start <= epoch for start in starts) - 1][0]
 
-    def happened(self):
+    def happened(self) -> Schedule:
         """Return the schedule with each stage that began at the length that it had, so that it can be repeated."""
         ends = (*self.starts[1:], self.epoch)
         stages = []
         for index, (start, end) in enumerate(zip(self.starts, ends)):
             if start == end:  # about to begin
                 continue
-            watch = self.schedule.watch(index) if self.schedule.restore_best else None
+            watch: Any = self.schedule.watch(index) if self.schedule.restore_best else None
             plain = watch is None or watch == Plateau(patience=watch.patience, max_epochs=watch.max_epochs)
             length = end - start if plain else dataclasses.replace(watch, patience=None, max_epochs=end - start)
             stages.append((self.schedule.stages[index][0], length))
@@ -148,10 +150,13 @@ class Progress:
 def _missing(watch, epoch, row):
     if row is None:
         return (
-            f"The stages cannot go on: {watch.monitor!r} of epoch {epoch} is not known here, and a stage waits for its plateau; give "
-            "StagedUnfreezing the `folder` of the interrupted run and put it before BackupAndRestore, or start at epoch 0."
+            f"The stages cannot go on: {watch.monitor!r} of epoch {epoch} is not known here, and a stage waits for "
+            "its plateau; give "
+            "StagedUnfreezing the `folder` of the interrupted run and put it before BackupAndRestore, or start at "
+            "epoch 0."
         )
     return (
-        f"The stages wait for {watch.monitor!r}, which the logs of epoch {epoch} lack (they have {', '.join(row)}): give fit validation data for "
+        f"The stages wait for {watch.monitor!r}, which the logs of epoch {epoch} lack (they have {', '.join(row)}): "
+        "give fit validation data for "
         "every epoch, or another `monitor`."
     )

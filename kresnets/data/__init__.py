@@ -1,4 +1,4 @@
-"""Data: photographs with labels from a folder, a CSV file or TFDS, checked, split, decoded, batched and augmented.
+"""Data: images with labels from a folder, a CSV file or TFDS, checked, split, decoded, batched and augmented.
 
 The only part of the package, with `kresnets.export`, that needs TensorFlow; its pipelines feed any Keras backend.
 """

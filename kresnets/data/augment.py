@@ -5,8 +5,14 @@ order in which parallel calls happen to run, and a resumed run would draw other 
 the numbers come from a seed and a draw (epoch and batch) alone.
 """
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import keras
 import tensorflow as tf
+
+from kresnets.keras_hooks.graph import with_inner
 
 KINDS = ("none", "light", "strong")
 _BATCHES_PER_EPOCH = 1 << 31  # above any count of batches: draws of different epochs never meet
@@ -38,7 +44,8 @@ class _Layers:
         for layer in layers:
             # The method by which Keras's layers fetch their generator, RandAugment and MixUp included; there is no
             # public way in. tests/test_data_augment.py fails when Keras renames it.
-            layer._get_seed_generator = lambda backend=None: self._seeds
+            for inner in with_inner(layer):
+                inner._get_seed_generator = lambda backend=None: self._seeds
         self._run = tf.function(self._trace, autograph=False)  # in a graph the layers compute with TensorFlow
 
     def __call__(self, inputs, draw):
@@ -62,9 +69,9 @@ class Augmentation:
     any Keras backend. It always computes with TensorFlow, on the CPU.
     """
 
-    def __init__(self, kind, seed):
+    def __init__(self, kind: Any, seed: int) -> None:
         self.kind = kind
-        self.layers = tuple(_make_layers(kind))
+        self.layers = (_of_its_own(kind),) if isinstance(kind, keras.layers.Layer) else tuple(_make_layers(kind))
         self._layers = _Layers(self.layers, seed)
 
     def __call__(self, images, draw=None):
@@ -84,17 +91,47 @@ class Augmentation:
         return tf.clip_by_value(tf.ensure_shape(self._layers(images, draw), images.shape), 0.0, 255.0)
 
 
-def augmentation(kind="light", seed=0):
+class _Function:
+    """Change a batch of images by a function of the user's, given the draw too where it takes two arguments."""
+
+    def __init__(self, function):
+        self.kind, self._function = function, function
+        parameters = inspect.signature(function).parameters.values()
+        places = [one for one in parameters if one.kind in (one.POSITIONAL_ONLY, one.POSITIONAL_OR_KEYWORD)]
+        self._takes_draw = len(places) > 1
+
+    def __call__(self, images, draw=None):
+        images = tf.cast(images, tf.float32)
+        changed = self._function(images, draw) if self._takes_draw else self._function(images)
+        return tf.ensure_shape(tf.cast(changed, tf.float32), images.shape)
+
+
+def _of_its_own(layer):
+    """Return a layer like the user's: what is done to it here must not be done to theirs."""
+    try:
+        return type(layer).from_config(layer.get_config())
+    except Exception as error:  # a user's own layer may raise anything
+        raise ValueError(
+            f"The layer {layer.name!r} ({type(layer).__name__}) cannot be made again from its config: give it a "
+            "`get_config` that tells all arguments of its `__init__`, or a function of a batch of images."
+        ) from error
+
+
+def augmentation(kind: str | Callable = "light", seed: int = 0) -> Callable:
     """Return a function that changes a batch of images 0..255 at random.
 
     Args:
         kind: `"none"`; `"light"` (left-right flip, shift and zoom by up to a tenth, brightness and contrast by up to a
             tenth); or `"strong"` (the same, then Keras's RandAugment: two of eleven operations, chosen once per batch).
+            Or a Keras layer, such as `keras.layers.RandAugment(value_range=(0, 255))` or a `keras.Sequential` of such
+            ones, or a function of images, and of a draw if it takes one: float32 `(batch, height, width, 3)`, RGB
+            0..255, before and after. What a function draws by itself is its own: a resumed run may differ then.
             Defaults to `"light"`.
         seed: int, chooses the changes. Defaults to 0.
 
     Returns:
-        An `Augmentation`, to be called with images and, for results that can be had again, a `draw`.
+        An `Augmentation` (of a function, a function), to be called with images and, for results that can be had again,
+        a `draw`.
 
     Raises:
         ValueError: for another kind.
@@ -105,8 +142,15 @@ def augmentation(kind="light", seed=0):
         >>> augmentation("light", seed=1)(np.full((2, 32, 32, 3), 100.0), draw=0).shape
         TensorShape([2, 32, 32, 3])
     """
-    if kind not in KINDS:
-        raise ValueError(f"Unknown augmentation {kind!r}: use one of {', '.join(map(repr, KINDS))}.")
+    if isinstance(kind, Augmentation):
+        return kind
+    if callable(kind) and not isinstance(kind, (str, keras.layers.Layer, type)):
+        return _Function(kind)
+    if not isinstance(kind, keras.layers.Layer) and not (isinstance(kind, str) and kind in KINDS):
+        allowed = ", ".join(map(repr, KINDS))
+        raise ValueError(
+            f"Unknown augmentation {kind!r}: use one of {allowed}, a Keras layer, or a function of images."
+        )
     return Augmentation(kind, seed)
 
 
@@ -141,7 +185,7 @@ class Mixup:
         [1.0, 1.0, 1.0, 1.0]
     """
 
-    def __init__(self, alpha, seed=0):
+    def __init__(self, alpha: float, seed: int = 0) -> None:
         if not alpha > 0:
             raise ValueError(f"`alpha` must be above 0. Received: alpha={alpha}")
         layer = keras.layers.MixUp(alpha, data_format="channels_last", dtype="float32")
@@ -160,7 +204,7 @@ class Mixup:
         return mixed["images"], mixed["labels"]
 
 
-def augment_batches(dataset, augment, epoch=None):
+def augment_batches(dataset: Any, augment: Callable, epoch: Any = None) -> Any:
     """Change the images of every batch of a pipeline, in parallel.
 
     Args:

@@ -8,6 +8,7 @@ import os
 import stat
 import struct
 import warnings
+from typing import Any
 
 import tensorflow as tf
 
@@ -33,7 +34,7 @@ class Verdict:
     digest: bytes = b""
 
 
-def check_image(image_bytes):
+def check_image(image_bytes: bytes) -> "Verdict":
     """Decode one image in full, as training and serving will, and say what is wrong with it.
 
     Args:
@@ -95,7 +96,7 @@ def _is_rotated(exif):
         return False  # damaged metadata rotate nothing
 
 
-def check_images(items, progress=True):
+def check_images(items: Any, progress: bool = True) -> Any:
     """Check many images in parallel, with a progress bar on stderr.
 
     Args:

@@ -5,10 +5,11 @@ Pure TensorFlow operations, so that it runs inside `tf.data` and is saved within
 
 import tensorflow as tf
 
+from kresnets._util.types import Tensor
 from kresnets.data import headers
 
 
-def decode_image(image_bytes, max_pixels=None):
+def decode_image(image_bytes: Tensor, max_pixels: int | None = None) -> Tensor:
     """Decode the bytes of one image file to RGB.
 
     JPEG (baseline, progressive, grey, CMYK), PNG, GIF and BMP; WebP where the installed TensorFlow decodes it. What
@@ -56,7 +57,7 @@ def decode_image(image_bytes, max_pixels=None):
     return tf.ensure_shape(image, (None, None, 3))
 
 
-def resize_and_crop(image, size, crop=1.0):
+def resize_and_crop(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
     """Resize the short side (bilinear, antialias) and cut out the centre square.
 
     The same pixels as `tf.image.resize(..., antialias=True)` to a short side of `round(size / crop)` followed by a
@@ -107,7 +108,7 @@ def resize_and_crop(image, size, crop=1.0):
     return tf.ensure_shape(result, (size, size, image.shape[-1]))
 
 
-def load_image(image_bytes, size, crop=1.0, max_pixels=None):
+def load_image(image_bytes: Tensor, size: int, crop: float = 1.0, max_pixels: int | None = None) -> Tensor:
     """Decode the bytes of an image file and bring them to a square of the network's size.
 
     Args:

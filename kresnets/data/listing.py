@@ -131,7 +131,8 @@ def _columns(file, header):
     if bool(paths) != bool(labels):
         wanted = _LABEL_COLUMNS if paths else _PATH_COLUMNS
         raise ValueError(
-            f"{file}: its first line, {','.join(header)!r}, looks like a header without a column named {' or '.join(wanted)}: add it."
+            f"{file}: its first line, {','.join(header)!r}, looks like a header without a column named "
+            f"{' or '.join(wanted)}: add it."
         )
     return (paths[0], labels[0]) if paths and labels else None
 

@@ -4,15 +4,18 @@ import dataclasses
 import hashlib
 import io
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
+from kresnets._util.types import Array, Tensor
 from kresnets.data.decoded import check_cache, kept
 from kresnets.data.images import load_image
 
 
-def epoch_variable():
+def epoch_variable() -> Tensor:
     """Return the variable that tells `Part.batches` and `augment_batches` which epoch they draw for.
 
     Set it when an epoch begins (`variable.assign(epoch)` in a callback's `on_epoch_begin`). It lives on the CPU, where
@@ -38,7 +41,14 @@ class Part:
         progress: bool, show a bar on stderr while images are decoded into memory. Defaults to True.
     """
 
-    def __init__(self, ids, labels, contents, class_names, progress=True):
+    def __init__(
+        self,
+        ids: Sequence[str],
+        labels: Array,
+        contents: Sequence[Any],
+        class_names: Sequence[str],
+        progress: bool = True,
+    ) -> None:
         self.ids = tuple(ids)
         self.labels = np.asarray(labels, dtype=np.int32).reshape(-1)
         self.class_names = tuple(class_names)
@@ -48,7 +58,7 @@ class Part:
             # File names that are no valid text exist; TensorFlow takes them as bytes.
             self._contents = tf.constant([os.fsencode(content) for content in contents], dtype=tf.string)
             self._label_tensor = tf.constant(self.labels)
-        self._kept = (None, None)  # (size, crop), and the images decoded so
+        self._kept: Any = (None, None)  # (size, crop), and the images decoded so
 
     def __len__(self):
         return len(self.ids)
@@ -56,11 +66,11 @@ class Part:
     def __repr__(self):
         return f"Part({len(self)} images, {self.counts()})"
 
-    def counts(self):
+    def counts(self) -> dict[str, int]:
         """Return the number of images of each class as a dict, class name -> count."""
         return dict(zip(self.class_names, np.bincount(self.labels, minlength=len(self.class_names)).tolist()))
 
-    def subset(self, rows):
+    def subset(self, rows: Sequence[Any]) -> "Part":
         """Return a part of this part.
 
         Args:
@@ -75,7 +85,7 @@ class Part:
         chosen = [os.fsdecode(contents[row]) if self._files else contents[row] for row in rows]
         return Part([self.ids[row] for row in rows], self.labels[list(rows)], chosen, self.class_names, self._progress)
 
-    def joined(self, other):
+    def joined(self, other: "Part") -> "Part":
         """Return a part of the images of both.
 
         Args:
@@ -91,14 +101,23 @@ class Part:
         """
         if self.class_names != other.class_names or self._files != other._files:
             raise ValueError(
-                f"Parts of the same classes and kind can be joined. Received: {self.class_names} and {other.class_names}."
+                f"Parts of the same classes and kind can be joined. Received: {self.class_names} and "
+                f"{other.class_names}."
             )
         contents = [*self._contents.numpy(), *other._contents.numpy()]
         contents = [os.fsdecode(content) if self._files else content for content in contents]
         labels = np.concatenate([self.labels, other.labels])
         return Part((*self.ids, *other.ids), labels, contents, self.class_names, self._progress)
 
-    def batches(self, batch_size, size, crop=1.0, shuffle_seed=None, epoch=None, cache="auto"):
+    def batches(
+        self,
+        batch_size: int,
+        size: Any,
+        crop: float = 1.0,
+        shuffle_seed: int | None = None,
+        epoch: Any = None,
+        cache: Any = "auto",
+    ) -> Any:
         """Return the part's batches as a tf.data pipeline of known cardinality.
 
         The last batch may be smaller. Give `shuffle=False` to `model.fit`, which otherwise warns that it cannot shuffle
@@ -154,11 +173,11 @@ class Part:
         dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size), cache)
         return dataset
 
-    def identity(self):
+    def identity(self) -> Any:
         """Return a short name of the images and labels, which other ones do not share."""
         return hashlib.blake2b(self.labels, key=self.images_identity().encode(), digest_size=16).hexdigest()
 
-    def images_identity(self):
+    def images_identity(self) -> Any:
         """Return a short name of the images: of files by their names, sizes and times, of images in memory by their
         bytes."""
         found = hashlib.blake2b(repr(self.ids).encode(), digest_size=16)
@@ -171,12 +190,12 @@ class Part:
                 found.update(hashlib.blake2b(content).digest())
         return found.hexdigest()
 
-    def encoded(self, index):
+    def encoded(self, index: int) -> Any:
         """Return an image as it was given, for those who open files: its path as bytes, or a stream of its bytes."""
         content = self._contents[index].numpy()
         return content if self._files else io.BytesIO(content)
 
-    def pixels(self, size, indices=None, crop=1.0):
+    def pixels(self, size: int, indices: Any = None, crop: float = 1.0) -> Array:
         """Decode images into one array.
 
         Args:
@@ -195,7 +214,7 @@ class Part:
         self.decode_into(array, crop, indices)
         return array
 
-    def decode_into(self, array, crop=1.0, indices=None, told=""):
+    def decode_into(self, array: Array, crop: float = 1.0, indices: Any = None, told: str = "") -> None:
         """Fill an array `(images, size, size, 3)` with decoded images, in parallel, with a progress bar.
 
         Args:
@@ -294,11 +313,11 @@ class Rows:
     order: tf.data.Dataset
     cache: str | bool | os.PathLike = "auto"
 
-    def natural(self):
+    def natural(self) -> Any:
         """Return the pipeline in the order of the indices."""
         return self.part.batches(self.batch_size, self.size, self.crop, cache=self.cache)
 
-    def identity(self):
+    def identity(self) -> Any:
         """Return a short name of the images as the pipeline gives them."""
         return f"{self.part.identity()}-{self.size}-{self.crop}"
 
@@ -325,7 +344,7 @@ class Data:
     bad: tuple[tuple[str, str], ...] = ()
     rotated: int = 0
 
-    def summary(self):
+    def summary(self) -> str:
         """Return a table of the number of images per class and part, as text."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         width = max(map(len, ("class", "all", *self.class_names)))
@@ -335,7 +354,7 @@ class Data:
         return "\n".join(f"{first:<{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in rows)
 
 
-def class_weight(labels, how="balanced"):
+def class_weight(labels: Array, how: str = "balanced") -> dict[int, float] | None:
     """Return what `model.fit(class_weight=...)` takes to make rare classes count as much as frequent ones.
 
     Args:

@@ -3,6 +3,7 @@
 import os
 import warnings
 
+from kresnets._util.types import PathLike
 from kresnets.data.check import check_images
 from kresnets.data.listing import list_csv, list_folder
 from kresnets.data.part import Data, Part
@@ -11,15 +12,15 @@ from kresnets.data.tfds_source import list_tfds
 
 
 def load_data(
-    source,
-    limit=None,
-    seed=0,
-    bad_images="error",
-    validation_split=0.15,
-    test_split=0.25,
-    data_dir=None,
-    progress=True,
-):
+    source: PathLike,
+    limit: int | None = None,
+    seed: int = 0,
+    bad_images: str = "error",
+    validation_split: float = 0.15,
+    test_split: float = 0.25,
+    data_dir: PathLike | None = None,
+    progress: bool = True,
+) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
     The splits are stratified, disjoint and a function of `seed` and of the images' names alone, the same on every

@@ -8,6 +8,8 @@ import contextlib
 import json
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +17,7 @@ import numpy as np
 _PIECE = 1 << 26  # bytes
 
 
-def is_first():
+def is_first() -> bool:
     """Whether this process writes: it is alone, or the first of those that `connect` joined.
 
     Example:
@@ -26,7 +28,7 @@ def is_first():
     return not _several() or _jax().process_index() == 0
 
 
-def agreed(tell):
+def agreed(tell: Callable[[], Any]) -> Any:
     """Return, on every process, what `tell()` returns on the first one; it is not called on the others.
 
     Args:

@@ -13,7 +13,7 @@ import threading
 import keras
 import numpy as np
 
-_STEPS = ("train_step", "test_step")
+from kresnets.keras_hooks.model import loss_scaled, steps_through
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,22 +90,9 @@ def in_shares(model, division, train, validation, class_weight):
         for batches, weights in ((train, class_weight), (validation, None))
     ]
     on_several = _on_jax() if strategy is None else _on_tensorflow(model, strategy)
-    with on_several as whole, _replaced(model, whole, shares):
-        yield (*(share and share.batches() for share in shares), None)
-
-
-@contextlib.contextmanager
-def _replaced(model, whole, shares):
-    """Have the model's own steps called through `whole(step, weighted)`."""
     weighted = [share is not None and share.weighted for share in shares]
-    vars(model).update({name: whole(getattr(model, name), has) for name, has in zip(_STEPS, weighted, strict=True)})
-    model.train_function = model.test_function = None
-    try:
-        yield
-    finally:
-        for name in _STEPS:
-            del vars(model)[name]
-        model.train_function = model.test_function = None
+    with on_several as whole, steps_through(model, whole, weighted):
+        yield (*(share and share.batches() for share in shares), None)
 
 
 @contextlib.contextmanager
@@ -148,15 +135,9 @@ def _on_tensorflow(model, strategy):
 
         return whole_step
 
-    def scale_loss(loss):  # Keras's own step calls it for what it differentiates, and for nothing that it logs
-        return type(optimizer).scale_loss(optimizer, loss) * tf.cast(mine.weight, loss.dtype)
-
     sums = getattr(model.loss, "reduction", None) == "sum"  # which counts each image alike already
-    vars(optimizer).update({} if sums else {"scale_loss": scale_loss})
-    try:
+    with contextlib.nullcontext() if sums else loss_scaled(optimizer, lambda: mine.weight):
         yield whole
-    finally:
-        vars(optimizer).pop("scale_loss", None)
 
 
 def _first_rows(data, rows, weighted):

@@ -98,7 +98,7 @@ def _data_parallel():
         keras.distribution.set_distribution(before)
 
 
-def connect(coordinator, processes, process):
+def connect(coordinator: str, processes: int, process: int) -> None:
     """Join the processes that train one model on many machines, on JAX; call it before anything is computed.
 
     Returns when all have joined. Where one of them ends later, JAX ends the others: at once if it was the first, else
@@ -124,7 +124,7 @@ def connect(coordinator, processes, process):
     keras.distribution.initialize(coordinator, processes, process)
 
 
-def disconnect():
+def disconnect() -> None:
     """Part from the other processes once all have come here; what is computed afterwards is each one's own."""
     import jax
 

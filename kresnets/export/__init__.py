@@ -3,12 +3,19 @@
 Decoding, resizing and preprocessing are inside, by the very functions that training uses.
 """
 
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+
+from kresnets._util.types import PathLike
 from kresnets.data.check import MAX_PIXELS
 from kresnets.export.card import checked, read_card, write_card
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import FORMATS, export_file
-from kresnets.export.proof import read_photographs, verify
 from kresnets.export.saved import save
+from kresnets.export.verification import read_photographs, verify
 from kresnets.export.versions import folder_beside, folder_of_versions, publish, writing
 from kresnets.export.warmup import write_warmup
 
@@ -16,17 +23,17 @@ __all__ = ["FORMATS", "Classifier", "export_file", "export_saved_model", "read_c
 
 
 def export_saved_model(
-    model,
-    path,
-    labels=None,
-    preprocess=None,
-    top=5,
-    dtype="float32",
-    fold=True,
-    max_pixels=MAX_PIXELS,
-    card=None,
-    verify_on=(),
-):
+    model: keras.Model,
+    path: PathLike,
+    labels: Sequence[str] | None = None,
+    preprocess: Any = None,
+    top: int = 5,
+    dtype: str = "float32",
+    fold: bool = True,
+    max_pixels: int = MAX_PIXELS,
+    card: Mapping[str, Any] | None = None,
+    verify_on: Sequence[Any] = (),
+) -> pathlib.Path:
     """Write a classifier as a new version of a SavedModel for TF Serving.
 
     The version folder appears in one step, after the written model was loaded again and found to answer as the Keras
@@ -71,7 +78,8 @@ def export_saved_model(
         fold: bool, put batch norms into the convolutions before them: the same numbers from less work. Defaults to
             True.
         max_pixels: int, how many pixels an image file may unpack to, by its header (a few kB can claim gigabytes); at
-            least as many as the model takes. Defaults to 50 million: about 200 MB, for progressive JPEGs 550 MB, while it is
+            least as many as the model takes. Defaults to 50 million: about 200 MB, for progressive JPEGs 550 MB, while
+            it is
             decoded.
         card: dict for the model card of what only you know: `network` (defaults to the model's name), `weights`,
             `licence`, `data`, `metrics`, and whatever else JSON can hold. Defaults to None.
@@ -82,7 +90,7 @@ def export_saved_model(
         pathlib.Path of the version folder, `path/<version>`, one above the highest that is there.
 
     Raises:
-        ValueError: for a path, a model, labels, a preprocessing, `top`, `dtype`, `max_pixels`, `card` or photographs
+        ValueError: for a path, a model, labels, a preprocessing, `top`, `dtype`, `max_pixels`, `card` or images
             that cannot be served.
         OSError: when the folder cannot be written.
         RuntimeError: with another Keras backend, or when the written model answers differently.
@@ -95,14 +103,14 @@ def export_saved_model(
         >>> folder.name
         '1'
     """
-    path, card, photographs = folder_of_versions(path), checked(card), read_photographs(verify_on)
+    place, told, photographs = folder_of_versions(path), checked(card), read_photographs(verify_on)
     classifier = Classifier.of(model, labels, preprocess, top, max_pixels).computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
-    with folder_beside(path) as folder:
-        with writing(path):
+    with folder_beside(place) as folder:
+        with writing(place):
             save(served, folder)
-            write_warmup(folder, path.name, classifier.size)
+            write_warmup(folder, place.name, classifier.size)
         verified = verify(folder, classifier, dtype, photographs)
-        with writing(path):
-            write_card(folder, classifier, served, dtype, card, verified)
-            return publish(folder, path)
+        with writing(place):
+            write_card(folder, classifier, served, dtype, told, verified)
+            return publish(folder, place)

@@ -4,10 +4,13 @@ import datetime
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 import keras
 
-from kresnets.copying import layers_in_order
+from kresnets._util.types import PathLike
+from kresnets.keras_hooks.graph import layers_in_order
 from kresnets.version import __version__
 from kresnets.weights import sources
 from kresnets.weights.origin import origin_of
@@ -23,7 +26,7 @@ OF_THE_EXPORT = (
 )
 
 
-def checked(card):
+def checked(card: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return what a user says of a model as JSON will hold it.
 
     Args:
@@ -32,18 +35,19 @@ def checked(card):
     Raises:
         ValueError: for another type, a name that export fills in, or a value that JSON cannot hold (NaN included).
     """
-    card = {} if card is None else card
-    if not isinstance(card, dict) or not all(isinstance(name, str) for name in card):
-        raise ValueError(f"`card` must be a dict with str keys, such as {{'metrics': ...}}. Received: card={card!r}")
-    if taken := sorted(set(card) & set(OF_THE_EXPORT)):
+    given: Any = {} if card is None else card
+    if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+        raise ValueError(f"`card` must be a dict with str keys, such as {{'metrics': ...}}. Received: card={given!r}")
+    if taken := sorted(set(given) & set(OF_THE_EXPORT)):
         raise ValueError(
-            f"`card` says {', '.join(map(repr, taken))}, which the export finds out by itself: leave it out, or give it "
+            f"`card` says {', '.join(map(repr, taken))}, which the export finds out by itself: leave it out, or give "
+            "it "
             "another name."
         )
     try:
-        text = json.dumps(card, allow_nan=False, ensure_ascii=False)
-        card = json.loads(text)
-        shallow = _levels(card) <= _DEEPEST
+        text = json.dumps(given, allow_nan=False, ensure_ascii=False)
+        given = json.loads(text)
+        shallow = _levels(given) <= _DEEPEST
     except RecursionError:
         shallow = False
     except (TypeError, ValueError) as error:
@@ -52,10 +56,10 @@ def checked(card):
         raise ValueError(f"`card` must not be nested more than {_DEEPEST} levels deep.")
     if not is_unicode(text):
         raise ValueError("`card` must hold text that UTF-8 can hold: it has half of a surrogate pair (as '\\udcff').")
-    return card
+    return given
 
 
-def is_unicode(text):
+def is_unicode(text: str) -> bool:
     """Whether a str can be written in UTF-8: one made of the bytes of a file's name may hold halves of surrogates."""
     try:
         text.encode()
@@ -69,7 +73,9 @@ def _levels(value):
     return 1 + max(map(_levels, within), default=0)
 
 
-def write_card(folder, classifier, served, dtype, card, verified):
+def write_card(
+    folder: pathlib.Path, classifier: Any, served: Any, dtype: str, card: Mapping[str, Any], verified: Any
+) -> pathlib.Path:
     """Write `assets/model_card.json` into a SavedModel.
 
     Args:
@@ -112,14 +118,15 @@ def _origin(model):
     return {"weights": origin} | rights
 
 
-def read_card(folder):
+def read_card(folder: PathLike) -> dict[str, Any]:
     """Return the model card of a version that `export_saved_model` wrote.
 
     Args:
         folder: path of the version, such as `saved_models/pets/3`.
 
     Returns:
-        dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else the
+        dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else
+            the
         exporter's user gave, and what the export found: `kresnets` (version), `created` (UTC), `parameters`,
         `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`, `batch_norms_folded`,
         `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how

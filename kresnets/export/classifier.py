@@ -9,12 +9,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from kresnets.copying import layers_in_order
+from kresnets._util.checks import is_whole
 from kresnets.data.check import MAX_PIXELS
 from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
+from kresnets.keras_hooks.graph import layers_in_order
 from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of, resolve
 
 
@@ -22,7 +23,7 @@ from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of,
 class Classifier:
     """A Keras model and all that lies between the bytes of a file and a label.
 
-    Its functions take and give tensors and run eagerly too, which is how `apps/predict.py` answers from a run.
+    Its functions take and give tensors and run eagerly too, which is how `kresnets predict` answers from a run.
 
     Args:
         max_pixels: how many pixels an image file may unpack to, by its header.
@@ -51,7 +52,7 @@ class Classifier:
                 "Dense(1, activation='sigmoid') or Dense(2, activation='softmax')."
             )
         for name, value in (("top", top), ("max_pixels", max_pixels)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            if not is_whole(value, 1):
                 raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}")
         if max_pixels > tf.int64.max:
             raise ValueError(f"`max_pixels` must be below 2**63. Received: max_pixels={max_pixels}")

@@ -9,10 +9,9 @@ import keras
 import numpy as np
 from keras import layers
 
-from kresnets.copying import graphs
-from kresnets.export.twins import recreated, twin
-from kresnets.features import graph_nodes
-from kresnets.layers import BatchNormalization
+from kresnets.keras_hooks.graph import graph_nodes, graphs
+from kresnets.networks.copying import recreated, twin
+from kresnets.networks.layers import BatchNormalization
 
 # By their exact class: a subclass may compute anything.
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, layers.SeparableConv2D, layers.Dense)
@@ -123,7 +122,8 @@ def _affine(layer):
 
 def _folded(convolution, chain):
     """Return one layer that computes what a convolution and the layers behind it do, or None where none does."""
-    *kernels, kernel, bias = [*convolution.get_weights(), *([] if convolution.use_bias else [0.0])]
+    weights: list = [*convolution.get_weights(), *([] if convolution.use_bias else [0.0])]
+    *kernels, kernel, bias = weights
     kernel, bias = np.float64(kernel), np.float64(bias)
     for scale, shift in map(_affine, chain):
         if type(convolution) is layers.DepthwiseConv2D and np.ndim(scale):  # its channels are two axes of its kernel

@@ -3,8 +3,8 @@
 import keras
 from keras import layers
 
-from kresnets.copying import layers_in_order
-from kresnets.export.twins import is_of_a_library, recreated, twin
+from kresnets.keras_hooks.graph import layers_in_order
+from kresnets.networks.copying import is_of_a_library, recreated, twin
 
 DTYPES = ("float32", "bfloat16")
 # Their weights are as good in bfloat16, and half as large; a norm's statistics are not.

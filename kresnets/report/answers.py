@@ -1,18 +1,20 @@
 """The pictures of what a classifier answered: the confusion matrix and the worst mistakes."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
-from kresnets.metrics import predict_classes
+from kresnets._util.types import Array, PathLike
 from kresnets.report import figures
+from kresnets.report.metrics import predict_classes
 
 _LINE = 22  # pixels, the height of a line of text
 _PHOTO, _GAP, _CAPTION, _TITLE = 205, 10, 2 * _LINE + 2, 44  # pixels, of the worst mistakes
 _RIGHT, _WRONG = "#1a7f37", "#b3261e"
 
 
-def confusion(labels, predictions, class_names, path):
+def confusion(labels: Array, predictions: Array, class_names: Sequence[str], path: PathLike) -> None:
     """Draw the confusion matrix as a PNG: the shares of each true class, with counts where they fit.
 
     Args:
@@ -90,7 +92,7 @@ def _write_counts(made, axes, counts, shares, cell):
             axes.text(column, row, str(count), ha="center", va="center", color=colour, fontsize=size)
 
 
-def worst_mistakes(labels, probabilities, count=8):
+def worst_mistakes(labels: Array, probabilities: Array, count: int = 8) -> Array:
     """Return the indices of the worst mistakes: the surest of the wrong answers first.
 
     Without any mistake the right answers of the lowest probability are returned, the least sure first.
@@ -116,7 +118,15 @@ def worst_mistakes(labels, probabilities, count=8):
     return np.argsort(scores, kind="stable")[:count]
 
 
-def mistakes(images, labels, probabilities, heat, class_names, path, count=8):
+def mistakes(
+    images: Array,
+    labels: Array,
+    probabilities: Array,
+    heat: Array,
+    class_names: Sequence[str],
+    path: PathLike,
+    count: int = 8,
+) -> None:
     """Draw the worst mistakes as a PNG: photograph, true label, answer, score, and beside it what the answer rests on.
 
     Without any mistake it shows the right answers that were least sure, and says so.

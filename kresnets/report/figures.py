@@ -2,7 +2,8 @@
 
 import io
 import os
-import pathlib
+
+from kresnets._util import files
 
 DOTS = 100  # pixels an inch
 TEXT = 11.5  # points, 16 pixels: half of it can still be read
@@ -67,16 +68,4 @@ def save(made, path):
             fewer.save(buffer, format="png", optimize=True)
             if buffer.tell() <= _MOST_BYTES:
                 break
-    write(path, buffer.getvalue())
-
-
-def write(path, content):
-    """Write bytes beside `path` and rename them, so that nobody reads half a file."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        beside.write_bytes(content)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    files.write_bytes(path, buffer.getvalue())

@@ -3,10 +3,14 @@
 import keras
 import numpy as np
 
+from kresnets._util.types import Array
+
 _SQUASHING = (keras.activations.softmax, keras.activations.sigmoid)
 
 
-def grad_cam(model, images, classes=None, layer=None, batch_size=16):
+def grad_cam(
+    model: keras.Model, images: Array, classes: Array | None = None, layer: str | None = None, batch_size: int = 16
+) -> Array:
     """Return a heat map for each image: where its features speak for a class.
 
     The score is the class's logit, never its softmax: a softmax's gradient mixes in what speaks against the other
@@ -66,7 +70,7 @@ def _checked_classes(classes, images, limit):
     classes = np.asarray(classes)
     if classes.shape != (images,) or not np.issubdtype(classes.dtype, np.integer):
         raise ValueError(f"`classes` must be one integer for each of the {images} images. Received: {classes!r}")
-    if images and not (0 <= classes.min() and classes.max() < limit):
+    if images and not (classes.min() >= 0 and classes.max() < limit):
         raise ValueError(f"`classes` must be from 0 to {limit - 1}. Received: {classes.min()} to {classes.max()}")
     return classes
 

@@ -4,20 +4,22 @@ import csv
 import math
 import pathlib
 import re
+from typing import Any
 
 import numpy as np
 
+from kresnets._util.types import PathLike
 from kresnets.report import figures
 
 _RATE = "learning_rate/"
 _TRAINING, _VALIDATION = "#1f77b4", "#d95f02"
 
 
-def curves(history, path):
+def curves(history: Any, path: PathLike) -> None:
     """Draw the course of a training as a PNG.
 
     Loss and accuracy of training and validation, and below them the learning rate of each group (a group that does not
-    train has none). Where the `stage` or the number of trainable parameters changes, a line says what thawed.
+    train has none). Where the `stage` or the number of trainable parameters changes, a line says what was unfrozen.
 
     Args:
         history: path of a `history.csv`, or a dict of columns (lists of one value an epoch) as in it: `epoch`, `loss`,
@@ -66,7 +68,7 @@ def _rates(columns):
     # Sorted, because Keras's CSVLogger sorts the columns by the alphabet; other names than kresnets' stay in order.
     return {
         name: np.where(np.array(rates[name]) > 0, rates[name], np.nan)
-        for name in sorted(reversed(rates), key=_below_head)
+        for name in sorted(reversed(rates), key=_below_head)  # noqa: C414, which keeps the order of equals
     }
 
 
@@ -76,7 +78,7 @@ def _below_head(group):
 
 
 def _stages(columns, rates):
-    """Return (first epoch, what it thawed) of each stage, or nothing where there is only one."""
+    """Return (first epoch, what it unfroze) of each stage, or nothing where there is only one."""
     marks = list(zip(*[columns[name] for name in ("stage", "trainable_parameters") if name in columns]))
     starts = [i for i in range(len(marks)) if i == 0 or marks[i] != marks[i - 1]]
     if len(starts) < 2:

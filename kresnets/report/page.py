@@ -3,12 +3,45 @@
 import base64
 import html as escaping
 import pathlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from kresnets.report import figures
+from kresnets._util import files
+from kresnets._util.types import PathLike
 
-_INTERVAL = "_interval"
-_TITLES = {"count": "test images", "auc": "AUC"}
+INTERVAL_SUFFIX = "_interval"
+TITLES = {"count": "test images", "auc": "AUC"}
 _LONGEST_TABLE = 60  # rows; a longer one is folded
+
+STYLE = """
+:root { --text: #1c1e21; --soft: #5f6670; --line: #dcdfe4; --back: #fff; --box: #f5f6f8 }
+@media (prefers-color-scheme: dark) {
+  :root { --text: #e6e8eb; --soft: #9aa2ad; --line: #3a3f47; --back: #17191c; --box: #22252a }
+}
+* { box-sizing: border-box }
+body { margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 58rem; color: var(--text); background: var(--back);
+       font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }
+h1 { font-size: 1.6rem; line-height: 1.2; margin: 0 0 1rem }
+h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem }
+.numbers { display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0 }
+.numbers div { flex: 1 1 9rem; padding: .7rem 1rem; background: var(--box); border-radius: .5rem }
+.numbers b { display: block; font-size: 1.7rem; line-height: 1.2 }
+.numbers small, .soft { color: var(--soft) }
+.wide { overflow-x: auto }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal }
+th, td { padding: .3rem 1.2rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
+th { font-weight: 600 }
+td:first-child { min-width: 8rem; max-width: 24rem; overflow-wrap: break-word }
+th, td:not(:first-child):not(:last-child) { white-space: nowrap }
+figure { margin: 0 0 1.5rem }
+img { display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff; border-radius: .4rem }
+figcaption { color: var(--soft); margin-top: .4rem }
+@media (max-width: 40rem) {
+  img { max-width: 40rem } /* pushed sideways rather than made unreadable */
+  td:first-child { max-width: 10rem; overflow-wrap: anywhere }
+}
+pre { padding: .8rem 1rem; background: var(--box); border-radius: .5rem; white-space: pre-wrap }
+"""
 
 # `default-src 'none'`: the page cannot fetch anything, whatever a class is called.
 _PAGE = """<!DOCTYPE html>
@@ -20,35 +53,7 @@ _PAGE = """<!DOCTYPE html>
 <meta name="color-scheme" content="light dark">
 <link rel="icon" href="data:,">
 <title>{title}</title>
-<style>
-:root {{ --text: #1c1e21; --soft: #5f6670; --line: #dcdfe4; --back: #fff; --box: #f5f6f8 }}
-@media (prefers-color-scheme: dark) {{
-  :root {{ --text: #e6e8eb; --soft: #9aa2ad; --line: #3a3f47; --back: #17191c; --box: #22252a }}
-}}
-* {{ box-sizing: border-box }}
-body {{ margin: 0 auto; padding: 1.5rem 1rem 4rem; max-width: 58rem; color: var(--text); background: var(--back);
-       font: 1rem/1.5 system-ui, sans-serif; overflow-wrap: anywhere }}
-h1 {{ font-size: 1.6rem; line-height: 1.2; margin: 0 0 1rem }}
-h2 {{ font-size: 1.15rem; margin: 2.5rem 0 .6rem }}
-.numbers {{ display: flex; flex-wrap: wrap; gap: .8rem; margin: 1rem 0 }}
-.numbers div {{ flex: 1 1 9rem; padding: .7rem 1rem; background: var(--box); border-radius: .5rem }}
-.numbers b {{ display: block; font-size: 1.7rem; line-height: 1.2 }}
-.numbers small, .soft {{ color: var(--soft) }}
-.wide {{ overflow-x: auto }}
-table {{ border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal }}
-th, td {{ padding: .3rem 1.2rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }}
-th {{ font-weight: 600 }}
-td:first-child {{ min-width: 8rem; max-width: 24rem; overflow-wrap: break-word }}
-th, td:not(:first-child):not(:last-child) {{ white-space: nowrap }}
-figure {{ margin: 0 0 1.5rem }}
-img {{ display: block; max-width: 100%; height: auto; margin: 0 auto; background: #fff; border-radius: .4rem }}
-figcaption {{ color: var(--soft); margin-top: .4rem }}
-@media (max-width: 40rem) {{
-  img {{ max-width: 40rem }} /* pushed sideways rather than made unreadable */
-  td:first-child {{ max-width: 10rem; overflow-wrap: anywhere }}
-}}
-pre {{ padding: .8rem 1rem; background: var(--box); border-radius: .5rem; white-space: pre-wrap }}
-</style>
+<style>{style}</style>
 </head>
 <body>
 <main>
@@ -60,13 +65,23 @@ pre {{ padding: .8rem 1rem; background: var(--box); border-radius: .5rem; white-
 """
 
 
-def html(path, title, metrics, recipe, command, pictures, notes=(), tables=None):
+def html(
+    path: PathLike,
+    title: str,
+    metrics: Mapping[str, Any],
+    recipe: Mapping[str, Any],
+    command: str,
+    pictures: Mapping[str, PathLike],
+    notes: Sequence[str] = (),
+    tables: Mapping[str, Any] | None = None,
+) -> None:
     """Write the page of a run: one self-contained HTML file.
 
     Args:
         path: where the page goes.
         title: string, what was run.
-        metrics: dict as `kresnets.metrics.evaluate` gives it; other plain values (`seconds`, `images_per_second`) are
+        metrics: dict as `kresnets.report.metrics.evaluate` gives it; other plain values (`seconds`,
+            `images_per_second`) are
             shown too.
         recipe: dict of plain values, what the run was told.
         command: string, the command that gives the run again.
@@ -81,33 +96,33 @@ def html(path, title, metrics, recipe, command, pictures, notes=(), tables=None)
     Example:
         >>> from kresnets.report import html
         >>> html("/tmp/report.html", "ResNet18 on cells", {"accuracy": 0.9, "accuracy_interval": [0.8, 0.95]},
-        ...      {"epochs": 3}, "python apps/finetune.py --data cells", {})
+        ...      {"epochs": 3}, "kresnets finetune --data cells", {})
     """
     notes = [*metrics.get("notes", ()), *notes]
     parts = [
         _numbers(metrics),
         *(_picture(caption, file) for caption, file in pictures.items()),
-        _section("Classes", _class_table(metrics.get("per_class") or {})),
-        *(_section(heading, _table(rows[0], rows[1:])) for heading, rows in (tables or {}).items()),
-        _section("Notes", "<ul>" + "".join(f"<li>{_escaped(note)}</li>" for note in notes) + "</ul>" if notes else ""),
-        _section(
+        section("Classes", _class_table(metrics.get("per_class") or {})),
+        *(section(heading, table(rows[0], rows[1:])) for heading, rows in (tables or {}).items()),
+        section("Notes", "<ul>" + "".join(f"<li>{escaped(note)}</li>" for note in notes) + "</ul>" if notes else ""),
+        section(
             "Recipe",
-            _table(("setting", "value"), [(name, _setting(value)) for name, value in recipe.items()]) if recipe else "",
+            table(("setting", "value"), [(name, _setting(value)) for name, value in recipe.items()]) if recipe else "",
         ),
-        _section("The same again", f"<pre>{_escaped(command)}</pre>"),
+        section("The same again", f"<pre>{escaped(command)}</pre>"),
     ]
-    page = _PAGE.format(title=_escaped(title), body="\n".join(part for part in parts if part))
-    figures.write(path, page.encode("utf-8", errors="backslashreplace"))  # names of files may hold what is no UTF-8
+    page = _PAGE.format(style=STYLE, title=escaped(title), body="\n".join(part for part in parts if part))
+    files.write_bytes(path, page.encode("utf-8", errors="backslashreplace"))  # names of files may hold what is no UTF-8
 
 
-def _escaped(value):
+def escaped(value: object) -> str:
     """Return a plain value as people read it, safe in a page."""
     if value is None:
         return "–"
     if isinstance(value, float):
         return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.3f}"
     if isinstance(value, (list, tuple)):
-        return ", ".join(map(_escaped, value))
+        return ", ".join(map(escaped, value))
     return escaping.escape(f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value))
 
 
@@ -116,17 +131,18 @@ def _setting(value):
     return f"{value:g}" if isinstance(value, float) else str(value) if isinstance(value, int) else value
 
 
-def _section(heading, content):
-    return f"<section>\n<h2>{_escaped(heading)}</h2>\n{content}\n</section>" if content else ""
+def section(heading: str, content: str) -> str:
+    """Return a section of a page, or nothing where it has no content."""
+    return f"<section>\n<h2>{escaped(heading)}</h2>\n{content}\n</section>" if content else ""
 
 
 def _numbers(metrics):
     """Return the headline numbers as boxes, with what always giving the commonest answer would get."""
     boxes = "".join(
-        f"<div><small>{_escaped(_TITLES.get(name, name.replace('_', ' ')))}</small><b>{_escaped(value)}</b>"
-        f"<small>{_interval(metrics, name)}</small></div>"
+        f"<div><small>{escaped(TITLES.get(name, name.replace('_', ' ')))}</small><b>{escaped(value)}</b>"
+        f"<small>{interval(metrics, name)}</small></div>"
         for name, value in metrics.items()
-        if not name.endswith(_INTERVAL) and name not in ("per_class", "notes")
+        if not name.endswith(INTERVAL_SUFFIX) and name not in ("per_class", "notes")
     )
     classes = metrics.get("per_class") or {}
     total = sum(row["count"] for row in classes.values())
@@ -134,37 +150,40 @@ def _numbers(metrics):
     if total:
         commonest = max(classes, key=lambda name: classes[name]["count"])
         share = classes[commonest]["count"] / total
-        text += f" Always answering “{_escaped(commonest)}”, the commonest class, would give accuracy {share:.3f}."
+        text += f" Always answering “{escaped(commonest)}”, the commonest class, would give accuracy {share:.3f}."
     return f'<div class="numbers">{boxes}</div>\n<p class="soft">{text}</p>'
 
 
-def _interval(row, name):
-    interval = row.get(name + _INTERVAL)
-    return f"{_escaped(interval[0])} to {_escaped(interval[1])}" if interval else ""
+def interval(row: dict, name: str) -> str:
+    """Return the interval of a metric in a dict of metrics as people read it, or nothing."""
+    ends = row.get(name + INTERVAL_SUFFIX)
+    return f"{escaped(ends[0])} to {escaped(ends[1])}" if ends else ""
 
 
 def _class_table(classes):
     metrics = ("recall", "precision")
     rows = [
-        (name, *(cell for metric in metrics for cell in (row[metric], _interval(row, metric))), row["count"])
+        (name, *(cell for metric in metrics for cell in (row[metric], interval(row, metric))), row["count"])
         for name, row in classes.items()
     ]
-    return _table(("class", "recall", "95 %", "precision", "95 %", "test images"), rows) if rows else ""
+    return table(("class", "recall", "95 %", "precision", "95 %", "test images"), rows) if rows else ""
 
 
-def _table(header, rows):
+def table(header: Iterable, rows: Iterable[Iterable]) -> str:
+    """Return a table of plain values; a long one is folded."""
+
     def line(tag, cells):
-        return "<tr>" + "".join(f"<{tag}>{_escaped(cell)}</{tag}>" for cell in cells) + "</tr>"
+        return "<tr>" + "".join(f"<{tag}>{escaped(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     rows = list(rows)
     body = "\n".join(line("td", row) for row in rows)
-    table = f"<table>\n<thead>{line('th', header)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
-    table = f'<div class="wide">{table}</div>'
-    return f"<details><summary>{len(rows)} rows</summary>{table}</details>" if len(rows) > _LONGEST_TABLE else table
+    made = f"<table>\n<thead>{line('th', header)}</thead>\n<tbody>\n{body}\n</tbody>\n</table>"
+    made = f'<div class="wide">{made}</div>'
+    return f"<details><summary>{len(rows)} rows</summary>{made}</details>" if len(rows) > _LONGEST_TABLE else made
 
 
 def _picture(caption, file):
     data = base64.b64encode(pathlib.Path(file).read_bytes()).decode("ascii")
-    caption = _escaped(caption)
+    caption = escaped(caption)
     image = f'<img src="data:image/png;base64,{data}" alt="{caption}">'
     return f'<figure><div class="wide">{image}</div><figcaption>{caption}</figcaption></figure>'

@@ -5,7 +5,7 @@ import math
 import re
 
 _RATES = ("trunk_learning_rate", "learning_rate")
-_FEW = 8  # different values; more of them are a range
+FEW = 8  # different values; more of them are a range
 _WIDE = 20  # times the smallest value; from there on a range is looked at on a logarithmic axis
 
 
@@ -31,7 +31,7 @@ def _parameter(name, found, allowed):
         return {"name": name, "kind": "log", "choices": found}
     # Zero among rates: no axis of numbers shows both, so they stand side by side.
     above = [value for value in found if value > 0]
-    if found[0] == 0 and len(found) <= _FEW and above and above[-1] >= _WIDE * above[0]:
+    if found[0] == 0 and len(found) <= FEW and above and above[-1] >= _WIDE * above[0]:
         return {"name": name, "kind": "category", "choices": found}
     return {"name": name, "kind": "linear", "choices": found}
 

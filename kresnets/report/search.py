@@ -3,8 +3,12 @@
 import importlib.resources
 import json
 import math
+import os
+from collections.abc import Iterable, Sequence
 
-from kresnets.report import figures, page
+from kresnets._util import files
+from kresnets.report import page
+from kresnets.report import search_plots as plots
 from kresnets.report.importance import FEWEST, importance
 from kresnets.report.parameters import column, described, rate_of
 
@@ -12,8 +16,8 @@ DIRECTIONS = ("min", "max")
 STATUSES = ("completed", "pruned", "failed", "repeated", "running")
 _RELOAD = 30  # seconds
 
-# The page can fetch nothing. Plotly makes functions at run time only for plots that are not here.
-_POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
+# The page can fetch nothing. Plotly's parallel coordinates make their WebGL functions at run time: 'unsafe-eval'.
+_POLICY = "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: blob:"
 
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
@@ -40,17 +44,17 @@ _PAGE = """<!DOCTYPE html>
 
 
 def search_page(
-    path,
-    records,
-    objective=("val_loss", "min"),
-    space=None,
-    title="Search",
-    command="",
-    winner=None,
-    notes=(),
-    total=None,
-    running=False,
-):
+    path: str | os.PathLike,
+    records: Iterable[dict],
+    objective: tuple[str, str] = ("val_loss", "min"),
+    space: dict | None = None,
+    title: str = "Search",
+    command: str = "",
+    winner: dict | None = None,
+    notes: Sequence[str] = (),
+    total: int | None = None,
+    running: bool = False,
+) -> None:
     """Write the page of a search: one self-contained, interactive HTML file.
 
     Args:
@@ -64,7 +68,8 @@ def search_page(
             the parameters and says which axes are logarithmic. None: both are told from the values. Defaults to None.
         title: string. Defaults to `"Search"`.
         command: string, the command that gives the search again. Defaults to none.
-        winner: dict of the verdict on the test part: `winner` and `default`, dicts as `kresnets.metrics.evaluate` gives
+        winner: dict of the verdict on the test part: `winner` and `default`, dicts as
+            `kresnets.report.metrics.evaluate` gives
             them, and others that `names`, all of them in order, has; `difference`, a dict metric -> number, with the
             interval of the first as `interval`, and `sentence`. Each may be absent. None: there is no verdict yet.
             Defaults to None.
@@ -93,42 +98,31 @@ def search_page(
     best = (min if objective[1] == "min" else max)(completed, key=lambda record: record["score"], default=None)
     parameters = described(records, space or {})
     explained, rows = importance({p["name"]: column(p, completed) for p in parameters}, [r["score"] for r in completed])
-    data = {
-        "records": records,
-        "objective": list(objective),
-        "parameters": parameters,
-        "best": best and best["trial_id"],
-        "importance": rows,
-        "rate": rate_of(parameters),
-    }
+    sections = list(_plots(records, completed, best, parameters, objective, explained, rows))
+    data = {"plots": [figure for _, _, figures in sections for figure in figures], "themes": plots.themes()}
     parts = (
         _state(records, total, running),
         _numbers(records, best, objective, total),
         _verdict(winner or {}),
         _failures(records),
         _BAR,
-        *_plots(records, completed, parameters, objective, explained, rows, data["rate"]),
-        page._section("All trials", _table(records, parameters, objective)),
-        page._section("Notes", _list(notes)),
-        page._section("The same again", command and f"<pre>{page._escaped(command)}</pre>"),
+        *(_plot(*section) for section in sections),
+        page.section("All trials", _table(records, parameters, objective)),
+        page.section("Notes", _list(notes)),
+        page.section("The same again", command and f"<pre>{page.escaped(command)}</pre>"),
     )
     assets = importlib.resources.files("kresnets.report")
     made = _PAGE.format(
         policy=_POLICY,
         reload=f'\n<meta http-equiv="refresh" content="{_RELOAD}">' if running else "",
-        title=page._escaped(title),
-        style=_style() + assets.joinpath("search.css").read_text("utf-8"),
+        title=page.escaped(title),
+        style=page.STYLE + assets.joinpath("search.css").read_text("utf-8"),
         body="\n".join(part for part in parts if part),
         data=_embedded(data),
         plotly=get_plotlyjs(),
         script=assets.joinpath("search.js").read_text("utf-8"),
     )
-    figures.write(path, made.encode("utf-8", errors="backslashreplace"))
-
-
-def _style():
-    """Return the style of a run's page, which this one adds to."""
-    return page._PAGE.format(title="", body="").partition("<style>")[2].partition("</style>")[0]
+    files.write_bytes(path, made.encode("utf-8", errors="backslashreplace"))
 
 
 def _plain(value):
@@ -177,7 +171,7 @@ def _number(value):
 
 
 def _list(sentences):
-    return "<ul>" + "".join(f"<li>{page._escaped(each)}</li>" for each in sentences) + "</ul>" if sentences else ""
+    return "<ul>" + "".join(f"<li>{page.escaped(each)}</li>" for each in sentences) + "</ul>" if sentences else ""
 
 
 def _state(records, total, running):
@@ -208,7 +202,8 @@ def _numbers(records, best, objective, total):
         ("time in trials", _time(sum(record.get("seconds") or 0 for record in records)), ""),
     ]
     boxes = "".join(
-        f"<div><small>{page._escaped(name)}</small><b>{page._escaped(value)}</b><small>{page._escaped(below)}</small></div>"
+        f"<div><small>{page.escaped(name)}</small><b>{page.escaped(value)}</b>"
+        f"<small>{page.escaped(below)}</small></div>"
         for name, value, below in boxes
     )
     text = f"The score is {objective[0]} on validation data; {wanted} is better."
@@ -216,7 +211,7 @@ def _numbers(records, best, objective, total):
         values = ", ".join(f"{name} {_number(value)}" for name, value in (best.get("values") or {}).items())
         text += f" Best so far: trial {best['trial_id']}" + (f" with {values}." if values else ".")
         text += " The best of many is partly luck: a score on validation data that chose it is too good."
-    return f'<div class="numbers">{boxes}</div>\n<p class="soft">{page._escaped(text)}</p>'
+    return f'<div class="numbers">{boxes}</div>\n<p class="soft">{page.escaped(text)}</p>'
 
 
 def _verdict(winner):
@@ -225,17 +220,17 @@ def _verdict(winner):
     names = [
         name
         for name in dict.fromkeys(name for metrics in judged.values() for name in metrics)
-        if name not in ("per_class", "notes") and not name.endswith(page._INTERVAL)
+        if name not in ("per_class", "notes") and not name.endswith(page.INTERVAL_SUFFIX)
     ]
     rows = [
-        (page._TITLES.get(name, name.replace("_", " ")),
-         *(cell for metrics in judged.values() for cell in (metrics.get(name), page._interval(metrics, name))))
+        (page.TITLES.get(name, name.replace("_", " ")),
+         *(cell for metrics in judged.values() for cell in (metrics.get(name), page.interval(metrics, name))))
         for name in names
     ]  # fmt: skip
-    content = f"<p><b>{page._escaped(winner['sentence'])}</b></p>" if winner.get("sentence") else ""
+    content = f"<p><b>{page.escaped(winner['sentence'])}</b></p>" if winner.get("sentence") else ""
     if rows:
         titles = {"default": "default recipe", "start": "where the search started"}
-        content += page._table(("", *(cell for name in judged for cell in (titles.get(name, name), "95 %"))), rows)
+        content += page.table(("", *(cell for name in judged for cell in (titles.get(name, name), "95 %"))), rows)
     difference = dict(winner.get("difference") or {})
     interval = difference.pop("interval", None)
     for name, value in difference.items():
@@ -245,9 +240,9 @@ def _verdict(winner):
             if interval and interval[0] <= 0 <= interval[1]
             else ""
         )
-        content += f'<p class="soft">Difference in {page._escaped(name)}: {value:+.3f}{between}.{unsure}</p>'
+        content += f'<p class="soft">Difference in {page.escaped(name)}: {value:+.3f}{between}.{unsure}</p>'
         interval = None
-    return page._section("The winner on the test part", content and f'<div class="verdict">{content}</div>')
+    return page.section("The winner on the test part", content and f'<div class="verdict">{content}</div>')
 
 
 def _failures(records):
@@ -262,76 +257,99 @@ def _failures(records):
         f"{len(ids)} × {reason} (trial{'s' * (len(ids) > 1)} {', '.join(map(str, ids[:5]))}{', …' * (len(ids) > 5)})"
         for reason, ids in common
     ]
-    return page._section(
+    return page.section(
         "Why trials failed", _list(lines + [f"{rest} more, for other reasons: see the table."] * bool(rest))
     )
 
 
 # The bar is empty where no script runs, and then it is not shown.
 _BAR = """<noscript><p>The plots need JavaScript; the table below holds every trial without it.</p></noscript>
-<div id="bar" hidden><div id="chips"></div><div id="shown"><button id="all" type="button">all trials</button>
-<span id="trial" role="status" aria-live="polite"></span></div></div>"""
+<div id="bar" hidden><button id="all" type="button" hidden>all trials</button>
+<span id="trial" role="status" aria-live="polite"></span></div>"""
 
 
-def _plots(records, completed, parameters, objective, explained, rows, rate):
-    """Return the sections of the plots: a sentence that says how to read each, and the place where it is drawn."""
+def _plots(records, completed, best, parameters, objective, explained, rows):
+    """Yield the sections of the plots: heading, a sentence that says how to read it or why it is not there, figures."""
     name = objective[0]
-    varied = [parameter["name"] for parameter in parameters if len(parameter["choices"]) > 1]
+    varied = [parameter for parameter in parameters if len(parameter["choices"]) > 1]
+    named = {parameter["name"]: parameter for parameter in varied}
     same = [f"{p['name']} {_number(p['choices'][0])}" for p in parameters if len(p["choices"]) == 1]
     fixed = f" The same in every trial: {', '.join(same)}." if same else ""
-    none = "" if completed else "No trial has completed yet, so there is nothing to draw."
-    alike = none or ("" if varied else "No hyperparameter differs between the trials yet." + fixed)
-    thaws = none or (
-        "" if "thaw" in varied and rate else "This needs trials that differ in `thaw` and in a learning rate."
+    nothing = "No trial has completed yet, so there is nothing to draw."
+    figure = plots.history(records, objective, best)
+    yield (
+        "Best so far",
+        f"Each point is a trial at its {name}; the line is the best up to then, the star the best of all. Where it "
+        "has long been flat, more trials promise little. Rings were pruned (their score is of fewer epochs), crosses "
+        "at the edge failed. A click on a name hides its points; a click on a point shows that trial everywhere; a "
+        f"drag zooms, a double click goes back.{_beyond(records, objective)}"
+        if figure
+        else "No trial has ended yet.",
+        [figure] if figure else [],
     )
-    curves = none or ("" if any(r.get("history") for r in completed) else "No trial recorded its epochs.")
-    ended = any(record["status"] not in ("running", "repeated") for record in records)
-    yield _plot(
-        "history", "Best so far",
-        f"Each point is a trial at its {name}; the line is the best up to then. Where it has long been flat, more "
-        "trials promise little. Circles completed, rings were pruned (their score is of fewer epochs), crosses at the "
-        "edge failed.",
-        "" if ended else "No trial has ended yet.",
-    )  # fmt: skip
-    yield _plot(
-        "parallel", "What good trials have in common",
-        "Each line is a trial, through its value of each hyperparameter to its score; the stronger its blue, the "
-        "better, and the best one is orange. Where all good lines meet on an axis, that value matters. A line that "
-        "touches “–” does not use the parameter. Drag a box over a part of an axis to keep only the trials "
-        "through it." + fixed,
-        alike,
-    )  # fmt: skip
-    yield _plot(
-        "slices", "Each hyperparameter against the score",
-        f"One panel a hyperparameter, the most important first, and {name} upwards; only trials that use the "
-        "parameter. A slope or a dip matters; a flat cloud does not. Bars are medians: of a choice, or of a "
-        "fifth of the trials.",
-        alike,
-    )  # fmt: skip
+    alike = "No hyperparameter differs between the trials yet." + fixed if completed else nothing
+    some = completed and varied
+    yield (
+        "What good trials have in common",
+        "Each line is a completed trial, through its value of each hyperparameter to its score; the stronger its blue, "
+        "the better, and the best one is orange. Where all good lines meet on an axis, that value matters. A line that "
+        "touches “–” does not use the parameter. Drag along an axis to keep only the trials through that part, click "
+        f"on it to let go; drag the name of an axis to move it.{fixed}"
+        if some
+        else alike,
+        [plots.parallel(completed, varied, objective)] if some else [],
+    )
+    yield (
+        "Each hyperparameter against the score",
+        f"One plot a hyperparameter, the most important first, and {name} upwards; only trials that use the "
+        "parameter. A slope or a dip matters; a flat cloud does not. A box holds the middle half of the trials with a "
+        "choice, the line in it is their median; bars are medians of a fifth of the trials."
+        if some
+        else alike,
+        plots.slices(completed, varied, objective, rows) if some else [],
+    )
     few = f"Importance needs {FEWEST} completed trials with different values and scores; there are {len(completed)}."
-    yield _plot("importance", "What mattered", _importance_text(explained, rows), "" if rows else few)
-    yield _plot(
-        "map", "Freeze depth and rate",
+    yield ("What mattered", _importance_text(explained, rows) or few, [plots.importance(rows)] if rows else [])
+    rate = rate_of(parameters)
+    both = completed and rate and "thaw" in named
+    yield (
+        "Freeze depth and rate",
         f"The median {name} of the trials in each cell, and how many they are; the stronger the blue, the better, and "
         "a frame marks the best cell. A good cell of one trial may be luck. Deeper thaws are higher. A click shows a "
-        "cell's trials.",
-        thaws,
-    )  # fmt: skip
-    yield _plot(
-        "curves", "The winner's curves",
-        "Loss and accuracy by epoch of the best trial, or of the one that is chosen (then the best one's validation is "
-        "dotted); a dashed line is where a stage begins. Validation that turns while training goes on is overfitting.",
-        curves,
-    )  # fmt: skip
-
-
-def _plot(name, heading, how, instead):
-    if instead:
-        return page._section(heading, f'<p class="soft">{page._escaped(instead)}</p>')
-    return page._section(
-        heading,
-        f'<p class="soft">{page._escaped(how)}</p><figure class="plot" id="{name}" aria-label="{heading}"></figure>',
+        "cell's trials."
+        if both
+        else "This needs trials that differ in `thaw` and in a learning rate."
+        if completed
+        else nothing,
+        [plots.depth_map(completed, named["thaw"], named[rate], objective)] if both else [],
     )
+    figure = plots.curves(completed, objective, best)
+    yield (
+        "The winner's curves",
+        "Loss and accuracy by epoch of the best trial, or of the one that is chosen (then the best one's validation is "
+        "dotted); a dashed line is where a stage begins. Validation that turns while training goes on is overfitting."
+        if figure
+        else "No trial recorded its epochs."
+        if completed
+        else nothing,
+        [figure] if figure else [],
+    )
+
+
+def _beyond(records, objective):
+    low, high = plots.shown(records, objective[1]) or (0, 0)
+    count = sum(not low <= record["score"] <= high for record in records if record.get("score") is not None)
+    return f" {count} {'are' if count > 1 else 'is'} beyond the axis: a double click shows them." if count else ""
+
+
+def _plot(heading, text, figures):
+    places = "".join(
+        f'<figure class="plot" id="{each["id"]}" aria-label="{heading}" '
+        f'style="height: {each["height"]}px; min-width: {each["least"]}px"></figure>'
+        for each in figures
+    )
+    places = f'<div class="{"plots" if len(figures) > 1 else "wide"}">{places}</div>' if places else ""
+    return page.section(heading, f'<p class="soft">{page.escaped(text)}</p>{places}')
 
 
 def _importance_text(explained, rows):
@@ -367,7 +385,7 @@ def _table(records, parameters, objective):
         ),
     )
     header = ("trial", "status", objective[0], *names, "epochs", "seconds", "reason")
-    head = "".join(f'<th scope="col"><button type="button">{page._escaped(name)}</button></th>' for name in header)
+    head = "".join(f'<th scope="col"><button type="button">{page.escaped(name)}</button></th>' for name in header)
     body = "\n".join(_row(record, names) for record in ranked)
     return (
         '<p class="soft">A click on a heading sorts, a click on a row shows that trial in every plot.</p>'
@@ -383,8 +401,8 @@ def _row(record, names):
         record.get("score"), *(values.get(name, "") for name in names), record.get("epochs"),
         None if seconds is None else round(seconds, 1), record.get("reason") or "",
     ]  # fmt: skip
-    cells = "".join(f"<td>{page._escaped(_cell(value))}</td>" for value in cells)
-    identity, status = page._escaped(str(record["trial_id"])), record["status"]
+    cells = "".join(map(_cell, cells))
+    identity, status = page.escaped(str(record["trial_id"])), record["status"]
     return (
         f'<tr data-trial="{identity}"><td><button type="button">{identity}</button></td>'
         f'<td class="{status}">{status}</td>{cells}</tr>'
@@ -392,4 +410,7 @@ def _row(record, names):
 
 
 def _cell(value):
-    return _number(value) if value is None or isinstance(value, (int, float)) else value
+    # Rounded to be read; sorted by the whole number.
+    whole = f' data-value="{value!r}"' if isinstance(value, float) else ""
+    text = _number(value) if value is None or isinstance(value, (int, float)) else value
+    return f"<td{whole}>{page.escaped(text)}</td>"

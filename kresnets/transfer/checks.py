@@ -9,12 +9,14 @@ def check_model(model, loss):
     """Return the number of classes of a model that can be fine-tuned; raise a ValueError for another one."""
     if not isinstance(getattr(model, "inputs", None), list):
         raise ValueError(
-            f"fine_tune takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
+            "fine_tune takes a Functional or Sequential Keras model that has been built. Received: "
+            f"{type(model).__name__}"
         )
     shape = model.output_shape
     if len(model.inputs) != 1 or not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
         raise ValueError(
-            "The model must take one batch of images and give one score a class (batch, classes): build it with include_top=True, or "
+            "The model must take one batch of images and give one score a class (batch, classes): build it with "
+            "include_top=True, or "
             f"add a pool and a Dense layer. Received: {model.name!r} with output shape {shape}"
         )
     if shape[-1] < 2 and loss is None:
@@ -37,12 +39,18 @@ def _check_arrays(images, labels, argument, classes):
     whole = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)
     if not whole or not np.issubdtype(images.dtype, np.number) or np.any(labels != np.round(labels)):
         raise ValueError(
-            f"`{argument}`: images must be numbers, labels integers, one an image. Received: {images.dtype}, {labels.dtype} "
+            f"`{argument}`: images must be numbers, labels integers, one an image. Received: {images.dtype}, "
+            f"{labels.dtype} "
             f"such as {labels.ravel()[0]!r}"
         )
     check_range(labels, classes)
-    if np.issubdtype(images.dtype, np.floating) and not np.isfinite(bad := images.sum(tuple(range(1, images.ndim)))).all():
-        raise ValueError(f"`{argument}`: image {int(np.argmin(np.isfinite(bad)))} holds NaN or infinity; pixels are 0..255.")
+    if (
+        np.issubdtype(images.dtype, np.floating)
+        and not np.isfinite(bad := images.sum(tuple(range(1, images.ndim)))).all()
+    ):
+        raise ValueError(
+            f"`{argument}`: image {int(np.argmin(np.isfinite(bad)))} holds NaN or infinity; pixels are 0..255."
+        )
 
 
 def check_class_weight(class_weight, classes):
@@ -56,7 +64,8 @@ def check_class_weight(class_weight, classes):
     )
     if not fits:
         raise ValueError(
-            f"`class_weight` must be a dict {{class: weight}} of classes 0 to {classes - 1} and weights from 0, such as "
+            f"`class_weight` must be a dict {{class: weight}} of classes 0 to {classes - 1} and weights from 0, such "
+            "as "
             f"`kresnets.data.class_weight(labels)` gives. Received: {class_weight!r}"
         )
 
@@ -92,7 +101,8 @@ def _check_batch(model, source, argument):
     )
     if not fits:
         raise ValueError(
-            f"`{argument}`: {model.name!r} takes images of shape {wanted[1:]}. Received batches of shape {images}; resize them, or build the "
+            f"`{argument}`: {model.name!r} takes images of shape {wanted[1:]}. Received batches of shape {images}; "
+            "resize them, or build the "
             "model with that input_shape."
         )
     if labels is not None and len(labels) == 2 and labels[1] not in (1, None):

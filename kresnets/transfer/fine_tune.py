@@ -2,22 +2,25 @@
 
 import dataclasses
 import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
 from kresnets import devices
+from kresnets._util.types import Dataset, PathLike, Patterns
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
+from kresnets.runs.state import BestWeights, RunState, check_same_run, note_down, noted
 from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.checks import check_class_weight, check_model, checked
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
+from kresnets.transfer.lr_schedule import StagedCosine
 from kresnets.transfer.plan import Plan, make_plan
-from kresnets.transfer.recipe import optimizer_class
-from kresnets.transfer.schedule import StagedCosine
-from kresnets.transfer.state import BestWeights, RunState, check_same_run, note_down, noted
+from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.weights.origin import TRAINED, note, origin_of
 
 _LOG = logging.getLogger("kresnets")
@@ -26,27 +29,28 @@ _ENOUGH = 20  # validation images from which on their loss tells a trend
 
 
 def fine_tune(
-    model,
-    train,
-    validation=None,
-    recipe=None,
-    cache="auto",
-    callbacks=(),
-    loss=None,
-    metrics=None,
+    model: keras.Model,
+    train: Dataset,
+    validation: Dataset = None,
+    recipe: Recipe | Plan | None = None,
+    cache: Any = "auto",
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+    loss: Any = None,
+    metrics: Any = None,
     *,
-    preprocess=None,
-    groups=None,
-    class_weight=None,
-    epoch=None,
-    state_dir=None,
-    initial_epoch=0,
-    verbose="auto",
-    pretrained=None,
-):
+    preprocess: Any = None,
+    groups: Patterns = None,
+    class_weight: Mapping[int, float] | None = None,
+    epoch: Any = None,
+    state_dir: PathLike | None = None,
+    initial_epoch: int = 0,
+    verbose: str | int = "auto",
+    pretrained: bool | None = None,
+) -> keras.callbacks.History:
     """Fine-tune a model by a recipe: the head first, then the trunk, each earlier group at a smaller rate.
 
-    Fields that the recipe leaves out are resolved by the data and the model, see `kresnets.plan`; the plan is logged as a
+    Fields that the recipe leaves out are resolved by the data and the model, see `kresnets.plan`; the plan is logged as
+    a
     table, and written to `plan.txt` in the `state_dir`.
 
     Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing`
@@ -85,7 +89,7 @@ def fine_tune(
         initial_epoch: epoch of the recipe at which to begin, for callers whose callbacks bring the state of those
             before it (`kresnets.tuning`). Without `state_dir` only, which knows it by itself. Defaults to 0.
         verbose: as in `model.fit`. Defaults to `"auto"`.
-        pretrained: whether the trunk was taught, see `kresnets.plan`. Defaults to None, what the model tells.
+        pretrained: whether the trunk was trained, see `kresnets.plan`. Defaults to None, what the model tells.
 
     Returns:
         A Keras `History` over all epochs, those before an interruption included, with two attributes more: `plan`, the
@@ -103,110 +107,138 @@ def fine_tune(
         >>> history.history["trainable_parameters"]
         [130, 202882, 253570]
     """
+    # Check.
     if initial_epoch and state_dir is not None:
         raise ValueError("`initial_epoch` does not go with `state_dir`, which knows where to go on: leave one out.")
-    callbacks = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
-    for callback in callbacks:
-        if isinstance(callback, (StagedUnfreezing, LayerwiseLearningRate)):
-            raise ValueError(
-                f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe."
-            )
-    where, plan = layout(model, groups), recipe
-    classes = check_model(model, loss)
+    callbacks = _checked_callbacks(callbacks)
+    where, classes, preprocessing = layout(model, groups), check_model(model, loss), resolve(model, preprocess)
     check_class_weight(class_weight, classes)
-    preprocessing = resolve(model, preprocess)
     train, steps = checked(train, "train", model, classes)
     validation, judging_steps = (None, 0) if validation is None else checked(validation, "validation", model, classes)
-    if not isinstance(plan, Plan):
+
+    # Plan.
+    if not isinstance(recipe, Plan):
         if pretrained is None and state_dir is not None:
             pretrained = noted(state_dir, "pretrained")  # as it was when the run began
         plan = make_plan(model, where, (train, steps), (validation, judging_steps), recipe, pretrained, loss)
-    recipe, names = plan.recipe, where.names
-    check_cache(cache, recipe)
-    schedule = dataclasses.replace(recipe.staging(names), undo=True)
-    unfreezing = StagedUnfreezing(schedule, recipe.batchnorm, groups, folder=state_dir)
-    unfreezing.check(where)
-    if unfreezing.schedule.listens and validation is None:
+    elif recipe.facts.steps != steps:
         raise ValueError(
-            "The recipe's stages listen to the validation: give `validation`, or a Recipe with advance='epochs' and restore_best=False."
+            f"`recipe` is a Plan made for {recipe.facts.steps} steps an epoch, and `train` has {steps}: make it of "
+            "these "
+            "data."
         )
-    _compile(model, recipe, names, steps, classes, loss, metrics)
+    else:
+        plan = recipe
+    how = plan.recipe
+    check_cache(cache, how)
+    unfreezing = StagedUnfreezing(plan.schedule, how.batchnorm, groups, folder=state_dir)
+    unfreezing.check(where)
+    if plan.schedule.listens and validation is None:
+        raise ValueError(
+            "The recipe's stages listen to the validation: give `validation`, or a Recipe with advance='epochs' and "
+            "restore_best=False."
+        )
 
+    # Prepare.
+    _compile(model, plan, loss, metrics)
     state = None
     if state_dir is not None:
-        told = {
-            "recipe": dataclasses.asdict(recipe),
-            "network": [v.path for v in model.weights],
-            "batches": steps,
-            "preprocess": dataclasses.asdict(preprocessing),
-        }
-        told |= {"class_weight": str(class_weight), "loss": str(loss), "metrics": str(metrics)}
-        check_same_run(state_dir, told | {"pretrained": plan.facts.pretrained})
+        check_same_run(state_dir, _description(plan, model, preprocessing, class_weight, loss, metrics))
         state = RunState(state_dir, unfreezing.stage_of)
         unfreezing.recall(state.rows)
-    averages = None if recipe.ema is None else keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
-    one_hot = _one_hot(recipe) and loss is None
+    begins = initial_epoch if state is None else state.initial_epoch
     division = devices.Division.of(model)
-    # Of several processes each prepares its own share, and draws numbers of its own for it.
-    share = division if division.processes > 1 else None
-    seed = recipe.seed * division.processes + division.process
-    learning = Preparation(preprocessing, classes, one_hot, recipe.augment, recipe.mixup, seed, share)
-    judging = Preparation(preprocessing, classes, one_hot, share=share)
-    batches, clock = _training_batches(train, learning, recipe.seed)
-    judged = None
-    if validation is not None:
-        judged = judging.dataset(validation) if is_dataset(validation) else Batches(validation, judging)
-    if recipe.head == "solved" and not initial_epoch:
-        if state is None or not state.initial_epoch:
-            known_by_chance = _solve(model, where, plan, train, Preparation(preprocessing, classes), class_weight)
-            if state is not None:
-                note_down(state_dir, "loss_by_chance", known_by_chance)
-        else:
-            known_by_chance = noted(state_dir, "loss_by_chance")
-        unfreezing.schedule = dataclasses.replace(schedule, enters=known_by_chance and _BELOW_CHANCE * known_by_chance)
+    learning, judging = _preparations(how, preprocessing, classes, division, one_hot=_one_hot(how) and loss is None)
+    batches, clock = _training_batches(train, learning, how.seed)
+    judged = None if validation is None else _judged_batches(validation, judging)
+    if how.head == "solved" and not initial_epoch:
+        unfreezing.schedule = dataclasses.replace(
+            plan.schedule, enters=_solved(model, where, plan, train, preprocessing, class_weight, state, begins)
+        )
     cached = cached_fit(
-        cache, model, where, unfreezing, recipe, (train, validation), (learning, judging), (steps, judging_steps),
+        cache, model, where, unfreezing, how, (train, validation), (learning, judging), (steps, judging_steps),
         dataclasses.asdict(preprocessing), state_dir, verbose,
     )  # fmt: skip
-    run = [
-        EpochSeeds(recipe.seed, [one for one in (clock, epoch, cached) if one is not None]),
-        LayerwiseLearningRate(
-            recipe.ratio, groups
-        ),  # first of those that log, so that the state's history has its columns
-        state,
-        averages,  # after the state, which keeps the weights that learn; before the unfreezing, which rebuilds their averages
-        unfreezing,
-        _ConstantRates(recipe.peaks(names), unfreezing) if recipe.rate == "constant" else None,
-        BestWeights(state, averages) if recipe.keep == "best" else None,
-        *callbacks,
-    ]
-    epochs = recipe.epochs(names)
+    clocks = [one for one in (clock, epoch, cached) if one is not None]
+    run = [*_callbacks(plan, unfreezing, state, groups, clocks), *callbacks]
     _say_plan(plan, state)
     carry(model, preprocessing)  # before the first file is written: from now on the weights learn to want it
+
+    # Fit.
     with devices.in_shares(model, division, batches, judged, class_weight) as (batches, judged, class_weight):
         history = (cached or model).fit(
             batches,
-            epochs=epochs,
-            initial_epoch=initial_epoch
-            if state is None
-            else epochs
-            if _is_over(unfreezing, state)
-            else state.initial_epoch,
+            epochs=plan.epochs,
+            initial_epoch=plan.epochs if state is not None and _is_over(unfreezing, state) else begins,
             validation_data=judged,
-            callbacks=[callback for callback in run if callback is not None],
+            callbacks=run,
             class_weight=class_weight,
             shuffle=False,
             verbose=verbose,
         )
     if state is not None and devices.is_first():
         Progress.replay(unfreezing.schedule, state.rows).happened().write(state.folder / "schedule.toml")
-    history = _whole_history(history, state)
     if origin_of(model) is None:
         note(model, TRAINED)
+    history = _whole_history(history, state)
     history.plan, history.notes = plan, _notes(plan, unfreezing.schedule, history)
     for sentence in history.notes:
         _LOG.warning(sentence)
     return history
+
+
+def _checked_callbacks(callbacks):
+    callbacks = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
+    for callback in callbacks:
+        if isinstance(callback, (StagedUnfreezing, LayerwiseLearningRate)):
+            raise ValueError(
+                f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe."
+            )
+    return callbacks
+
+
+def _description(plan, model, preprocessing, class_weight, loss, metrics):
+    """Return what makes a run this one, so that no other one is gone on with."""
+    return {
+        "recipe": plan.recipe.as_data(),
+        "stages": [[stage.group, stage.epochs] for stage in plan.stages],
+        "network": [v.path for v in model.weights],
+        "batches": plan.facts.steps,
+        "preprocess": dataclasses.asdict(preprocessing),
+        "class_weight": str(class_weight),
+        "loss": str(loss),
+        "metrics": str(metrics),
+        "pretrained": plan.facts.pretrained,
+    }
+
+
+def _preparations(recipe, preprocessing, classes, division, one_hot):
+    """Return what turns a batch into what the model trains on, and into what it is judged by."""
+    # Of several processes each prepares its own share, and draws numbers of its own for it.
+    share = division if division.processes > 1 else None
+    seed = recipe.seed * division.processes + division.process
+    learning = Preparation(preprocessing, classes, one_hot, recipe.augment, recipe.mixup, seed, share)
+    return learning, Preparation(preprocessing, classes, one_hot, share=share)
+
+
+def _callbacks(plan, unfreezing, state, groups, clocks):
+    """Return the callbacks of a plan, in the order in which they have to stand."""
+    recipe = plan.recipe
+    averages = None if recipe.ema is None else keras.callbacks.SwapEMAWeights(swap_on_epoch=True)
+    run = [
+        EpochSeeds(recipe.seed, clocks),
+        # First of those that log, so that the state's history has its columns.
+        LayerwiseLearningRate(recipe.ratio, groups),
+        state,
+        # After the state, which keeps the weights that learn; before the unfreezing, which rebuilds their averages.
+        averages,
+        unfreezing,
+        _ConstantRates({stage.group: stage.peak for stage in plan.stages}, unfreezing)
+        if recipe.rate == "constant"
+        else None,
+        BestWeights(state, averages) if recipe.keep == "best" else None,
+    ]
+    return [callback for callback in run if callback is not None]
 
 
 class _ConstantRates(keras.callbacks.Callback):
@@ -235,7 +267,8 @@ def _one_hot(recipe):
     return bool(recipe.label_smoothing or recipe.mixup)
 
 
-def _compile(model, recipe, names, steps, classes, loss, metrics):
+def _compile(model, plan, loss, metrics):
+    recipe = plan.recipe
     if loss is None:
         activation = getattr(model.layers[-1], "activation", None)
         from_logits = activation is not keras.activations.softmax
@@ -243,12 +276,11 @@ def _compile(model, recipe, names, steps, classes, loss, metrics):
             loss = keras.losses.CategoricalCrossentropy(from_logits=from_logits, label_smoothing=recipe.label_smoothing)
         else:
             loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
-    peaks = recipe.peak_rates(names)
-    rate = next(iter(peaks.values()))
+    rate = plan.stages[0].peak
     if recipe.rate == "cosine":
-        rate = StagedCosine(
-            [e * steps for e in peaks], list(peaks.values()), recipe.epochs(names) * steps, recipe.warmup
-        )
+        starts = [stage.first_epoch * plan.facts.steps for stage in plan.stages]
+        peaks = [stage.peak for stage in plan.stages]
+        rate = StagedCosine(starts, peaks, plan.epochs * plan.facts.steps, recipe.warmup)
     config = {"learning_rate": rate}
     if recipe.weight_decay is not None:
         config["weight_decay"] = recipe.weight_decay
@@ -270,17 +302,33 @@ def _optimizer(name, config):
     return optimizer
 
 
-def _solve(model, where, plan, train, prepare, class_weight):
+def _solved(model, where, plan, train, preprocessing, class_weight, state, begins):
+    """Solve the head where the run begins; return a loss that its first stage has to stay below, if one is known."""
+    if begins:
+        by_chance = noted(state.folder, "loss_by_chance")
+    else:
+        by_chance = _solve(model, where, plan, train, preprocessing, class_weight)
+        if state is not None:
+            note_down(state.folder, "loss_by_chance", by_chance)
+    return by_chance and _BELOW_CHANCE * by_chance
+
+
+def _solve(model, where, plan, train, preprocessing, class_weight):
     if not plan.facts.solvable:
         raise ValueError(
-            f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits on the trunk's "
-            "features, or the `loss` is your own: give Recipe(head='trained')."
+            f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits on the "
+            "trunk's features, or the `loss` is your own: give Recipe(head='trained')."
         )
+    prepare = Preparation(preprocessing, plan.facts.classes)
     batches = prepare.dataset(train) if is_dataset(train) else Batches(train, prepare)
     one_pass = batches if is_dataset(train) else (batches[index] for index in range(len(batches)))
     strength, loss_by_chance = solve(model, where, one_pass, class_weight)
     _LOG.info("The head was solved on %d images, C = %g by folds.", plan.facts.images, strength)
     return loss_by_chance
+
+
+def _judged_batches(validation, judging):
+    return judging.dataset(validation) if is_dataset(validation) else Batches(validation, judging)
 
 
 def _training_batches(train, learning, seed):
@@ -306,15 +354,21 @@ def _say_plan(plan, state):
 def _notes(plan, schedule, history):
     """Return what went otherwise than planned, as sentences."""
     losses, judged = (history.history.get(name, []) for name in ("loss", "val_loss"))
-    rows = [{"epoch": e, **{k: v[e] for k, v in history.history.items() if len(v) == len(losses)}} for e in range(len(losses))]
+    rows = [
+        {"epoch": e, **{k: v[e] for k, v in history.history.items() if len(v) == len(losses)}}
+        for e in range(len(losses))
+    ]
     notes = [
         f"The stage {schedule.stages[index][0]!r} ended with a training loss of {after:.3g}, "
-        f"{'no better than chance' if schedule.enters and not index else f'where it began at {before:.3g}'}: it was undone. Its rate may be too high: give a lower trunk_learning_rate (or learning_rate, if it is the first stage)."
+        f"{'no better than chance' if schedule.enters and not index else f'where it began at {before:.3g}'}: it was "
+        "undone. Its rate may be too high: give a lower trunk_learning_rate (or learning_rate, if it is the first "
+        "stage)."
         for index, before, after in Progress.replay(schedule, rows).undone
     ]
     if plan.facts.validation >= _ENOUGH and _still_improves(judged):
         notes.append(
-            f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} epochs, the lowest): more "
+            f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} "
+            "epochs, the lowest): more "
             f"may be gained by {_longer(plan)}."
         )
     return notes

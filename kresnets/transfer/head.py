@@ -1,6 +1,7 @@
 """A head that is solved instead of trained: logistic regression on what the trunk makes of the images.
 
-Fine-tuning that begins from a fitted head distorts the trunk less (LP-FT, arXiv 2202.10054 section 3); a regression fits it
+Fine-tuning that begins from a fitted head distorts the trunk less (LP-FT, arXiv 2202.10054 section 3); a regression
+fits it
 in seconds, without a rate, and chooses by folds how strongly to hold it back.
 """
 
@@ -9,8 +10,9 @@ import warnings
 import keras
 import numpy as np
 
+from kresnets.freezing import set_trainable
+from kresnets.keras_hooks.graph import with_inner
 from kresnets.transfer.cache import cut as cutting
-from kresnets.transfer.freezing import set_trainable
 
 STRENGTHS = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)  # of C, scikit-learn's inverse of the penalty
 MOST_IMAGES = 20_000  # beyond which steps are cheaper than a solution, and a penalty matters less
@@ -18,7 +20,8 @@ _FOLDS = 5
 
 
 def solvable(model, where):
-    """Return the Dense layer that is all of a model's head, or None where the head is something else, or the model trains
+    """Return the Dense layer that is all of a model's head, or None where the head is something else, or the model
+    trains
     under a `keras.distribution`.
 
     Args:
@@ -38,7 +41,7 @@ def solvable(model, where):
 def _below(model, where, dense):
     """Return the part of a model that gives what enters its head, where nothing that is random, but for dropout, stands
     between; else None."""
-    flags = [(layer, layer.trainable) for layer in model._flatten_layers()]
+    flags = [(layer, layer.trainable) for layer in with_inner(model)]
     try:
         set_trainable(model, where, lambda place: place[0] == len(where.names) - 1, "frozen")
         graph = cutting.open_graph(model)
@@ -48,7 +51,9 @@ def _below(model, where, dense):
     finally:
         for layer, flag in flags:  # the outer ones first: setting a model sets what it holds
             layer.trainable = flag
-    between = [layer for layer in above.layers if not isinstance(layer, (keras.layers.InputLayer, keras.layers.Dropout))]
+    between = [
+        layer for layer in above.layers if not isinstance(layer, (keras.layers.InputLayer, keras.layers.Dropout))
+    ]
     return below if between == [dense] else None
 
 
@@ -62,7 +67,8 @@ def solve(model, where, batches, class_weight=None):
         class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
 
     Returns:
-        `(strength, loss)`: C, which the folds chose, and the loss of whoever knows nothing but how frequent each class is,
+        `(strength, loss)`: C, which the folds chose, and the loss of whoever knows nothing but how frequent each class
+        is,
         which a training that begins here has to stay below.
 
     Raises:
@@ -71,7 +77,10 @@ def solve(model, where, batches, class_weight=None):
     dense = solvable(model, where)
     features, labels, weights = _features(_below(model, where, dense), batches)
     if bad := np.flatnonzero(~np.isfinite(features).all(1)).size:
-        raise ValueError(f"`train`: {bad} of {len(labels)} images give features that are no numbers (NaN or infinity): look for such pixels.")
+        raise ValueError(
+            f"`train`: {bad} of {len(labels)} images give features that are no numbers (NaN or infinity): look for "
+            "such pixels."
+        )
     each = np.ones(len(labels)) if weights is None else weights
     if not (np.isfinite(each).all() and (each >= 0).all() and each.any()):
         raise ValueError("`train`: the weights of the images must be numbers from 0, and not all of them 0.")
@@ -90,7 +99,11 @@ def _features(below, batches):
         images = np.asarray(images)
         size = size or len(images)
         # A smaller batch is filled up, so that nothing is traced anew for it.
-        filled = np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)]) if len(images) < size else images
+        filled = (
+            np.concatenate([images, np.repeat(images[-1:], size - len(images), axis=0)])
+            if len(images) < size
+            else images
+        )
         outputs = np.asarray(keras.ops.convert_to_numpy(below.predict_on_batch(filled)), "float64")[: len(images)]
         found.append((outputs.reshape(len(outputs), -1), np.asarray(labels).reshape(-1), *map(np.asarray, weights)))
     features, labels, *weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
@@ -156,4 +169,6 @@ def _fitted(strength, features, labels, weights, **options):
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it stopped before the last digit
-        return LogisticRegression(C=strength, **{"max_iter": 200} | options).fit(features, labels, sample_weight=weights)
+        return LogisticRegression(C=strength, **{"max_iter": 200} | options).fit(
+            features, labels, sample_weight=weights
+        )

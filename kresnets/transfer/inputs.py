@@ -142,7 +142,10 @@ def _in_range(labels, classes, on_tensors):
         return tf.identity(labels)
 
 
-_ALLOWED = "Labels must be whole numbers 0 to {} for a model of {} classes; mend the labels, or build the model with more classes."
+_ALLOWED = (
+    "Labels must be whole numbers 0 to {} for a model of {} classes; mend the labels, or build the model "
+    "with more classes."
+)
 
 
 def check_range(labels, classes):
@@ -188,7 +191,8 @@ def check_source(source, argument):
             )
         return tuple(np.asarray(part) for part in source)
     raise ValueError(
-        f"`{argument}` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of arrays. "
+        f"`{argument}` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of "
+        "arrays. "
         f"Received: {type(source).__name__}"
     )
 
@@ -206,7 +210,8 @@ def with_length(source, argument):
         source = source.apply(tf.data.experimental.assert_cardinality(count)) if count else source
     if count is None or count < 1:
         raise ValueError(
-            f"`{argument}` must have a known, finite number of batches, at least 1, since the schedule needs it: leave `repeat()` out, "
+            f"`{argument}` must have a known, finite number of batches, at least 1, since the schedule needs it: "
+            "leave `repeat()` out, "
             f"or end it with `take(n)`. Received: {'endless' if count in (None, -1) else count} batches"
         )
     return source, count

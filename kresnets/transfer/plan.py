@@ -2,13 +2,18 @@
 
 import dataclasses
 import math
+from typing import Any
 
+import keras
 import numpy as np
 
+from kresnets._util.checks import is_whole
+from kresnets._util.types import Dataset, Patterns
 from kresnets.callbacks import StagedUnfreezing
-from kresnets.groups import layout
-from kresnets.transfer.head import MOST_IMAGES, solvable
+from kresnets.callbacks.schedule import Plateau, Schedule
+from kresnets.groups import Layout, layout
 from kresnets.transfer.checks import check_model, checked
+from kresnets.transfer.head import MOST_IMAGES, solvable
 from kresnets.transfer.inputs import is_dataset
 from kresnets.transfer.recipe import Recipe
 from kresnets.weights.origin import is_pretrained
@@ -27,7 +32,7 @@ class Facts:
         steps: batches of an epoch.
         validation: number of images to validate with; 0 for none.
         classes: number of classes.
-        pretrained: whether the trunk was taught.
+        pretrained: whether the trunk was trained.
         why: how that is known, as the rest of a sentence.
         solvable: whether the head is one that can be solved, see `Recipe.head`. Defaults to True.
     """
@@ -51,6 +56,7 @@ class Stage:
         first_epoch: its first epoch, from 0; the latest that can be, where stages wait for a plateau.
         epochs: how many it takes, at most.
         steps: the same in steps.
+        peak: the highest learning rate of the head in it.
         rates: dict group -> peak learning rate; 0 where nothing learns.
     """
 
@@ -58,6 +64,7 @@ class Stage:
     first_epoch: int
     epochs: int
     steps: int
+    peak: float
     rates: dict[str, float]
 
 
@@ -69,7 +76,8 @@ class Plan:
         recipe: a `kresnets.Recipe` without `"auto"`.
         facts: what it was resolved by.
         given: names of the fields that the user gave.
-        stages: tuple of `Stage`.
+        schedule: what is unfrozen when, for `StagedUnfreezing`.
+        stages: tuple of `Stage`: the same, in epochs, steps and rates.
 
     Example:
         >>> import kresnets, numpy as np
@@ -82,16 +90,52 @@ class Plan:
     recipe: Recipe
     facts: Facts
     given: tuple[str, ...]
+    schedule: Schedule
     stages: tuple[Stage, ...]
 
-    def table(self):
+    @property
+    def epochs(self) -> int:
+        """Number of epochs in all; the most that there can be, where stages wait for a plateau."""
+        return sum(stage.epochs for stage in self.stages)
+
+    def lasting(self, epochs: int) -> "Plan":
+        """Return the same plan with its stages shortened or lengthened in proportion, to so many epochs in all.
+
+        Args:
+            epochs: whole number, at least 1 for each stage.
+
+        Raises:
+            ValueError: for fewer, and where a stage waits for a plateau.
+
+        Example:
+            >>> import kresnets, numpy as np
+            >>> data = np.zeros((40, 32, 32, 3)), np.arange(40) % 2
+            >>> plan = kresnets.plan(kresnets.CifarResNet20(classes=2), data, recipe=kresnets.Recipe.textbook())
+            >>> [(stage.group, stage.epochs) for stage in plan.lasting(5).stages]
+            [('head', 2), ('stage3', 2), ('stage2', 1)]
+        """
+        if self.schedule.waits:
+            raise ValueError("Stages that wait for a plateau last as long as it takes: give `max_epochs_per_stage`.")
+        least = len(self.stages)
+        if not is_whole(epochs, least):
+            each = f"at least {least}, 1 for each stage ({', '.join(stage.group for stage in self.stages)})"
+            raise ValueError(f"`epochs` must be a whole number, {each}. Received: {epochs!r}")
+        lengths, rest = _in_proportion([stage.epochs for stage in self.stages], epochs), self.schedule.stages
+        stages = tuple((group, _of_length(before, length)) for (group, before), length in zip(rest, lengths))
+        schedule = dataclasses.replace(self.schedule, stages=stages)
+        given = tuple(dict.fromkeys((*self.given, "epochs")))
+        return dataclasses.replace(
+            self, given=given, schedule=schedule, stages=_stages(self.recipe, self.facts, schedule)
+        )
+
+    def table(self) -> str:
         """Return the plan as lines of text to read."""
         rows = self.rows()
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows]
         return "\n".join([*self.sentences(), *lines])
 
-    def rows(self):
+    def rows(self) -> list[tuple[str, ...]]:
         """Return the stages as rows of text, the first of headings."""
         groups = self.facts.groups[::-1]
         head = ("stage", "epochs", "steps", *(f"rate of {group}" for group in groups))
@@ -106,21 +150,27 @@ class Plan:
             for stage in self.stages
         ]
 
-    def sentences(self):
+    def sentences(self) -> list[str]:
         """Return what the stages do not say, a sentence a line."""
         facts, recipe = self.facts, self.recipe
-        head = "begins as the logistic regression on the trunk's features" if recipe.head == "solved" else "begins at random"
+        head = (
+            "begins as the logistic regression on the trunk's features"
+            if recipe.head == "solved"
+            else "begins at random"
+        )
         kept = "the last epoch"
         if recipe.keep == "best" and facts.validation:
             kept = "the epoch with the lowest validation loss"
         average = "" if recipe.ema is None else f", as a moving average of momentum {recipe.ema:g}"
-        changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.augment})"
-        views = f", {recipe.views} copies of each" if recipe.views > 1 else ", anew in each epoch"
+        changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.as_data()['augment']})"
+        copies: Any = recipe.views
+        views = f", {copies} copies of each" if copies > 1 else ", anew in each epoch"
         mixed = f", mixup {recipe.mixup:g}" * bool(recipe.mixup)
         smoothed = f", labels smoothed by {recipe.label_smoothing:g}" * bool(recipe.label_smoothing)
         given = f" Given: {', '.join(self.given)}; the rest by rule {RULE}." if self.given else f" By rule {RULE}."
         return [
-            f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to validate with, "
+            f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to "
+            "validate with, "
             f"{facts.classes} classes.",
             f"The trunk is taken for {'pretrained' if facts.pretrained else 'fresh'}: {facts.why} "
             f"(pretrained={not facts.pretrained} says otherwise).",
@@ -130,12 +180,23 @@ class Plan:
             f"Kept: {kept}{average}.{given}",
         ]
 
-    def as_data(self):
+    def as_data(self) -> dict[str, Any]:
         """Return the plan as JSON can hold it."""
-        return {"rule": RULE} | dataclasses.asdict(self)
+        stages = [dataclasses.asdict(stage) for stage in self.stages]
+        facts = dataclasses.asdict(self.facts)
+        return {"rule": RULE, "recipe": self.recipe.as_data(), "facts": facts, "given": self.given, "stages": stages}
 
 
-def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=None, loss=None):
+def plan(
+    model: keras.Model,
+    train: Dataset,
+    validation: Dataset = None,
+    recipe: Recipe | None = None,
+    *,
+    pretrained: bool | None = None,
+    groups: Patterns = None,
+    loss: Any = None,
+) -> Plan:
     """Resolve a recipe for a model and its data, as `fine_tune` does; nothing is trained.
 
     Args:
@@ -144,7 +205,7 @@ def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=
             one, which reads them once; a longer one's by the size of its first batch.
         validation: as of `fine_tune`. Defaults to None.
         recipe: a `kresnets.Recipe`, or None for `Recipe()`. Defaults to None.
-        pretrained: whether the trunk was taught; None for what the model tells: a tag or file that its weights came
+        pretrained: whether the trunk was trained; None for what the model tells: a tag or file that its weights came
             from, else the statistics of its norms. Defaults to None.
         groups: as of `fine_tune`. Defaults to None.
         loss: as of `fine_tune`. Defaults to None.
@@ -168,11 +229,19 @@ def plan(model, train, validation=None, recipe=None, *, pretrained=None, groups=
         for name, source in (("train", train), ("validation", validation))
     )
     made = make_plan(model, where, train, validation, recipe, pretrained, loss)
-    StagedUnfreezing(made.recipe.staging(where.names), made.recipe.batchnorm, groups).check(where)
+    StagedUnfreezing(made.schedule, made.recipe.batchnorm, groups).check(where)
     return made
 
 
-def make_plan(model, where, train, validation, recipe, pretrained, loss):
+def make_plan(
+    model: keras.Model,
+    where: Layout,
+    train: tuple[Dataset, int],
+    validation: tuple[Dataset, int],
+    recipe: Recipe | None,
+    pretrained: bool | None,
+    loss: Any,
+) -> Plan:
     """Resolve a recipe for a model and data that have been checked, see `plan`.
 
     Args:
@@ -203,7 +272,7 @@ def make_plan(model, where, train, validation, recipe, pretrained, loss):
     return resolve(recipe, facts)
 
 
-def resolve(recipe, facts):
+def resolve(recipe: Recipe, facts: Facts) -> Plan:
     """Return the `Plan` of a `Recipe` under `Facts`: a pure function of both."""
     chosen = (_pretrained if facts.pretrained else _fresh)(recipe, facts)
     missing = {name: value for name, value in chosen.items() if recipe.is_auto(name)}
@@ -211,7 +280,8 @@ def resolve(recipe, facts):
     names = [field.name for field in dataclasses.fields(Recipe)]
     given = tuple(name for name in names if name != "seed" and getattr(recipe, name) != getattr(default, name))
     resolved = dataclasses.replace(recipe, **missing)
-    return Plan(recipe=resolved, facts=facts, given=given, stages=_stages(resolved, facts))
+    schedule = dataclasses.replace(resolved.staging(facts.groups), undo=True)
+    return Plan(recipe=resolved, facts=facts, given=given, schedule=schedule, stages=_stages(resolved, facts, schedule))
 
 
 # What every rule has in common; each gives all fields that a recipe may leave out.
@@ -246,19 +316,21 @@ def _pretrained(recipe, facts):
 
 
 def _solves(recipe, facts):
-    """Whether the head is solved: not where the recipe says how it trains, nor where nothing but the head will learn."""
+    """Whether the head is solved: not where the recipe says how it trains, nor where nothing but the head will
+    learn."""
     says = not recipe.is_auto("head_epochs") or not recipe.is_auto("learning_rate") or recipe.timetable is not None
     wanted = recipe.advance == "epochs" and recipe.stages != () and not says
     return wanted and facts.solvable and facts.images <= MOST_IMAGES
 
 
 def _trunk_steps(images):
-    """Return the steps of the thawed trunk: more images have more to tell, though less than in proportion."""
+    """Return the steps of the unfrozen trunk: more images have more to tell, though less than in proportion."""
     return 10 * math.sqrt(images)
 
 
 def _full_batches(facts):
-    """Return the images of an epoch whose last batch is full: what a dataset of many batches says of their number, so that
+    """Return the images of an epoch whose last batch is full: what a dataset of many batches says of their number, so
+    that
     arrays of the same images come to the same plan."""
     return math.ceil(facts.images / facts.steps) * facts.steps
 
@@ -279,27 +351,46 @@ def _fresh(recipe, facts):
 
 
 def _everything(facts):
-    """Return the stages that thaw the whole trunk at once; a model may have other groups than kresnets' own, or none."""
+    """Return the stages that unfreeze the whole trunk at once; a model may have other groups than kresnets' own, or
+    none."""
     return facts.groups[:-1][:1]
 
 
 def _deep_enough(facts):
-    """Return the stages that thaw the later half of the groups, and with many images all of them."""
+    """Return the stages that unfreeze the later half of the groups, and with many images all of them."""
     groups = facts.groups
     return _everything(facts) if facts.images >= _MANY else groups[:-1][min(len(groups) // 2, len(groups) - 2) :][:1]
 
 
 def _epochs(steps, facts, least):
-    """Return the epochs that make so many steps; at most `_MOST_EPOCHS`, after which the same few images teach no more."""
+    """Return the epochs that make so many steps; at most `_MOST_EPOCHS`, after which the same few images teach no
+    more."""
     return min(max(least, math.ceil(steps / facts.steps)), _MOST_EPOCHS)
 
 
-def _stages(recipe, facts):
-    schedule, stages, epoch = recipe.staging(facts.groups), [], 0
+def _in_proportion(lengths, total):
+    """Return whole numbers from 1 that add up to `total`, in the proportion of `lengths` as far as that goes."""
+    free, whole = total - len(lengths), sum(lengths)
+    shares = [1 + free * length / whole for length in lengths]
+    found = [int(share) for share in shares]
+    for place in sorted(range(len(shares)), key=lambda place: found[place] - shares[place])[: total - sum(found)]:
+        found[place] += 1
+    return found
+
+
+def _of_length(before, epochs):
+    """Return a stage's length, see `Schedule`, with another number of epochs."""
+    return dataclasses.replace(before, max_epochs=epochs) if isinstance(before, Plateau) else epochs
+
+
+def _stages(recipe, facts, schedule):
+    stages, epoch = [], 0
     for index, ((name, _), peak) in enumerate(zip(schedule.stages, recipe.peaks(facts.groups).values())):
         epochs = schedule.most_epochs(index)
         rates = _rates(name, peak, recipe.ratio, facts.groups)
-        stages.append(Stage(group=name, first_epoch=epoch, epochs=epochs, steps=epochs * facts.steps, rates=rates))
+        stages.append(
+            Stage(group=name, first_epoch=epoch, epochs=epochs, steps=epochs * facts.steps, peak=peak, rates=rates)
+        )
         epoch += epochs
     return tuple(stages)
 
@@ -308,7 +399,9 @@ def _rates(name, peak, ratio, groups):
     # A stage may begin at a block: its group learns, in part.
     group = name if name in groups else name.rpartition("_block")[0]
     start = groups.index(group) if group in groups else 0
-    return {one: peak * ratio ** (len(groups) - 1 - place) if place >= start else 0.0 for place, one in enumerate(groups)}
+    return {
+        one: peak * ratio ** (len(groups) - 1 - place) if place >= start else 0.0 for place, one in enumerate(groups)
+    }
 
 
 def _images(source, steps):
@@ -323,5 +416,3 @@ def _images(source, steps):
     if steps <= _COUNTED:
         return sum(int(np.shape(batch[1])[0]) for batch in source)
     return steps * next(int(np.shape(batch[1])[0]) for batch in source.take(1))
-
-

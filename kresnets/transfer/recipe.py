@@ -2,13 +2,16 @@
 
 import dataclasses
 import inspect
-import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 
-from kresnets.callbacks.stages import Plateau, Schedule, is_whole
-from kresnets.transfer.freezing import BATCHNORM
+from kresnets._util.checks import is_number, is_whole
+from kresnets._util.types import PathLike
+from kresnets.callbacks.schedule import Plateau, Schedule
+from kresnets.freezing import BATCHNORM
 
 ADVANCE = ("epochs", "plateau")
 SCHEDULES = ("cosine", "constant")
@@ -30,18 +33,19 @@ RESOLVED = tuple(_TEXTBOOK)  # the fields that may be left to the rule
 class Recipe:
     """Say how to fine-tune: the head first, then the trunk, each earlier group at a smaller rate.
 
-    A field that is left out is `"auto"`: `kresnets.plan`, and with it `fine_tune`, the command line and a search, resolve
+    A field that is left out is `"auto"`: `kresnets.plan`, and with it `fine_tune`, the command line and a search,
+    resolve
     it by the number of images, the steps of an epoch, the size of the validation, the classes, and whether the trunk
     is pretrained. A field that is given stays as it is given. `Recipe.textbook()` has the numbers of the papers.
 
     Args:
         head_epochs: epochs in which the head alone learns, from 0.
-        stages: groups, or blocks such as `"stage3_block4"`, thawed one after the other, each with all above it; None
+        stages: groups, or blocks such as `"stage3_block4"`, unfrozen one after the other, each with all above it; None
             for the last stage down to `stage2`; what is not named, nor above a named one, stays frozen for ever; `()`
             leaves it at the head.
         epochs_per_stage: epochs after each unfreezing, from 1.
         learning_rate: peak rate while the head learns alone.
-        trunk_learning_rate: peak rate once the trunk thaws, for the head too.
+        trunk_learning_rate: peak rate once the trunk is unfrozen, for the head too.
         ratio: the k-th group below the head learns at `ratio ** k` of the rate, 0..1 and above (arXiv 1801.06146
             section 3.1).
         batchnorm: `"frozen"` or `"train"`, see `StagedUnfreezing`.
@@ -51,8 +55,10 @@ class Recipe:
             can work. Where `advance` is `"plateau"`, or there is a `timetable`, it is constant: a cosine needs to know
             its end.
         warmup: share of each stage's steps in which the rate rises from 0, 0..1 (cosine only).
-        augment: `"none"`, `"light"` or `"strong"`, see `kresnets.data.augmentation`.
-        views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many augmented copies
+        augment: `"none"`, `"light"` or `"strong"`, in Python a Keras layer or a function of images too, see
+            `kresnets.data.augmentation`.
+        views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many
+            augmented copies
             of each image are made once, the frozen layers compute them once, and an epoch draws among them.
         label_smoothing: 0 <= label_smoothing < 1.
         mixup: alpha of mixup (arXiv 1710.09412); 0 for none.
@@ -61,7 +67,8 @@ class Recipe:
             With few validation images the lowest loss is mostly chance. Without validation it is the last.
         head: `"solved"`: before the first epoch the head becomes the logistic regression on the trunk's features of the
             training images, unaugmented, its strength chosen by folds (LP-FT, arXiv 2202.10054, whose head is fitted
-            too); or `"trained"`: it begins at random. Where the head is not one Dense layer on the trunk's features, the
+            too); or `"trained"`: it begins at random. Where the head is not one Dense layer on the trunk's features,
+            the
             `loss` is one's own, or a `keras.distribution` is set, it can only be trained.
         seed: of shuffling, augmentation and dropout. Defaults to 0.
         advance: `"epochs"`, or `"plateau"`: each stage, that of the head too, lasts until the validation loss stops
@@ -69,10 +76,10 @@ class Recipe:
             training. Defaults to `"epochs"`.
         patience: epochs in a row without improvement that are a plateau, from 0. Defaults to 2.
         max_epochs_per_stage: most epochs of a stage that waits for its plateau. Defaults to 10.
-        restore_best: whether the best weights of a stage come back before the next one thaws, see `StagedUnfreezing`;
+        restore_best: whether the best weights of a stage come back before the next one begins, see `StagedUnfreezing`;
             None: where `advance` is `"plateau"`. Defaults to None.
-        ramp: epochs, from 0, over which the rate of what a stage thaws rises to its full one; None: 2 where `advance`
-            is `"plateau"`, else 0 (the cosine has its own warm-up). Defaults to None.
+        ramp: epochs, from 0, over which the rate of what a stage unfreezes rises to its full one; None: 2 where
+            `advance` is `"plateau"`, else 0 (the cosine has its own warm-up). Defaults to None.
         timetable: the stages with their lengths, `(("head", 3), ("stage4", Plateau(patience=1)))`, in place of
             `head_epochs`, `stages`, `epochs_per_stage` and `advance`; the first one learns at `learning_rate`, the
             others at `trunk_learning_rate`. `with_schedule` reads it from a file. Defaults to None.
@@ -98,7 +105,7 @@ class Recipe:
     weight_decay: float | str | None = AUTO
     schedule: str = AUTO
     warmup: float | str = AUTO
-    augment: str = AUTO
+    augment: str | Callable = AUTO
     views: int | str = AUTO
     label_smoothing: float | str = AUTO
     mixup: float | str = AUTO
@@ -120,25 +127,26 @@ class Recipe:
         if self.stages is not None and not self.is_auto("stages"):
             if isinstance(self.stages, str) or not hasattr(self.stages, "__iter__"):
                 raise ValueError(
-                    f"Recipe: `stages` must be a sequence of groups such as ('stage4',). Received: stages={self.stages!r}"
+                    "Recipe: `stages` must be a sequence of groups such as ('stage4',). Received: "
+                    f"stages={self.stages!r}"
                 )
             object.__setattr__(self, "stages", tuple(self.stages))
         number = (int, float)
         rules = (
-            ("head_epochs", _whole(self.head_epochs, 0), "a whole number from 0"),
+            ("head_epochs", is_whole(self.head_epochs, 0), "a whole number from 0"),
             (
                 "stages",
                 self.stages is None or self.is_auto("stages") or all(isinstance(s, str) for s in self.stages),
                 "a sequence of groups, or None",
             ),
-            ("epochs_per_stage", _whole(self.epochs_per_stage, 1), "a whole number from 1"),
-            ("learning_rate", _number(self.learning_rate) and self.learning_rate > 0, "a number above 0"),
+            ("epochs_per_stage", is_whole(self.epochs_per_stage, 1), "a whole number from 1"),
+            ("learning_rate", is_number(self.learning_rate) and self.learning_rate > 0, "a number above 0"),
             (
                 "trunk_learning_rate",
-                _number(self.trunk_learning_rate) and self.trunk_learning_rate > 0,
+                is_number(self.trunk_learning_rate) and self.trunk_learning_rate > 0,
                 "a number above 0",
             ),
-            ("ratio", _number(self.ratio) and self.ratio >= 0, "a number from 0"),
+            ("ratio", is_number(self.ratio) and self.ratio >= 0, "a number from 0"),
             ("batchnorm", _one_of(self.batchnorm, BATCHNORM), f"one of {BATCHNORM}"),
             (
                 "optimizer",
@@ -147,54 +155,75 @@ class Recipe:
             ),
             (
                 "weight_decay",
-                self.weight_decay is None or _number(self.weight_decay) and self.weight_decay >= 0,
+                self.weight_decay is None or is_number(self.weight_decay) and self.weight_decay >= 0,
                 "a number from 0, or None",
             ),
             ("schedule", _one_of(self.schedule, SCHEDULES), f"one of {SCHEDULES}"),
-            ("warmup", _number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
-            ("augment", _one_of(self.augment, AUGMENT), f"one of {AUGMENT}"),
-            ("views", _whole(self.views, 1), "a whole number from 1"),
-            ("label_smoothing", _number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
-            ("mixup", _number(self.mixup) and 0 <= self.mixup <= 1, "from 0 to 1"),
+            ("warmup", is_number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
+            (
+                "augment",
+                callable(self.augment) or _one_of(self.augment, AUGMENT),
+                f"one of {AUGMENT}, a Keras layer, or a function of images",
+            ),
+            ("views", is_whole(self.views, 1), "a whole number from 1"),
+            ("label_smoothing", is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
+            ("mixup", is_number(self.mixup) and 0 <= self.mixup <= 1, "from 0 to 1"),
             ("ema", self.ema is None or isinstance(self.ema, number) and 0 < self.ema < 1, "between 0 and 1, or None"),
-            ("seed", _whole(self.seed, 0) and self.seed < 2**32, "a whole number from 0 to 4294967295"),
+            ("seed", is_whole(self.seed, 0) and self.seed < 2**32, "a whole number from 0 to 4294967295"),
             ("advance", _one_of(self.advance, ADVANCE), f"one of {ADVANCE}"),
-            ("patience", _whole(self.patience, 0), "a whole number from 0"),
-            ("max_epochs_per_stage", _whole(self.max_epochs_per_stage, 1), "a whole number from 1"),
+            ("patience", is_whole(self.patience, 0), "a whole number from 0"),
+            ("max_epochs_per_stage", is_whole(self.max_epochs_per_stage, 1), "a whole number from 1"),
             ("restore_best", self.restore_best is None or isinstance(self.restore_best, bool), "True, False or None"),
             ("keep", _one_of(self.keep, KEEP), f"one of {KEEP}"),
             ("head", _one_of(self.head, HEAD), f"one of {HEAD}"),
-            ("ramp", self.ramp is None or _number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
+            ("ramp", self.ramp is None or is_number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
         )
         for field, fits, allowed in rules:
             if not fits and not self.is_auto(field):
                 also = ", or 'auto'" if field in RESOLVED else ""
-                raise ValueError(f"Recipe: `{field}` must be {allowed}{also}. Received: {field}={getattr(self, field)!r}")
+                raise ValueError(
+                    f"Recipe: `{field}` must be {allowed}{also}. Received: {field}={getattr(self, field)!r}"
+                )
         if self.timetable is not None:
             object.__setattr__(self, "timetable", self._checked_timetable())
         elif self.head_epochs == 0 and self.stages == ():
             raise ValueError("Recipe: with head_epochs=0 and stages=() nothing would ever learn; give one of them.")
 
-    def is_auto(self, field):
+    def as_data(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them; a layer of one's own as its class and config, a function by name."""
+        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if not isinstance(self.augment, str):
+            told["augment"] = _as_text(self.augment)
+        if self.timetable is not None:
+            told["timetable"] = [
+                [name, dataclasses.asdict(length) if isinstance(length, Plateau) else length]
+                for name, length in self.timetable
+            ]
+        return told | {
+            "stages": None if self.stages is None else self.stages if self.is_auto("stages") else list(self.stages)
+        }
+
+    def is_auto(self, field: str) -> bool:
         """Whether a field is left to the rule."""
         value = getattr(self, field)
         return field in RESOLVED and isinstance(value, str) and value == AUTO
 
     @property
-    def unresolved(self):
+    def unresolved(self) -> tuple[str, ...]:
         """Names of the fields that are left to the rule."""
         return tuple(field for field in RESOLVED if self.is_auto(field))
 
-    def needs(self, *fields):
+    def needs(self, *fields: str) -> None:
         """Raise a ValueError where one of these fields is left to the rule."""
         if missing := [field for field in fields if self.is_auto(field)]:
             raise ValueError(
                 f"This Recipe leaves {', '.join(missing)} to be resolved, which takes the images to learn from: "
-                "kresnets.plan(model, train, validation, recipe) does it; or give these fields, or take Recipe.textbook()."
+                "kresnets.plan(model, train, validation, recipe) does it; or give these fields, or take "
+                "Recipe.textbook()."
             )
 
     @classmethod
-    def textbook(cls, **fields):
+    def textbook(cls, **fields: Any) -> "Recipe":
         """Return the recipe with the numbers of the papers: the head 3 epochs at 1e-3, then the last stage down to
         stage2, 3 epochs each at 1e-4, each group at half the rate of the one above.
 
@@ -209,7 +238,7 @@ class Recipe:
         return cls(**_TEXTBOOK | fields)
 
     @classmethod
-    def from_scratch(cls, epochs=20, learning_rate=3e-3, seed=0):
+    def from_scratch(cls, epochs: int = 20, learning_rate: float = 3e-3, seed: int = 0) -> "Recipe":
         """Return the recipe in which everything trains from the first epoch at one rate, batch norms included.
 
         Args:
@@ -228,7 +257,7 @@ class Recipe:
         )
 
     @classmethod
-    def for_images(cls, images, batch_size=32, **fields):
+    def for_images(cls, images: int, batch_size: int = 32, **fields: Any) -> "Recipe":
         """Return the textbook's recipe with stages as long as so many images need, at ten times its rates.
 
         A stage of 3 epochs is 9 steps where there are 75 images, in which next to nothing is learned; so it takes the
@@ -260,7 +289,7 @@ class Recipe:
         }
         return cls.textbook(**measured | fields)
 
-    def with_schedule(self, path):
+    def with_schedule(self, path: PathLike) -> "Recipe":
         """Return this recipe with the stages of a TOML file in place of its own.
 
         Args:
@@ -278,8 +307,9 @@ class Recipe:
         """
         read = Schedule.from_file(path)
         try:
+            timetable: Any = read.stages
             return dataclasses.replace(
-                self, timetable=read.stages, restore_best=read.restore_best, ramp=read.ramp, advance="epochs"
+                self, timetable=timetable, restore_best=read.restore_best, ramp=read.ramp, advance="epochs"
             )
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from None
@@ -291,14 +321,17 @@ class Recipe:
         )
         if not pairs:
             raise ValueError(
-                f"Recipe: `timetable` must be pairs of a group and its length such as (('head', 3),). Received: {self.timetable!r}"
+                "Recipe: `timetable` must be pairs of a group and its length such as (('head', 3),). Received: "
+                f"{self.timetable!r}"
             )
         try:
             stages = tuple(
                 (name, Plateau(**length) if isinstance(length, dict) else length) for name, length in self.timetable
             )
         except TypeError:
-            raise ValueError(f"Recipe: `timetable` has a length that is no Plateau. Received: {self.timetable!r}") from None
+            raise ValueError(
+                f"Recipe: `timetable` has a length that is no Plateau. Received: {self.timetable!r}"
+            ) from None
         try:
             told = Schedule(stages)
         except ValueError as error:
@@ -308,12 +341,11 @@ class Recipe:
                 raise ValueError(f"Recipe: `timetable` gives {name!r} no end: give it epochs, or max_epochs.")
         return stages
 
-    def staging(self, names):
+    def staging(self, names: Sequence[str]) -> Schedule:
         """Return the `kresnets.callbacks.Schedule` for a model with these groups, the head last."""
         listening = self.advance == "plateau"
-        if self.timetable is not None:
-            stages = self.timetable
-        else:
+        stages: Any = self.timetable
+        if stages is None:
             self.needs("head_epochs", "stages", "epochs_per_stage")
             trunk = tuple(reversed(names[2:-1])) if self.stages is None else self.stages
             first = ((names[-1], self.head_epochs),) if self.head_epochs else ()
@@ -324,28 +356,29 @@ class Recipe:
         restore = listening if self.restore_best is None else self.restore_best
         return Schedule(stages, restore, 2 * listening if self.ramp is None else self.ramp)
 
-    def plan(self, names):
+    def plan(self, names: Sequence[str]) -> dict[int, str]:
         """Return `{first epoch: group or block from which on layers learn}` for a model with these groups, the head
         last; where stages wait for a plateau, the latest first epochs that can be."""
-        plan, epoch, schedule = {}, 0, self.staging(names)
+        plan: dict[int, str] = {}
+        epoch, schedule = 0, self.staging(names)
         for index, (group, _) in enumerate(schedule.stages):
             plan[epoch] = group
-            epoch += schedule.most_epochs(index)
+            epoch += schedule.most_epochs(index) or 0
         return plan
 
-    def epochs(self, names):
+    def epochs(self, names: Sequence[str]) -> int:
         """Return the number of epochs in all, the most where stages wait for a plateau."""
         schedule = self.staging(names)
-        return sum(schedule.most_epochs(index) for index in range(len(schedule.stages)))
+        return sum(schedule.most_epochs(index) or 0 for index in range(len(schedule.stages)))
 
     @property
-    def rate(self):
+    def rate(self) -> str:
         """The schedule of the learning rate that is used: constant where a cosine would not know its end."""
         if self.advance == "epochs" and self.timetable is None:
             self.needs("schedule")
         return "constant" if self.advance == "plateau" or self.timetable is not None else self.schedule
 
-    def peaks(self, names):
+    def peaks(self, names: Sequence[str]) -> dict[str, Any]:
         """Return `{group or block: peak learning rate of the stage that it begins}`."""
         self.needs("learning_rate", "trunk_learning_rate", *(() if self.timetable else ("head_epochs",)))
         head_first = bool(self.head_epochs) or self.timetable is not None
@@ -354,31 +387,36 @@ class Recipe:
             for index, (group, _) in enumerate(self.staging(names).stages)
         }
 
-    def peak_rates(self, names):
+    def peak_rates(self, names: Sequence[str]) -> dict[int, float]:
         """Return `{first epoch: peak learning rate}`, one entry a stage, see `plan`."""
         return dict(zip(self.plan(names), self.peaks(names).values()))
 
 
-def optimizer_class(name):
+def optimizer_class(name: Any) -> type | None:
     """Return the Keras optimizer of this name in any case, or None. (`keras.optimizers.get` of 3.15 does not know
     Lamb.)"""
     classes = {key.lower(): value for key, value in vars(keras.optimizers).items() if isinstance(value, type)}
     found = classes.get(name.lower()) if isinstance(name, str) else None
-    usable = found is not None and issubclass(found, keras.optimizers.Optimizer)
-    return found if usable and "learning_rate" in inspect.signature(found).parameters else None
+    if found is None or not issubclass(found, keras.optimizers.Optimizer):
+        return None
+    return found if "learning_rate" in inspect.signature(found).parameters else None
 
 
-def _whole(value, least):
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+def _without(config, names):
+    """Return a config without the entries of these names, and those that are None, all the way down."""
+    if isinstance(config, dict):
+        return {key: _without(one, names) for key, one in config.items() if key not in names and one is not None}
+    return [_without(one, names) for one in config] if isinstance(config, (list, tuple)) else config
+
+
+def _as_text(augment):
+    if isinstance(augment, keras.layers.Layer):
+        settings = _without(augment.get_config(), ("name", "trainable", "dtype", "registered_name", "module"))
+        return f"{type(augment).__name__}({', '.join(f'{key}={value}' for key, value in settings.items())})"
+    if (kind := getattr(augment, "kind", None)) is not None:  # a `kresnets.data.Augmentation`
+        return kind if isinstance(kind, str) else _as_text(kind)
+    return f"{getattr(augment, '__module__', '')}.{getattr(augment, '__qualname__', type(augment).__name__)}"
 
 
 def _one_of(value, allowed):
     return isinstance(value, str) and value in allowed
-
-
-def _number(value):
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) <= sys.float_info.max  # a whole number can be larger; NaN is not
-    )

@@ -1,4 +1,5 @@
-"""Search over recipes with Keras Tuner: how deep to thaw, how fast each layer learns, how long the head trains alone."""
+"""Search over recipes with Keras Tuner: how many groups to unfreeze, how fast each of them learns, how long the head
+trains alone."""
 
 from kresnets.tuning.choice import Choice as Choice
 from kresnets.tuning.choice import choose as choose

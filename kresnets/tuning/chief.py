@@ -25,13 +25,15 @@ from concurrent import futures
 import grpc
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-# There is no public door to the two ends of the wire, nor to what goes over it. tests/test_tuning_oracle.py fails when they change.
+# There is no public door to the two ends of the wire, nor to what goes over it. tests/test_tuning_oracle.py fails when
+# they change.
 from keras_tuner.src import config, protos
 from keras_tuner.src.distribute.oracle_chief import OracleServicer
 from keras_tuner.src.distribute.oracle_client import OracleClient
 from keras_tuner.src.engine import conditions
 
-from kresnets.tuning.kept import KEY, WORKER_MARK, read_json
+from kresnets._util.files import read_json
+from kresnets.tuning.oracle_storage import KEY, WORKER_MARK
 
 _log = logging.getLogger(__name__)
 # A forgotten print in Keras Tuner's: a line for each condition of the space and each message.

@@ -3,13 +3,16 @@
 import dataclasses
 import math
 import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from kresnets.transfer.plan import RULE, resolve
 from kresnets.transfer.recipe import Recipe
 from kresnets.tuning.records import FAILED, RUNNING
 
 LEVEL = 1 / 6  # how often chance exceeds one standard error
-# Splits of the same images share most of what they train on: the corrected variance of Nadeau and Bengio (2003, "Inference
+# Splits of the same images share most of what they train on: the corrected variance of Nadeau and Bengio (2003,
+# "Inference
 # for the generalization error"), for five folds, each of which validates on a quarter of what it trains on.
 _SHARED = 0.25
 ACCURACY = "val_accuracy"
@@ -36,14 +39,18 @@ class Choice:
     needed: float | None = None
 
 
-def choose(records, objective, validation=None):
+def choose(records: Sequence[Mapping[str, Any]], objective: Any, validation: int | None = None) -> Choice:
     """Choose between what a search began with and the best of its trials.
 
-    A trial is compared split by split with the one that the search began with. It is handed over if its mean gain in the
-    objective exceeds t standard errors, and that in accuracy, where it is measured, one: a lower loss alone may be no more
-    than less confidence. t is Student's for as many splits, such that if all trials were as good as the one that the search
+    A trial is compared split by split with the one that the search began with. It is handed over if its mean gain in
+    the
+    objective exceeds t standard errors, and that in accuracy, where it is measured, one: a lower loss alone may be no
+    more
+    than less confidence. t is Student's for as many splits, such that if all trials were as good as the one that the
+    search
     began with, chance would have one of them handed over in one search of six (for one trial that is about one standard
-    error). Of a single split the standard error is taken for that of so many images whose losses vary as much as they are
+    error). Of a single split the standard error is taken for that of so many images whose losses vary as much as they
+    are
     large, and for accuracy that of a share.
 
     Args:
@@ -73,14 +80,18 @@ def choose(records, objective, validation=None):
     default = next((one for one in records if one["default"]), None)
     best = others[0] if others else None
     if default is None:
-        return Choice(record=best, sentence=f"The best trial is {best['trial_id']}." if best else "No trial was completed.")
+        return Choice(
+            record=best, sentence=f"The best trial is {best['trial_id']}." if best else "No trial was completed."
+        )
     if default not in whole:
         why = "failed, so that there is nothing to compare with" if default["status"] == FAILED else "has not ended yet"
-        return Choice(record=best, sentence=f"Trial {default['trial_id']}, with which the search began, {why}.", compared=True)
+        return Choice(
+            record=best, sentence=f"Trial {default['trial_id']}, with which the search began, {why}.", compared=True
+        )
     return _compared(default, others, sum(not one["default"] for one in ended), objective, sign, validation)
 
 
-def differing(recipe, facts):
+def differing(recipe: Any, facts: Any) -> dict[str, Any]:
     """Return what a file has to say for a recipe to come back from it.
 
     Args:
@@ -88,7 +99,8 @@ def differing(recipe, facts):
         facts: the `Facts` by which the rest will be resolved.
 
     Returns:
-        Dict of the rule's version as `rule` and of the fields that differ from the default under these facts, but for the
+        Dict of the rule's version as `rule` and of the fields that differ from the default under these facts, but for
+        the
         seed.
 
     Example:
@@ -117,7 +129,8 @@ def _compared(default, others, count, objective, sign, validation):
     if not fair:
         told = f"No trial did better in {name} than the first."
         if better:
-            told = f"Trial {better[0]['trial_id']} did better in {name} than the first, but gained no accuracy above noise."
+            number = better[0]["trial_id"]
+            told = f"Trial {number} did better in {name} than the first, but gained no accuracy above noise."
         return Choice(record=default, sentence=told, compared=True)
     found = [_judged(one, default, count, objective, sign, validation) for one in fair]
     return next((choice for choice in found if choice.record is not default), found[0])
@@ -132,8 +145,10 @@ def _judged(one, default, count, objective, sign, validation):
     won = gain > needed
     return Choice(
         record=one if won else default,
-        sentence=f"Trial {one['trial_id']} gained {gain:.3g} in {objective.name} over the first ({splits} split{'s' * (splits > 1)}, "
-        f"standard error {error:.2g}): {'more than' if won else 'within'} the {needed:.2g} that chance gives the best of {count}.",
+        sentence=f"Trial {one['trial_id']} gained {gain:.3g} in {objective.name} over the first "
+        f"({splits} split{'s' * (splits > 1)}, "
+        f"standard error {error:.2g}): {'more than' if won else 'within'} the {needed:.2g} that chance gives the best "
+        f"of {count}.",
         compared=True, gain=gain, error=error, needed=needed,
     )  # fmt: skip
 
@@ -146,7 +161,7 @@ def _gain(one, default, sign):
     return statistics.mean(_gains(one["scores"], default["scores"], sign))
 
 
-def accuracy_gains(one, default):
+def accuracy_gains(one: Any, default: Any) -> Any:
     """Return what a trial gained in accuracy on each split over another one, None where that was not measured."""
     mine, other = ([measured.get(ACCURACY) for measured in record["measures"]] for record in (one, default))
     if not mine or len(mine) != len(other) or None in mine or None in other:

@@ -17,17 +17,20 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     """Search over how a network is fine-tuned: the hyperparameters are fields of `kresnets.Recipe`.
 
     It works in any tuner of Keras Tuner, `tuner.search(train, validation)`; `RecipeTuner` takes less time for the same.
-    What `base` leaves out is resolved once, by the data of the search and by `kresnets.plan`: `resolve`, which `RecipeTuner`
+    What `base` leaves out is resolved once, by the data of the search and by `kresnets.plan`: `resolve`, which
+    `RecipeTuner`
     calls when a search begins, else `fit`. Trials are variations of the very recipe that `fine_tune` would run.
 
     Args:
         build: function without arguments that returns a model with its head on, pretrained, as `fine_tune` takes it; or
             such a model, which each trial trains a copy of.
         space: what is searched, see `Space`: dict, path of a TOML file, or None for the default. Defaults to None.
-        base: what trials are variations of: a `Recipe`, or the `Plan` that `kresnets.plan` made of one. Defaults to None,
+        base: what trials are variations of: a `Recipe`, or the `Plan` that `kresnets.plan` made of one. Defaults to
+            None,
             `Recipe()`.
         epochs: epochs of a trial in all, see `Space`; a head's stage that `base` leaves to the rule is then as long, in
-            proportion, as in the plan. None for as many as the plan has, where `base` leaves `epochs_per_stage` to the rule
+            proportion, as in the plan. None for as many as the plan has, where `base` leaves `epochs_per_stage` to the
+            rule
             and the space does not name it; else each trial has as many as its recipe says. Defaults to None.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.

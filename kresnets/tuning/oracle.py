@@ -29,7 +29,9 @@ import keras_tuner
 import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-from kresnets.tuning.kept import DEFAULT, WORKER_MARK, Kept, Memory, is_chief, is_default, read_json, whole
+from kresnets._util.checks import is_whole
+from kresnets._util.files import read_json
+from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, Memory, OracleStorage, is_chief, is_default, whole
 
 _COLLISIONS = 1000
 _log = logging.getLogger(__name__)
@@ -54,7 +56,8 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None,
         seed: int >= 0, or None for the oracle's own. Keras Tuner takes its own argument 0 for "none given".
         on_change: None, or a function of the oracle, called after each trial that ended, when all is written and the
             oracle is not locked. What it raises is logged and hurts nothing.
-        begins: whether the first trial of a search is none of the oracle's: it has no values but `"tuner/default"`, so that
+        begins: whether the first trial of a search is none of the oracle's: it has no values but `"tuner/default"`, so
+            that
             it is what all others are variations of. It counts as one of `max_trials`.
 
     Returns:
@@ -90,7 +93,7 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None,
 
 
 def _reseed(oracle, seed):
-    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+    if not is_whole(seed, 0):
         raise ValueError(f"seed was {seed!r}; it has to be a whole number of at least 0, or None.")
     oracle.seed = oracle._seed_state = seed
     if isinstance(getattr(oracle, "_random_state", None), np.random.RandomState):
@@ -123,7 +126,7 @@ def _last_error(message):
     return lines[0]
 
 
-class _Sound(Kept):
+class _Sound(OracleStorage):
     """Stands before any oracle's own class. Tested against the names of Keras Tuner's that it relies on."""
 
     @property

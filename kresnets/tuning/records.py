@@ -4,27 +4,34 @@ import csv
 import io
 import os
 import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
 
-from kresnets.tuning.kept import DEFAULT, read_json, write_json
+from kresnets._util.files import read_json, write_json
+from kresnets._util.types import PathLike
+from kresnets.tuning.oracle_storage import DEFAULT
 
 COMPLETED, PRUNED, FAILED, RUNNING, REPEATED = "completed", "pruned", "failed", "running", "repeated"
 _STATUS = {"COMPLETED": COMPLETED, "FAILED": FAILED, "INVALID": FAILED, "RUNNING": RUNNING}
 
 
-def write_record(folder, **record):
+def write_record(folder: PathLike, **record: Any) -> None:
     """Write a trial's `record.json`.
 
     Args:
         folder: that of the trial.
-        record: `status` (`"completed"`, `"pruned"`, `"failed"`, `"repeated"`), `reason` (a sentence, or None), `started`
-            (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a split), `measures` (of each split all that
-            was measured in the epoch kept), `whole` (whether it trained on every split to the end), `history` (rows of the
+        record: `status` (`"completed"`, `"pruned"`, `"failed"`, `"repeated"`), `reason` (a sentence, or None),
+            `started`
+            (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a split), `measures` (of each split all
+            that
+            was measured in the epoch kept), `whole` (whether it trained on every split to the end), `history` (rows of
+            the
             first split).
     """
     write_json(os.path.join(folder, "record.json"), record)
 
 
-def read_records(folder):
+def read_records(folder: PathLike) -> list[dict[str, Any]]:
     """Return what a search has made so far, one dict a trial in the order of their names.
 
     Args:
@@ -32,7 +39,8 @@ def read_records(folder):
 
     Returns:
         List of dicts with `trial_id`, `status` (as above, or `"running"`), `score` or None, `values` (hyperparameter ->
-        value, those that make a difference in the trial), `default` (whether it is what the search began with, which has
+        value, those that make a difference in the trial), `default` (whether it is what the search began with, which
+        has
         no values), and the entries of `record.json`.
 
     Example:
@@ -62,7 +70,7 @@ def read_records(folder):
     return found
 
 
-def as_csv(records, parameters=()):
+def as_csv(records: Sequence[Mapping[str, Any]], parameters: Sequence[str] = ()) -> str:
     """Return records as CSV text: `trial_id`, `status`, `score`, each hyperparameter, `seconds`, `epochs`, `reason`.
 
     Args:

@@ -1,10 +1,10 @@
-"""What a search chooses among, as data: fields of a `Recipe`, and how deep it thaws."""
+"""What a search chooses among, as data: fields of a `Recipe`, and how much of the trunk it unfreezes."""
 
 import dataclasses
-import math
 import os
 import tomllib
 
+from kresnets._util.checks import is_number
 from kresnets.transfer.recipe import Recipe
 
 THAW = "thaw"
@@ -75,9 +75,9 @@ class Space:
     """Hold what a search chooses among: field -> choices, range, or one value.
 
     Fields are those of `kresnets.Recipe` (but for `stages` and the like) and `thaw`: the deepest group or block that
-    learns in the end, the head's name for none of the trunk. The groups above it thaw before it, one after the other, or
-    with it where `unfreeze` is `"at_once"` (its other choice is `"gradual"`).
-    A field that makes no difference in a trial (the ratio where nothing thaws) is not chosen in it.
+    learns in the end, the head's name for none of the trunk. The groups above it are unfrozen before it, one after the
+    other, or with it where `unfreeze` is `"at_once"` (its other choice is `"gradual"`).
+    A field that makes no difference in a trial (the ratio where nothing is unfrozen) is not chosen in it.
 
     Args:
         fields: dict of field -> list of choices, a `Range` or dict `{min, max, step, log}`, or one value that is kept;
@@ -86,8 +86,9 @@ class Space:
         names: the groups of the network in order, the head last (`kresnets.groups(model)`).
         base: the `Recipe` that all trials are variations of. What it leaves to the rule stays so in `recipe`, until
             `on` puts the resolved one in its place. Defaults to `Recipe()`.
-        epochs: whole number from 2, or None; with it every trial trains so many epochs in all, however deep it thaws:
-            what the head's stage leaves is divided among the others, and a rest goes to the head. Defaults to None.
+        epochs: whole number from 2, or None; with it every trial trains so many epochs in all, however much it
+            unfreezes: what the head's stage leaves is divided among the others, and a rest goes to the head. Defaults
+            to None.
         check: function of a group or block that raises a ValueError where the network lacks it; None looks at `names`
             alone. Defaults to None.
 
@@ -96,7 +97,8 @@ class Space:
 
     Example:
         >>> from kresnets.tuning import Space
-        >>> space = Space({"thaw": ["head", "stage3"], "ratio": [0.3, 1.0]}, ("stem", "stage1", "stage2", "stage3", "head"))
+        >>> groups = ("stem", "stage1", "stage2", "stage3", "head")
+        >>> space = Space({"thaw": ["head", "stage3"], "ratio": [0.3, 1.0]}, groups)
         >>> space.recipe({"thaw": "stage3", "ratio": 0.3}).stages
         ('stage3',)
         >>> space.active({"thaw": "head", "ratio": 0.3})
@@ -166,7 +168,8 @@ class Space:
         return fields
 
     def words(self):
-        """Return the base in the words of a trial: field -> value, `thaw` and `unfreeze` included where they can say its
+        """Return the base in the words of a trial: field -> value, `thaw` and `unfreeze` included where they can say
+        its
         stages."""
         told = {name: getattr(self.base, name) for name in FIELDS if name not in (THAW, UNFREEZE)}
         told = {name: value for name, value in told.items() if not self.base.is_auto(name)}
@@ -187,7 +190,8 @@ class Space:
         if isinstance(value, dict):
             if not {"min", "max"} <= value.keys() <= _RANGE:
                 raise ValueError(
-                    f"{where}: the range of {name!r} must have min and max, and may have step and log. Received: {value!r}"
+                    f"{where}: the range of {name!r} must have min and max, and may have step and log. Received: "
+                    f"{value!r}"
                 )
             value = Range(**value)
         if isinstance(value, Range):
@@ -226,13 +230,15 @@ class Space:
                     raise ValueError(f"The space: {error}") from None
         if self.epochs is not None and self._most("head_epochs") + self.deepest() > self.epochs and self.deepest():
             raise ValueError(
-                f"Trials of {self.epochs} epochs are too short for {self._most('head_epochs')} of the head and one for each "
+                f"Trials of {self.epochs} epochs are too short for {self._most('head_epochs')} of the head and one "
+                "for each "
                 f"of {self.deepest()} stages of the trunk: give more epochs, fewer head_epochs, or thaw less."
             )
         nothing = self._head_alone() and self._least("head_epochs") == 0
         if nothing and self.epochs is None:
             raise ValueError(
-                f"Where {self.names[-1]!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs at 1, or "
+                f"Where {self.names[-1]!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs "
+                "at 1, or "
                 f"leave {self.names[-1]!r} out of thaw."
             )
         if not self._some_difference():
@@ -255,7 +261,7 @@ class Space:
         return self.names[-1] in self.fields[THAW] if THAW in self.fields else self.base.stages == ()
 
     def deepest(self):
-        """Return how many stages the deepest thawing has."""
+        """Return how many stages the deepest unfreezing has."""
         if THAW not in self.fields:
             if self.base.is_auto("stages"):
                 return 1
@@ -270,7 +276,7 @@ class Space:
         )
 
     def stages(self, thaw, unfreeze=GRADUAL):
-        """Return the groups that thaw one after the other down to `thaw`."""
+        """Return the groups that are unfrozen one after the other down to `thaw`."""
         if thaw == self.names[-1]:
             return ()
         if unfreeze == AT_ONCE:
@@ -346,7 +352,8 @@ class Space:
         each = (self.epochs - recipe.head_epochs) // trunk
         if not each:
             raise ValueError(
-                f"{self.epochs} epochs are too few for {recipe.head_epochs} of the head and {trunk} stages of the trunk."
+                f"{self.epochs} epochs are too few for {recipe.head_epochs} of the head and {trunk} stages of the "
+                "trunk."
             )
         head = self.epochs - each * trunk if recipe.head_epochs else 0
         return dataclasses.replace(recipe, head_epochs=head, epochs_per_stage=each)
@@ -371,9 +378,7 @@ class Space:
 
 def _checked_range(where, name, found):
     numbers = [value for value in (found.min, found.max, found.step) if value is not None]
-    if any(
-        isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) for value in numbers
-    ):
+    if any(not is_number(value) for value in numbers):
         raise ValueError(f"{where}: the range of {name!r} must be numbers. Received: {found}")
     if name in (THAW, UNFREEZE) or isinstance(getattr(_KIND, name), str):
         raise ValueError(f"{where}: {name!r} has names to choose from, no range. Received: {found}")

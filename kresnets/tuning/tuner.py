@@ -15,14 +15,17 @@ import time
 import keras
 import keras_tuner
 
+from kresnets._util import files
+from kresnets._util.checks import is_number, is_whole
+from kresnets._util.files import read_json, write_json
+from kresnets._util.store import SharedStore
 from kresnets.callbacks import Progress
-from kresnets.transfer.cache.store import SharedStore
-from kresnets.tuning import stages
+from kresnets.tuning import shared_stages as stages
 from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.choice import accuracy_gains, choose
 from kresnets.tuning.hypermodel import RecipeHyperModel
-from kresnets.tuning.kept import is_chief, is_default, read_json, write_json
 from kresnets.tuning.oracle import sound
+from kresnets.tuning.oracle_storage import is_chief, is_default
 from kresnets.tuning.prune import Pruning, best_so_far
 from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
 from kresnets.tuning.space import THAW
@@ -40,9 +43,10 @@ class RecipeTuner(keras_tuner.Tuner):
     up to rounding, but for trials that are pruned, and where the recipe keeps the last epoch: a trial is scored by the
     epoch that its recipe keeps.
 
-    The oracle is made sound (`kresnets.tuning.sound`): a search that was killed goes on with the same script. TensorFlow
+    The oracle is made sound (`kresnets.tuning.sound`): a search that was killed goes on with the same script.
+    TensorFlow
     keeps some memory of every function that it traced (5 to 20 MB a small trial), whatever Keras clears: a long search
-    runs best under `apps/search.py`, whose trials are in a process that is replaced when it has grown.
+    runs best under `kresnets search`, whose trials are in a process that is replaced when it has grown.
 
     Args:
         hypermodel: a `RecipeHyperModel`.
@@ -60,9 +64,11 @@ class RecipeTuner(keras_tuner.Tuner):
         on_change: function of the oracle, called after each trial. Defaults to None.
         leave: function without arguments, asked before each trial, and in one before each split, whether to return from
             `search` although it is not over; `finished` is then False. Defaults to None.
-        begins: whether the first trial is `base` itself, one of the oracle's `max_trials`: what all others are compared with,
+        begins: whether the first trial is `base` itself, one of the oracle's `max_trials`: what all others are compared
+            with,
             split by split, see `choice`. None: where `base` leaves something to the rule. Defaults to None.
-        race: number of splits, from 1, after which a trial is given up that is, on these, no better than the best so far; None
+        race: number of splits, from 1, after which a trial is given up that is, on these, no better than the best so
+            far; None
             gives up none. Defaults to None.
 
     Raises:
@@ -102,9 +108,9 @@ class RecipeTuner(keras_tuner.Tuner):
     ):
         if not isinstance(hypermodel, RecipeHyperModel):
             raise ValueError(f"RecipeTuner takes a RecipeHyperModel. Received: {hypermodel!r}")
-        if prune is not None and (isinstance(prune, bool) or not 0 < prune <= 1):
+        if prune is not None and not (is_number(prune) and 0 < prune <= 1):
             raise ValueError(f"`prune` must be a share above 0 and up to 1, or None. Received: {prune!r}")
-        if race is not None and (isinstance(race, bool) or not isinstance(race, int) or race < 1):
+        if race is not None and not is_whole(race, 1):
             raise ValueError(f"`race` must be a whole number from 1, or None. Received: {race!r}")
         begins = hypermodel.leaves_out if begins is None else begins
         sound(oracle, failures, deadline, seed=seed, on_change=on_change, begins=begins)
@@ -180,26 +186,10 @@ class RecipeTuner(keras_tuner.Tuner):
                     raise error.__cause__ from None
                 raise
 
-    @contextlib.contextmanager
     def _alone(self):
         """Hold a lock on the project's folder."""
-        import fcntl
-
-        lock = os.open(self.project_dir, os.O_RDONLY)  # the folder itself: there is no file to leave behind
-        try:
-            for _ in range(50):  # a killed process may hold it while the system takes its memory back
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except OSError:
-                    time.sleep(0.1)
-            else:
-                raise ValueError(
-                    f"Another search is running in {self.project_dir}: wait for it, or give another folder."
-                )
-            yield
-        finally:
-            os.close(lock)
+        busy = f"Another search is running in {self.project_dir}: wait for it, or give another folder."
+        return files.alone_in(self.project_dir, busy, seconds=5)
 
     def pre_create_trial(self):
         if self._leave is not None and self._leave():
@@ -276,7 +266,9 @@ class RecipeTuner(keras_tuner.Tuner):
                 raise _Leave
             hopeful = curves if not results and not is_default(trial) else None
             run = self._train(trial, values, budget, splits, len(results), callbacks, epoch, hopeful)
-            if not results or self.oracle.objective.better_than(run.best_value, min_run(results, self.oracle.objective)):
+            if not results or self.oracle.objective.better_than(
+                run.best_value, min_run(results, self.oracle.objective)
+            ):
                 stages.write_state(self._checkpoint(trial), {}, [], run.best)
             results.append(run.result(with_rows=not results))
             if total > 1:  # a killed trial goes on at its next split
@@ -314,7 +306,8 @@ class RecipeTuner(keras_tuner.Tuner):
             return None
         told = [statistics.mean(one) for one in (scores, best["scores"][:done])]
         return (
-            f"Given up after {done} of {total} splits: its mean {name} of {told[0]:.4g} was no better than the {told[1]:.4g} of "
+            f"Given up after {done} of {total} splits: its mean {name} of {told[0]:.4g} was no better than the "
+            f"{told[1]:.4g} of "
             f"trial {best['trial_id']} on the same."
         )
 
@@ -340,7 +333,7 @@ class RecipeTuner(keras_tuner.Tuner):
         pruning = None
         if self._prune is not None and curves is not None and budget is None:
             pruning = Pruning(self.oracle.objective, curves, self._prune, _first_epochs(recipe, hypermodel.names))
-        keep = _Keep(self, trial, recipe, model, number, split, budget) if stages.shares(recipe) else None
+        keep = _SharedStage(self, trial, recipe, model, number, split, budget) if stages.shares(recipe) else None
         run = _Run(self.oracle.objective, recipe, model, hypermodel, pruning, keep, budget)
         callbacks = self._deepcopy_callbacks(callbacks)
         self._configure_tensorboard_dir(callbacks, trial, number)
@@ -373,7 +366,8 @@ class RecipeTuner(keras_tuner.Tuner):
         return model
 
     def choice(self):
-        """Return what `kresnets.tuning.choose` says of the trials so far: whether any is better than what the search began
+        """Return what `kresnets.tuning.choose` says of the trials so far: whether any is better than what the search
+        began
         with, by more than noise."""
         plan = self.hypermodel.plan
         return choose(
@@ -483,7 +477,7 @@ class _Result:
         return found
 
 
-class _Keep:
+class _SharedStage:
     """Find where a training may begin, and leave its states for others.
 
     States lie in `stages/`, named by all that led to them; the state that a promoted trial goes on from lies with the
@@ -565,7 +559,8 @@ class _Run(keras.callbacks.Callback):
     def result(self, with_rows):
         """Return what the trial needs to know of it, with its history if asked for."""
         names = set.intersection(*map(set, self.rows)) - _TOLD
-        # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there. Of a history
+        # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there. Of a
+        # history
         # Keras Tuner takes the best epoch.
         rows = [self.rows[self.best[0]]] if self._keeps_last else self.rows
         return _Result(

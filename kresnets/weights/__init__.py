@@ -19,7 +19,7 @@ _FILES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class WeightsSource:
     """Where the weights of a model come from.
 
     Args:
@@ -66,7 +66,7 @@ def resolve(spec, weights):
         weights: None, `"imagenet"`, a tag that `kresnets.weights.list(spec.name)` shows, or the path of a file.
 
     Returns:
-        None where there is nothing to load, else a `Source` for `load`.
+        None where there is nothing to load, else a `WeightsSource` for `load`.
 
     Raises:
         ValueError: for anything else, for a file that can't be read, and for one whose layout the row can't take.
@@ -79,11 +79,11 @@ def resolve(spec, weights):
     if weights is None:
         return None
     if isinstance(weights, str) and (published := _published(spec, weights)) is not None:
-        return Source(published=published)
+        return WeightsSource(published=published)
     path = _file(spec, weights)
     with readers.opened(path) as file:
         _layout(spec, file)
-    return Source(path=path)
+    return WeightsSource(path=path)
 
 
 def fetched(source, spec, include_top, classes):
@@ -96,7 +96,7 @@ def fetched(source, spec, include_top, classes):
         classes: outputs of the head.
 
     Returns:
-        A `Source` with its path, or None.
+        A `WeightsSource` with its path, or None.
 
     Raises:
         ValueError: for a tag that is for another number of classes.
@@ -112,8 +112,10 @@ def fetched(source, spec, include_top, classes):
     if wanted is not None and (not include_top or classes != wanted):
         others = ", ".join(repr(row.tag) for row in sources.of(spec.name) if row.classes is None)
         raise ValueError(
-            f"{spec.name}: weights={source.published.tag!r} are for the head that they were published with: pass classes={wanted} "
-            f"and include_top=True, or take the trunk alone by {others}. Received: classes={classes}, include_top={include_top}"
+            f"{spec.name}: weights={source.published.tag!r} are for the head that they were published with: pass "
+            f"classes={wanted} "
+            f"and include_top=True, or take the trunk alone by {others}. Received: classes={classes}, "
+            f"include_top={include_top}"
         )
     path = fetch.fetch(source.published, trunk_only=not include_top or classes != spec.classes)
     return dataclasses.replace(source, path=path)
@@ -152,7 +154,9 @@ def load(model, spec, source, include_top, classes):
         if published and published.variances:
             variances = stack.enter_context(readers.opened(fetch.variances(published)))
             file = onnx_graph.with_variances(file, variances, spec.epsilon)
-        assign.fill(model, spec, file, layout, include_top, classes, fresh_head=bool(published and published.fresh_head))
+        assign.fill(
+            model, spec, file, layout, include_top, classes, fresh_head=bool(published and published.fresh_head)
+        )
     return preprocessing
 
 
@@ -222,7 +226,8 @@ def _preprocessing(spec, file, layout):
         assumed = layout.family(spec).preprocessing
         if layout is layouts.TORCH:
             _log.info(
-                "%s: %s does not say how its images were preprocessed; taken for %s (timm's ra4 files want means and deviations of 0.5).",
+                "%s: %s does not say how its images were preprocessed; taken for %s (timm's ra4 files want means and "
+                "deviations of 0.5).",
                 spec.name, file.path, assumed,
             )  # fmt: skip
         return assumed

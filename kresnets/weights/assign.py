@@ -110,7 +110,7 @@ def fill(model, spec, file, layout, include_top, classes, fresh_head=False):
         model: the model that was built from the row.
         spec: the row.
         file: an opened `WeightsFile`.
-        layout: its `Layout`.
+        layout: its `FileLayout`.
         include_top: whether the model has the head.
         classes: outputs of the head.
         fresh_head: whether the file's head is left out, whatever it is for. Defaults to False.
@@ -121,7 +121,8 @@ def fill(model, spec, file, layout, include_top, classes, fresh_head=False):
     family = layout.family(spec)
     if file.positional and spec.stochastic_depth:
         raise ValueError(
-            f"{file.path} names its layers by their place alone, and {spec.name} with stochastic_depth={spec.stochastic_depth} has "
+            f"{file.path} names its layers by their place alone, and {spec.name} with "
+            f"stochastic_depth={spec.stochastic_depth} has "
             "others: load it into the row with stochastic_depth=0, save that one's weights, and load those."
         )
     slots = _slots(model, spec, file, family)

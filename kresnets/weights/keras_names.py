@@ -3,7 +3,7 @@
 import functools
 import re
 
-from kresnets.inception import convolutions
+from kresnets.networks.inception import convolutions
 from kresnets.specs import ResNetSpec
 from kresnets.weights.torch_names import other_end, other_numbers, other_stride, other_v2, same_network, split
 
@@ -105,7 +105,8 @@ def known_inception(names):
 
     Example:
         >>> known_inception(["conv2d_7/kernel", "conv2d/kernel", "predictions/bias"])
-        {'conv2d_7/kernel': 'conv2d_2/kernel', 'conv2d/kernel': 'conv2d_1/kernel', 'predictions/bias': 'predictions/bias'}
+        {'conv2d_7/kernel': 'conv2d_2/kernel', 'conv2d/kernel': 'conv2d_1/kernel', 'predictions/bias':
+        'predictions/bias'}
     """
     modules = {name: known.rpartition("/")[0] for name, known in known_head(names).items()}
     ranks = {}

@@ -1,6 +1,7 @@
 """How each kind of file names and shapes the tensors of a network's layers.
 
-A `Layout` is a kind of file (timm's, keras.applications', kresnets'); its `Family`s say, for the rows that each of them
+A `FileLayout` is a kind of file (timm's, keras.applications', kresnets'); its `Family`s say, for the rows that each of
+them
 serves, what the file calls a layer and what else it does its own way.
 """
 
@@ -63,7 +64,7 @@ class Family:
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
+class FileLayout:
     """One kind of file.
 
     Args:
@@ -101,7 +102,7 @@ _TORCH = dict(
 # timm's Inception nets, and its pre-activation ones, are trained on pixels scaled to -1..1: the torch mode with means
 # and deviations of a half.
 _HALVES = Preprocessing("torch", mean=(0.5,) * 3, std=(0.5,) * 3)
-TORCH = Layout(
+TORCH = FileLayout(
     "timm and torchvision",
     (
         Family(
@@ -137,7 +138,7 @@ TORCH = Layout(
     ),
     missing=torch_names.missing,
 )
-KERAS_APPLICATIONS = Layout(
+KERAS_APPLICATIONS = FileLayout(
     "keras.applications",
     (
         Family(
@@ -162,12 +163,13 @@ KERAS_APPLICATIONS = Layout(
             module=keras_names.inception,
             is_head=keras_names.is_head,
             known=keras_names.known_inception,
-            gamma=False,  # theirs have none (a ReLU passes a scale on to what follows); ours, as timm's, have: it starts at 1
+            # Theirs have none (a ReLU passes a scale on to what follows); ours, as timm's, have: it starts at 1
+            gamma=False,
             preprocessing=Preprocessing("tf"),
         ),
     ),
 )
-ONNX = Layout(
+ONNX = FileLayout(
     "open_nsfw's ONNX file",
     (
         Family(
@@ -179,7 +181,7 @@ ONNX = Layout(
         ),
     ),
 )
-KRESNETS = Layout(
+KRESNETS = FileLayout(
     "kresnets",
     (
         Family(

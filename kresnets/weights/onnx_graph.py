@@ -114,7 +114,8 @@ def is_thin(spec):
 
 
 def module(layer, spec):
-    """`stage1_block1_conv3` -> `conv5`: convolutions in the order of the graph, in which the shortcut's comes before the
+    """`stage1_block1_conv3` -> `conv5`: convolutions in the order of the graph, in which the shortcut's comes before
+    the
     last one of its block; a norm has its convolution's number."""
     if layer == "head_dense":
         return "dense"

@@ -1,31 +1,33 @@
-"""Whether a model's trunk was taught anything: where its weights came from, if that is known, else its norms' statistics."""
+"""Whether a model's trunk was trained: where its weights came from, if that is known, else its norms'
+statistics."""
 
 import keras
 import numpy as np
 
+from kresnets.keras_hooks.graph import with_inner
 
 TRAINED = "an earlier fine_tune"  # the origin of a model that began at random, and was trained
 
 
-def note(model, origin):
+def note(model: keras.Model, origin: str | None) -> None:
     """Have a model say where its weights came from, beside the preprocessing that they want.
 
     Args:
         model: a Keras model of kresnets; another one stays as it is.
         origin: a tag, or the name of a file; None for a random start.
     """
-    for layer in model._flatten_layers(include_self=False):
+    for layer in with_inner(model):
         if getattr(layer, "preprocessing", None) is not None:
             layer.origin = origin
 
 
-def origin_of(model):
+def origin_of(model: keras.Model) -> str | None:
     """Return what a model says of where its weights came from: a tag, the name of a file, or None."""
-    return next((one.origin for one in model._flatten_layers(include_self=False) if getattr(one, "origin", None)), None)
+    return next((one.origin for one in with_inner(model) if getattr(one, "origin", None)), None)
 
 
-def is_pretrained(model):
-    """Tell a trunk that was taught from one that starts at random.
+def is_pretrained(model: keras.Model) -> tuple[bool, str]:
+    """Tell a trunk that was trained from one that starts at random.
 
     Wrongly taken for fresh, a good trunk would be ruined by the rates of a training from scratch: so in doubt it is
     pretrained.
@@ -44,7 +46,7 @@ def is_pretrained(model):
     """
     if origin := origin_of(model):
         return True, f"its weights are from {origin}"
-    layers = model._flatten_layers(include_self=False)
+    layers = with_inner(model)
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.built]
     if not norms:
         return True, "it has no norms whose statistics would tell a random start"

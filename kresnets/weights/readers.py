@@ -106,7 +106,8 @@ def _telling(path, tensor=""):
     except (*_DAMAGE, safetensors.SafetensorError) as error:
         what = f"{tensor} of {path}" if tensor else path
         raise Refusal(
-            f"{what} can't be read as a {_kind(path)} file of weights: it is damaged, only half there or something else. "
+            f"{what} can't be read as a {_kind(path)} file of weights: it is damaged, only half there or something "
+            "else. "
             f"The reader says: {shown(' '.join(str(error).split()))}"
         ) from error
 
@@ -224,7 +225,8 @@ def _walk(group, path, seen, prefix=""):
         full = f"{prefix}{name}"
         if not isinstance(group.get(name, getlink=True), h5py.HardLink):
             raise Refusal(
-                f"{path} holds a link ({shown(full)}), which is not followed: copy the weights themselves into one file."
+                f"{path} holds a link ({shown(full)}), which is not followed: copy the weights themselves into one "
+                "file."
             )
         item = group[name]
         if item in seen:

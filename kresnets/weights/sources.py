@@ -29,12 +29,13 @@ class Published:
         sha256: hash of `file` in another Python package.
         variances: file beside this table with the norms' variances, which `file` does not hold; None where it does.
         variances_md5: its hash.
-        imagenet: whether they were taught on ImageNet alone, so that `weights="imagenet"` may mean them.
+        imagenet: whether they were trained on ImageNet alone, so that `weights="imagenet"` may mean them.
         fresh_head: whether the head always starts afresh, since nobody wants the file's for another task.
         classes: what `classes` must be where the head is the point; None for any number.
         revision: commit of the hub's repository to take; None where none is known: the newest.
         licence: SPDX name.
-        notice: copyright and licence that copies must carry, where it is not one of the usual files' own; None elsewhere.
+        notice: copyright and licence that copies must carry, where it is not one of the usual files' own; None
+            elsewhere.
         preprocessing: what the weights want. Size and crop are those of `top1`; where no crop is stated, it is all of
             the image.
         input_size: pixels a side that they were trained for.
@@ -115,7 +116,7 @@ def _timm(
 
 
 def _shipped(network, taught, md5, size):
-    """A file in `kresnets/weights/shipped`, whose card says what it was taught and what it gains."""
+    """A file in `kresnets/weights/shipped`, whose card says what it was trained on and what it gains."""
     return Published(
         network=network,
         tag=f"kresnets/{taught}",
@@ -130,24 +131,34 @@ def _shipped(network, taught, md5, size):
 
 
 _OPEN_NSFW_NOTICE = (
-    "Open-NSFW model weights. Copyright 2016, Yahoo Inc. Redistribution and use in source and binary forms, with or without "
-    "modification, are permitted provided that the following conditions are met: 1. Redistributions of source code must "
-    "retain the above copyright notice, this list of conditions and the following disclaimer. 2. Redistributions in binary "
+    "Open-NSFW model weights. Copyright 2016, Yahoo Inc. Redistribution and use in source and binary forms, with or "
+    "without "
+    "modification, are permitted provided that the following conditions are met: 1. Redistributions of source code "
+    "must "
+    "retain the above copyright notice, this list of conditions and the following disclaimer. 2. Redistributions in "
+    "binary "
     "form must reproduce the above copyright notice, this list of conditions and the following disclaimer in the "
     "documentation and/or other materials provided with the distribution. THIS SOFTWARE IS PROVIDED BY THE COPYRIGHT "
-    'HOLDERS AND CONTRIBUTORS "AS IS" AND ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE IMPLIED '
-    "WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE COPYRIGHT "
-    "HOLDER OR CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL DAMAGES "
-    "(INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF USE, DATA, OR PROFITS; OR BUSINESS "
-    "INTERRUPTION) HOWEVER CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT (INCLUDING "
-    "NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY OF SUCH "
+    'HOLDERS AND CONTRIBUTORS "AS IS" AND ANY EXPRESS OR IMPLIED WARRANTIES, INCLUDING, BUT NOT LIMITED TO, THE '
+    "IMPLIED "
+    "WARRANTIES OF MERCHANTABILITY AND FITNESS FOR A PARTICULAR PURPOSE ARE DISCLAIMED. IN NO EVENT SHALL THE "
+    "COPYRIGHT "
+    "HOLDER OR CONTRIBUTORS BE LIABLE FOR ANY DIRECT, INDIRECT, INCIDENTAL, SPECIAL, EXEMPLARY, OR CONSEQUENTIAL "
+    "DAMAGES "
+    "(INCLUDING, BUT NOT LIMITED TO, PROCUREMENT OF SUBSTITUTE GOODS OR SERVICES; LOSS OF USE, DATA, OR PROFITS; OR "
+    "BUSINESS "
+    "INTERRUPTION) HOWEVER CAUSED AND ON ANY THEORY OF LIABILITY, WHETHER IN CONTRACT, STRICT LIABILITY, OR TORT "
+    "(INCLUDING "
+    "NEGLIGENCE OR OTHERWISE) ARISING IN ANY WAY OUT OF THE USE OF THIS SOFTWARE, EVEN IF ADVISED OF THE POSSIBILITY "
+    "OF SUCH "
     "DAMAGE."
 )
 
 
 def _open_nsfw(tag, **head):
-    """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), taught on ImageNet and then on their own task: its trunk is a
-    general one, its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
+    """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), trained on ImageNet and then on their own task: its trunk is a
+    general one,
+    its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
     return Published(
         network="ResNet50Thin",
         tag=tag,
@@ -286,7 +297,7 @@ def best(network):
     """Return the row that `weights="imagenet"` means: of the network's, the one of the highest top-1.
 
     `top1` decides, which is the accuracy at the smallest size that one was published for; a row without comes last.
-    None for a network without weights taught on ImageNet.
+    None for a network without weights trained on ImageNet.
     """
     taught = [row for row in of(network) if row.imagenet]
     return max(taught, key=lambda row: row.top1 or 0.0, default=None)

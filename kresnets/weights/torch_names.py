@@ -82,7 +82,8 @@ def v2_unfit(spec):
 
 
 def other_v2(spec, border, last):
-    """Say what a v2 row computes otherwise than a file's network, whose stem pools with that border and whose last stage
+    """Say what a v2 row computes otherwise than a file's network, whose stem pools with that border and whose last
+    stage
     strides by `last`; None where they agree."""
     if spec.stride_on == "1x1":
         return other_stride(spec, "3x3", twin=spec.name)
@@ -110,7 +111,8 @@ def other_end(spec):
 def other_border(spec, theirs):
     """Say that the pool of a file's network sees something else beyond the border than the row's."""
     return (
-        f"its stem's pool has stem_pool_border={theirs!r} and this one {spec.stem_pool_border!r}, so the same shapes would "
+        f"its stem's pool has stem_pool_border={theirs!r} and this one {spec.stem_pool_border!r}, so the same shapes "
+        "would "
         f"compute something else: build the row with stem_pool_border={theirs!r}"
     )
 
@@ -119,7 +121,10 @@ def other_numbers(spec, last=2):
     """Say which strides or epsilon a file's network has, where the row has others; its last stage strides by `last`."""
     strides = (1, 2, 2, 2) if last == 2 else (2, 2, 2, 1)
     if len(spec.strides) == 4 and spec.strides != strides:
-        return f"its network has strides={strides}, so the same shapes would compute something else: build the row with those"
+        return (
+            f"its network has strides={strides}, so the same shapes would compute something else: build the row "
+            "with those"
+        )
     if not 0.9e-5 < spec.epsilon < 1.1e-5:  # 1e-5 of torch and 1.001e-5 of keras.applications differ by nothing seen
         return "its network was taught with epsilon=1e-5: build the row with that"
     return None
@@ -128,10 +133,14 @@ def other_numbers(spec, last=2):
 def missing(spec):
     """Say why there is no such network in timm."""
     if same_network(spec, "InceptionV3"):
-        return "theirs counts the padding in its average pools and InceptionV3 does not, so the same shapes would compute something else"
+        return (
+            "theirs counts the padding in its average pools and InceptionV3 does not, so the same shapes would "
+            "compute something else"
+        )
     if _is_imagenet(spec) and spec.preactivation:
         return (
-            "theirs have a bare stem, no bias without a norm and their strides in a stage's first block, so the same shapes "
+            "theirs have a bare stem, no bias without a norm and their strides in a stage's first block, so the same "
+            "shapes "
             "would compute something else"
         )
     return "they have no such network"

@@ -9,14 +9,18 @@ import os
 import pathlib
 import shutil
 import warnings
+from collections.abc import Sequence
+from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
+from kresnets._util.types import Array, PathLike
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import litert, onnx, openvino
 from kresnets.export.formats.network import Network
-from kresnets.export.proof import probes, refuse_double_softmax
+from kresnets.export.verification import probes, refuse_double_softmax
 from kresnets.export.versions import flush, folder_beside, local, writing
 
 FORMATS = {
@@ -48,7 +52,15 @@ class Exported:
     agreement: float
 
 
-def export_file(model, path, format="onnx", labels=None, preprocess=None, calibration=None, fold=True):
+def export_file(
+    model: keras.Model,
+    path: PathLike,
+    format: str | None = "onnx",
+    labels: Sequence[str] | None = None,
+    preprocess: Any = None,
+    calibration: Array | None = None,
+    fold: bool = True,
+) -> Any:
     """Write a classifier as one file for another runtime: ONNX, LiteRT (TensorFlow Lite) or OpenVINO.
 
     The file takes `images`, `(batch, size, size, 3)`, RGB 0..255 of the model's size, any number of them, and gives
@@ -99,25 +111,25 @@ def export_file(model, path, format="onnx", labels=None, preprocess=None, calibr
     if not isinstance(format, str) or format not in FORMATS:
         raise ValueError(f"`format` must be one of {', '.join(map(repr, FORMATS))}. Received: format={format!r}")
     target = FORMATS[format]
-    path = local(path, "file")
-    _check_path(path, target)
+    file: pathlib.Path = local(path, "file")
+    _check_path(file, target)
     target.require_libraries()
     classifier = Classifier.of(model, labels, preprocess).computing_in("float32", fold=False)
     text = _lines(classifier.labels)
-    names = _names(path, target, text)
+    names = _names(file, target, text)
     images = _images(target, calibration, classifier.size)
     expected = _answers_of_keras(classifier, images)
     network = Network(classifier.computing_in("float32", fold))
-    with folder_beside(path.parent, "model") as folder:
-        with writing(path, "model"):
-            answers = _written_and_asked(target, network, folder / path.name, classifier.labels, images)
+    with folder_beside(file.parent, "model") as folder:
+        with writing(file, "model"):
+            answers = _written_and_asked(target, network, folder / file.name, classifier.labels, images)
             (folder / names[0]).write_text(text, encoding="utf-8")
         difference, agreement = _compared(target, answers, expected)
-        with writing(path, "model"):
+        with writing(file, "model"):
             flush(folder)
-            for name in _names(path, target, text):
-                (folder / name).rename(path.with_name(name))
-    return Exported(path, path.with_name(_labels_name(path)), difference, agreement)
+            for name in _names(file, target, text):
+                (folder / name).rename(file.with_name(name))
+    return Exported(file, file.with_name(_labels_name(file)), difference, agreement)
 
 
 def _check_path(path, target):

@@ -18,7 +18,8 @@ def _imported():
 
 @contextlib.contextmanager
 def _own_logging():
-    """Keep the root logger: a conversion that fails leaves it at the converter's ERROR, and no warning is seen again."""
+    """Keep the root logger: a conversion that fails leaves it at the converter's ERROR, and no warning is seen
+    again."""
     root = logging.getLogger()
     level, filters, handlers = root.level, root.filters[:], root.handlers[:]
     try:

@@ -6,9 +6,9 @@ import pathlib
 
 import keras
 
-from kresnets.recompute import Recomputing
+from kresnets._util.store import SharedStore, Store
+from kresnets.networks.recompute import Recomputing
 from kresnets.transfer.cache.fit import CachedFit
-from kresnets.transfer.cache.store import SharedStore, Store
 
 _LOG = logging.getLogger("kresnets")
 
@@ -29,10 +29,15 @@ def check_cache(cache, recipe):
 
 def _forbids(recipe):
     if recipe.mixup:
-        return f"mixup={recipe.mixup} blends the images of each batch, which gives features that nothing can keep; take mixup=0."
+        return (
+            f"mixup={recipe.mixup} blends the images of each batch, which gives features that nothing can keep; "
+            "take mixup=0."
+        )
     if recipe.augment != "none" and recipe.views == 1:
         return (
-            f"augment={recipe.augment!r} changes the images in each epoch; Recipe(views=k) keeps k changed copies of each, "
+            f"augment={recipe.as_data()['augment']!r} changes the images in each epoch; Recipe(views=k) keeps k "
+            "changed copies of "
+            "each, "
             "augment='none' leaves them as they are."
         )
     return None
@@ -58,7 +63,7 @@ def cached_fit(
         _LOG.log(logging.INFO if quiet else logging.WARNING, "Training goes uncached: %s", reason)
         return None
     views = recipe.views if recipe.augment != "none" else 1
-    changed = [recipe.augment, recipe.seed] if views > 1 else []
+    changed = [recipe.as_data()["augment"], recipe.seed] if views > 1 else []
     folder = None if state_dir is None else pathlib.Path(state_dir) / "features"
     shared = isinstance(cache, SharedStore)
     lasting = not shared and cache not in ("auto", True)

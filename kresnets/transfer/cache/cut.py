@@ -4,9 +4,10 @@ random."""
 import collections
 
 import keras
+import numpy as np
 
-from kresnets.features import graph_nodes, has_graph
-from kresnets.transfer.freezing import with_inner
+from kresnets._util.store import digest
+from kresnets.keras_hooks.graph import graph_nodes, has_graph, layer_computation, made_by, with_inner
 
 
 class CannotCache(ValueError):
@@ -71,7 +72,7 @@ def find_cut(graph, allowed=lambda layer: True):
 
 def layer_name(tensor):
     """Return the name of the layer that gives a tensor."""
-    return tensor._keras_history.operation.name
+    return made_by(tensor).name
 
 
 def split(graph, cut, deeper=()):
@@ -95,7 +96,8 @@ def _inert(node):
 def _why_not(graph, live, above):
     if live.keys() == {id(tensor) for tensor in graph.inputs}:
         return (
-            f"{graph.name!r} has nothing to keep: its first layer, {above[0].operation.name!r}, learns or draws at random."
+            f"{graph.name!r} has nothing to keep: its first layer, {above[0].operation.name!r}, learns or draws at "
+            "random."
             if above
             else f"{graph.name!r} has nothing that learns."
         )
@@ -105,7 +107,8 @@ def _why_not(graph, live, above):
     taker = next((node.operation.name for node in above if key in {id(t) for t in node.input_tensors}), "the output")
     others = ", ".join(repr(layer_name(tensor)) for other, tensor in live.items() if other != key)
     return (
-        f"{graph.name!r} cannot be cut above its frozen layers: {taker!r} takes the output of {layer_name(skipping)!r} across the cut, "
+        f"{graph.name!r} cannot be cut above its frozen layers: {taker!r} takes the output of "
+        f"{layer_name(skipping)!r} across the cut, "
         f"beside {others}."
     )
 
@@ -130,3 +133,14 @@ def _well_known(layer):
 def _equal(a, b):
     a, b = (keras.ops.convert_to_numpy(keras.ops.cast(tensor, "float32")) for tensor in (a, b))
     return bool((abs(a - b) <= 1e-5 * (1 + abs(b))).all())
+
+
+def computation(head, cut):
+    """Return what names the function that gives a tensor of a model: its layers, their settings, their weights; None
+    where a layer does not say its settings."""
+    model = keras.Model(head.inputs, cut)
+    try:
+        layers = [(layer.name, layer.compute_dtype, layer_computation(layer)) for layer in model.layers]
+    except NotImplementedError:
+        return None
+    return digest(keras.config.backend(), layers, *(np.asarray(v.numpy()) for v in model.weights))

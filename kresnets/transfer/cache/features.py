@@ -1,12 +1,16 @@
 """The features of a data set: computed once by the lower half of a model, kept, and given to the upper half."""
 
+from typing import Any
+
 import keras
 import numpy as np
 
+from kresnets._util.store import Store, as_text, digest, dtype_of
+from kresnets._util.types import PathLike, Patterns
 from kresnets.groups import layout
 from kresnets.transfer.cache import cut as cutting
+from kresnets.transfer.cache.cut import computation
 from kresnets.transfer.cache.source import source_of
-from kresnets.transfer.cache.store import Store, as_text, computation, digest, dtype_of
 from kresnets.transfer.inputs import check_source
 
 
@@ -51,10 +55,21 @@ class FeatureCache:
         >>> history = cache.tail.fit(features, labels, epochs=2, verbose=0)
     """
 
-    def __init__(self, model, through=None, *, groups=None, folder=None, memory=None, dtype=None, progress=True):
+    def __init__(
+        self,
+        model: keras.Model,
+        through: str | None = None,
+        *,
+        groups: Patterns = None,
+        folder: PathLike | None = None,
+        memory: int | None = None,
+        dtype: str | None = None,
+        progress: bool = True,
+    ) -> None:
         if not isinstance(model, keras.Model) or not isinstance(getattr(model, "inputs", None), list):
             raise ValueError(
-                f"FeatureCache takes a Functional or Sequential Keras model that has been built. Received: {type(model).__name__}"
+                "FeatureCache takes a Functional or Sequential Keras model that has been built. Received: "
+                f"{type(model).__name__}"
             )
         if dtype not in (None, "float32", "bfloat16", "float16"):
             raise ValueError(f"`dtype` must be 'float32', 'bfloat16', 'float16' or None. Received: dtype={dtype!r}")
@@ -67,7 +82,7 @@ class FeatureCache:
         self.head, self.tail = cutting.split(self._graph, self._cut)
         self._store, self._dtype, self._progress = Store(folder, memory), dtype, progress
 
-    def compute(self, data):
+    def compute(self, data: Any) -> Any:
         """Compute the features of data, or find them in the folder.
 
         Args:
@@ -116,7 +131,8 @@ def _layers_through(where, name):
     learning = [layer.name for layer in below if layer.trainable and layer.weights]
     if learning:
         raise ValueError(
-            f"{learning[0]!r} is below the end of {name!r} and learns: call kresnets.freeze(model, through={name!r}) first."
+            f"{learning[0]!r} is below the end of {name!r} and learns: call kresnets.freeze(model, through={name!r}) "
+            "first."
         )
     return {id(layer) for layer in below}
 
@@ -127,7 +143,7 @@ def extract(head, cuts, source, store, views=1, dtype=None, told=(), progress=Tr
     Args:
         head: model from images to a list of tensors.
         cuts: these tensors.
-        source: a `Source`.
+        source: a `FeatureSource`.
         store: a `Store`.
         views: number of passes, each with other augmentation. Defaults to 1.
         dtype: in which features are kept; None for theirs. Defaults to None.

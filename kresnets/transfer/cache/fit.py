@@ -1,18 +1,19 @@
 """One training of a whole model, in which each stage sees features where its lower layers are frozen."""
 
 import contextlib
-import functools
 import logging
 import time
 
 import keras
 import numpy as np
 
+from kresnets._util.store import as_text, memory_limit
+from kresnets.freezing import set_trainable
+from kresnets.keras_hooks import model as hooks
+from kresnets.keras_hooks.graph import with_inner
 from kresnets.transfer.cache import cut as cutting
 from kresnets.transfer.cache.features import bytes_of, extract
 from kresnets.transfer.cache.source import source_of
-from kresnets.transfer.cache.store import as_text, memory_limit
-from kresnets.transfer.freezing import set_trainable, with_inner
 
 _LOG = logging.getLogger("kresnets")
 _FEATURES = "features"  # what marks a batch that has passed the lower half
@@ -103,15 +104,15 @@ class CachedFit:
         model.make_train_function()  # where fit() makes it: between the callbacks' set_model and their on_train_begin
         calls.begin()
         # BackupAndRestore says here where to go on; fit() would start there each time.
-        epoch, model._initial_epoch = model._initial_epoch or initial_epoch, None
+        epoch = hooks.take_initial_epoch(model) or initial_epoch
         options = dict(callbacks=calls, epochs=epochs, class_weight=class_weight, shuffle=shuffle, verbose=verbose)
-        with _one_fit(model):
+        with hooks.one_fit(model):
             while epoch < epochs and not calls.stopped:
                 model.stop_training = False
                 calls.on_epoch_begin(epoch)  # the stage is known, and its flags set, only when all callbacks have begun
                 features, tail = self._enter(self._stage_of(epoch), epoch, epochs)
                 seen, validation = features or (x, validation_data)
-                with _through(model, tail) as double:
+                with hooks.through(model, tail, _FEATURES) as double:
                     double.fit(seen, validation_data=validation, initial_epoch=epoch, **options)
                 epoch = calls.next_epoch
         self._ready = {}
@@ -206,12 +207,13 @@ class CachedFit:
 
 
 class Rows(keras.utils.PyDataset):
-    """Serve features and what belongs to them in the order of a `Source`, a view of each image drawn anew per epoch.
+    """Serve features and what belongs to them in the order of a `FeatureSource`, a view of each image drawn anew per
+    epoch.
 
     Args:
         features: array `(views * samples, ...)`.
         rest: arrays `(samples, ...)`: labels, weights.
-        source: the `Source`.
+        source: the `FeatureSource`.
         seed: of the choice among views.
     """
 
@@ -274,44 +276,6 @@ class _OneFit(keras.callbacks.CallbackList):
         self.next_epoch, self.stopped = epoch + 1, self.model.stop_training
         if self._stage_of(epoch + 1) != self._stage:
             self.model.stop_training = True
-
-
-@contextlib.contextmanager
-def _one_fit(model):
-    """Keep fit() from doing at the end of each call what belongs to the end of the last one, and from starting what
-    waits for the first."""
-    waiting = vars(model).pop("make_train_function", None)
-    vars(model.optimizer)["finalize_variable_values"] = lambda variables: None
-    try:
-        yield
-    finally:
-        vars(model.optimizer).pop("finalize_variable_values")
-        if waiting is not None and "kresnets_callbacks" in vars(model):
-            vars(model)["make_train_function"] = waiting
-
-
-@contextlib.contextmanager
-def _through(model, tail):
-    """Yield a double of the model, of the same state, whose `fit` sends batches of features through `tail`; all other
-    batches go through the model."""
-    kind = type(model)
-
-    class Double(kind):
-        def __call__(self, inputs, *args, **kwargs):
-            seen = isinstance(inputs, dict) and _FEATURES in inputs
-            return tail(inputs[_FEATURES], *args, **kwargs) if seen else model(inputs, *args, **kwargs)
-
-        call = __call__
-
-    double = object.__new__(Double)
-    object.__setattr__(double, "__dict__", vars(model))
-    vars(model).update({step: functools.partial(getattr(kind, step), double) for step in ("train_step", "test_step")})
-    model.train_function = model.test_function = None
-    try:
-        yield double
-    finally:
-        del vars(model)["train_step"], vars(model)["test_step"]
-        model.train_function = model.test_function = None
 
 
 def _seconds(model, batch):

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from kresnets._util.store import digest
 from kresnets.transfer.cache.cut import CannotCache
-from kresnets.transfer.cache.store import digest
 from kresnets.transfer.inputs import Batches, is_dataset
 
 _LOG = logging.getLogger("kresnets")
@@ -17,7 +17,7 @@ _LOOKED_AT = 8  # batches by which the order of two passes is compared
 
 
 @dataclasses.dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """Hold samples by row.
 
     Args:
@@ -43,7 +43,7 @@ def _ask(data, what, make):
 
 
 def source_of(data, prepare, seed=None, views=1, remember=_ask):
-    """Return the `Source` of what a user trains on.
+    """Return the `FeatureSource` of what a user trains on.
 
     Args:
         data: a tuple of arrays, a PyDataset or a `tf.data.Dataset`, as `check_source` returns it.
@@ -76,7 +76,7 @@ def _of_arrays(arrays, prepare, seed):
         ordered.assign(epoch)
         return [ordered.rows(index) for index in range(len(ordered))]
 
-    return Source(
+    return FeatureSource(
         len(arrays[0]), len(ordered), lambda view: _drawn(arrays, prepare, view), order, lambda: digest(*arrays)
     )
 
@@ -87,7 +87,7 @@ def _of_part(rows, prepare):
 
     natural = rows.natural()
     steps = int(natural.cardinality())
-    return Source(len(rows.part), steps, lambda view: _drawn(natural, prepare, view), order, rows.identity)
+    return FeatureSource(len(rows.part), steps, lambda view: _drawn(natural, prepare, view), order, rows.identity)
 
 
 def _of_stream(data, prepare, seed, views, remember):
@@ -117,7 +117,7 @@ def _of_stream(data, prepare, seed, views, remember):
     def identity():
         return digest([key.hex() for batch in first for key in batch]) if fixed else None
 
-    return Source(int(ends[-1]), len(first), lambda view: _drawn(data, prepare, view), order, identity)
+    return FeatureSource(int(ends[-1]), len(first), lambda view: _drawn(data, prepare, view), order, identity)
 
 
 def _drawn(data, prepare, view):

@@ -1,1 +1,0 @@
-"""The rooms of apps/serve.py: tensors from and to JSON, versions, batches, the web."""

@@ -1,0 +1,94 @@
+"""Export a finished run as a SavedModel for TF Serving, or for another runtime."""
+
+import csv
+import io
+import pathlib
+import shlex
+from typing import Any, Literal
+
+from kresnets.cli import formats
+from kresnets.cli.options import Count
+from kresnets.runs.folder import RunFolder
+
+
+def export(
+    run: pathlib.Path,
+    path: pathlib.Path,
+    *,
+    format: Literal["saved-model", "onnx", "litert", "litert-int8", "openvino"] = "saved-model",
+    top: Count = 5,
+    dtype: Literal["float32", "bfloat16"] = "float32",
+    verify: Count | None = None,
+) -> None:
+    """Export a finished run as a SavedModel for TF Serving, or for another runtime.
+
+    kresnets export runs/pets saved_models/pets --verify 100
+
+    writes saved_models/pets/1 (then 2, 3, ...), in one step that a polling server can meet at any moment.
+
+    kresnets export runs/pets pets.onnx --format onnx
+
+    writes a file for another runtime, and pets.labels.txt beside it.
+
+    Args:
+        run: The run's folder.
+        path: The model's folder, parent of its versions; with another --format a file.
+        format: What to write; litert-int8 is calibrated by the run's training images.
+        top: Labels an image, at most.
+        dtype: What the server computes in; bfloat16 is faster on processors that have it.
+        verify: Ask both models about so many images of the run's test part, or all; the card keeps what differs.
+    """
+    source = RunFolder(run)
+    if format != "saved-model":
+        return formats.export(source, path, format, dtype, verify)
+    model, labels, preprocessing = source.load()
+    from kresnets.export import export_saved_model, read_card
+
+    folder = export_saved_model(
+        model,
+        path,
+        labels,
+        preprocessing,
+        top,
+        dtype,
+        card=_card(source),
+        verify_on=_photographs(source, verify) if verify else (),
+    )
+    served = folder.parent.resolve()
+    mount = shlex.quote(_mount(served))
+    name = shlex.quote(f"MODEL_NAME={served.name}")
+    print(folder)
+    if verified := read_card(folder)["verified"]:
+        print(
+            f"verified: {verified['photographs']} photographs, scores within {verified['largest_difference']:.2g} of "
+            f"the Keras model's, the same first label for {verified['same_first_label']:.2%}"
+        )
+    print(f"ask it:   kresnets predict {shlex.quote(str(folder))} IMAGE...")
+    print(f"serve it: docker run -p 8500:8500 -p 8501:8501 --mount {mount} -e {name} -t tensorflow/serving")
+
+
+def _mount(served):
+    """Write Docker's line of comma-separated values for a folder, whose name may hold a comma."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="").writerow(["type=bind", f"source={served}", f"target=/models/{served.name}"])
+    return line.getvalue()
+
+
+def _card(run: RunFolder) -> dict[str, Any]:
+    """Say on the model card where a run's model comes from and what it was found to do."""
+    config = run.config
+    arguments = config.get("arguments") or {}
+    return {
+        "network": config.get("model"),
+        "weights": arguments.get("weights"),
+        "data": {"source": arguments.get("data"), "sha256": config.get("data")},
+        "metrics": run.metrics,
+        "command": config["command"],
+    }
+
+
+def _photographs(run: RunFolder, count: int) -> list[Any]:
+    """Return images of a run's test part, as they were given."""
+    data = run.photographs()
+    images = (data.test.encoded(index) for index in range(min(count, len(data.test))))
+    return [image.decode(errors="surrogateescape") if isinstance(image, bytes) else image.read() for image in images]

@@ -1,0 +1,333 @@
+"""Fine-tune a network on images."""
+
+import contextlib
+import dataclasses
+import logging
+import shlex
+import warnings
+from typing import Any, Literal
+
+import kresnets_command
+from kresnets._util import files
+from kresnets.cli.options import Flag, Images, Machines, Network, RecipeOptions, flat
+from kresnets.devices import watch
+from kresnets.report.judge import judge
+from kresnets.runs.folder import RunFolder, digest
+from kresnets.transfer.trunk import read_recipe, spec_of, with_trunk
+
+# Options that do not change what is trained.
+_NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
+_NOTHING = contextlib.nullcontext()
+
+
+def finetune(
+    images: Images,
+    network: Network = Network(),
+    recipe: RecipeOptions = RecipeOptions(),
+    machines: Machines = Machines(),
+    *,
+    out: str,
+    overwrite: Flag = False,
+    dry_run: Flag = False,
+    class_weight: Literal["none", "balanced"] = "none",
+    from_scratch: Flag = False,
+    recompute: Flag = False,
+    cache: Literal["auto", "off"] = "auto",
+) -> int:
+    """Fine-tune a network on your images.
+
+    kresnets finetune --data pets --model ResNet50D --out runs/pets
+
+    Writes into the run's folder: the model, history.csv, metrics.json, the plan, pictures and report.html. Interrupted
+    at any moment, the same command goes on where it was; on a finished run it prints its metrics.
+
+    Args:
+        out: The run's folder.
+        overwrite: Replace a run made with other options.
+        dry_run: Print the plan, and stop.
+        class_weight: balanced: a class counts the more, the fewer images it has.
+        from_scratch: Everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage).
+        recompute: Train in less memory and more time; features are then not kept.
+        cache: auto: keep what frozen layers give, and large images decoded, in --out until the run ends; changes no
+            result.
+    """
+    options = flat(
+        images, network, recipe, machines, out=out, overwrite=overwrite, dry_run=dry_run, class_weight=class_weight,
+        from_scratch=from_scratch, recompute=recompute, cache=cache,
+    )  # fmt: skip
+    return _finetune(options, _arguments())
+
+
+def _arguments() -> list[str]:
+    """Return the arguments behind the verb."""
+    return kresnets_command.given[1:]
+
+
+def _finetune(options: Any, argv: list[str]) -> int:
+    watch.check(options)
+    if watch.watched():
+        kresnets_command.listeners.append(watch.speak())
+    elif options.coordinator:
+        return watch.watch(options, "finetune", argv)
+    command = shlex.join(["kresnets", "finetune", *(argument for argument in argv if argument != "--overwrite")])
+    arguments = {name: value for name, value in vars(options).items() if name not in _NOT_OF_THE_RUN}
+    run = RunFolder(options.out)
+    with watch.joined(options) as machines, run.alone() if machines.first else _NOTHING:
+        finished = machines.agreed(lambda: run.check(arguments, options.overwrite) == "finished")
+        if not finished:
+            _train(run, options, arguments, command, machines)
+    if options.dry_run or not machines.first:
+        return 0
+    if finished:
+        print(f"{run} is finished; nothing was changed.")
+    _print_metrics(run)
+    if not finished:
+        print(f"The page: {run / 'report.html'}")
+    return 0
+
+
+def _train(run, options, arguments, command, machines):
+    _set_up(quiet=not machines.first)
+    import keras
+
+    import kresnets
+    from kresnets.data import load_data
+    from kresnets.devices import Devices, all_devices, apart, disconnect
+    from kresnets.devices.hardware import fast_dtype
+
+    spec, recipe = spec_of(options.model), _recipe(options)
+    if options.recompute and recipe.views not in (1, "auto"):
+        raise ValueError(
+            f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
+        )
+    _check_plan(spec, recipe)
+    policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
+    keras.mixed_precision.set_dtype_policy(policy)
+    data = load_data(options.data, options.limit, options.seed, options.bad_images)
+    known = digest(data)
+    if machines.agreed(lambda: known) != known:
+        raise ValueError(f"The photographs or their labels in {options.data} are not those of process 0.")
+    several = options.devices or options.coordinator
+    one = contextlib.nullcontext(Devices(1, contextlib.nullcontext))
+    with all_devices(options.batch_size) if several else one as devices:
+        if several:
+            print(
+                f"Trains on {devices.count} devices." if devices.count > 1 else "There is one device here: it trains."
+            )
+        keras.utils.set_random_seed(options.seed)
+        with devices.scope():
+            model = with_trunk(spec, options.weights, options.size, len(data.class_names))
+            model = kresnets.recompute(model) if options.recompute else model
+        plan, found = _plan(recipe, options, model, data), None
+        if options.learning_rate == "find":
+            recipe, found = _with_found_rate(plan.recipe, options, arguments, model, data, run, machines, devices.count)
+            given = dict.fromkeys((*plan.given, "learning_rate", "trunk_learning_rate"))
+            plan = dataclasses.replace(_plan(recipe, options, model, data), given=tuple(given))
+        config = _config(arguments, command, known, data, model, policy, plan.recipe)
+        if options.dry_run:
+            _introduce(config, data)
+            print(plan.table())
+            return
+        machines.agreed(lambda: run.make_room(config))
+        if found is not None and machines.first:
+            found.plot(run / "learning_rate.png")
+        _introduce(config, data)
+        history = _fit(run, options, model, data, plan, config, machines)
+        if machines.first:
+            with apart(), files.replacing(run / "model.keras") as beside:
+                model.save(beside)
+    if options.coordinator:
+        disconnect()
+    if not machines.first:
+        return
+    if devices.count > 1:
+        model = keras.saving.load_model(run / "model.keras", compile=False)  # on one device
+    judge(run, model, data, config, history, notes=_data_notes(data))
+
+
+def _plan(recipe, options, model, data):
+    import kresnets
+
+    size, known = model.input_shape[1], {"auto": None, "yes": True, "no": False}[options.pretrained]
+    train, validation = (part.batches(options.batch_size, size, cache=False) for part in (data.train, data.validation))
+    plan = kresnets.plan(model, train, validation, recipe, pretrained=known)
+    return plan if options.epochs is None else plan.lasting(options.epochs)
+
+
+def _fit(run, options, model, data, plan, config, machines):
+    import keras
+
+    import kresnets
+    from kresnets.cli.progress import ProgressLines
+    from kresnets.data import class_weight, epoch_variable
+
+    epoch, images = epoch_variable(), _images_cache(run, options, machines)
+    size, crop = config["size"], config["preprocess"]["crop"]
+    callbacks = [
+        # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
+        keras.callbacks.LambdaCallback(on_train_begin=lambda logs: run.begin(config, data)),
+        ProgressLines([stage.group for stage in plan.stages], plan.epochs),
+    ]
+    return kresnets.fine_tune(
+        model,
+        data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch, cache=images),
+        data.validation.batches(options.batch_size, size, crop, cache=images),
+        plan,
+        cache="auto" if options.cache == "auto" else False,
+        callbacks=callbacks if machines.first else (),
+        class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
+        epoch=epoch,
+        state_dir=run.path,
+        verbose=0,
+    )
+
+
+def _images_cache(run, options, machines):
+    """Return where photographs are kept decoded: large ones in the run's folder, if this process may write there."""
+    return run / "images" if options.cache == "auto" and machines.first else "auto"
+
+
+def _set_up(quiet):
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("kresnets").setLevel(logging.ERROR if quiet else logging.INFO)
+    # A name that matplotlib's font cannot draw: the boxes in its place say so.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from")
+
+
+def _config(arguments, command, known, data, model, policy, recipe):
+    import kresnets
+
+    return {
+        "kresnets": kresnets.__version__,
+        "arguments": arguments,
+        "class_names": list(data.class_names),
+        "model": arguments["model"],
+        "size": model.input_shape[1],
+        "dtype": policy,
+        "preprocess": dataclasses.asdict(kresnets.preprocessing_of(model)),
+        "recipe": recipe.as_data(),
+        "command": command,
+        "data": known,
+    }
+
+
+def _introduce(config, data):
+    print(f"{config['model']}, {config['size']} pixels, {config['dtype']}; {data.name}:\n{data.summary()}")
+    for note in _data_notes(data):
+        print(note)
+
+
+def _recipe(options):
+    from kresnets import Recipe
+
+    given = {
+        field.name: getattr(options, field.name)
+        for field in dataclasses.fields(Recipe)
+        if getattr(options, field.name, None) not in (None, "find")
+    }
+    if options.epochs and (both := {"head_epochs", "epochs_per_stage"} & given.keys()):
+        raise ValueError(f"--epochs does not go with --{min(both).replace('_', '-')}: leave one of them out.")
+    if options.recipe:
+        given = read_recipe(options.recipe) | given
+    if (given.get("schedule") or "").endswith(".toml"):
+        refused = sorted(
+            {"head_epochs", "stages", "epochs_per_stage", "advance", "patience", "max_epochs_per_stage", "ramp"}
+            & set(given)
+        )
+        if refused or options.from_scratch:
+            name = refused[0].replace("_", "-") if refused else "from-scratch"
+            raise ValueError(
+                f"--{name} does not go with --schedule {given['schedule']}, which says it already; leave one out."
+            )
+        return Recipe(**{**given, "schedule": "constant"}).with_schedule(given["schedule"])
+    if not options.from_scratch:
+        return Recipe(**given)
+    refused = sorted({"head_epochs", "stages", "trunk_learning_rate", "ratio", "batchnorm"} & set(given))
+    if refused:
+        raise ValueError(
+            f"--{refused[0].replace('_', '-')} does not go with --from-scratch, where everything trains at one rate; "
+            "leave one out."
+        )
+    start = {"epochs": given.pop("epochs_per_stage", 20), "learning_rate": given.pop("learning_rate", 3e-3)}
+    return dataclasses.replace(Recipe.from_scratch(**start), **given)
+
+
+def _with_found_rate(recipe, options, arguments, model, data, run, machines, devices):
+    """Return the recipe at the rate that a range test finds for its first stage, and the test; an interrupted run keeps
+    its own rate and has no test."""
+    import kresnets
+    from kresnets.freezing import set_trainable
+    from kresnets.groups import layout
+
+    earlier = machines.agreed(lambda: _rates_of(run, arguments))
+    if earlier is not None:
+        return dataclasses.replace(recipe, **earlier), None
+    where = layout(model)
+    start = where.first(recipe.staging(where.names).stages[0][0])
+    set_trainable(model, where, lambda place: place >= start, recipe.batchnorm)
+    size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
+    batches = data.train.batches(options.batch_size, size, crop, cache=_images_cache(run, options, machines))
+    if devices > 1 and len(data.train) >= options.batch_size:
+        batches = batches.take(len(data.train) // options.batch_size)  # a short one need not divide among them
+    found = kresnets.find_learning_rate(model, batches, optimizer=recipe.optimizer, preprocess=True)
+    rate = machines.agreed(lambda: float(f"{found.suggestions['valley']:.2g}"))
+    print(
+        f"Learning rate {rate:g}, found by a range test (learning_rate.png); once the trunk thaws a tenth of it, "
+        "unless told."
+    )
+    first = not recipe.head_epochs and recipe.timetable is None  # the trunk trains from the first epoch
+    trunk = rate if first else options.trunk_learning_rate or rate / 10
+    return dataclasses.replace(recipe, learning_rate=rate, trunk_learning_rate=trunk), found
+
+
+def _rates_of(run, arguments):
+    """Return the rates that were found when this very run began, or None."""
+    try:
+        earlier = run.config
+        rates = {name: earlier["recipe"][name] for name in ("learning_rate", "trunk_learning_rate")}
+        return rates if earlier["arguments"] == arguments else None
+    except (ValueError, KeyError, TypeError):
+        return None  # no run yet, or one that is about to be replaced
+
+
+def _check_plan(spec, recipe):
+    """Hold the recipe's stages against the network before any photograph is looked at."""
+    import kresnets
+    from kresnets.groups import Layout
+    from kresnets.transfer.plan import Facts, resolve
+
+    names = ("stem", *(f"stage{stage}" for stage in range(1, len(spec.depths) + 1)), "head")
+    places = (
+        ((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1)
+    )
+    facts = Facts(groups=names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
+    recipe = resolve(recipe, facts).recipe
+    kresnets.StagedUnfreezing(recipe.staging(names), recipe.batchnorm).check(Layout(names, tuple(places)))
+
+
+def _data_notes(data):
+    notes = []
+    if data.bad:
+        notes.append(f"{len(data.bad)} images were left out as damaged; bad_images.txt names them.")
+    if data.rotated:
+        notes.append(f"{data.rotated} images carry an EXIF rotation, which is ignored here and in serving alike.")
+    counts = data.train.counts()
+    most, least = max(counts, key=counts.get), min(counts, key=counts.get)
+    if counts[most] >= 2 * counts[least]:
+        notes.append(
+            f"{most!r} has {counts[most] / counts[least]:.1f} times as many training images as {least!r}; see "
+            "--class-weight balanced."
+        )
+    return notes
+
+
+def _print_metrics(run):
+    """Print what a finished run found on its test images."""
+    numbers = run.metrics
+    print(f"On the {numbers['count']} test images:")
+    for name in ("accuracy", "balanced_accuracy", "auc"):
+        if numbers.get(name) is not None:
+            low, high = numbers[f"{name}_interval"]
+            print(f"  {name:18} {numbers[name]:.3f}  (95 %: {low:.3f} to {high:.3f})")
+    rate = numbers["images_per_second"]
+    print(f"  {'seconds':18} {numbers['seconds']:.0f}  ({rate:.0f} training images/s, validation included)")

@@ -1,0 +1,117 @@
+"""Name what is on images, with a run or with an exported model."""
+
+import pathlib
+import re
+from collections.abc import Callable, Iterable
+from typing import Annotated, Any
+
+import tensorflow as tf
+from cyclopts import Parameter
+
+from kresnets.cli.options import Count
+from kresnets.runs.folder import RunFolder
+
+_BATCH = 16  # files held in memory at a time
+Answer = list[tuple[str, float]] | str  # labels with scores, best first, or why there are none
+
+
+def predict(
+    model: pathlib.Path,
+    images: Annotated[list[str], Parameter(negative="", consume_multiple=True)],
+    *,
+    top: Count = 3,
+) -> int:
+    """Name what is on images, with a run or with an exported model.
+
+    kresnets predict saved_models/pets image1.jpg image2.png
+
+    An exported model is asked as a server would ask it, through its SavedModel. Files that are no image get a line that
+    says so, and the exit code is 1.
+
+    Args:
+        model: A run, a version's folder, or the folder of versions (the highest is taken).
+        images: JPEG, PNG, GIF or BMP files.
+        top: Labels an image, at most.
+    """
+    answer = open_model(model, top)
+    answers: list[Answer] = []
+    for start in range(0, len(images), _BATCH):
+        answers += ask(answer, images[start : start + _BATCH], top)
+    print_table(zip(images, answers, strict=True))
+    return 1 if any(isinstance(each, str) for each in answers) else 0
+
+
+def open_model(folder: pathlib.Path, top: int) -> Callable[..., dict[str, Any]]:
+    """Return a function from a string tensor of image bytes to a dict of labels, scores and valid."""
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is no folder: give a run, or an exported model such as saved_models/NAME.")
+    version = newest_version(folder)
+    if version:
+        return _open_saved_model(version)
+    model, labels, preprocessing = RunFolder(folder).load()
+    from kresnets.export import Classifier
+
+    return Classifier.of(model, labels, preprocessing, top).serving_default
+
+
+def newest_version(folder: pathlib.Path) -> pathlib.Path | None:
+    """Return the folder that holds a SavedModel: `folder` itself, or its child with the highest number, or None."""
+    if (folder / "saved_model.pb").is_file():
+        return folder
+    children = [child for child in folder.iterdir() if re.fullmatch("[0-9]+", child.name)]
+    versions = [child for child in children if (child / "saved_model.pb").is_file()]
+    return max(versions, key=lambda child: int(child.name), default=None)
+
+
+def _open_saved_model(folder: pathlib.Path) -> Callable[..., dict[str, Any]]:
+    try:
+        model = tf.saved_model.load(str(folder))
+    except tf.errors.OpError as error:
+        raise ValueError(f"The SavedModel in {folder} cannot be read: {error.message}") from error
+    signature = model.signatures.get("serving_default")
+    outputs = set(signature.structured_outputs) if signature else set()
+    if not outputs >= {"labels", "scores", "valid"} or "image_bytes" not in signature.structured_input_signature[1]:
+        raise ValueError(
+            f"{folder} has no signature from `image_bytes` to labels: export the model by kresnets export."
+        )
+    # By way of the model, which must stay alive: a signature alone does not hold the variables it uses.
+    return lambda image_bytes: model.signatures["serving_default"](image_bytes=image_bytes)
+
+
+def ask(answer: Callable[..., dict[str, Any]], files: list[str], top: int) -> list[Answer]:
+    """Return for each file its `Answer`."""
+    contents = [read(file) for file in files]
+    # A file that cannot be read still takes its row, so that rows and files stay together.
+    answered = answer(tf.constant([b"" if isinstance(each, str) else each for each in contents], tf.string))
+    labels, scores, valid = (answered[name].numpy() for name in ("labels", "scores", "valid"))
+    answers: list[Answer] = []
+    for row, content in enumerate(contents):
+        if isinstance(content, str):
+            answers.append(content)
+        elif not valid[row]:
+            answers.append("no image that can be decoded (JPEG, PNG, GIF or BMP)")
+        else:
+            answers.append([(label.decode(), score) for label, score in zip(labels[row, :top], scores[row, :top])])
+    return answers
+
+
+def read(file: str) -> bytes | str:
+    """Return the bytes of a file, or why they cannot be read."""
+    try:
+        return pathlib.Path(file).read_bytes()
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def print_table(answers: Iterable[tuple[str, Answer]]) -> None:
+    """Print a line a label with the file's name on the first, or the reason why a file has none."""
+    lines = [("file", "label", "score")]
+    for file, answer in answers:
+        if isinstance(answer, str):
+            lines.append((file, answer, ""))
+        else:
+            lines += [(file if not rank else "", label, f"{score:.4f}") for rank, (label, score) in enumerate(answer)]
+    file_width = max(len(line[0]) for line in lines)
+    label_width = max(len(line[1]) for line in lines if line[2])  # a reason may run on
+    for file, label, score in lines:
+        print(f"{file:{file_width}}  {label:{label_width}}  {score}".rstrip())

@@ -1,0 +1,199 @@
+"""The proof of an export: what was written is loaded again, looked through, and asked what the Keras model is asked."""
+
+import os
+import pathlib
+
+import numpy as np
+import tensorflow as tf
+
+from kresnets.data.check import check_image
+from kresnets.data.images import load_image
+from kresnets.export.precision import in_half
+
+_PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
+_BATCH = 16  # photographs asked at a time
+_ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2}
+
+
+def verify(folder, classifier, dtype, photographs=()):
+    """Load a written model and compare its signatures with the Keras model on noise, colours and images.
+
+    Args:
+        folder: pathlib.Path of the SavedModel.
+        classifier: a `Classifier` of the Keras model as the user gave it, computing in float32.
+        dtype: "float32" or "bfloat16", what the written model computes in.
+        photographs: sequence of what `read_photographs` returned.
+
+    Returns:
+        None without photographs, else a dict for the model card: how many, the largest difference of a served score
+        from the Keras model's probability of that label, and the share of photographs with the same first label.
+
+    Raises:
+        ValueError: where the model needs what no server has, or gives probabilities where it says logits.
+        RuntimeError: where the written model answers differently.
+    """
+    served = tf.saved_model.load(str(folder))
+    _refuse_foreign_operations(served)
+    size = classifier.size
+    # Rounding to bfloat16 may move answers to colours of no photograph far, and yet none to a photograph.
+    pngs = [tf.io.encode_png(image) for image in (probes(size) if dtype == "float32" else probes(size)[:2])]
+    images = tf.stack([load_image(png, size, classifier.preprocessing.crop) for png in pngs])
+    outputs = classifier.outputs(images)
+    refuse_double_softmax(classifier, outputs)
+    half = in_half(classifier.model)  # with layers of the user's own that could not be copied
+    allowed = _ALLOWED["bfloat16" if half else dtype]
+    _compare(served, classifier, images, pngs, allowed)
+    return _compare_photographs(served, classifier, photographs, allowed) if photographs else None
+
+
+def probes(size):
+    """Return images to ask two models about, uint8 `(6, size, size, 3)`: two of noise, four of patches of colour.
+
+    Noise alone says little: it averages out, and all of it gets nearly the same answer.
+    """
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (2, size, size, 3))
+    patches = rng.integers(0, 256, (4, 3, 3, 3)).repeat(-(-size // 3), axis=1).repeat(-(-size // 3), axis=2)
+    return np.concatenate([noise, patches[:, :size, :size]]).astype("uint8")
+
+
+def read_photographs(photographs):
+    """Return the bytes of image files that are to be asked of both models.
+
+    Args:
+        photographs: iterable of paths or of bytes.
+
+    Raises:
+        ValueError: for one that is no image, named by its path or its place.
+        OSError: for one that cannot be read.
+    """
+    if isinstance(photographs, (str, bytes)) or not np.iterable(photographs):
+        raise ValueError(f"`verify_on` must be a sequence of image files. Received: {type(photographs).__name__}")
+    photographs, contents = list(photographs), []
+    odd = [place for place, given in enumerate(photographs) if not isinstance(given, (bytes, str, os.PathLike))]
+    if odd:
+        raise ValueError(
+            "`verify_on` must hold image files, each as its path or its bytes. Received: "
+            f"{type(photographs[odd[0]]).__name__} as number {odd[0]}"
+        )
+    for place, given in enumerate(photographs):
+        content = given if isinstance(given, bytes) else pathlib.Path(given).read_bytes()
+        if reason := check_image(content).reason:
+            name = f"number {place}" if isinstance(given, bytes) else given
+            raise ValueError(f"The photograph {name} cannot be compared, since {reason}: leave it out.")
+        contents.append(content)
+    return contents
+
+
+def _compare_photographs(served, classifier, photographs, allowed):
+    largest, same = 0.0, 0
+    for start in range(0, len(photographs), _BATCH):
+        files = photographs[start : start + _BATCH]
+        answer = served.signatures["serving_default"](image_bytes=tf.constant(files))
+        if not answer["valid"].numpy().all():
+            place = start + int(np.argmin(answer["valid"]))
+            raise ValueError(
+                f"The served model refuses photograph number {place} (of more pixels than "
+                f"max_pixels={classifier.max_pixels:,}, or of too many scans): leave it out, or raise `max_pixels`; "
+                "nothing was exported."
+            )
+        images = tf.stack([load_image(file, classifier.size, classifier.preprocessing.crop) for file in files])
+        expected = classifier.network(images)["probabilities"].numpy()
+        for labels, scores, row in zip(answer["labels"].numpy(), answer["scores"].numpy(), expected, strict=True):
+            largest = max(largest, _difference(classifier, labels, scores, row))
+            same += labels[0].decode() == classifier.labels[row.argmax()]
+    if not largest <= allowed:
+        raise RuntimeError(
+            f"The written model answers {len(photographs)} photographs differently from the Keras model (by "
+            f"{largest:.2g}, allowed {allowed:g}); nothing was exported."
+        )
+    return {
+        "photographs": len(photographs),
+        "largest_difference": float(largest),
+        "same_first_label": same / len(photographs),
+    }
+
+
+def _difference(classifier, labels, scores, probabilities):
+    """How far scores are from the probabilities of their labels, and from the highest there are."""
+    highest = np.sort(probabilities)[::-1][: len(scores)]
+    largest = np.abs(highest - scores).max()
+    names = np.array(classifier.labels)
+    for label, score in zip(labels, scores, strict=True):
+        of_label = probabilities[names == label.decode()]  # several where classes share a name
+        largest = max(largest, np.abs(of_label - score).min(initial=np.inf))
+    return largest
+
+
+def _compare(served, classifier, images, pngs, allowed):
+    expected = classifier.network(images)
+    features = expected["features"]
+    best = tf.math.top_k(expected["probabilities"], classifier.top).values
+    files = tf.stack([pngs[0], tf.constant(b"no image"), *pngs[1:]])
+    ask = served.signatures
+    answer, classified = ask["serving_default"](image_bytes=files), ask["classify"](inputs=_examples(files))
+    images_at = [0, *range(2, len(pngs) + 1)]
+    scale = tf.maximum(1.0, tf.reduce_max(tf.abs(features)))
+    differences = {
+        "predict_tensor": ask["predict_tensor"](images=images)["probabilities"] - expected["probabilities"],
+        "features": (ask["features"](images=images)["features"] - features) / scale,
+        "serving_default": tf.gather(answer["scores"], images_at) - best,
+        "classify": tf.gather(classified["scores"], images_at) - best,
+    }
+    for name, difference in differences.items():
+        largest = float(tf.reduce_max(tf.abs(difference)))
+        if not largest <= allowed:  # also when it is NaN
+            raise RuntimeError(
+                f"The written model answers differently from the Keras model ({name}: by {largest:.2g}, allowed "
+                f"{allowed:g}); nothing was exported."
+            )
+    if np.flatnonzero(answer["valid"]).tolist() != images_at:
+        raise RuntimeError("The written model does not tell images from other bytes; nothing was exported.")
+
+
+def _examples(files):
+    def example(data):
+        feature = tf.train.Feature(bytes_list=tf.train.BytesList(value=[data]))
+        return tf.train.Example(features=tf.train.Features(feature={"image/encoded": feature})).SerializeToString()
+
+    return tf.constant([example(data) for data in files.numpy()])
+
+
+def operations(graph):
+    """List the operations of a graph and of the functions in its library, sorted.
+
+    Args:
+        graph: a GraphDef.
+    """
+    functions = {function.signature.name for function in graph.library.function}
+    nodes = [*graph.node, *(node for function in graph.library.function for node in function.node_def)]
+    return sorted({node.op for node in nodes} - functions)
+
+
+def _refuse_foreign_operations(served):
+    found = {op for each in served.signatures.values() for op in operations(each.graph.as_graph_def())}
+    if python := sorted(found & _PYTHON_OPS):
+        raise ValueError(
+            f"The model calls Python while it runs ({', '.join(python)}), which no server can: remove that layer."
+        )
+    if foreign := sorted(op for op in found if not hasattr(tf.raw_ops, op)):
+        raise ValueError(
+            f"The model needs operations that are not TensorFlow's own ({', '.join(foreign)}), which no server has: "
+            "remove the layer that brings them."
+        )
+
+
+def refuse_double_softmax(classifier, outputs):
+    """Raise a ValueError where the model's own outputs are probabilities already, and would get another softmax.
+
+    Args:
+        classifier: a `Classifier`.
+        outputs: array or tensor `(batch, units)`, what its model gives.
+    """
+    # An Activation("linear", dtype="float32") behind a softmax reads as logits but is none.
+    outputs = tf.cast(outputs, tf.float32).numpy()
+    if classifier.activation == "linear" and outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-2):
+        raise ValueError(
+            "The model ends in a linear activation but gives probabilities already: end it with the softmax itself, "
+            "for example keras.layers.Activation('softmax', dtype='float32')."
+        )

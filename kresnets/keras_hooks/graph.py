@@ -1,0 +1,74 @@
+"""How the layers of a built model hang together, as far as no public door of Keras tells."""
+
+import keras
+
+
+def made_by(tensor):
+    """Return the layer, or operation, whose call made a symbolic tensor."""
+    return tensor._keras_history.operation
+
+
+def has_graph(model):
+    """Whether a model is Functional, or Sequential and built."""
+    return isinstance(getattr(model, "outputs", None), list)
+
+
+def graph_nodes(model):
+    """List the calls of layers in a model's graph, each after those whose tensors it takes."""
+    inputs = {id(tensor) for tensor in model.inputs}
+
+    def before(tensors):
+        # No public door leads from a tensor to the one call of a shared layer that made it.
+        origins = [tensor._keras_history for tensor in tensors if id(tensor) not in inputs]
+        return [(origin.operation._inbound_nodes[origin.node_index], False) for origin in origins]
+
+    ordered, seen, waiting = [], set(), before(model.outputs)
+    while waiting:  # not by recursion: 200 layers would pass Python's limit
+        node, ready = waiting.pop()
+        if ready:
+            ordered.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            waiting += [(node, True), *before(node.input_tensors)]
+    return ordered
+
+
+def graphs(model):
+    """List a model and the models nested in its graph, each once, from the outside in."""
+    found, waiting = {}, [model]
+    while waiting:
+        one = waiting.pop(0)
+        if id(one) not in found:
+            found[id(one)] = one
+            waiting += [layer for layer in one.layers if isinstance(layer, keras.Model) and has_graph(layer)]
+    return list(found.values())
+
+
+def layers_in_order(model):
+    """Yield the layers that an image passes, from the first to the last, each nested model's in its place.
+
+    (`_flatten_layers` gives those of a nested model backwards.)
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.Model) and has_graph(layer):
+            yield from layers_in_order(layer)
+        else:
+            yield from layer._flatten_layers()  # no public door opens a wrapper
+
+
+def with_inner(layer):
+    """Return a layer and all that it holds, the outer ones first."""
+    # No public door opens a layer that wraps others (`keras.Model.layers` is for models only).
+    return layer._flatten_layers()
+
+
+def layer_computation(layer):
+    """Return what a layer computes: its kind, its settings but for how it starts and whether it learns, and its
+    weights' shapes."""
+    left_out = ("name", "trainable", "dtype", "preprocessing", "origin", "build_config")
+    config = {
+        key: value
+        for key, value in layer.get_config().items()
+        if key not in left_out and not key.endswith("_initializer")
+    }
+    return {"layer": type(layer).__name__, **config, "weights": [tuple(weight.shape) for weight in layer.weights]}

@@ -1,0 +1,55 @@
+"""The end of a run: the test images, the pictures, the page."""
+
+import numpy as np
+
+from kresnets.devices.hardware import describe
+from kresnets.preprocess import Preprocessing
+from kresnets.report import metrics
+from kresnets.report.answers import confusion, mistakes, worst_mistakes
+from kresnets.report.gradcam import grad_cam
+from kresnets.report.history import curves
+from kresnets.report.page import html
+from kresnets.runs.folder import PICTURES
+
+
+def judge(run, model, data, config, history, notes=()):
+    """Ask the model about the test part, once; write the pictures, the page and, last, metrics.json.
+
+    Args:
+        run: a `kresnets.runs.folder.RunFolder`.
+        model: the trained model.
+        data: `kresnets.data.Data`.
+        config: what the run's config.json holds.
+        history: what `fine_tune` returned.
+        notes: sentences for the page. Defaults to none.
+    """
+
+    size, preprocessing = config["size"], Preprocessing(**config["preprocess"])
+    images = data.test.batches(64, size, preprocessing.crop, cache=False)  # drawn once
+    probabilities = model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
+    labels = data.test.labels
+    numbers = metrics.evaluate(labels, probabilities, list(data.class_names), seed=config["arguments"]["seed"])
+    seconds = sum(history.history["seconds"])
+    numbers |= {"seconds": seconds, "images_per_second": len(data.train) * len(history.epoch) / seconds}
+
+    curves(run / "history.csv", run / "curves.png")
+    confusion(labels, metrics.predict_classes(probabilities), list(data.class_names), run / "confusion.png")
+    worst = worst_mistakes(labels, probabilities)
+    photographs = data.test.pixels(size, worst, preprocessing.crop)
+    heat = grad_cam(model, preprocessing(photographs, "channels_last"), np.argmax(probabilities[worst], axis=1))
+    mistakes(photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
+    rows = [("class", "training", "validation", "test")]
+    counts = [part.counts() for part in (data.train, data.validation, data.test)]
+    rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
+    notes = [*history.notes, *notes, f"Trained on: {describe()}, {config['dtype']}."]
+    html(
+        run / "report.html",
+        f"{config['model']} on {data.name}",
+        numbers,
+        {**config["recipe"], **{k: v for k, v in config["arguments"].items() if k not in config["recipe"]}},
+        config["command"],
+        {caption: run / name for caption, name in PICTURES.items()},
+        notes,
+        {"Plan": history.plan.rows(), "Images": rows},
+    )
+    run.finish(numbers)

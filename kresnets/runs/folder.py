@@ -1,0 +1,283 @@
+"""The folder of a fine-tuning run: its files, its phase, and what of it can be asked."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Literal
+
+from kresnets._util import files
+
+if TYPE_CHECKING:
+    import keras
+
+    from kresnets.data import Data
+    from kresnets.preprocess import Preprocessing
+
+Phase = Literal["new", "begun", "trained", "finished"]
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+    """A file of a run's folder.
+
+    Args:
+        pattern: its name, or a glob.
+        what: what is in it.
+        until: when it goes: `"kept"`, or `"finished"`.
+    """
+
+    pattern: str
+    what: str
+    until: Literal["kept", "finished"] = "kept"
+
+
+# All that a run writes. The guide on runs shows this table; `RunFolder` clears by it.
+FILES = (
+    File("config.json", "the arguments, the resolved recipe, class names, size, preprocessing, digest of the data"),
+    File("plan.txt", "what the recipe was resolved to, as the log shows it"),
+    File("bad_images.txt", "images that were left out as damaged, with the reason"),
+    File("history.csv", "a row an epoch: stage, seconds, losses, metrics, learning rate of each group"),
+    File("schedule.toml", "the stages as they happened; `--schedule` repeats them"),
+    File("model.keras", "the trained model"),
+    File("learning_rate.png", "the range test of `--learning-rate find`"),
+    File("curves.png", "losses, accuracies and rates by epoch"),
+    File("confusion.png", "the confusion matrix on the test images"),
+    File("mistakes.png", "the worst mistakes, with Grad-CAM"),
+    File("report.html", "the page"),
+    File("metrics.json", "what the test images say; written last: a run that has it is finished"),
+    File("run.json", "which training the checkpoints are of, so that another one is not resumed from them", "finished"),
+    File("epoch-*.weights.h5", "weights and optimizer after the last epoch that ended", "finished"),
+    File("best-*.npz", "weights of the epoch with the lowest validation loss", "finished"),
+    File("stages.json", "what each epoch measured, by which the stages go on", "finished"),
+    File("stage-best-*.npz", "weights and optimizer of a stage's best epoch", "finished"),
+    File("stage-begin-*.npz", "weights and optimizer with which a stage began", "finished"),
+    File("done", "the training is over, though the test images are not judged yet", "finished"),
+    File("features", "what frozen layers give, kept for the next epoch", "finished"),
+    File("images", "large images, decoded and resized once", "finished"),
+    File(".tmp-*", "what is being written, or what a kill left of it", "finished"),
+)
+PICTURES = {"Training": "curves.png", "Confusion": "confusion.png", "Worst mistakes": "mistakes.png"}
+# What older versions did not ask for, as they would have answered.
+_SINCE = {"recompute": False, "recipe": None, "keep": None, "pretrained": "auto", "head": None, "epochs": None}
+
+
+class RunFolder:
+    """A run's folder, to write, to go on with, or to ask.
+
+    Args:
+        path: of the folder; it need not be there.
+
+    Example:
+        >>> RunFolder("runs/none-of-this-name").phase
+        'new'
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = pathlib.Path(path)
+
+    def __truediv__(self, name: str) -> pathlib.Path:
+        return self.path / name
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    @property
+    def phase(self) -> Phase:
+        """How far the run has come: `"new"`, `"begun"`, `"trained"` (not judged yet) or `"finished"`."""
+        phases: tuple[tuple[str, Phase], ...]
+        phases = (("metrics.json", "finished"), ("done", "trained"), ("config.json", "begun"))
+        return next((phase for name, phase in phases if (self / name).exists()), "new")
+
+    # Writing.
+
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes out while this one writes; remove what a run that did not begin has left.
+
+        Raises:
+            ValueError: where the path is a file, or another process works on the folder.
+        """
+        with files.only_writer(self.path):
+            before = {path.name for path in self.path.iterdir()}
+            try:
+                yield
+            finally:
+                if self.phase == "new":  # what it left goes, nothing else
+                    self._remove({"images", "learning_rate.png"} - before)
+                elif self.phase == "finished":  # perhaps by an earlier process
+                    self._remove(("images",))
+
+    def check(self, arguments: dict[str, Any], overwrite: bool) -> Phase:
+        """Tell how far a run with these arguments has come here; one that `overwrite` will replace is `"new"`.
+
+        Raises:
+            ValueError: where the folder holds something else, or a run with other arguments.
+        """
+        if self.phase == "new":
+            strange = [path.name for path in self.path.iterdir() if not self._is_ours(path)]
+            if strange:
+                raise ValueError(f"--out {self} holds {strange[0]!r} and is no run: give another folder.")
+            return "new"
+        try:
+            earlier = _SINCE | dict(self._told()["arguments"])
+        except (ValueError, KeyError, TypeError):
+            if overwrite:
+                return "new"
+            raise ValueError(
+                f"{self / 'config.json'} is damaged or none of finetune's: give another --out, or --overwrite to "
+                "replace the run."
+            ) from None
+        if earlier == arguments:
+            return self.phase
+        if overwrite:
+            return "new"
+        differing = sorted(name for name in {*earlier, *arguments} if earlier.get(name) != arguments.get(name))
+        options = ", ".join("--" + name.replace("_", "-") for name in differing)
+        raise ValueError(
+            f"--out {self} was made with another {options}: give another folder, or --overwrite to replace it."
+        )
+
+    def make_room(self, config: dict[str, Any]) -> None:
+        """Clear what `--overwrite` replaces, now that the new run can begin.
+
+        Raises:
+            ValueError: where the run that is to be gone on with learned from other images.
+        """
+        if self.phase == "new":
+            return
+        try:
+            earlier = dict(self._told())
+        except (ValueError, TypeError):
+            earlier = {}
+        if earlier.get("arguments") != config["arguments"]:
+            self._remove(file.pattern for file in FILES)
+        elif earlier.get("data") != config["data"]:
+            raise ValueError(
+                f"The photographs or their labels have changed since {self} was begun: give another --out, or "
+                "remove it."
+            )
+
+    def begin(self, config: dict[str, Any], data: "Data") -> None:
+        """Write what the run is, and which images it leaves out."""
+        names = [(name if name.isprintable() else repr(name), reason) for name, reason in data.bad]
+        files.write_text(self / "bad_images.txt", "".join(f"{name}\t{reason}\n" for name, reason in names))
+        files.write_json(self / "config.json", config, indent=1)
+
+    def finish(self, numbers: dict[str, Any]) -> None:
+        """Write what the test images say. Only then is the state of no more use: a run cut off before goes on from
+        it."""
+        files.write_json(self / "metrics.json", numbers, indent=1)
+        self._remove(file.pattern for file in FILES if file.until == "finished")
+
+    # Asking.
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What `config.json` holds.
+
+        Raises:
+            ValueError: where it is missing, or damaged.
+        """
+        if not (self / "config.json").is_file():
+            raise ValueError(f"{self} is no run: it has no config.json, which `kresnets finetune` writes there.")
+        try:
+            config = dict(self._told())
+            config["command"]
+            dict(config.get("arguments") or {})
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{self / 'config.json'} is damaged, or none that `kresnets finetune` wrote.") from error
+        return config
+
+    @property
+    def metrics(self) -> dict[str, Any] | None:
+        """What `metrics.json` holds, or None before the run is finished.
+
+        Raises:
+            ValueError: where it is damaged.
+        """
+        path = self / "metrics.json"
+        if not path.is_file():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(
+                f"{path} is damaged ({error}): remove it, and the model card says nothing of metrics."
+            ) from error
+
+    def load(self) -> "tuple[keras.Model, list[str] | None, Preprocessing | None]":
+        """Load the trained model, its class names and its `kresnets.Preprocessing`.
+
+        Raises:
+            ValueError: where the run has no model yet, or is of a version that is not known.
+        """
+        config = self.config
+        if not (self / "model.keras").is_file():
+            raise ValueError(
+                f"The run {self} is not finished (no model.keras yet): go on with it by {config['command']}"
+            )
+        import keras
+
+        from kresnets.preprocess import Preprocessing
+
+        model = keras.saving.load_model(self / "model.keras", compile=False)
+        try:
+            preprocessing = Preprocessing(**config["preprocess"]) if config.get("preprocess") else None
+        except (ValueError, TypeError) as error:  # a field that only a later version knows
+            raise ValueError(
+                f"{self / 'config.json'} says how images are preprocessed, but not in a way that is known: {error}"
+            ) from error
+        return model, config.get("class_names"), preprocessing
+
+    def photographs(self) -> "Data":
+        """Load the images that the run learned from and was judged by.
+
+        Raises:
+            ValueError: where they are not there, or not the same any more.
+        """
+        from kresnets.data import load_data
+
+        config = self.config
+        given, wanted = config.get("arguments"), ("data", "limit", "seed", "bad_images")
+        if not given or not given.keys() >= set(wanted):
+            raise ValueError(f"{self} does not say which photographs are its own.")
+        try:
+            data = load_data(*(given[name] for name in wanted))
+        except (ValueError, OSError, ImportError) as error:
+            if os.path.exists(os.path.expanduser(given["data"])) or os.path.isabs(given["data"]):
+                raise
+            raise ValueError(
+                f"{error} (Where {given['data']!r} is a path, it is relative to the folder in which `kresnets "
+                f"finetune` was run for {self}: run this from there.)"
+            ) from error
+        if digest(data) != config.get("data"):
+            raise ValueError(
+                f"The photographs or their labels in {given['data']} have changed since {self} learned them."
+            )
+        return data
+
+    def _told(self) -> Any:
+        return json.loads((self / "config.json").read_text(encoding="utf-8"))
+
+    def _is_ours(self, path: pathlib.Path) -> bool:
+        """Whether a run that did not begin can have left this."""
+        if path.name == "images" and path.is_dir():  # a user's folder may have that name
+            return all(one.match("images-*.npy") or one.match(".tmp-*") for one in path.iterdir())
+        return any(path.match(file.pattern) for file in FILES)
+
+    def _remove(self, patterns: Any) -> None:
+        for pattern in patterns:
+            for path in self.path.glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def digest(data: "Data") -> str:
+    """Return what tells images and labels from others."""
+    parts = (data.train, data.validation, data.test)
+    text = "\n".join(repr((part.ids, part.labels.tolist())) for part in parts)
+    return hashlib.sha256(text.encode()).hexdigest()

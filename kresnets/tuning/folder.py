@@ -1,0 +1,108 @@
+"""The folder of a search: which search it is, and whether another one may begin in it."""
+
+import json
+import os
+import pathlib
+import shutil
+
+_NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
+_WRITTEN = (
+    "search", "trials.csv", "search.html", "best_recipe.json", "verdict.json", "images", "answers-*.json",
+    "tensorboard", ".tmp-*", "config.json",
+)  # fmt: skip
+
+
+def check_folder(folder, options):
+    """Refuse a folder that holds something else, or another search that is not to be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"--out {folder} is a file: give a folder.")
+    if folder.exists() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise ValueError(f"--out {folder} cannot be written to: give another folder, or the rights to it.")
+    given, config = arguments(options), folder / "config.json"
+    if not config.exists():
+        # Nothing is written before config.json: whatever lies there, `images` too, is somebody else's.
+        strange = [one.name for one in (folder.iterdir() if folder.exists() else ()) if not one.match(".tmp-*")]
+        if strange:
+            raise ValueError(f"--out {folder} holds {strange[0]!r} and is no search: give another folder.")
+        return
+    earlier = earlier_arguments(folder)
+    if earlier is None:
+        raise ValueError(f"{config} is damaged or none of a search: give another --out.")
+    if earlier == given:
+        if not options.worker and (done := ended(folder / "search")) > options.trials:
+            raise ValueError(f"--out {folder} holds {done} trials already: give --trials {done} or more.")
+        return
+    if options.overwrite:
+        return
+    differing = sorted(name for name in {*earlier, *given} if earlier.get(name) != given.get(name))
+    raise ValueError(
+        f"--out {folder} was made with another {', '.join('--' + name.replace('_', '-') for name in differing)}: give "
+        "another folder, or --overwrite to replace it."
+    )
+
+
+def earlier_arguments(folder):
+    """Return the arguments of the search in a folder, or None where there is none."""
+    try:
+        found = dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["arguments"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+    return found if "oracle" in found else None
+
+
+def make_room(folder, options, recipe=None):
+    """Clear what --overwrite replaces, now that all else has been found good.
+
+    Args:
+        folder: the search's.
+        options: the verb's.
+        recipe: what its trials are variations of, as JSON can say it; None where that is not known. Defaults to None.
+
+    Raises:
+        ValueError: where the same command came to another recipe when the search began.
+    """
+    earlier = earlier_arguments(folder)
+    if earlier is None:
+        return
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("recipe", recipe)
+    if options.overwrite and (earlier != arguments(options) or told != recipe):
+        clear(folder, _WRITTEN)
+    elif told != recipe:
+        raise ValueError(
+            f"--out {folder} was begun when the same command came to another recipe, by another rule or other "
+            "weights: give another folder, or --overwrite to replace it."
+        )
+
+
+def arguments(options):
+    """Return what makes a search this one, as JSON can say it."""
+    found = {name: value for name, value in vars(options).items() if name not in _NOT_OF_THE_SEARCH}
+    # What the files say, not where they lie.
+    found |= {name: _text(found[name]) for name in ("space", "recipe") if found[name] is not None}
+    found["beside"] = [[pathlib.Path(file).name, _text(file)] for file in found["beside"]]
+    stems = ["winner", "default", "start", *(pathlib.Path(file).stem for file in options.beside)]
+    if len(set(stems)) < len(stems):
+        raise ValueError(
+            "--beside: files are told apart by their names, and start, winner and default are taken: "
+            f"{', '.join(stems[3:])}."
+        )
+    return found
+
+
+def _text(file):
+    return pathlib.Path(file).read_text(encoding="utf-8", errors="replace")
+
+
+def ended(project):
+    """Return how many trials have ended in Keras Tuner's folder."""
+    if not project.is_dir():
+        return 0
+    trials = (path.read_text(errors="replace") for path in project.glob("trial_*/trial.json"))
+    return sum('"RUNNING"' not in text for text in trials)
+
+
+def clear(folder, patterns):
+    """Remove the files and folders of these names."""
+    for pattern in patterns:
+        for path in folder.glob(pattern):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

@@ -1,0 +1,413 @@
+"""`kresnets finetune` as its user runs it: the whole run, the second run, kills, and what bad input gets."""
+
+import csv
+import importlib.metadata
+import json
+import os
+import pathlib
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+from cells import copy_to
+from commands import ask, command, finish
+from places import ROOT
+
+from kresnets import Recipe
+from kresnets.cli import finetune
+from kresnets.cli.options import Images, RecipeOptions, flat
+from kresnets.transfer import trunk
+
+HALF = (0.5, 0.5, 0.5)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder of two class folders with 60 real photographs of solar cells."""
+    return copy_to(tmp_path_factory.mktemp("photographs"))
+
+
+def small(folder, run, *more):
+    """Return the arguments of a run of seconds."""
+    given = (
+        "--model CifarResNet20 --weights none --pretrained yes --size 32 --batch-size 16 --head-epochs 2 "
+        "--epochs-per-stage 2 --stages stage3 stage2"
+    ).split()
+    return ["finetune", "--data", folder, "--out", run, "--dtype", "float32", *given, *more]
+
+
+def start(arguments):
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command(*arguments), cwd=ROOT, **streams)
+
+
+def history(run):
+    with open(run / "history.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def finished(folder, tmp_path_factory):
+    run = tmp_path_factory.mktemp("runs") / "whole"
+    done = finish(*small(folder, run))
+    assert done.returncode == 0, done.stderr
+    return run, done.stdout
+
+
+def snapshot(run):
+    return {path.name: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.iterdir()}
+
+
+def test_a_run_leaves_what_it_promises(finished):
+    run, output = finished
+    pictures = {"curves.png", "confusion.png", "mistakes.png"}
+    assert {path.name for path in run.iterdir()} == pictures | {
+        "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml",
+        "plan.txt",
+    }  # fmt: skip
+    rows = history(run)
+    assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(6)]
+    assert [row["stage"] for row in rows] == ["head"] * 2 + ["stage3"] * 2 + ["stage2"] * 2
+    assert (
+        float(rows[0]["learning_rate/stage3"])
+        == 0
+        < float(rows[2]["learning_rate/stage3"])
+        < float(rows[2]["learning_rate/head"])
+    )
+    assert float(rows[0]["trainable_parameters"]) == 130
+    numbers = json.loads((run / "metrics.json").read_text())
+    assert {
+        "accuracy",
+        "balanced_accuracy",
+        "auc",
+        "seconds",
+        "images_per_second",
+        "accuracy_interval",
+        "per_class",
+    } <= set(numbers)
+    assert numbers["accuracy_interval"][0] <= numbers["accuracy"] <= numbers["accuracy_interval"][1]
+    assert set(numbers["per_class"]["defective"]) >= {"recall", "precision", "count"}
+    assert "stage 2/3, epoch 3/6, stage3 and above train" in output
+    assert "taken for pretrained: as was said" in (run / "plan.txt").read_text()
+    page = (run / "report.html").read_text()
+    assert "http" not in re.sub(r'base64,[^"]+', "", page.split("<body")[1].split("The same again")[0])
+    assert page.count("data:image/png") == 3
+
+
+def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, folder):
+    from sklearn.metrics import accuracy_score, roc_auc_score
+
+    from kresnets.data import load_data
+
+    run = finished[0]
+    numbers, test = json.loads((run / "metrics.json").read_text()), load_data(folder, progress=False).test
+    model = keras.saving.load_model(run / "model.keras")
+    prepared = keras.applications.imagenet_utils.preprocess_input(test.pixels(32), mode="torch")
+    scores = model.predict(prepared, verbose=0)
+    assert numbers["accuracy"] == pytest.approx(accuracy_score(test.labels, scores.argmax(1)))
+    assert numbers["auc"] == pytest.approx(roc_auc_score(test.labels, scores[:, 1]), abs=1e-6)
+    assert model.optimizer.iterations > 0
+
+
+def test_the_same_command_again_changes_nothing(finished, folder):
+    run, first = finished
+    before = snapshot(run)
+    done = finish(*small(folder, run))
+    assert done.returncode == 0 and "is finished; nothing was changed" in done.stdout
+    assert first.splitlines()[-6] in done.stdout
+    assert snapshot(run) == before
+
+
+def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, tmp_path):
+    run = finished[0]
+    before = snapshot(run)
+    done = finish(*small(folder, run, "--seed", "1"))
+    assert done.returncode == 2 and "made with another --seed" in done.stderr and done.stderr.count("\n") == 1
+    assert snapshot(run) == before
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    done = finish(*small(folder, copy, "--stages", "--head-epochs", "1", "--overwrite"))
+    assert done.returncode == 0, done.stderr
+    assert len(history(copy)) == 1
+
+
+def epochs_done(run):
+    return len(history(run)) if (run / "history.csv").exists() else 0
+
+
+def kill_and_resume(folder, run, kills, rng):
+    """Kill the command with -9 at random moments, then let it end; return how many kills found it running."""
+    found = 0
+    for _ in range(kills):
+        process = start(small(folder, run))
+        # By what it has done, not by the clock alone: machines differ, and so does each run after the first kill.
+        enough = epochs_done(run) + rng.randrange(3)
+        while process.poll() is None and epochs_done(run) < min(enough, 6):
+            time.sleep(0.02)
+        time.sleep(rng.uniform(0, 1.5))
+        found += process.poll() is None
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    done = finish(*small(folder, run))
+    assert done.returncode == 0, done.stderr
+    return found
+
+
+def same_result(run, whole):
+    ours, theirs = history(run), history(whole)
+    assert [row["epoch"] for row in ours] == [row["epoch"] for row in theirs]
+    for mine, other in zip(ours, theirs):
+        for column in ("loss", "val_loss", "learning_rate/head", "trainable_parameters"):
+            assert float(mine[column]) == pytest.approx(float(other[column]), rel=1e-3), column
+    a, b = (json.loads((path / "metrics.json").read_text())["accuracy"] for path in (run, whole))
+    assert abs(a - b) <= 0.02
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+@pytest.mark.everything
+def test_killed_twice_it_ends_with_the_same_history_and_result(finished, folder, tmp_path):
+    assert kill_and_resume(folder, tmp_path / "run", 2, random.Random(0)) >= 1
+    same_result(tmp_path / "run", finished[0])
+
+
+@pytest.mark.everything
+def test_killed_twenty_times(finished, folder, tmp_path):
+    rng, found = random.Random(1), 0
+    for number in range(10):
+        found += kill_and_resume(folder, tmp_path / f"run{number}", 2, rng)
+        same_result(tmp_path / f"run{number}", finished[0])
+    assert found >= 15  # of 20 kills
+
+
+@pytest.mark.slow
+def test_a_second_process_is_told(folder, tmp_path):
+    import fcntl
+
+    held = os.open(tmp_path, os.O_RDONLY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+    done = finish(*small(folder, tmp_path))
+    os.close(held)
+    assert done.returncode == 2 and "Another process is working on" in done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_photographs_and_damaged_notes_are_refused(finished, folder, tmp_path):
+    copy, data = tmp_path / "copy", tmp_path / "data"
+    shutil.copytree(finished[0], copy)
+    (copy / "metrics.json").unlink()
+    shutil.copytree(folder, data)
+    config = json.loads((copy / "config.json").read_text())
+    config["arguments"]["data"] = str(data)
+    (copy / "config.json").write_text(json.dumps(config))
+    next((data / "functional").iterdir()).unlink()
+    done = finish(*small(data, copy))
+    assert done.returncode == 2 and "have changed since" in done.stderr
+    (copy / "config.json").write_text('{"argum')
+    done = finish(*small(data, copy))
+    assert done.returncode == 2 and "config.json is damaged" in done.stderr and "--overwrite" in done.stderr
+
+
+def test_overwrite_destroys_nothing_until_the_new_run_can_begin(finished, folder, tmp_path, capsys):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished[0], copy)
+    before = snapshot(copy)
+    for wrong in (
+        ["--model", "Nope"],
+        ["--optimizer", "magic"],
+        ["--stages", "stage9"],
+        ["--weights", "lost.h5"],
+        ["--size", "4"],
+    ):
+        given = ["--data", folder, "--out", copy, "--overwrite", "--model", "CifarResNet20", "--weights", "none"]
+        assert ask("finetune", *given, *wrong) == 2
+        assert capsys.readouterr().err
+    keras.mixed_precision.set_dtype_policy("float32")
+    assert snapshot(copy) == before
+
+
+@pytest.mark.everything  # `make demo` does the same, from the photographs to the answers
+def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
+    import kresnets  # noqa: F401, its layers: without them the files do not load
+
+    source, carried, served = tmp_path / "source", tmp_path / "carried", tmp_path / "served"
+    shared = "--model CifarResNet20 --size 64 --dtype float32 --batch-size 16".split()
+    learn = "--data elpv/poly --from-scratch --weights none --epochs-per-stage 4 --out".split()
+    assert finish("finetune", *learn, source, *shared).returncode == 0
+    assert json.loads((source / "metrics.json").read_text())["auc"] > 0.75
+    carry = (
+        "--data elpv/mono --limit 75 --head-epochs 1 --stages stage3 --epochs-per-stage 1 --class-weight balanced"
+    ).split()
+    done = finish("finetune", *carry, "--weights", source, "--out", carried, *shared)
+    assert done.returncode == 0, done.stderr
+    trunks = [
+        keras.saving.load_model(run / "model.keras").get_layer("stage2_block1_conv1").get_weights()[0]
+        for run in (source, carried)
+    ]
+    np.testing.assert_array_equal(*trunks)
+    done = finish("export", carried, served, "--verify", 5)
+    assert done.returncode == 0 and "verified: 5 photographs, scores within" in done.stdout, done.stderr
+    card = json.loads((served / "1" / "assets" / "model_card.json").read_text(encoding="utf-8"))
+    assert card["verified"]["largest_difference"] < 1e-4 and card["weights"] == str(source) and not card["licence"]
+    assert card["metrics"] == json.loads((carried / "metrics.json").read_text()) and card["network"] == "CifarResNet20"
+    photographs = [
+        str(file.locate())
+        for file in importlib.metadata.files("elpv-dataset")
+        if file.name in ("cell0003.png", "cell0397.png")
+    ]
+    answers = [finish("predict", model, *photographs).stdout for model in (carried, served)]
+    assert answers[0].count("defective") == 2
+    scores = [[float(line.split()[-1]) for line in answer.splitlines()[1:]] for answer in answers]
+    np.testing.assert_allclose(*scores, atol=2e-4)
+
+
+def test_the_size_is_the_users_else_that_of_the_weights_else_the_networks(finished, tmp_path):
+    import kresnets
+
+    spec, wanted = kresnets.SPECS["CifarResNet20"], kresnets.Preprocessing("torch", 0.875, HALF, HALF, 48)
+    source = kresnets.CifarResNet20(include_top=False)
+    source.get_layer("stem_bn1").preprocessing = wanted
+    file = str(tmp_path / "trunk.weights.h5")
+    source.save_weights(file)
+    run, kernel = str(tmp_path / "run"), source.get_layer("stage3_block3_conv2").get_weights()[0]
+    shutil.copytree(finished[0], run)
+    learned = keras.saving.load_model(f"{run}/model.keras").get_layer("stage3_block3_conv2").get_weights()[0]
+    for weights, size, expected, wanted_kernel in (
+        (file, None, 48, kernel), (file, 40, 40, kernel), ("none", None, 32, None), (run, None, 32, learned),
+        (run, 64, 64, learned),
+    ):  # fmt: skip
+        model = trunk.with_trunk(spec, weights, size, 2)
+        assert model.input_shape == (None, expected, expected, 3) and model.output_shape == (None, 2)
+        assert kresnets.preprocessing_of(model) == (wanted if weights == file else kresnets.Preprocessing())
+        if wanted_kernel is not None:
+            np.testing.assert_array_equal(model.get_layer("stage3_block3_conv2").get_weights()[0], wanted_kernel)
+
+
+@pytest.mark.slow
+def test_means_crop_and_size_of_the_weights_are_used_from_file_to_answer(folder, tmp_path, monkeypatch, capsys):
+    """torch with .5 thrice is the tf mode of keras.applications: trained, judged and served so."""
+    from sklearn.metrics import roc_auc_score
+
+    import kresnets
+    from kresnets.data import load_data
+    from kresnets.data.images import load_image
+
+    run, file = tmp_path / "run", tmp_path / "trunk.weights.h5"
+    source = kresnets.CifarResNet20(include_top=False)
+    source.get_layer("stem_bn1").preprocessing = kresnets.Preprocessing("torch", 0.875, HALF, HALF, 48)
+    source.save_weights(file)
+    options = "--model CifarResNet20 --dtype float32 --head-epochs 1 --stages --weights".split()
+    done = finish("finetune", "--data", folder, "--out", run, *options, file)
+    assert done.returncode == 0 and "CifarResNet20, 48 pixels" in done.stdout, done.stderr
+    noted = json.loads((run / "config.json").read_text())["preprocess"]
+    assert noted == {"mode": "torch", "crop": 0.875, "mean": [0.5] * 3, "std": [0.5] * 3, "size": 48}
+    test = load_data(folder, progress=False).test
+    model = keras.saving.load_model(run / "model.keras")
+    scores = model.predict(
+        keras.applications.imagenet_utils.preprocess_input(test.pixels(48, crop=0.875), mode="tf"), verbose=0
+    )
+    judged = json.loads((run / "metrics.json").read_text())
+    assert judged["auc"] == pytest.approx(roc_auc_score(test.labels, scores[:, 1]), abs=1e-6)
+    photographs = [str(path) for path in sorted((folder / "defective").iterdir())[:3]]
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # put back afterwards: the verb sets it
+
+    def predicted():
+        code, said = ask("predict", run, *photographs), capsys.readouterr()
+        return code, said.out.splitlines(), said.err.splitlines()
+
+    code, lines, _ = predicted()
+    seen = np.stack([load_image(pathlib.Path(path).read_bytes(), 48, 0.875) for path in photographs])
+    best = model.predict(keras.applications.imagenet_utils.preprocess_input(seen, mode="tf"), verbose=0).max(axis=1)
+    said = [float(line.split()[-1]) for line in lines if line.startswith("/")]
+    assert code == 0
+    np.testing.assert_allclose(said, best, atol=2e-4)
+    # Notes that were changed by hand no longer say what the weights carry: one line on stderr, and they hold.
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps(config | {"preprocess": {"mode": "caffe"}}))
+    code, _, errors = predicted()
+    assert code == 0 and len(errors) == 1
+    assert errors[0].startswith("kresnets predict: warning: ") and "is used as asked for" in errors[0]
+    (run / "config.json").write_text(json.dumps(config | {"preprocess": {"mode": "torch", "gamma": 2}}))
+    code, _, errors = predicted()
+    assert code == 2 and len(errors) == 1 and "not in a way that is known" in errors[0]
+
+
+def test_what_is_left_out_is_left_to_the_rule_and_what_is_given_stays():
+    def recipe(seed=None, from_scratch=False, **given):
+        options = flat(Images(data="d", seed=seed), RecipeOptions(**given), from_scratch=from_scratch)
+        return finetune._recipe(options)
+
+    assert recipe(ratio=0.7, keep="best", seed=3) == Recipe(ratio=0.7, keep="best", seed=3)
+    assert recipe(from_scratch=True) == Recipe.from_scratch()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--data", "nowhere"], "nowhere"),
+        (["--data", "{folder}", "--model", "ResNet51"], "There is no network 'ResNet51'"),
+        (["--data", "{folder}", "--ratio", "-1"], "--ratio must be"),
+        (["--data", "{folder}", "--batchnorm", "off"], "--batchnorm"),
+        (["--data", "{folder}", "--weights", "none", "--size", "4"], "at least 8 pixels"),
+        (["--data", "{folder}", "--weights", "none", "--stages", "stage7"], "no group or block 'stage7'"),
+        (["--data", "{folder}", "--weights", "lost.h5"], "lost.h5"),
+        (["--data", "{folder}", "--weights", "imagenet"], "weights=None"),
+        (["--data", "{folder}", "--weights", "none", "--limit", "2"], "2"),
+        (["--data", "{folder}", "--from-scratch", "--ratio", "0.5"], "--ratio does not go with --from-scratch"),
+        (["--data", "{folder}", "--weights", "none", "--optimizer", "magic"], "name of a Keras optimizer"),
+    ],
+)
+def test_bad_input_gets_one_sentence_and_leaves_nothing(folder, tmp_path, capsys, arguments, sentence):
+    arguments = [argument.format(folder=folder) for argument in arguments]
+    if "--model" not in arguments:
+        arguments += ["--model", "CifarResNet20"]
+    assert ask("finetune", *arguments, "--out", tmp_path / "run") == 2
+    error = capsys.readouterr().err
+    assert sentence in error and "Traceback" not in error
+    assert len([line for line in error.splitlines() if line.startswith("pytest") or ":" in line]) >= 1
+    assert not (tmp_path / "run").exists() or not list((tmp_path / "run").iterdir())
+    keras.mixed_precision.set_dtype_policy("float32")
+
+
+@pytest.mark.parametrize("beside", [None, "thesis.txt"])
+def test_a_folder_of_images_is_not_taken_for_our_own(folder, tmp_path, capsys, beside):
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "holiday.png").write_bytes(b"of 1987")
+    if beside:
+        (tmp_path / beside).write_text("years of work")
+    assert ask("finetune", "--data", folder, "--out", tmp_path) == 2
+    assert "is no run" in capsys.readouterr().err
+    assert (tmp_path / "images" / "holiday.png").read_bytes() == b"of 1987"
+
+
+def test_a_folder_that_is_no_run_is_not_touched(folder, tmp_path, capsys):
+    (tmp_path / "thesis.txt").write_text("years of work")
+    assert ask("finetune", "--data", folder, "--out", tmp_path, "--overwrite") == 2
+    assert "is no run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+@pytest.mark.slow
+def test_a_damaged_image_is_refused_or_skipped_and_listed(folder, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(folder, data)
+    half = next((data / "functional").iterdir())
+    half.write_bytes(half.read_bytes()[:2000])
+    done = finish(*small(data, tmp_path / "run"))
+    assert done.returncode == 2 and half.name in done.stderr and "--bad-images" in done.stderr
+    done = finish(*small(data, tmp_path / "run", "--bad-images", "skip", "--stages", "--head-epochs", "1"))
+    assert done.returncode == 0, done.stderr
+    assert half.name in (tmp_path / "run" / "bad_images.txt").read_text()
+    assert half.name in done.stdout or "left out as damaged" in done.stdout
+
+
+def test_it_runs_with_its_streams_closed():
+    code = "import kresnets_command; kresnets_command.end_with(lambda: print('said') or 7)"
+    command = ["sh", "-c", f'"{sys.executable}" -c "{code}" <&- >&- 2>&-']
+    assert subprocess.run(command, cwd=ROOT).returncode == 7

@@ -1,0 +1,197 @@
+"""`kresnets export` and `kresnets predict`, from a run to a table."""
+
+import csv
+import json
+import pathlib
+import shlex
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from commands import ask
+from PIL import Image
+
+from kresnets.export import export_saved_model
+
+LABELS = ["cat", "dog", "größe"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    keras.utils.set_random_seed(0)
+    head = (keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(3, activation="softmax"))
+    return keras.Sequential([keras.Input((16, 16, 3)), keras.layers.Conv2D(8, 3, activation="relu"), *head])
+
+
+@pytest.fixture(scope="module")
+def finished(model, tmp_path_factory):
+    """A run as `kresnets finetune` leaves it, as far as these two verbs read it."""
+    folder = tmp_path_factory.mktemp("runs") / "pets"
+    folder.mkdir()
+    config = {"class_names": LABELS, "preprocess": {"mode": "tf", "crop": 0.9}, "command": "kresnets finetune"}
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    model.save(folder / "model.keras")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def served(model, tmp_path_factory):
+    return export_saved_model(model, tmp_path_factory.mktemp("served") / "pets", labels=LABELS, preprocess="tf").parent
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    random = np.random.default_rng(0)
+    for name in ("one.png", "two.jpg", "three.gif"):
+        Image.fromarray(random.integers(0, 256, (40, 50, 3), dtype="uint8")).save(folder / name)
+    (folder / "four.jpg").write_text("no image")
+    return folder
+
+
+@pytest.fixture
+def call(monkeypatch, capsys):
+    """Run the command in this process: its exit code, and the lines it wrote to stdout and stderr."""
+    monkeypatch.setenv("KERAS_BACKEND", "tensorflow")  # put back afterwards: these verbs set it
+
+    def call(*arguments):
+        code, output = ask(*arguments), capsys.readouterr()
+        return code, output.out.splitlines(), output.err.splitlines()
+
+    return call
+
+
+def test_a_table_of_labels_with_a_line_for_each_bad_file(call, served, photos, monkeypatch):
+    monkeypatch.chdir(photos)
+    code, lines, errors = call("predict", served, "one.png", "four.jpg", "nowhere.jpg", "two.jpg", ".", "--top", 2)
+    assert (code, errors) == (1, [])
+    assert lines[0].split() == ["file", "label", "score"]
+    assert [line.split()[0] for line in lines if not line.startswith(" ")][1:] == [
+        "one.png",
+        "four.jpg",
+        "nowhere.jpg",
+        "two.jpg",
+        ".",
+    ]
+    assert lines[3] == "four.jpg     no image that can be decoded (JPEG, PNG, GIF or BMP)"
+    assert lines[4] == "nowhere.jpg  No such file or directory"
+    assert lines[7] == ".            Is a directory"
+    answer = tf.saved_model.load(str(served / "1")).signatures["serving_default"]
+    answer = answer(image_bytes=tf.constant([pathlib.Path(name).read_bytes() for name in ("one.png", "two.jpg")]))
+    for row, first in ((0, 1), (1, 5)):
+        for rank in range(2):
+            label, score = lines[first + rank].split()[-2:]
+            assert label == answer["labels"].numpy()[row, rank].decode()
+            assert float(score) == pytest.approx(answer["scores"].numpy()[row, rank], abs=1e-4)
+
+
+def test_all_files_good_is_exit_code_0_however_many(call, served, photos):
+    code, lines, _ = call("predict", served, *[photos / "one.png", photos / "three.gif"] * 10, "--top", 1)
+    assert code == 0
+    assert len(lines) == 21 and len(set(lines)) == 3
+
+
+def test_a_run_and_its_export_give_the_same_table(call, finished, photos, tmp_path):
+    path = tmp_path / "saved models" / "pets"
+    code, lines, errors = call("export", finished, path, "--top", 3)
+    assert (code, errors) == (0, [])
+    assert lines[0] == str(path / "1")
+    assert f"'type=bind,source={path},target=/models/pets' -e MODEL_NAME=pets -t tensorflow/serving" in lines[2]
+    files = sorted(photos.iterdir())
+    tables = [call("predict", model, *files)[1] for model in (finished, path, path / "1")]
+    assert tables[0] == tables[1] == tables[2]
+    assert len(tables[0]) == 1 + 3 * 3 + 1
+
+
+def run_with(finished, folder, **config):
+    """The run once more, with more in its config."""
+    shutil.copytree(finished, folder)
+    known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(known | config), encoding="utf-8")
+    return folder
+
+
+def test_damaged_numbers_are_named(call, finished, tmp_path):
+    run = run_with(finished, tmp_path / "run")
+    for damaged in (b"{", b"\xff", b"[" * 100_000):
+        (run / "metrics.json").write_bytes(damaged)
+        code, lines, errors = call("export", run, tmp_path / "served")
+        assert (code, lines, len(errors)) == (2, [], 1)
+        assert f"{run / 'metrics.json'} is damaged" in errors[0] and not (tmp_path / "served").exists()
+
+
+def test_photographs_at_a_relative_path_are_looked_for_from_another_folder(call, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    arguments = {"data": "photos/pets", "limit": None, "seed": 0, "bad_images": "error"}
+    run = run_with(finished, tmp_path / "run", arguments=arguments)
+    code, lines, errors = call("export", run, tmp_path / "served", "--verify", 5)
+    assert (code, lines, len(errors)) == (2, [], 1)
+    assert "'photos/pets'" in errors[0] and "relative to the folder in which `kresnets finetune` was run" in errors[0]
+
+
+def test_the_mount_of_a_folder_with_a_comma(call, finished, tmp_path):
+    code, lines, errors = call("export", finished, tmp_path / "cats, dogs")
+    assert (code, errors) == (0, [])
+    mount = shlex.split(lines[-1])[shlex.split(lines[-1]).index("--mount") + 1]
+    fields = ["type=bind", f"source={tmp_path / 'cats, dogs'}", "target=/models/cats, dogs"]
+    assert list(csv.reader([mount])) == [fields]
+
+
+def test_the_highest_version_answers(call, model, photos, tmp_path):
+    for labels in (["a", "b", "c"], ["d", "e", "f"]):
+        folder = export_saved_model(model, tmp_path, labels=labels, preprocess="tf")
+    folder.rename(tmp_path / "10")
+    (tmp_path / "11").mkdir()  # no model
+    _, lines, _ = call("predict", tmp_path, photos / "one.png", "--top", 1)
+    assert lines[1].split()[1] in "def"
+
+
+def half_a_run(folder):
+    (folder / "config.json").write_text('{"command": "kresnets finetune --data pets"}')
+
+
+def arguments_in_a_list(folder):
+    (folder / "config.json").write_text('{"command": "", "arguments": ["--data", "pets"]}')
+
+
+def not_json(folder):
+    (folder / "config.json").write_text("{")
+
+
+def another_saved_model(folder):
+    tf.saved_model.save(tf.Module(), str(folder))
+
+
+def damaged_saved_model(folder):
+    (folder / "saved_model.pb").write_bytes(b"no model")
+
+
+@pytest.mark.parametrize(
+    ("verb", "make", "said"),
+    [
+        ("export", half_a_run, "not finished (no model.keras yet): go on with it by kresnets finetune --data pets"),
+        ("export", not_json, "config.json is damaged"),
+        ("export", arguments_in_a_list, "config.json is damaged"),
+        ("export", lambda folder: None, "is no run: it has no config.json"),
+        ("predict", half_a_run, "not finished"),
+        ("predict", lambda folder: None, "is no run"),
+        ("predict", lambda folder: folder.rmdir(), "is no folder"),
+        ("predict", another_saved_model, "has no signature from `image_bytes` to labels"),
+        ("predict", damaged_saved_model, "saved_model.pb"),
+    ],
+)
+def test_bad_input_gets_one_sentence(call, verb, make, said, tmp_path, photos):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    make(folder)
+    code, lines, errors = call(verb, folder, photos / "one.png" if verb == "predict" else tmp_path / "served")
+    assert (code, lines) == (2, [])
+    assert len(errors) == 1 and errors[0].startswith(f"kresnets {verb}: ") and said in errors[0]
+    assert not (tmp_path / "served").exists()
+
+
+def test_top_must_count_something(call, served, photos):
+    code, _, errors = call("predict", served, photos / "one.png", "--top", "0")
+    assert code == 2 and len(errors) == 1 and '"0" for --top' in errors[0]

@@ -1,0 +1,27 @@
+"""The command `kresnets`, in this process and in one of its own."""
+
+import subprocess
+
+import pytest
+from places import ROOT
+
+import kresnets_command
+
+
+def ask(*argv):
+    """Run the command in this process; return its exit code."""
+    with pytest.raises(SystemExit) as ended:
+        kresnets_command.main([str(argument) for argument in argv])
+    return ended.value.code
+
+
+def command(*argv):
+    """Return the command line of a process of its own."""
+    return kresnets_command.command(*map(str, argv))
+
+
+def finish(*argv, **options):
+    """Run the command in a process of its own, to its end; return that."""
+    done = subprocess.run(command(*argv), cwd=ROOT, capture_output=True, text=True, **options)
+    assert "Traceback" not in done.stderr, done.stderr
+    return done

@@ -1,0 +1,69 @@
+"""The weights that ship with kresnets: whole, small, and worth what their card says."""
+
+import dataclasses
+import pathlib
+import re
+
+import numpy as np
+import pytest
+from _claims import procedural, teach  # noqa: E402
+
+import kresnets
+from kresnets.weights import fetch, sources
+
+SHIPPED = [row for row in sources.PUBLISHED if row.host == "package"]
+FOLDER = pathlib.Path(kresnets.__file__).parent / "weights" / "shipped"
+each = pytest.mark.parametrize("row", SHIPPED, ids=lambda row: row.network)
+
+
+def test_the_folder_holds_the_files_of_the_table_and_their_card():
+    assert {path.name for path in FOLDER.iterdir()} == {
+        *(row.file for row in SHIPPED),
+        *(row.variances for row in sources.PUBLISHED if row.variances),
+        "README.md",
+    }
+
+
+@each
+def test_a_file_is_small_and_gives_its_trunk_to_a_new_head(row):
+    assert fetch.fetch(row, trunk_only=False).stat().st_size < 3e6
+    build = getattr(kresnets, row.network)
+    model, whole = build(weights=row.tag, classes=3), build(weights=row.tag, classes=200)
+    assert model.input_shape == (None, row.input_size, row.input_size, 3)
+    assert kresnets.preprocessing_of(model) == kresnets.Preprocessing("torch", size=row.input_size)
+    for mine, theirs in zip(model.layers[:-1], whole.layers[:-1], strict=True):
+        for one, other in zip(mine.weights, theirs.weights, strict=True):
+            np.testing.assert_array_equal(one, other)
+    assert "kresnets itself" in str(kresnets.weights.list(row.network)) and row.tag in str(kresnets.weights.list())
+    start = build(weights=None, classes=3)
+    assert not np.array_equal(start.weights[0], model.weights[0])
+
+
+@each
+def test_it_is_no_answer_to_imagenet(row):
+    with pytest.raises(ValueError, match=f"{row.network}: no ImageNet weights are known"):
+        getattr(kresnets, row.network)(weights="imagenet")
+
+
+@pytest.mark.slow
+@each
+def test_it_knows_pictures_that_it_never_saw_as_well_as_the_card_says(row):
+    """A new picture of each of its 200 classes: chance is 0.005."""
+    said = float(
+        re.search(rf"{row.network} at .* gets (0\.\d+) of unseen pictures", (FOLDER / "README.md").read_text())[1]
+    )
+    images, labels = procedural.pictures(200, 2, row.input_size, 0, procedural.FAMILIES, draw=teach.HELD_OUT + 1)
+    images, labels = images[::2], labels[::2]
+    model = getattr(kresnets, row.network)(weights=row.tag, classes=200, classifier_activation=None)
+    found = np.mean(model.predict(teach.preprocessed(images), verbose=0).argmax(-1) == labels)
+    assert abs(found - said) < 4 * (said * (1 - said) / len(labels)) ** 0.5
+
+
+def test_a_file_that_is_damaged_or_missing_is_told_in_a_sentence(tmp_path, monkeypatch):
+    row = SHIPPED[0]
+    lost = dataclasses.replace(row, file="lost.weights.h5")
+    for other, what in ((dataclasses.replace(row, md5="0" * 32), "is damaged"), (lost, "is not there")):
+        monkeypatch.setattr(sources, "PUBLISHED", (other,))
+        with pytest.raises(RuntimeError, match=f"ships with kresnets, and {what}: install kresnets anew") as raised:
+            getattr(kresnets, row.network)(weights=row.tag)
+        assert "\n" not in str(raised.value)
