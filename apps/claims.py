@@ -25,8 +25,8 @@ def main(argv=None):
     for name in names:
         allowed = _claims.find(name).data
         if options.data is not None and options.data not in allowed:
-            told = f"must be one of {', '.join(allowed)}" if allowed else "cannot be chosen"
-            raise ValueError(f"{name}: --data {told}. Received: {options.data!r}")
+            allowed_text = f"must be one of {', '.join(allowed)}" if allowed else "cannot be chosen"
+            raise ValueError(f"{name}: --data {allowed_text}. Received: {options.data!r}")
         if options.recipe not in _claims.find(name).recipes:
             raise ValueError(f"{name} has no --recipe {options.recipe}: leave it out.")
     _common.import_tensorflow()

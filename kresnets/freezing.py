@@ -47,22 +47,22 @@ def freeze(
         ['head_dense/kernel', 'head_dense/bias']
     """
     check_batchnorm(batchnorm)
-    where = layout(model, groups)
-    end = (-1, 0) if through is None else where.last(through)
-    set_trainable(model, where, lambda place: place > end, batchnorm)
+    model_layout = layout(model, groups)
+    end = (-1, 0) if through is None else model_layout.last(through)
+    set_trainable(model, model_layout, lambda place: place > end, batchnorm)
     return model
 
 
 def set_trainable(
-    model: keras.Model, where: Layout, learns: Callable[[tuple[int, float]], bool], batchnorm: str
+    model: keras.Model, model_layout: Layout, learns: Callable[[tuple[int, float]], bool], batchnorm: str
 ) -> None:
     """Set every flag below `model`: a layer learns where `learns(place)`, but for the norms that `batchnorm`
     freezes."""
-    head = len(where.names) - 1
+    head = len(model_layout.names) - 1
     dead = []
     for container in _containers(model):
         container.trainable = True
-    for place, layer in where.places:
+    for place, layer in model_layout.places:
         layer.trainable = learns(place)
         if layer.trainable and batchnorm == "frozen" and place[0] != head:
             for inner in with_inner(layer):

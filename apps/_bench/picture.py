@@ -14,11 +14,11 @@ def shares(rows, path):
     for number, group in enumerate(groups):
         bars = [row for row in rows if (row["model"], row["dtype"], row["what"]) == group]
         for place, row in enumerate(bars):
-            where, height = number + (place - (len(bars) - 1) / 2) * 0.27, 0.25
-            axis.barh(where, row["share_of_peak"], height, color=COLOURS.get(row["library"], "#94a3b8"))
+            position, height = number + (place - (len(bars) - 1) / 2) * 0.27, 0.25
+            axis.barh(position, row["share_of_peak"], height, color=COLOURS.get(row["library"], "#94a3b8"))
             axis.text(
                 row["share_of_peak"] + 0.01,
-                where,
+                position,
                 f"{row['images_per_second']:.1f}",
                 va="center",
                 fontsize=figures.TEXT - 2,

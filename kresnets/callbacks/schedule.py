@@ -212,15 +212,15 @@ class Schedule:
         """
         try:
             with open(path, "rb") as file:
-                told = tomllib.load(file)
-            entries = told.pop("stage", [])
+                fields = tomllib.load(file)
+            entries = fields.pop("stage", [])
             if not isinstance(entries, list):
                 raise ValueError("its stages must be tables [[stage]]")
             stages = tuple(_from_table(entry) for entry in entries)
-            unknown = sorted(set(told) - {"restore_best", "ramp"})
+            unknown = sorted(set(fields) - {"restore_best", "ramp"})
             if unknown:
                 raise ValueError(f"there is no setting {unknown[0]!r}; known are restore_best, ramp and [[stage]]")
-            return cls(stages, **told)
+            return cls(stages, **fields)
         except (OSError, ValueError) as error:  # no TOML is a ValueError too
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise ValueError(f"{path} is no schedule of stages: {(reason or '').rstrip('.')}.") from None

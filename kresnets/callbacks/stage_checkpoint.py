@@ -51,12 +51,12 @@ class StageCheckpoint:
         if path is None or not epoch or not path.exists():
             return []
         try:
-            told = dict(json.loads(path.read_text(encoding="utf-8")))
-            rows = told.pop("epochs")
+            saved = dict(json.loads(path.read_text(encoding="utf-8")))
+            rows = saved.pop("epochs")
         except (ValueError, KeyError, TypeError):
             raise ValueError(f"{path} is damaged: remove it and start at epoch 0.") from None
-        told["schedule"] = {"undo": False} | told.get("schedule", {})  # of before there was such a field
-        if told != self._run:
+        saved["schedule"] = {"undo": False} | saved.get("schedule", {})  # of before there was such a field
+        if saved != self._run:
             raise ValueError(
                 f"{path} is of a run with other stages or another network: give another `folder`, or start at epoch 0."
             )

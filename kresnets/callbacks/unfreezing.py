@@ -134,18 +134,18 @@ class StagedUnfreezing(GroupCallback):
         """
         self._recalled = list(rows)
 
-    def check(self, where: Layout) -> None:
+    def check(self, model_layout: Layout) -> None:
         """Raise a ValueError unless the stages are those of a model with this `kresnets.groups.Layout`."""
-        for _, layer in where.places:
+        for _, layer in model_layout.places:
             if isinstance(layer, keras.layers.SpectralNormalization):
                 raise ValueError(
                     f"{layer.name!r} is a SpectralNormalization, which rewrites its weights even when frozen: it "
                     "cannot be staged."
                 )
-        starts = [where.first(name) for name, _ in self.schedule.stages]
+        starts = [model_layout.first(name) for name, _ in self.schedule.stages]
         if any(later >= earlier for earlier, later in zip(starts, starts[1:])):
             raise ValueError(
-                f"Each stage must go deeper than the one before it ({' > '.join(where.names[::-1])}). Received: "
+                f"Each stage must go deeper than the one before it ({' > '.join(model_layout.names[::-1])}). Received: "
                 f"{self.stages}"
             )
 

@@ -262,9 +262,9 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines, dev
     earlier = machines.agreed(lambda: _rates_of(run, arguments))
     if earlier is not None:
         return dataclasses.replace(recipe, **earlier), None
-    where = layout(model)
-    start = where.first(recipe.staging(where.names).stages[0][0])
-    set_trainable(model, where, lambda place: place >= start, recipe.batchnorm)
+    model_layout = layout(model)
+    start = model_layout.first(recipe.staging(model_layout.names).stages[0][0])
+    set_trainable(model, model_layout, lambda place: place >= start, recipe.batchnorm)
     size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
     batches = data.train.batches(options.batch_size, size, crop, cache=_images_cache(run, options, machines))
     if devices > 1 and len(data.train) >= options.batch_size:

@@ -48,10 +48,10 @@ def _comparison(format, path, classifier, images, part):
     ask = FORMATS[format].open(path)
     of_file = np.concatenate([ask(np.round(batch)) for batch in batches])
     numbers = [evaluate(part.labels, answers, list(part.class_names)) for answers in (of_run, of_file)]
-    told = [
+    differences = [
         f"{name.replace('auc', 'AUC')} {numbers[0][name]:.3f} by the run, {numbers[1][name]:.3f} by the file"
         for name in ("accuracy", "auc")
         if numbers[0].get(name) is not None
     ]
     same = np.mean(of_run.argmax(axis=-1) == of_file.argmax(axis=-1))
-    return f"on the {len(images)} test images: {'; '.join(told)}; the same label for {same:.1%}"
+    return f"on the {len(images)} test images: {'; '.join(differences)}; the same label for {same:.1%}"

@@ -125,10 +125,10 @@ def _recipe_options() -> type:
             kind = list[str]
         else:
             kind = next((one for one in typing.get_args(hint) if one in (int, float, bool)), str)
-        told = Parameter(
+        parameter = Parameter(
             help=text[0].upper() + text[1:], consume_multiple=(0, 99) if name == "stages" else None, negative=""
         )
-        fields.append((name, Annotated[kind | None, told], None))
+        fields.append((name, Annotated[kind | None, parameter], None))
     made = dataclasses.make_dataclass("RecipeOptions", fields, frozen=True, kw_only=True)
     made.__module__ = __name__  # by which cyclopts knows that it is no type of the standard library
     return Parameter(name="*", group=_RECIPE)(made)

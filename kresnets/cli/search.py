@@ -137,9 +137,9 @@ def _search(folder, options, command):
         classes.append(len(data.class_names))
         _resolve(hypermodel, data, options)
         shown.space, oracle = hypermodel.space, _oracle(options, hypermodel)
-        parts, told = splitting.parts(data, options)
+        parts, split = splitting.parts(data, options)
         if not options.worker:
-            _begin(folder, options, command, data, shown, hypermodel, told)
+            _begin(folder, options, command, data, shown, hypermodel, split)
         # Before the tuner, which leaves when the process has grown.
         splits = None if options.chief else _splits(folder, parts, hypermodel, options)
         tuner = _tuner(folder, hypermodel, oracle, options, None if options.worker else shown.changed)
@@ -177,7 +177,7 @@ def _set_up(options):
     keras.mixed_precision.set_dtype_policy(fast_dtype() if options.dtype == "auto" else options.dtype)
 
 
-def _begin(folder, options, command, data, shown, hypermodel, told):
+def _begin(folder, options, command, data, shown, hypermodel, split):
     recipe = json.loads(json.dumps(dataclasses.asdict(hypermodel.space.recipe({}))))
     place.make_room(folder, options, recipe)
     config = {"arguments": place.arguments(options), "command": command, "recipe": recipe}
@@ -191,7 +191,7 @@ def _begin(folder, options, command, data, shown, hypermodel, told):
     print(
         f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, "
         f"from which the search starts:\n{hypermodel.plan.table()}\n{options.trials} trials, {each}, that one first. "
-        f"{told}",
+        f"{split}",
         flush=True,
     )
     shown.begin()
@@ -237,13 +237,13 @@ def _beside(options, hypermodel):
     from kresnets.groups import layout
     from kresnets.transfer.plan import Facts, resolve
 
-    found, where = {}, layout(hypermodel.make(options.seed)) if options.beside else None
+    found, model_layout = {}, layout(hypermodel.make(options.seed)) if options.beside else None
     for file in options.beside:
         recipe = found[pathlib.Path(file).stem] = kresnets.Recipe(**read_recipe(file))
-        unknown = Facts(groups=where.names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
+        unknown = Facts(groups=model_layout.names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
         try:
-            staging = resolve(recipe, unknown).recipe.staging(where.names)
-            kresnets.StagedUnfreezing(staging).check(where)
+            staging = resolve(recipe, unknown).recipe.staging(model_layout.names)
+            kresnets.StagedUnfreezing(staging).check(model_layout)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
     return found
@@ -271,10 +271,10 @@ def _objective(options):
 def _oracle(options, hypermodel):
     import keras_tuner
 
-    oracles, told = keras_tuner.oracles, {"objective": _objective(options)}
+    oracles, arguments = keras_tuner.oracles, {"objective": _objective(options)}
     if options.oracle == "hyperband":
         epochs = hypermodel.space.epochs or hypermodel.plan.recipe.epochs(hypermodel.names)
-        oracle = oracles.HyperbandOracle(max_epochs=epochs, hyperband_iterations=100, **told)
+        oracle = oracles.HyperbandOracle(max_epochs=epochs, hyperband_iterations=100, **arguments)
         oracle.max_trials = options.trials
         return oracle
     kinds = {
@@ -282,7 +282,7 @@ def _oracle(options, hypermodel):
         "bayesian": oracles.BayesianOptimizationOracle,
         "grid": oracles.GridSearchOracle,
     }
-    return kinds[options.oracle](max_trials=options.trials, **told)
+    return kinds[options.oracle](max_trials=options.trials, **arguments)
 
 
 @functools.cache
@@ -357,11 +357,11 @@ def _end(folder, tuner, shown, data, hypermodel, options, beside):
     path = folder / "verdict.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     recipes = _recipes(hypermodel, choice, beside)
-    told = {name: json.loads(json.dumps(dataclasses.asdict(recipe))) for name, recipe in recipes.items()}
-    if found.get("recipes") != told:  # else of an earlier winner, of fewer trials
+    fields = {name: json.loads(json.dumps(dataclasses.asdict(recipe))) for name, recipe in recipes.items()}
+    if found.get("recipes") != fields:  # else of an earlier winner, of fewer trials
         keep = "Keep the recipe that you gave" if options.recipe else "Keep the default"
         why = f"{keep}: {choice.sentence[0].lower()}{choice.sentence[1:]}"
-        found = _judge(folder, recipes, data, hypermodel, options, why) | {"recipes": told}
+        found = _judge(folder, recipes, data, hypermodel, options, why) | {"recipes": fields}
         found |= {"trial_id": choice.record["trial_id"]}
         files.write_json(path, found, indent=1)
         place.clear(folder, ("answers-winner-*.json",))

@@ -86,14 +86,14 @@ def _in_file(part, shape, crop, folder):
     # The versions too: another decoder may give other pixels.
     key = digest("decoded", part.images_identity(), shape, crop, tf.__version__, __version__)
     store = Store(folder, limit=0, what="images")
-    with _told(folder):
+    with _explained(folder):
         array = store.find(key, shape, "float32")
         if array is not None:
             return array
         array, keep = store.create(key, shape, "float32")
     try:
-        part.decode_into(array, crop, told=f", {as_text(array.nbytes)} into {folder}")
-        with _told(folder):
+        part.decode_into(array, crop, label=f", {as_text(array.nbytes)} into {folder}")
+        with _explained(folder):
             return keep()
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -102,7 +102,7 @@ def _in_file(part, shape, crop, folder):
 
 
 @contextlib.contextmanager
-def _told(folder):
+def _explained(folder):
     """Say of a folder that cannot be used, or that is full, what to do."""
     try:
         yield

@@ -147,9 +147,9 @@ def first_frame(image_bytes):
     def table(flags):  # bytes of a table of colours
         return tf.where(flags >= 0x80, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
 
-    def step(place, where, pixels):
+    def step(place, offset, pixels):
         value = at(place)
-        between = where == _BETWEEN
+        between = offset == _BETWEEN
         opens, image = between & (value == 0x21), between & (value == 0x2C)
         closes = ~between & (value == 0)
         sides = [at(place + 5 + i) + 256 * at(place + 6 + i) for i in (0, 2)]
@@ -158,18 +158,18 @@ def first_frame(image_bytes):
         run = tf.argmin(tf.concat([tf.cast(alike, tf.int32), [0]], 0), output_type=tf.int32)
         ahead = tf.where(closes, 1, (value + 1) * run)
         ahead = tf.where(image, 11 + table(at(place + 9)), tf.where(opens, 2, ahead))
-        after = tf.where(closes, tf.where(where == _IMAGE, _DONE, _BETWEEN), where)
+        after = tf.where(closes, tf.where(offset == _IMAGE, _DONE, _BETWEEN), offset)
         after = tf.where(image, _IMAGE, tf.where(opens, _EXTENSION, after))
         after = tf.where(between & ~opens & ~image, _BROKEN, after)
         claimed = tf.cast(sides[0], tf.int64) * tf.cast(sides[1], tf.int64)
         return tf.minimum(place + ahead, size + 1), after, tf.where(image, claimed, pixels)
 
-    end, where, pixels = tf.while_loop(
-        lambda place, where, pixels: (where < _DONE) & (place < size),
+    end, offset, pixels = tf.while_loop(
+        lambda place, offset, pixels: (offset < _DONE) & (place < size),
         step,
         (13 + table(at(10)), tf.constant(_BETWEEN), tf.constant(0, tf.int64)),
         maximum_iterations=_GIF_STEPS,
         parallel_iterations=1,
     )
     whole = tf.strings.join([tf.strings.substr(image_bytes, 0, end), b";"])
-    return tf.where((where == _DONE) & (end <= size), whole, b""), pixels
+    return tf.where((offset == _DONE) & (end <= size), whole, b""), pixels

@@ -184,8 +184,8 @@ class Part:
         for content in self._contents.numpy():
             if self._files:
                 # The time of the last change of any kind too: an unpacked archive sets the other one as it likes.
-                told = os.stat(content)
-                found.update(b"%d %d %d\0" % (told.st_size, told.st_mtime_ns, told.st_ctime_ns))
+                stat = os.stat(content)
+                found.update(b"%d %d %d\0" % (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
             else:
                 found.update(hashlib.blake2b(content).digest())
         return found.hexdigest()
@@ -214,14 +214,14 @@ class Part:
         self.decode_into(array, crop, indices)
         return array
 
-    def decode_into(self, array: Array, crop: float = 1.0, indices: Any = None, told: str = "") -> None:
+    def decode_into(self, array: Array, crop: float = 1.0, indices: Any = None, label: str = "") -> None:
         """Fill an array `(images, size, size, 3)` with decoded images, in parallel, with a progress bar.
 
         Args:
             array: float32, all of which is written.
             crop: float, as in `batches`. Defaults to 1.0.
             indices: int array, which images, or None for all. Defaults to None.
-            told: str, what the bar says behind "decoding images". Defaults to "".
+            label: str, what the bar says behind "decoding images". Defaults to "".
         """
         from tqdm import tqdm
 
@@ -229,7 +229,7 @@ class Part:
         order = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64))
         images = self._decode(order, array.shape[1], crop).prefetch(16).as_numpy_iterator()
         hidden = None if self._progress else True
-        bar = tqdm(images, f"decoding images{told}", len(indices), disable=hidden, unit=" images", delay=2)
+        bar = tqdm(images, f"decoding images{label}", len(indices), disable=hidden, unit=" images", delay=2)
         for index, (image, _) in enumerate(bar):
             array[index] = image
 

@@ -119,9 +119,9 @@ def _check_classes(given, items, class_names):
     for part, indices in given.items():
         missing = set(range(len(class_names))) - {items[i].label for i in indices}
         if missing:
-            where = "" if part == "all" else f" in the {part} part"
+            in_part = "" if part == "all" else f" in the {part} part"
             raise ValueError(
-                f"Class {class_names[min(missing)]!r} has no usable image{where}: add some, or leave the class out."
+                f"Class {class_names[min(missing)]!r} has no usable image{in_part}: add some, or leave the class out."
             )
 
 

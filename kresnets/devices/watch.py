@@ -104,7 +104,7 @@ def _end_at_once():
 def speak():
     """Have a child's Python speak where its watcher does; what C++ writes goes to a file that the watcher shows when
     nothing else explains an end. Return a function of an error and a sentence that tells the watcher what ended it."""
-    out, err, told, life = map(int, os.environ[_CHILD].split(","))
+    out, err, told_pipe, life = map(int, os.environ[_CHILD].split(","))
     for name, descriptor in (("stdout", out), ("stderr", err)):
         setattr(sys, name, open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1))
 
@@ -116,7 +116,7 @@ def speak():
 
     def tell(error, sentence):
         doubtful = type(error).__name__ == "JaxRuntimeError"  # a step fails where another process is lost, too
-        os.write(told, json.dumps({"sentence": sentence, "doubtful": doubtful}).encode())
+        os.write(told_pipe, json.dumps({"sentence": sentence, "doubtful": doubtful}).encode())
 
     return tell
 
@@ -176,13 +176,13 @@ def _meet(options, stack):
     """Return the connected `_Peer`s: process 0 has all others, the others have process 0."""
     host, _, port = options.coordinator.rpartition(":")
     port = int(port) + 1
-    told = {name: value for name, value in vars(options).items() if name not in _THEIR_OWN}
+    settings = {name: value for name, value in vars(options).items() if name not in _THEIR_OWN}
     if options.process:
-        return {0: _call(host.strip("[]"), port, options.process, told)}
+        return {0: _call(host.strip("[]"), port, options.process, settings)}
     _serve(port - 1, "that of --coordinator,", 1).close()  # where JAX, which dies without a word if it cannot, will be
     server = _serve(port, "the one after that of --coordinator,", options.processes)
     stack.callback(server.close)
-    return _gather(server, options.processes, told)
+    return _gather(server, options.processes, settings)
 
 
 def _serve(port, which, backlog):
@@ -196,7 +196,7 @@ def _serve(port, which, backlog):
         raise ValueError(f"Port {port}, {which} cannot be used here ({error.strerror}): give another.") from None
 
 
-def _call(host, port, process, told):
+def _call(host, port, process, settings):
     end, reason = time.monotonic() + WAIT, "no answer"
     while time.monotonic() < end:
         try:
@@ -205,7 +205,7 @@ def _call(host, port, process, told):
             reason = error.strerror or str(error)
             time.sleep(0.2)
             continue
-        peer.send(json.dumps({"process": process, "options": told}))
+        peer.send(json.dumps({"process": process, "options": settings}))
         answer = peer.line(end - time.monotonic() + PING)
         if answer == "go":
             return peer
@@ -219,7 +219,7 @@ def _call(host, port, process, told):
     )
 
 
-def _gather(server, processes, told):
+def _gather(server, processes, settings):
     peers, end = {}, time.monotonic() + WAIT
     while len(peers) < processes - 1:
         server.settimeout(max(0.01, end - time.monotonic()))
@@ -237,7 +237,7 @@ def _gather(server, processes, told):
             continue
         if number in peers and peers[number].has_ended():
             del peers[number]  # it was started again
-        differing = sorted(name for name in {*told, *theirs} if told.get(name) != theirs.get(name))
+        differing = sorted(name for name in {*settings, *theirs} if settings.get(name) != theirs.get(name))
         if differing or number in peers:
             peers[-1] = peer
             what = (
@@ -260,7 +260,7 @@ class _Child:
     """The process that trains; a context that it does not outlive."""
 
     def __init__(self, verb, argv):
-        self._command, self._told = kresnets_command.command(verb, *argv), ""
+        self._command, self._ending = kresnets_command.command(verb, *argv), ""
         self.sentence, self.doubtful = None, False
 
     def __enter__(self):
@@ -288,9 +288,9 @@ class _Child:
         code = self._process.poll()
         if code is not None and self.sentence is None:
             with contextlib.suppress(BlockingIOError):
-                self._told = os.read(self._reading, 1 << 20).decode()
-            told = json.loads(self._told) if self._told else {"sentence": "", "doubtful": code == -6}  # aborted
-            self.sentence, self.doubtful = told["sentence"], told["doubtful"]
+                self._ending = os.read(self._reading, 1 << 20).decode()
+            ending = json.loads(self._ending) if self._ending else {"sentence": "", "doubtful": code == -6}  # aborted
+            self.sentence, self.doubtful = ending["sentence"], ending["doubtful"]
         return code
 
     def last_words(self):

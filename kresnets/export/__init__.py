@@ -103,7 +103,7 @@ def export_saved_model(
         >>> folder.name
         '1'
     """
-    place, told, photographs = folder_of_versions(path), checked(card), read_photographs(verify_on)
+    place, card_fields, photographs = folder_of_versions(path), checked(card), read_photographs(verify_on)
     classifier = Classifier.of(model, labels, preprocess, top, max_pixels).computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
     with folder_beside(place) as folder:
@@ -112,5 +112,5 @@ def export_saved_model(
             write_warmup(folder, place.name, classifier.size)
         verified = verify(folder, classifier, dtype, photographs)
         with writing(place):
-            write_card(folder, classifier, served, dtype, told, verified)
+            write_card(folder, classifier, served, dtype, card_fields, verified)
             return publish(folder, place)

@@ -98,10 +98,10 @@ def compile_alike(source, target, origin, like):
         ValueError: for an optimizer or a metric that cannot be made again.
     """
     check_supported(source.optimizer)
-    told = dict(source._compile_config.config)  # as the user gave it: `get_compile_config` knows no lambda
-    again = {name: keras.tree.map_structure(_again, told[name]) for name in ("metrics", "weighted_metrics")}
+    arguments = dict(source._compile_config.config)  # as the user gave it: `get_compile_config` knows no lambda
+    again = {name: keras.tree.map_structure(_again, arguments[name]) for name in ("metrics", "weighted_metrics")}
     # The source's loss is scaled already where it should be.
-    target.compile(**told | again | {"optimizer": _optimizer_again(source.optimizer), "auto_scale_loss": False})
+    target.compile(**arguments | again | {"optimizer": _optimizer_again(source.optimizer), "auto_scale_loss": False})
     leave_out_alike(source.optimizer, target.optimizer, [(variable, like(variable)) for variable in target.variables])
     target.optimizer.build(target.trainable_variables)
     if source.optimizer.built:

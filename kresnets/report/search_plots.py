@@ -352,14 +352,14 @@ def _members(cell, better):
 
 def curves(completed: list, objective: tuple, best: dict) -> dict | None:
     """Return the curves of the best trial, and as views those of the others; None where no trial has epochs."""
-    told = [r for r in completed if r.get("history")]
-    if not told:
+    recorded_trials = [r for r in completed if r.get("history")]
+    if not recorded_trials:
         return None
-    told.sort(key=lambda r: (r is not best, r["score"] if objective[1] == "min" else -r["score"]))
-    recorded = {name.removeprefix("val_") for r in told for row in r["history"] for name in row}
+    recorded_trials.sort(key=lambda r: (r is not best, r["score"] if objective[1] == "min" else -r["score"]))
+    recorded = {name.removeprefix("val_") for r in recorded_trials for row in r["history"] for name in row}
     panels = [name for name in ("loss", "accuracy") if name in recorded] or ["loss"]
-    longest = max(len(r["history"]) for r in told)
-    views = [_view(record, panels, objective[0], best) for record in told]
+    longest = max(len(r["history"]) for r in recorded_trials)
+    views = [_view(record, panels, objective[0], best) for record in recorded_trials]
     lines = {
         "best trial's validation": {"color": _GREY, "width": 1.6, "dash": "dot"},
         "training": {"color": _BLUE, "width": 2.2},

@@ -124,7 +124,7 @@ class RunFolder:
                 raise ValueError(f"--out {self} holds {strange[0]!r} and is no run: give another folder.")
             return "new"
         try:
-            earlier = _SINCE | dict(self._told()["arguments"])
+            earlier = _SINCE | dict(self._saved()["arguments"])
         except (ValueError, KeyError, TypeError):
             if overwrite:
                 return "new"
@@ -151,7 +151,7 @@ class RunFolder:
         if self.phase == "new":
             return
         try:
-            earlier = dict(self._told())
+            earlier = dict(self._saved())
         except (ValueError, TypeError):
             earlier = {}
         if earlier.get("arguments") != config["arguments"]:
@@ -186,7 +186,7 @@ class RunFolder:
         if not (self / "config.json").is_file():
             raise ValueError(f"{self} is no run: it has no config.json, which `kresnets finetune` writes there.")
         try:
-            config = dict(self._told())
+            config = dict(self._saved())
             config["command"]
             dict(config.get("arguments") or {})
         except (ValueError, TypeError, KeyError) as error:
@@ -261,7 +261,7 @@ class RunFolder:
             )
         return data
 
-    def _told(self) -> Any:
+    def _saved(self) -> Any:
         return json.loads((self / "config.json").read_text(encoding="utf-8"))
 
     def _is_ours(self, path: pathlib.Path) -> bool:

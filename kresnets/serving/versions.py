@@ -41,7 +41,7 @@ class Versions:
         self._tried: dict[int, Any] = {}  # number -> files, when it was loaded, or failed
         self._users: collections.Counter = collections.Counter()
         self._closing: set[Any] = set()
-        self._told: str | None = None
+        self._said: str | None = None
 
     @property
     def available(self) -> list[int]:
@@ -101,7 +101,7 @@ class Versions:
                 break
             await self._take_in(max(new & wanted), found[max(new & wanted)])
         if wanted:
-            self._told = None
+            self._said = None
             for number in self._served.keys() - wanted:
                 self._drop(number)
         elif not self._served or not found:  # the last one stays, whatever happens to its folder: better than no answer
@@ -147,8 +147,8 @@ class Versions:
         return f"version {kept} goes on being served" if kept else "there is nothing to serve yet"
 
     def _tell_once(self, sentence):
-        if sentence != self._told:
-            self._told = sentence
+        if sentence != self._said:
+            self._said = sentence
             self._tell(sentence)
 
 

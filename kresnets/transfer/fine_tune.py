@@ -111,7 +111,7 @@ def fine_tune(
     if initial_epoch and state_dir is not None:
         raise ValueError("`initial_epoch` does not go with `state_dir`, which knows where to go on: leave one out.")
     callbacks = _checked_callbacks(callbacks)
-    where, classes, preprocessing = layout(model, groups), check_model(model, loss), resolve(model, preprocess)
+    model_layout, classes, preprocessing = layout(model, groups), check_model(model, loss), resolve(model, preprocess)
     check_class_weight(class_weight, classes)
     train, steps = checked(train, "train", model, classes)
     validation, judging_steps = (None, 0) if validation is None else checked(validation, "validation", model, classes)
@@ -120,7 +120,7 @@ def fine_tune(
     if not isinstance(recipe, Plan):
         if pretrained is None and state_dir is not None:
             pretrained = noted(state_dir, "pretrained")  # as it was when the run began
-        plan = make_plan(model, where, (train, steps), (validation, judging_steps), recipe, pretrained, loss)
+        plan = make_plan(model, model_layout, (train, steps), (validation, judging_steps), recipe, pretrained, loss)
     elif recipe.facts.steps != steps:
         raise ValueError(
             f"`recipe` is a Plan made for {recipe.facts.steps} steps an epoch, and `train` has {steps}: make it of "
@@ -132,7 +132,7 @@ def fine_tune(
     how = plan.recipe
     check_cache(cache, how)
     unfreezing = StagedUnfreezing(plan.schedule, how.batchnorm, groups, folder=state_dir)
-    unfreezing.check(where)
+    unfreezing.check(model_layout)
     if plan.schedule.listens and validation is None:
         raise ValueError(
             "The recipe's stages listen to the validation: give `validation`, or a Recipe with advance='epochs' and "
@@ -153,10 +153,10 @@ def fine_tune(
     judged = None if validation is None else _judged_batches(validation, judging)
     if how.head == "solved" and not initial_epoch:
         unfreezing.schedule = dataclasses.replace(
-            plan.schedule, enters=_solved(model, where, plan, train, preprocessing, class_weight, state, begins)
+            plan.schedule, enters=_solved(model, model_layout, plan, train, preprocessing, class_weight, state, begins)
         )
     cached = cached_fit(
-        cache, model, where, unfreezing, how, (train, validation), (learning, judging), (steps, judging_steps),
+        cache, model, model_layout, unfreezing, how, (train, validation), (learning, judging), (steps, judging_steps),
         dataclasses.asdict(preprocessing), state_dir, verbose,
     )  # fmt: skip
     clocks = [one for one in (clock, epoch, cached) if one is not None]
@@ -302,18 +302,18 @@ def _optimizer(name, config):
     return optimizer
 
 
-def _solved(model, where, plan, train, preprocessing, class_weight, state, begins):
+def _solved(model, model_layout, plan, train, preprocessing, class_weight, state, begins):
     """Solve the head where the run begins; return a loss that its first stage has to stay below, if one is known."""
     if begins:
         by_chance = noted(state.folder, "loss_by_chance")
     else:
-        by_chance = _solve(model, where, plan, train, preprocessing, class_weight)
+        by_chance = _solve(model, model_layout, plan, train, preprocessing, class_weight)
         if state is not None:
             note_down(state.folder, "loss_by_chance", by_chance)
     return by_chance and _BELOW_CHANCE * by_chance
 
 
-def _solve(model, where, plan, train, preprocessing, class_weight):
+def _solve(model, model_layout, plan, train, preprocessing, class_weight):
     if not plan.facts.solvable:
         raise ValueError(
             f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits on the "
@@ -322,7 +322,7 @@ def _solve(model, where, plan, train, preprocessing, class_weight):
     prepare = Preparation(preprocessing, plan.facts.classes)
     batches = prepare.dataset(train) if is_dataset(train) else Batches(train, prepare)
     one_pass = batches if is_dataset(train) else (batches[index] for index in range(len(batches)))
-    strength, loss_by_chance = solve(model, where, one_pass, class_weight)
+    strength, loss_by_chance = solve(model, model_layout, one_pass, class_weight)
     _LOG.info("The head was solved on %d images, C = %g by folds.", plan.facts.images, strength)
     return loss_by_chance
 

@@ -19,31 +19,31 @@ MOST_IMAGES = 20_000  # beyond which steps are cheaper than a solution, and a pe
 _FOLDS = 5
 
 
-def solvable(model, where):
+def solvable(model, model_layout):
     """Return the Dense layer that is all of a model's head, or None where the head is something else, or the model
     trains
     under a `keras.distribution`.
 
     Args:
         model: a Keras model from images to class scores.
-        where: its `kresnets.groups.Layout`.
+        model_layout: its `kresnets.groups.Layout`.
     """
     if keras.distribution.distribution() is not None:  # of features each process would see only its share
         return None
-    last, head = model.layers[-1], len(where.names) - 1
-    weighted = [layer for place, layer in where.places if place[0] == head and layer.weights]
+    last, head = model.layers[-1], len(model_layout.names) - 1
+    weighted = [layer for place, layer in model_layout.places if place[0] == head and layer.weights]
     plain = type(last) is keras.layers.Dense and last.use_bias and len(last.kernel.shape) == 2
     activations = (keras.activations.softmax, keras.activations.linear)
     fits = plain and weighted == [last] and last.activation in activations
-    return last if fits and _below(model, where, last) is not None else None
+    return last if fits and _below(model, model_layout, last) is not None else None
 
 
-def _below(model, where, dense):
+def _below(model, model_layout, dense):
     """Return the part of a model that gives what enters its head, where nothing that is random, but for dropout, stands
     between; else None."""
     flags = [(layer, layer.trainable) for layer in with_inner(model)]
     try:
-        set_trainable(model, where, lambda place: place[0] == len(where.names) - 1, "frozen")
+        set_trainable(model, model_layout, lambda place: place[0] == len(model_layout.names) - 1, "frozen")
         graph = cutting.open_graph(model)
         below, above = cutting.split(graph, cutting.find_cut(graph))
     except cutting.CannotCache:
@@ -57,12 +57,12 @@ def _below(model, where, dense):
     return below if between == [dense] else None
 
 
-def solve(model, where, batches, class_weight=None):
+def solve(model, model_layout, batches, class_weight=None):
     """Give a model's head the logistic regression on the features of some images.
 
     Args:
         model: a Keras model whose head is `solvable`.
-        where: its `kresnets.groups.Layout`.
+        model_layout: its `kresnets.groups.Layout`.
         batches: iterable of `(images, labels)` or `(images, labels, weights)` as the model takes them.
         class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
 
@@ -74,8 +74,8 @@ def solve(model, where, batches, class_weight=None):
     Raises:
         ValueError: for images that give no numbers, and for weights that are none.
     """
-    dense = solvable(model, where)
-    features, labels, weights = _features(_below(model, where, dense), batches)
+    dense = solvable(model, model_layout)
+    features, labels, weights = _features(_below(model, model_layout, dense), batches)
     if bad := np.flatnonzero(~np.isfinite(features).all(1)).size:
         raise ValueError(
             f"`train`: {bad} of {len(labels)} images give features that are no numbers (NaN or infinity): look for "

@@ -231,11 +231,11 @@ def _loss(model, loss):
 
 
 def _scale(copy, ratios, groups):
-    where = layout(copy, groups)
-    ratio_of = LayerwiseLearningRate(ratios, groups).ratio_by_group(where.names)
+    model_layout = layout(copy, groups)
+    ratio_of = LayerwiseLearningRate(ratios, groups).ratio_by_group(model_layout.names)
     variables = [
         (variable, ratio_of[name])
-        for name, layers in where.groups().items()
+        for name, layers in model_layout.groups().items()
         for layer in layers
         for variable in layer.variables
     ]

@@ -223,19 +223,19 @@ def plan(
         >>> [stage.group for stage in kresnets.plan(model, data, recipe=kresnets.Recipe(head_epochs=2)).stages]
         ['head', 'stem']
     """
-    classes, where = check_model(model, loss), layout(model, groups)
+    classes, model_layout = check_model(model, loss), layout(model, groups)
     train, validation = (
         (None, 0) if source is None else checked(source, name, model, classes)
         for name, source in (("train", train), ("validation", validation))
     )
-    made = make_plan(model, where, train, validation, recipe, pretrained, loss)
-    StagedUnfreezing(made.schedule, made.recipe.batchnorm, groups).check(where)
+    made = make_plan(model, model_layout, train, validation, recipe, pretrained, loss)
+    StagedUnfreezing(made.schedule, made.recipe.batchnorm, groups).check(model_layout)
     return made
 
 
 def make_plan(
     model: keras.Model,
-    where: Layout,
+    model_layout: Layout,
     train: tuple[Dataset, int],
     validation: tuple[Dataset, int],
     recipe: Recipe | None,
@@ -246,7 +246,7 @@ def make_plan(
 
     Args:
         model: as of `plan`.
-        where: its `kresnets.groups.Layout`.
+        model_layout: its `kresnets.groups.Layout`.
         train: pair of a source and its number of batches.
         validation: the same, or `(None, 0)`.
         recipe, pretrained, loss: as of `plan`.
@@ -260,14 +260,14 @@ def make_plan(
     if pretrained is not None:
         known, why = pretrained, "as was said"
     facts = Facts(
-        groups=tuple(where.names),
+        groups=tuple(model_layout.names),
         images=_images(*train),
         steps=train[1],
         validation=0 if validation[0] is None else _images(*validation),
         classes=model.output_shape[-1],
         pretrained=bool(known),
         why=why,
-        solvable=loss is None and solvable(model, where) is not None,
+        solvable=loss is None and solvable(model, model_layout) is not None,
     )
     return resolve(recipe, facts)
 
@@ -290,8 +290,8 @@ _COMMON = dict(
     label_smoothing=0.0, mixup=0.0, ema=None,
 )  # fmt: skip
 _MOST_EPOCHS = 150
-# Images from which on the early layers learn too. Measured (docs/claims/default-recipe.jsonl): with 85 they had better not,
-# with 340 either way does, with 1,700 they had better.
+# Images from which on the early layers learn too. Measured (docs/claims/default-recipe.jsonl): with 85 they had better
+# not, with 340 either way does, with 1,700 they had better.
 _MANY = 500
 _HEAD_STEPS, _SCRATCH_STEPS = 45, 600
 

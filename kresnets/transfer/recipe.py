@@ -191,15 +191,15 @@ class Recipe:
 
     def as_data(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; a layer of one's own as its class and config, a function by name."""
-        told = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         if not isinstance(self.augment, str):
-            told["augment"] = _as_text(self.augment)
+            fields["augment"] = _as_text(self.augment)
         if self.timetable is not None:
-            told["timetable"] = [
+            fields["timetable"] = [
                 [name, dataclasses.asdict(length) if isinstance(length, Plateau) else length]
                 for name, length in self.timetable
             ]
-        return told | {
+        return fields | {
             "stages": None if self.stages is None else self.stages if self.is_auto("stages") else list(self.stages)
         }
 
@@ -333,11 +333,11 @@ class Recipe:
                 f"Recipe: `timetable` has a length that is no Plateau. Received: {self.timetable!r}"
             ) from None
         try:
-            told = Schedule(stages)
+            schedule = Schedule(stages)
         except ValueError as error:
             raise ValueError(f"Recipe: `timetable` is not one: {error}") from None
         for index, (name, _) in enumerate(stages):
-            if told.most_epochs(index) is None:
+            if schedule.most_epochs(index) is None:
                 raise ValueError(f"Recipe: `timetable` gives {name!r} no end: give it epochs, or max_epochs.")
         return stages
 

@@ -44,13 +44,13 @@ def _forbids(recipe):
 
 
 def cached_fit(
-    cache, model, where, unfreezing, recipe, data, prepare, steps, preprocessing, state_dir=None, verbose="auto"
+    cache, model, model_layout, unfreezing, recipe, data, prepare, steps, preprocessing, state_dir=None, verbose="auto"
 ):
     """Return a `CachedFit`, or None where nothing is to be kept.
 
     Args:
         cache, recipe, model, state_dir, verbose: those of `fine_tune`, compiled and checked.
-        where: the model's `kresnets.groups.Layout`.
+        model_layout: the model's `kresnets.groups.Layout`.
         unfreezing: the `StagedUnfreezing` of the run.
         data, prepare, steps: training and validation, see `CachedFit`.
         preprocessing: its settings as a dict.
@@ -70,10 +70,10 @@ def cached_fit(
     store = cache if shared else Store(cache if lasting else folder, 0 if lasting else None, lasting)
     stages = [name for name, _ in unfreezing.schedule.stages]
     fit = CachedFit(
-        model, where, stages, unfreezing.stage_of, recipe.batchnorm, data, prepare, steps, recipe.seed, views,
+        model, model_layout, stages, unfreezing.stage_of, recipe.batchnorm, data, prepare, steps, recipe.seed, views,
         always=cache != "auto" or views > 1,
         store=store,
-        told=([preprocessing, changed], [preprocessing, []]),
+        labels=([preprocessing, changed], [preprocessing, []]),
         progress=verbose != 0,
     )  # fmt: skip
     return fit if fit.has_cuts else None

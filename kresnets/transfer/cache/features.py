@@ -124,10 +124,10 @@ class _AsTheyAre:
         return dataset
 
 
-def _layers_through(where, name):
+def _layers_through(model_layout, name):
     """Return the ids of the layers up to a group or block, which must be frozen."""
-    end = where.last(name)
-    below = [layer for place, layer in where.places if place <= end]
+    end = model_layout.last(name)
+    below = [layer for place, layer in model_layout.places if place <= end]
     learning = [layer.name for layer in below if layer.trainable and layer.weights]
     if learning:
         raise ValueError(
@@ -137,7 +137,7 @@ def _layers_through(where, name):
     return {id(layer) for layer in below}
 
 
-def extract(head, cuts, source, store, views=1, dtype=None, told=(), progress=True):
+def extract(head, cuts, source, store, views=1, dtype=None, label=(), progress=True):
     """Return the features of a source at some cuts, and what follows the images in its batches.
 
     Args:
@@ -147,7 +147,7 @@ def extract(head, cuts, source, store, views=1, dtype=None, told=(), progress=Tr
         store: a `Store`.
         views: number of passes, each with other augmentation. Defaults to 1.
         dtype: in which features are kept; None for theirs. Defaults to None.
-        told: what else decides what an image looks like to the model, for the key. Defaults to ().
+        label: what else decides what an image looks like to the model, for the key. Defaults to ().
         progress: whether to show a bar. Defaults to True.
 
     Returns:
@@ -159,7 +159,7 @@ def extract(head, cuts, source, store, views=1, dtype=None, told=(), progress=Tr
     sizes = [views * source.count * bytes_of(head, cut, images, dtype) for cut in cuts]
     keys = [None] * len(cuts)
     if store.may_have(max(sizes)):
-        keys = [_key(head, cut, source, views, kind, told) for cut, kind in zip(cuts, dtypes)]
+        keys = [_key(head, cut, source, views, kind, label) for cut, kind in zip(cuts, dtypes)]
     found = [store.find(key, shape, kind) for key, shape, kind in zip(keys, shapes, dtypes)]
     if all(array is not None for array in found):
         return found, source.rest(lambda: _joined([rest for _, *rest in source.batches(0)]))
@@ -181,10 +181,10 @@ def _shape(model, cut, images):
     return known if None not in known else tuple(keras.Model(model.inputs, cut).compute_output_shape(images.shape)[1:])
 
 
-def _key(head, cut, source, views, dtype, told):
+def _key(head, cut, source, views, dtype, label):
     """Return the name under which features are kept, or None where a later run could not know them again."""
     parts = computation(head, cut), source.identity()
-    return None if None in parts else digest(parts, cutting.layer_name(cut), source.count, views, dtype, told)
+    return None if None in parts else digest(parts, cutting.layer_name(cut), source.count, views, dtype, label)
 
 
 def _fill(head, targets, source, views, title, progress):

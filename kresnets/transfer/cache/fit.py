@@ -29,7 +29,7 @@ class CachedFit:
 
     Args:
         model: a compiled Keras model.
-        where: its `kresnets.groups.Layout`.
+        model_layout: its `kresnets.groups.Layout`.
         stages: the groups or blocks from which on layers learn, one after the other.
         stage_of: function from an epoch to its stage.
         batchnorm: as of `StagedUnfreezing`.
@@ -40,17 +40,17 @@ class CachedFit:
         views: augmented copies to keep.
         always: cache wherever the model cuts, not only where it pays.
         store: a `Store` for features.
-        told: what names the preparation of images, for the key.
+        labels: what names the preparation of images, for the key.
         progress: whether to show bars. Defaults to True.
     """
 
     def __init__(
-        self, model, where, stages, stage_of, batchnorm, data, prepare, steps, seed, views, always, store, told,
-        progress=True,
+        self, model, model_layout, stages, stage_of, batchnorm, data, prepare, steps, seed, views, always, store,
+        labels, progress=True,
     ):  # fmt: skip
-        self._model, self._where, self._stage_of, self._batchnorm = model, where, stage_of, batchnorm
+        self._model, self._where, self._stage_of, self._batchnorm = model, model_layout, stage_of, batchnorm
         self._data, self._prepare, self._steps, self._seed = data, prepare, steps, seed
-        self._views, self._always, self._store, self._told = views, always, store, told
+        self._views, self._always, self._store, self._labels = views, always, store, labels
         self._progress, self._ready, self._sources = progress, {}, None
         self._stages = list(stages)
         self._graph, self._cuts = self._find_cuts(self._stages)
@@ -153,8 +153,8 @@ class CachedFit:
         if not self._always and not self._pays(head, tail, images, epoch, lasts[stage], cuts[0]):
             return
         kept = []
-        for source, views, told in zip(sources, (self._views, 1), self._told):
-            arrays, rest = extract(head, cuts, source, self._store, views, None, told, self._progress)
+        for source, views, label in zip(sources, (self._views, 1), self._labels):
+            arrays, rest = extract(head, cuts, source, self._store, views, None, label, self._progress)
             kept.append([Rows(array, rest, source, self._seed) for array in arrays])
         validation = kept[1] if len(kept) > 1 else [None] * len(cuts)
         for cut, *rows in zip(cuts, kept[0], validation, strict=True):
