@@ -52,7 +52,7 @@ def export(
         top,
         dtype,
         card=_card(source),
-        verify_on=_photographs(source, verify) if verify else (),
+        verify_on=_images(source, verify) if verify else (),
     )
     served = folder.parent.resolve()
     mount = shlex.quote(_mount(served))
@@ -60,7 +60,7 @@ def export(
     print(folder)
     if verified := read_card(folder)["verified"]:
         print(
-            f"verified: {verified['photographs']} photographs, scores within {verified['largest_difference']:.2g} of "
+            f"verified: {verified['photographs']} images, scores within {verified['largest_difference']:.2g} of "
             f"the Keras model's, the same first label for {verified['same_first_label']:.2%}"
         )
     print(f"ask it:   kresnets predict {shlex.quote(str(folder))} IMAGE...")
@@ -87,8 +87,8 @@ def _card(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _photographs(run: RunFolder, count: int) -> list[Any]:
+def _images(run: RunFolder, count: int) -> list[Any]:
     """Return images of a run's test part, as they were given."""
-    data = run.photographs()
+    data = run.images()
     images = (data.test.encoded(index) for index in range(min(count, len(data.test))))
     return [image.decode(errors="surrogateescape") if isinstance(image, bytes) else image.read() for image in images]

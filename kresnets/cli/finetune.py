@@ -106,7 +106,7 @@ def _train(run, options, arguments, command, machines):
     data = load_data(options.data, options.limit, options.seed, options.bad_images)
     known = digest(data)
     if machines.agreed(lambda: known) != known:
-        raise ValueError(f"The photographs or their labels in {options.data} are not those of process 0.")
+        raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
     several = options.devices or options.coordinator
     one = contextlib.nullcontext(Devices(1, contextlib.nullcontext))
     with all_devices(options.batch_size) if several else one as devices:
@@ -183,7 +183,7 @@ def _fit(run, options, model, data, plan, config, machines):
 
 
 def _images_cache(run, options, machines):
-    """Return where photographs are kept decoded: large ones in the run's folder, if this process may write there."""
+    """Return where images are kept decoded: large ones in the run's folder, if this process may write there."""
     return run / "images" if options.cache == "auto" and machines.first else "auto"
 
 
@@ -272,7 +272,7 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines, dev
     found = kresnets.find_learning_rate(model, batches, optimizer=recipe.optimizer, preprocess=True)
     rate = machines.agreed(lambda: float(f"{found.suggestions['valley']:.2g}"))
     print(
-        f"Learning rate {rate:g}, found by a range test (learning_rate.png); once the trunk thaws a tenth of it, "
+        f"Learning rate {rate:g}, found by a range test (learning_rate.png); once the trunk is unfrozen a tenth of it, "
         "unless told."
     )
     first = not recipe.head_epochs and recipe.timetable is None  # the trunk trains from the first epoch
@@ -291,7 +291,7 @@ def _rates_of(run, arguments):
 
 
 def _check_plan(spec, recipe):
-    """Hold the recipe's stages against the network before any photograph is looked at."""
+    """Hold the recipe's stages against the network before any image is looked at."""
     import kresnets
     from kresnets.groups import Layout
     from kresnets.transfer.plan import Facts, resolve

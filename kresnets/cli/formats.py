@@ -15,7 +15,7 @@ def export(run, path, format, dtype, verify):
     if format == "litert-int8":
         classifier = Classifier.of(model, labels, preprocessing)
         size, crop = classifier.size, classifier.preprocessing.crop
-        data = run.photographs()
+        data = run.images()
         calibration = data.train.pixels(size, _spread(data.train.labels), crop)
     exported = export_file(model, path, format, labels, preprocessing, calibration)
     print(exported.path, exported.labels, sep="\n")

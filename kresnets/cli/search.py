@@ -123,7 +123,7 @@ def _search(folder, options, command):
     _set_up(options)
     from kresnets.data import load_data
 
-    spec, classes = spec_of(options.model), [2]  # until the photographs tell: they come after all else
+    spec, classes = spec_of(options.model), [2]  # until the images tell: they come after all else
 
     def build():
         return with_trunk(spec, options.weights, options.size, classes[-1])

@@ -15,7 +15,7 @@ from kresnets.export.card import checked, read_card, write_card
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import FORMATS, export_file
 from kresnets.export.saved import save
-from kresnets.export.verification import read_photographs, verify
+from kresnets.export.verification import read_images, verify
 from kresnets.export.versions import folder_beside, folder_of_versions, publish, writing
 from kresnets.export.warmup import write_warmup
 
@@ -103,14 +103,14 @@ def export_saved_model(
         >>> folder.name
         '1'
     """
-    place, card_fields, photographs = folder_of_versions(path), checked(card), read_photographs(verify_on)
+    place, card_fields, images = folder_of_versions(path), checked(card), read_images(verify_on)
     classifier = Classifier.of(model, labels, preprocess, top, max_pixels).computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
     with folder_beside(place) as folder:
         with writing(place):
             save(served, folder)
             write_warmup(folder, place.name, classifier.size)
-        verified = verify(folder, classifier, dtype, photographs)
+        verified = verify(folder, classifier, dtype, images)
         with writing(place):
             write_card(folder, classifier, served, dtype, card_fields, verified)
             return publish(folder, place)

@@ -131,7 +131,7 @@ def read_card(folder: PathLike) -> dict[str, Any]:
         `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`, `batch_norms_folded`,
         `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how
         many were asked of both, `largest_difference` of a score from the Keras model's probability, and
-        `same_first_label`, the share of photographs.
+        `same_first_label`, the share of images.
 
     Raises:
         ValueError: where there is no card, or a damaged one.

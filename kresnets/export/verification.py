@@ -11,22 +11,22 @@ from kresnets.data.images import load_image
 from kresnets.export.precision import in_half
 
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
-_BATCH = 16  # photographs asked at a time
+_BATCH = 16  # images asked at a time
 _ALLOWED = {"float32": 1e-4, "bfloat16": 2e-2}
 
 
-def verify(folder, classifier, dtype, photographs=()):
+def verify(folder, classifier, dtype, images=()):
     """Load a written model and compare its signatures with the Keras model on noise, colours and images.
 
     Args:
         folder: pathlib.Path of the SavedModel.
         classifier: a `Classifier` of the Keras model as the user gave it, computing in float32.
         dtype: "float32" or "bfloat16", what the written model computes in.
-        photographs: sequence of what `read_photographs` returned.
+        images: sequence of what `read_images` returned.
 
     Returns:
-        None without photographs, else a dict for the model card: how many, the largest difference of a served score
-        from the Keras model's probability of that label, and the share of photographs with the same first label.
+        None without images, else a dict for the model card: how many, the largest difference of a served score
+        from the Keras model's probability of that label, and the share of images with the same first label.
 
     Raises:
         ValueError: where the model needs what no server has, or gives probabilities where it says logits.
@@ -35,15 +35,15 @@ def verify(folder, classifier, dtype, photographs=()):
     served = tf.saved_model.load(str(folder))
     _refuse_foreign_operations(served)
     size = classifier.size
-    # Rounding to bfloat16 may move answers to colours of no photograph far, and yet none to a photograph.
+    # Rounding to bfloat16 may move answers to colours of no image far, and yet none to an image.
     pngs = [tf.io.encode_png(image) for image in (probes(size) if dtype == "float32" else probes(size)[:2])]
-    images = tf.stack([load_image(png, size, classifier.preprocessing.crop) for png in pngs])
-    outputs = classifier.outputs(images)
+    made = tf.stack([load_image(png, size, classifier.preprocessing.crop) for png in pngs])
+    outputs = classifier.outputs(made)
     refuse_double_softmax(classifier, outputs)
     half = in_half(classifier.model)  # with layers of the user's own that could not be copied
     allowed = _ALLOWED["bfloat16" if half else dtype]
-    _compare(served, classifier, images, pngs, allowed)
-    return _compare_photographs(served, classifier, photographs, allowed) if photographs else None
+    _compare(served, classifier, made, pngs, allowed)
+    return _compare_images(served, classifier, images, allowed) if images else None
 
 
 def probes(size):
@@ -57,43 +57,43 @@ def probes(size):
     return np.concatenate([noise, patches[:, :size, :size]]).astype("uint8")
 
 
-def read_photographs(photographs):
+def read_images(images):
     """Return the bytes of image files that are to be asked of both models.
 
     Args:
-        photographs: iterable of paths or of bytes.
+        images: iterable of paths or of bytes.
 
     Raises:
         ValueError: for one that is no image, named by its path or its place.
         OSError: for one that cannot be read.
     """
-    if isinstance(photographs, (str, bytes)) or not np.iterable(photographs):
-        raise ValueError(f"`verify_on` must be a sequence of image files. Received: {type(photographs).__name__}")
-    photographs, contents = list(photographs), []
-    odd = [place for place, given in enumerate(photographs) if not isinstance(given, (bytes, str, os.PathLike))]
+    if isinstance(images, (str, bytes)) or not np.iterable(images):
+        raise ValueError(f"`verify_on` must be a sequence of image files. Received: {type(images).__name__}")
+    images, contents = list(images), []
+    odd = [place for place, given in enumerate(images) if not isinstance(given, (bytes, str, os.PathLike))]
     if odd:
         raise ValueError(
             "`verify_on` must hold image files, each as its path or its bytes. Received: "
-            f"{type(photographs[odd[0]]).__name__} as number {odd[0]}"
+            f"{type(images[odd[0]]).__name__} as number {odd[0]}"
         )
-    for place, given in enumerate(photographs):
+    for place, given in enumerate(images):
         content = given if isinstance(given, bytes) else pathlib.Path(given).read_bytes()
         if reason := check_image(content).reason:
             name = f"number {place}" if isinstance(given, bytes) else given
-            raise ValueError(f"The photograph {name} cannot be compared, since {reason}: leave it out.")
+            raise ValueError(f"The image {name} cannot be compared, since {reason}: leave it out.")
         contents.append(content)
     return contents
 
 
-def _compare_photographs(served, classifier, photographs, allowed):
+def _compare_images(served, classifier, contents, allowed):
     largest, same = 0.0, 0
-    for start in range(0, len(photographs), _BATCH):
-        files = photographs[start : start + _BATCH]
+    for start in range(0, len(contents), _BATCH):
+        files = contents[start : start + _BATCH]
         answer = served.signatures["serving_default"](image_bytes=tf.constant(files))
         if not answer["valid"].numpy().all():
             place = start + int(np.argmin(answer["valid"]))
             raise ValueError(
-                f"The served model refuses photograph number {place} (of more pixels than "
+                f"The served model refuses image number {place} (of more pixels than "
                 f"max_pixels={classifier.max_pixels:,}, or of too many scans): leave it out, or raise `max_pixels`; "
                 "nothing was exported."
             )
@@ -104,13 +104,13 @@ def _compare_photographs(served, classifier, photographs, allowed):
             same += labels[0].decode() == classifier.labels[row.argmax()]
     if not largest <= allowed:
         raise RuntimeError(
-            f"The written model answers {len(photographs)} photographs differently from the Keras model (by "
+            f"The written model answers {len(contents)} images differently from the Keras model (by "
             f"{largest:.2g}, allowed {allowed:g}); nothing was exported."
         )
     return {
-        "photographs": len(photographs),
+        "photographs": len(contents),
         "largest_difference": float(largest),
-        "same_first_label": same / len(photographs),
+        "same_first_label": same / len(contents),
     }
 
 

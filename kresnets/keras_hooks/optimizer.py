@@ -192,7 +192,7 @@ def _carry(before, optimizer, origin=lambda variable: variable):
     left = [v.path for v in optimizer.variables if id(v) not in carried]
     if left:
         raise TypeError(
-            f"{type(optimizer).__name__} keeps state that cannot be carried over when a group thaws "
+            f"{type(optimizer).__name__} keeps state that cannot be carried over when a group is unfrozen "
             f"({', '.join(left[:3])}, ...): "
             "keep one list entry a trainable variable, as Keras's own optimizers do."
         )

@@ -127,22 +127,22 @@ def mistakes(
     path: PathLike,
     count: int = 8,
 ) -> None:
-    """Draw the worst mistakes as a PNG: photograph, true label, answer, score, and beside it what the answer rests on.
+    """Draw the worst mistakes as a PNG: image, true label, answer, score, and beside it what the answer rests on.
 
     Without any mistake it shows the right answers that were least sure, and says so.
 
     Args:
-        images: photographs 0..255, `(images, height, width, 3 or 1)`, or a list of such: all of the test part, or
+        images: pixels 0..255, `(images, height, width, 3 or 1)`, or a list of such: all of the test part, or
             those that `worst_mistakes` named.
         labels: integers `(images,)`, the true classes.
         probabilities: floats `(images, classes)`.
-        heat: floats 0..1 `(images, height, width)`, as `grad_cam` gives them, or None for photographs alone.
+        heat: floats 0..1 `(images, height, width)`, as `grad_cam` gives them, or None for images alone.
         class_names: list of strings.
         path: where the PNG goes.
         count: int, at most so many. Defaults to 8.
 
     Raises:
-        ValueError: for no images, arguments of different lengths, or a heat map of another size than its photograph.
+        ValueError: for no images, arguments of different lengths, or a heat map of another size than its image.
 
     Example:
         >>> import numpy as np
@@ -159,11 +159,9 @@ def mistakes(
         (np.asarray(images[i]), None if heat is None else np.asarray(heat[i]), labels[i], probabilities[i])
         for i in worst_mistakes(labels, probabilities, count)
     ]
-    for photograph, warmth, _, _ in cards:
-        if warmth is not None and warmth.shape != photograph.shape[:2]:
-            raise ValueError(
-                f"A heat map must be as large as its photograph. Received: {warmth.shape}, {photograph.shape}"
-            )
+    for image, warmth, _, _ in cards:
+        if warmth is not None and warmth.shape != image.shape[:2]:
+            raise ValueError(f"A heat map must be as large as its image. Received: {warmth.shape}, {image.shape}")
     figures.save(_draw_mistakes(cards, class_names), path)
 
 
@@ -178,7 +176,7 @@ def _draw_mistakes(cards, class_names):
     title = "No mistakes: the right answers it was least sure of" if right else "The surest wrong answers"
     title = figures.fitted(made.canvas, title + (", and what they rest on" if pictures == 2 else ""), width - 2 * _GAP)
     made.text(_GAP / width, 1 - _TITLE / 2 / height, title, va="center", fontsize=figures.TEXT)
-    for i, (photograph, heat, label, scores) in enumerate(cards):
+    for i, (image, heat, label, scores) in enumerate(cards):
         left = _GAP + (i % columns) * (card_width + 2 * _GAP)
         top = _TITLE + i // columns * card_height
         for line, text in enumerate(_captions(made, label, scores, class_names, card_width)):
@@ -189,7 +187,7 @@ def _draw_mistakes(cards, class_names):
             x, y = left + j * (_PHOTO + _GAP), height - top - _CAPTION - _PHOTO
             axes = made.add_axes((x / width, y / height, _PHOTO / width, _PHOTO / height))
             axes.set_axis_off()
-            _show(axes, photograph, heat if j else None)
+            _show(axes, image, heat if j else None)
     return made
 
 
@@ -201,13 +199,13 @@ def _captions(made, label, scores, class_names, pixels):
         yield lead + figures.fitted(made.canvas, name, room) + tail
 
 
-def _show(axes, photograph, heat):
+def _show(axes, image, heat):
     from matplotlib import colormaps
 
-    photograph = photograph.reshape(*photograph.shape[:2], -1)
-    pixels = np.clip(np.broadcast_to(photograph, (*photograph.shape[:2], 3)) / 255, 0, 1)
-    if heat is not None:  # over a grey photograph: the colours are the heat's alone
+    image = image.reshape(*image.shape[:2], -1)
+    pixels = np.clip(np.broadcast_to(image, (*image.shape[:2], 3)) / 255, 0, 1)
+    if heat is not None:  # over a grey image: the colours are the heat's alone
         grey = pixels @ np.array([0.299, 0.587, 0.114])[:, None]
         strength = 0.65 * heat[..., None]
         pixels = (1 - strength) * grey + strength * colormaps["inferno"](0.25 + 0.75 * heat)[..., :3]
-    axes.imshow(pixels, interpolation="hanning")  # smooth both ways, for a small photograph and a large one
+    axes.imshow(pixels, interpolation="hanning")  # smooth both ways, for a small image and a large one

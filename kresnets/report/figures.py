@@ -62,7 +62,7 @@ def save(made, path):
     if buffer.tell() > _MOST_BYTES:
         image = Image.open(buffer).convert("RGB")
         for colours in (256, 128, 64):
-            # Of Pillow's methods the one that keeps rare colours, the words and the heat among grey photographs.
+            # Of Pillow's methods the one that keeps rare colours, the words and the heat among grey images.
             fewer = image.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
             buffer = io.BytesIO()
             fewer.save(buffer, format="png", optimize=True)

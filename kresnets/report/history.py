@@ -83,10 +83,10 @@ def _stages(columns, rates):
     starts = [i for i in range(len(marks)) if i == 0 or marks[i] != marks[i - 1]]
     if len(starts) < 2:
         return []
-    return [(columns["epoch"][i], _thawed(columns, rates, i)) for i in starts]
+    return [(columns["epoch"][i], _unfrozen(columns, rates, i)) for i in starts]
 
 
-def _thawed(columns, rates, start):
+def _unfrozen(columns, rates, start):
     stages = columns.get("stage", [""] * (start + 1))
     new = [group for group, rate in rates.items() if rate[start] > 0 and not (start and rate[start - 1] > 0)]
     named = stages[start] and math.isnan(_number(stages[start]))  # by the run; it may be a block, finer than a group

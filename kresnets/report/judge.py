@@ -35,9 +35,9 @@ def judge(run, model, data, config, history, notes=()):
     curves(run / "history.csv", run / "curves.png")
     confusion(labels, metrics.predict_classes(probabilities), list(data.class_names), run / "confusion.png")
     worst = worst_mistakes(labels, probabilities)
-    photographs = data.test.pixels(size, worst, preprocessing.crop)
-    heat = grad_cam(model, preprocessing(photographs, "channels_last"), np.argmax(probabilities[worst], axis=1))
-    mistakes(photographs, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
+    images = data.test.pixels(size, worst, preprocessing.crop)
+    heat = grad_cam(model, preprocessing(images, "channels_last"), np.argmax(probabilities[worst], axis=1))
+    mistakes(images, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
     rows = [("class", "training", "validation", "test")]
     counts = [part.counts() for part in (data.train, data.validation, data.test)]
     rows += [(name, *(count[name] for count in counts)) for name in data.class_names]

@@ -158,8 +158,7 @@ class RunFolder:
             self._remove(file.pattern for file in FILES)
         elif earlier.get("data") != config["data"]:
             raise ValueError(
-                f"The photographs or their labels have changed since {self} was begun: give another --out, or "
-                "remove it."
+                f"The images or their labels have changed since {self} was begun: give another --out, or remove it."
             )
 
     def begin(self, config: dict[str, Any], data: "Data") -> None:
@@ -234,7 +233,7 @@ class RunFolder:
             ) from error
         return model, config.get("class_names"), preprocessing
 
-    def photographs(self) -> "Data":
+    def images(self) -> "Data":
         """Load the images that the run learned from and was judged by.
 
         Raises:
@@ -245,7 +244,7 @@ class RunFolder:
         config = self.config
         given, wanted = config.get("arguments"), ("data", "limit", "seed", "bad_images")
         if not given or not given.keys() >= set(wanted):
-            raise ValueError(f"{self} does not say which photographs are its own.")
+            raise ValueError(f"{self} does not say which images are its own.")
         try:
             data = load_data(*(given[name] for name in wanted))
         except (ValueError, OSError, ImportError) as error:
@@ -256,9 +255,7 @@ class RunFolder:
                 f"finetune` was run for {self}: run this from there.)"
             ) from error
         if digest(data) != config.get("data"):
-            raise ValueError(
-                f"The photographs or their labels in {given['data']} have changed since {self} learned them."
-            )
+            raise ValueError(f"The images or their labels in {given['data']} have changed since {self} learned them.")
         return data
 
     def _saved(self) -> Any:

@@ -152,7 +152,7 @@ async def _look(versions, address, poll):
             _LOG.exception("Looking for versions failed.")
         if first:
             requests = f"{address}/v1/models/{urllib.parse.quote(versions.name)}:predict"
-            _LOG.info("%s is a page to drop photographs on, %s takes requests.", address, requests)
+            _LOG.info("%s is a page to drop images on, %s takes requests.", address, requests)
         await asyncio.sleep(poll)
 
 
@@ -196,7 +196,7 @@ class _Server:
 
     async def page(self, request):
         text = (_PAGE / "index.html").read_text(encoding="utf-8")
-        largest = (self._max_bytes - 1000) // 4 * 3  # in base64 a photograph takes 4/3 of its size
+        largest = (self._max_bytes - 1000) // 4 * 3  # in base64 an image takes 4/3 of its size
         text = text.replace("{LARGEST}", str(largest)).replace("{NAME}", html.escape(self._versions.name))
         return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 

@@ -182,7 +182,7 @@ def _copy(model, optimizer, loss, rate):
             f"{type(model).__name__}"
         )
     if not model.trainable_variables:
-        raise ValueError(f"{model.name!r} has nothing that trains: thaw something (kresnets.freeze) first.")
+        raise ValueError(f"{model.name!r} has nothing that trains: unfreeze something (kresnets.freeze) first.")
     copy = keras.models.clone_model(model)
     copy_flags(model, copy)
     described = [[(v.name, tuple(v.shape), v.trainable) for v in one.variables] for one in (model, copy)]

@@ -33,7 +33,7 @@ def judge(folder, train, data, recipes, seed, why=""):
         text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)  # an earlier winner's are not this one's
         path = folder / f"answers-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         if not path.exists():
-            print(f"The {name} recipe trains on {len(data.train)} photographs ...", flush=True)
+            print(f"The {name} recipe trains on {len(data.train)} images ...", flush=True)
             given = _answers(*train(recipe), data.test)
             files.write_json(path, np.asarray(given, "float64").tolist())
         answers[name] = np.array(json.loads(path.read_text()))

@@ -252,7 +252,7 @@ def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
     ]
     np.testing.assert_array_equal(*trunks)
     done = finish("export", carried, served, "--verify", 5)
-    assert done.returncode == 0 and "verified: 5 photographs, scores within" in done.stdout, done.stderr
+    assert done.returncode == 0 and "verified: 5 images, scores within" in done.stdout, done.stderr
     card = json.loads((served / "1" / "assets" / "model_card.json").read_text(encoding="utf-8"))
     assert card["verified"]["largest_difference"] < 1e-4 and card["weights"] == str(source) and not card["licence"]
     assert card["metrics"] == json.loads((carried / "metrics.json").read_text()) and card["network"] == "CifarResNet20"

@@ -108,7 +108,7 @@ def test_a_model_that_answers_photographs_otherwise_is_not_published(model, phot
     monkeypatch.setattr(proof, "_compare", lambda *arguments: None)
     monkeypatch.setattr(proof, "load_image", lambda file, size, crop: tf.fill((size, size, 3), 9.0))  # another pipeline
     assert real is not proof._compare
-    with pytest.raises(RuntimeError, match="answers 20 photographs differently .* nothing was exported"):
+    with pytest.raises(RuntimeError, match="answers 20 images differently .* nothing was exported"):
         export_saved_model(model, tmp_path / "tiny", preprocess="torch", verify_on=photographs)
     assert list(tmp_path.iterdir()) == []
 
@@ -129,7 +129,7 @@ REFUSED = {
     "no image": ({"verify_on": [b"<html>"]}, "number 0 cannot be compared"),
     "too large": (
         {"verify_on": "large", "max_pixels": 256},
-        "refuses photograph number 0 .*max_pixels=256, or of too many",
+        "refuses image number 0 .*max_pixels=256, or of too many",
     ),
     "numbers": ({"verify_on": [5]}, "path or its bytes. Received: int as number 0"),
     "no UTF-8": ({"card": {"data": "a\udcff"}}, "UTF-8"),

@@ -201,7 +201,7 @@ def test_mistakes_refuse_what_does_not_belong_together(tmp_path):
     images = np.zeros((2, 8, 8, 3))
     with pytest.raises(ValueError, match=r"\[2, 1, 2, 2\]"):
         report.mistakes(images, [0], [[0.4, 0.6]] * 2, None, ["a", "b"], tmp_path / "mistakes.png")
-    with pytest.raises(ValueError, match="as large as its photograph"):
+    with pytest.raises(ValueError, match="as large as its image"):
         report.mistakes(images, [0, 0], [[0.4, 0.6]] * 2, np.zeros((2, 4, 4)), ["a", "b"], tmp_path / "mistakes.png")
     assert not list(tmp_path.iterdir())
 

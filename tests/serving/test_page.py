@@ -87,7 +87,7 @@ def test_the_keyboard_is_enough_many_are_asked_and_what_changes_is_told(browser,
     open_page(browser, server.url, "ready")
     browser.find_element("tag name", "body").send_keys("\ue004")  # the key Tab
     focused = browser.switch_to.active_element
-    assert focused.get_attribute("id") == "files" and "Drop photographs here" in focused.accessible_name
+    assert focused.get_attribute("id") == "files" and "Drop images here" in focused.accessible_name
     browser.execute_script("document.getElementById('version').textContent = 'version 0'")
     for count in (1, 2):  # the same file again is asked again
         choose(browser, "drop", [files["red.jpg"]])
