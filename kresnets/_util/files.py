@@ -56,11 +56,11 @@ def read_json(path: str | os.PathLike) -> Any:
     """Return what a JSON file holds, or None where it is missing, or is not JSON."""
     try:
         return json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError):
         return None
 
 
-def write_arrays(path: str | os.PathLike, *arrays: np.ndarray, **named: np.ndarray) -> None:
+def write_arrays(path: str | os.PathLike, *arrays: np.ndarray, **named: Any) -> None:
     """Write an `.npz` file whole."""
     with replacing(path) as beside:
         np.savez(beside, *arrays, **named)

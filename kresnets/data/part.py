@@ -175,7 +175,7 @@ class Part:
 
     def identity(self) -> Any:
         """Return a short name of the images and labels, which other ones do not share."""
-        return hashlib.blake2b(self.labels, key=self.images_identity().encode(), digest_size=16).hexdigest()
+        return hashlib.blake2b(self.labels.tobytes(), key=self.images_identity().encode(), digest_size=16).hexdigest()
 
     def images_identity(self) -> Any:
         """Return a short name of the images: of files by their names, sizes and times, of images in memory by their

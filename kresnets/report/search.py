@@ -315,8 +315,8 @@ def _plots(records, completed, best, parameters, objective, explained, rows):
     yield (
         "Freeze depth and rate",
         f"The median {name} of the trials in each cell, and how many they are; the stronger the blue, the better, and "
-        "a frame marks the best cell. A good cell of one trial may be luck. Trials that unfreeze more are higher. A click shows a "
-        "cell's trials."
+        "a frame marks the best cell. A good cell of one trial may be luck. Trials that unfreeze more are higher. A "
+        "click shows a cell's trials."
         if both
         else "This needs trials that differ in `thaw` and in a learning rate."
         if completed

@@ -1,5 +1,6 @@
 """What Prometheus reads: the names of TF Serving where it has the same figure, so that a dashboard shows both."""
 
+import functools
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, Gauge, Histogram, ProcessCollector, generate_latest
@@ -13,13 +14,13 @@ class Metrics:
 
     def __init__(self, name: str):
         self._name, self._registry = name, (registry := CollectorRegistry())
-        latency = {"registry": registry, "buckets": _BUCKETS}
+        latency = functools.partial(Histogram, registry=registry, buckets=_BUCKETS)
         # No Counter, which would append `_total`: TF Serving's has this name.
         self._requests = Gauge(_NAMES + "request_count", "Requests.", ["model_name", "status"], registry=registry)
         text, labels = "Microseconds from a request's first byte to its answer.", ["model_name", "API", "entrypoint"]
-        self._request = Histogram(_NAMES + "request_latency", text, labels, **latency)
+        self._request = latency(_NAMES + "request_latency", text, labels)
         text, labels = "Microseconds of a batch in TensorFlow.", ["model_name", "API", "runtime"]
-        self._runtime = Histogram(_NAMES + "runtime_latency", text, labels, **latency).labels(name, "predict", "TF1")
+        self._runtime = latency(_NAMES + "runtime_latency", text, labels).labels(name, "predict", "TF1")
         sizes = [1 << power for power in range(9)]
         self._batch = Histogram("serve_batch_rows", "Rows of a batch.", registry=registry, buckets=sizes)
         self._queue = Gauge("serve_queue_rows", "Rows that have no answer yet.", registry=registry)
