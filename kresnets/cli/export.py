@@ -14,6 +14,7 @@ from kresnets.runs.folder import RunFolder
 def export(
     run: pathlib.Path,
     path: pathlib.Path,
+    /,
     *,
     format: Literal["saved-model", "onnx", "litert", "litert-int8", "openvino"] = "saved-model",
     top: Count = 5,

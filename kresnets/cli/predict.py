@@ -18,6 +18,7 @@ Answer = list[tuple[str, float]] | str  # labels with scores, best first, or why
 def predict(
     model: pathlib.Path,
     images: Annotated[list[str], Parameter(negative="", consume_multiple=True)],
+    /,
     *,
     top: Count = 3,
 ) -> int:

@@ -56,6 +56,7 @@ class Limits:
 
 def serve(
     path: pathlib.Path,
+    /,
     which: Which = Which(),
     limits: Limits = Limits(),
     *,

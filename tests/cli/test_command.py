@@ -60,7 +60,7 @@ def test_help_waits_for_no_tensorflow():
         (["finetune", "--data", "x", "--out", "y", "--batch-size", "many"], "--batch-size"),
         (["finetune", "--data", "x", "--out", "y", "--dtype", "float3"], "Choose from: "),
         (["finetune", "--data", "x", "--out", "y", "--learning-rate", "fast"], "--learning-rate"),
-        (["predict"], "--model"),
+        (["predict"], "MODEL"),
         (["export", "a", "b", "c"], "c"),
         (["search", "--data", "x", "--out", "y", "--oracle", "tarot"], "--oracle"),
         (["serve", "x", "--port", -1], "--port"),
