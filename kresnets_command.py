@@ -1,8 +1,7 @@
 """The command `kresnets`.
 
 A module beside the package: `import kresnets` brings Keras and TensorFlow, which takes seconds, and `kresnets --help`,
-    a
-typo in a verb, and shell completion shall not wait for them.
+a typo in a verb, and shell completion shall not wait for them.
 """
 
 import contextlib
@@ -83,10 +82,8 @@ def make_app(asked: str | None = None) -> Any:
         "kresnets",
         help="Residual networks and the fine-tuning recipe for Keras 3.",
         version=version,
-        default_parameter=Parameter(
-            allow_repeating=True
-        ),  # the last one holds: a command is repeated with more options
-        help_epilogue="`kresnets VERB --help` says what a verb takes; https://arxiv.org/abs/1512.03385 began it all.",
+        default_parameter=Parameter(allow_repeating=True),  # the last one holds: commands are repeated with more
+        help_epilogue="`kresnets VERB --help` says what a verb takes.",
     )
     for verb, text in VERBS.items():
         app.command(f"kresnets.cli.{verb}:{verb}", name=verb, help=None if verb == asked else text)

@@ -50,8 +50,7 @@ def fine_tune(
     """Fine-tune a model by a recipe: the head first, then the trunk, each earlier group at a smaller rate.
 
     Fields that the recipe leaves out are resolved by the data and the model, see `kresnets.plan`; the plan is logged as
-    a
-    table, and written to `plan.txt` in the `state_dir`.
+    a table, and written to `plan.txt` in the `state_dir`.
 
     Preprocesses the images as the model's weights want, compiles, and runs one `model.fit` with `StagedUnfreezing`
     and `LayerwiseLearningRate`. Where the recipe waits for a plateau, the stages last as long as the validation loss
@@ -124,8 +123,7 @@ def fine_tune(
     elif recipe.facts.steps != steps:
         raise ValueError(
             f"`recipe` is a Plan made for {recipe.facts.steps} steps an epoch, and `train` has {steps}: make it of "
-            "these "
-            "data."
+            "these data."
         )
     else:
         plan = recipe

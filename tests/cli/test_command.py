@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 import time
@@ -77,10 +78,20 @@ def test_wrong_words_get_one_line(said, tmp_path, monkeypatch, wrong, words):
     assert not list(tmp_path.iterdir())
 
 
+def test_python_m_is_the_command():
+    clean = {name: value for name, value in os.environ.items() if name != "KERAS_BACKEND"}
+    run = [sys.executable, "-m", "kresnets", "predict", "nowhere", "x.jpg"]
+    # Else the package would take this backend before the command can choose TensorFlow, which a SavedModel needs.
+    done = subprocess.run(run, cwd=ROOT, env=clean | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    assert done.returncode == 2 and done.stderr.endswith(
+        "kresnets predict: nowhere is no folder: give a run, or an exported model such as saved_models/NAME.\n"
+    )
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_says_what_it_is(verb):
-    told = kresnets_command.make_app()[verb].assemble_argument_collection(parse_docstring=True)
-    shown = [option for option in told if option.show]
+    taken = kresnets_command.make_app()[verb].assemble_argument_collection(parse_docstring=True)
+    shown = [option for option in taken if option.show]
     assert len(shown) > 1 and [option.name for option in shown if not option.parameter.help] == []
 
 
