@@ -4,8 +4,7 @@
     python apps/client.py cells photo1.jpg --server localhost:8500 --grpc
 
 REST needs nothing but Python; gRPC needs `pip install 'kresnets[serving]'` and TF Serving, as `kresnets serve` speaks
-only
-REST. Files that are no image, or that the server refuses, get a line that says so, and the exit code is 1.
+only REST. Files that are no image, or that the server refuses, get a line that says so, and the exit code is 1.
 """
 
 import argparse

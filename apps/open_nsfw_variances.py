@@ -3,8 +3,7 @@
 The file has each norm as a scale, gamma / sqrt(variance + epsilon), so any variance gives the same function with the
 gamma that belongs to it; but a norm that is to learn on must begin with the variance of what it sees. So 2,048 pictures
 of CIFAR-10's 50,000, singly enlarged or as collages of 2 x 2 and 3 x 3 at 224 pixels, go through the network once, and
-the
-variance of what each norm takes in is kept.
+the variance of what each norm takes in is kept.
 """
 
 import argparse

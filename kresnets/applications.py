@@ -26,8 +26,7 @@ _DOC = """Build {name} ({reference}).
 
     Returns:
         A flat Functional `keras.Model`. It takes images that `kresnets.preprocess_input` has preprocessed for the
-        weights
-        (`kresnets.preprocessing_of(model)` says how).
+        weights (`kresnets.preprocessing_of(model)` says how).
 
     Raises:
         ValueError: for arguments that do not fit; the sentence says what is allowed.

@@ -111,8 +111,7 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
         if not isinstance(input_tensor, keras.KerasTensor):
             raise ValueError(
                 f"{spec.name}: `input_tensor` must be a symbolic Keras tensor such as keras.Input((224, 224, 3)); to "
-                "run the "
-                f"network on an array, call the model. Received: {type(input_tensor).__name__}"
+                f"run the network on an array, call the model. Received: {type(input_tensor).__name__}"
             )
         given = tuple(input_tensor.shape[1:])
         if input_shape not in (None, given):
@@ -129,8 +128,7 @@ def _input_shape(spec, include_top, input_tensor, input_shape):
         layout = "(channels, height, width)" if first else "(height, width, channels)"
         raise ValueError(
             f"{spec.name}: `input_shape` must be {layout} with at least {spec.min_size} pixels a side (None: free) "
-            "and at least "
-            f"1 channel. Received: input_shape={input_shape}"
+            f"and at least 1 channel. Received: input_shape={input_shape}"
         )
     return input_shape
 
@@ -144,8 +142,7 @@ def _check_names(spec, tensor):
     if taken:
         raise ValueError(
             f"{spec.name}: `input_tensor` comes from a layer called {taken[0]!r}, a name that belongs to the network "
-            "(stem_, stage1_ ..., "
-            "head_): give your layer another one."
+            "(stem_, stage1_ ..., head_): give your layer another one."
         )
 
 

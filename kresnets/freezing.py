@@ -74,8 +74,7 @@ def set_trainable(
         others = f" and {len(dead) - 1} more" if len(dead) > 1 else ""
         warnings.warn(
             f"{dead[0]}{others} would learn but for batchnorm='frozen', and have gamma = 0: while it is frozen, "
-            "nothing in "
-            "their blocks can learn. Use batchnorm='train'.",
+            "nothing in their blocks can learn. Use batchnorm='train'.",
             stacklevel=2,
         )
 

@@ -128,8 +128,7 @@ def _by_name(model):
     if not stages:
         raise ValueError(
             f"{model.name!r} has no layers named as kresnets names them (stem_conv1, stage1_block1_conv1, ...): pass "
-            "`groups`, an ordered "
-            "dict {group: regex of layer names} whose last group is the head."
+            "`groups`, an ordered dict {group: regex of layer names} whose last group is the head."
         )
     names = ("stem", *(f"stage{stage}" for stage in stages), "head")
     places = []

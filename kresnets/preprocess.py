@@ -92,8 +92,7 @@ def _checked_means(mode, mean, std):
             if mode not in _OWN[name]:
                 raise ValueError(
                     f"`{name}` goes with mode={' or '.join(map(repr, _OWN[name]))}, and the mode is {mode!r}: change "
-                    "one "
-                    "of the two, or leave it out."
+                    "one of the two, or leave it out."
                 )
             listed = [] if isinstance(values, str) or not np.iterable(values) else list(values)
             good = all(is_number(value) and (name == "mean" or value > 0) for value in listed)

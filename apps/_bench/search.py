@@ -61,8 +61,7 @@ def _told_theirs(theirs, step, ours):
         rows.append({"what": "a trial of Keras Tuner", "thaw": depth, "seconds": seconds})
         print(
             f"A trial of Keras Tuner with keras.applications, float32, {depth}: {statistics.median(seconds):.1f} s, "
-            "its best "
-            f"validation loss {trials[0]['best']:.4f}"
+            f"its best validation loss {trials[0]['best']:.4f}"
         )
     cached = _steady(run for searches in ours.values() for search in searches for run in search["trained_rows"])
     whole = _steady(trial["rows"] for trials in theirs.values() for trial in trials)
@@ -97,8 +96,7 @@ def _told_ours(theirs, ours, options):
         rows.append(row)
         print(
             f"{len(trials)} trials {name}, {way}: {seconds:.0f} s against {whole:.0f} (each trial as long as the one "
-            "of its depth "
-            f"that was measured): {whole / seconds:.1f} times faster; to reach: {REACH[name, way]}\n"
+            f"of its depth that was measured): {whole / seconds:.1f} times faster; to reach: {REACH[name, way]}\n"
             f"    best validation loss {row['best']:.4f} (accuracy {row['accuracy']:.3f}): {row['best_trial']}\n"
             f"    {_sentence(row)}",
             flush=True,
@@ -115,8 +113,7 @@ def _tell_noise(pruned, whole, rows):
     rows[-1] |= {"same_best_trial": same, "standard_error": error, "loss_of_pruning": pruned["best"] - whole["best"]}
     print(
         f"    {'the same best trial' if same else 'another best trial'} as without pruning: loss {whole['best']:.4f}, "
-        "accuracy "
-        f"{whole['accuracy']:.3f}, whose standard error is {error:.3f}",
+        f"accuracy {whole['accuracy']:.3f}, whose standard error is {error:.3f}",
         flush=True,
     )
 

@@ -71,11 +71,9 @@ def trace(run):
 
     Returns:
         Dict kind -> seconds, the largest first, idle last. Operations may run side by side, on other threads, so that
-        all kinds
-        together may be more than the time that passed; what the optimizer multiplies counts as the optimizer's;
-        `"input pipeline"` is what tf.data does in steps of its own; `"idle"` the time in which no operation ran:
-        Python,
-        its waiting and what starts and ends an epoch.
+        all kinds together may be more than the time that passed; what the optimizer multiplies counts as the
+        optimizer's; `"input pipeline"` is what tf.data does in steps of its own; `"idle"` the time in which no
+        operation ran: Python, its waiting and what starts and ends an epoch.
     """
     import tensorflow as tf
     from tensorflow.tsl.profiler.protobuf import xplane_pb2  # the format of what the profiler writes

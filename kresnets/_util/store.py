@@ -69,8 +69,7 @@ class Store:
         if self.folder is None:
             raise OSError(
                 f"The features take {as_text(size)}, above the {as_text(self.limit)} that may stay in memory: give a "
-                "folder for them "
-                "(`cache=` or `state_dir=` of fine_tune, `folder=` of FeatureCache)."
+                "folder for them (`cache=` or `state_dir=` of fine_tune, `folder=` of FeatureCache)."
             )
         return True
 

@@ -154,8 +154,7 @@ class Schedule:
         if not isinstance(stages, (list, tuple)):
             raise ValueError(
                 f"`stages` must be a dict {{epoch: group}} such as {{0: 'head', 3: 'stage4'}}, or a list such as "
-                "['head', 'stage4']. "
-                f"Received: {stages!r}"
+                f"['head', 'stage4']. Received: {stages!r}"
             )
         pairs = [stage if isinstance(stage, (list, tuple)) else (stage, advance) for stage in stages]
         wrong = [pair for pair in pairs if len(pair) != 2]

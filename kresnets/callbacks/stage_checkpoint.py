@@ -93,8 +93,7 @@ class StageCheckpoint:
             what = "the best of its stage" if kind == "best" else "with which its stage began"
             raise ValueError(
                 f"The weights of epoch {epoch}, {what}, were not kept: give StagedUnfreezing the `folder` of the "
-                "interrupted "
-                "run, or start at epoch 0."
+                "interrupted run, or start at epoch 0."
             )
         with first_file(path) as read, np.load(read, allow_pickle=False) as file:
             return dict(file)

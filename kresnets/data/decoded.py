@@ -16,8 +16,8 @@ from kresnets._util.store import Store, as_text, digest, memory_limit
 from kresnets.version import __version__
 
 # How many times the pixels of the result an image must have for its result to be read from a file: where it was
-# measured,
-# a pixel of a JPEG takes 5 ns of a core (decode and resize), one of the result 1 to 7 ns; of a slow disk 20, once.
+# measured, a pixel of a JPEG takes 5 ns of a core (decode and resize), one of the result 1 to 7 ns; of a slow disk 20,
+# once.
 LARGE = 4
 _LOOKED_AT = 32  # images from which the number of pixels is told
 _LOG = logging.getLogger("kresnets")

@@ -79,8 +79,7 @@ def export_saved_model(
             True.
         max_pixels: int, how many pixels an image file may unpack to, by its header (a few kB can claim gigabytes); at
             least as many as the model takes. Defaults to 50 million: about 200 MB, for progressive JPEGs 550 MB, while
-            it is
-            decoded.
+            it is decoded.
         card: dict for the model card of what only you know: `network` (defaults to the model's name), `weights`,
             `licence`, `data`, `metrics`, and whatever else JSON can hold. Defaults to None.
         verify_on: sequence of image files, paths or bytes, that the written model and the Keras model are both asked

@@ -41,8 +41,7 @@ def checked(card: Mapping[str, Any] | None) -> dict[str, Any]:
     if taken := sorted(set(given) & set(OF_THE_EXPORT)):
         raise ValueError(
             f"`card` says {', '.join(map(repr, taken))}, which the export finds out by itself: leave it out, or give "
-            "it "
-            "another name."
+            "it another name."
         )
     try:
         text = json.dumps(given, allow_nan=False, ensure_ascii=False)

@@ -1,8 +1,7 @@
 """What is done to a live `keras.Model`: functions that take the place of its methods, on the object alone, for a while.
 
 Keras calls these methods by name on the model, so that an attribute of the object wins over its class. All of it is
-taken
-back when the fit, or the context, ends; tests/test_keras_hooks.py fails when Keras calls otherwise.
+taken back when the fit, or the context, ends; tests/test_keras_hooks.py fails when Keras calls otherwise.
 """
 
 import contextlib

@@ -28,8 +28,7 @@ def check_supported(optimizer):
     if isinstance(core(optimizer), keras.optimizers.MultiOptimizer):
         raise ValueError(
             "keras.optimizers.MultiOptimizer fixes its variables and rates when it is built: compile with one "
-            "optimizer and let "
-            "StagedUnfreezing and LayerwiseLearningRate give each group its own rate."
+            "optimizer and let StagedUnfreezing and LayerwiseLearningRate give each group its own rate."
         )
 
 

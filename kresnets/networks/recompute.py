@@ -56,8 +56,7 @@ def recompute(model: keras.Model) -> keras.Model:
     except ValueError:
         raise ValueError(
             f"{model.name!r} has no blocks named stage1_block1_... to compute again: `recompute` is for models of "
-            "kresnets, and what "
-            "is built around one."
+            "kresnets, and what is built around one."
         ) from None
     result = Recomputing(model.inputs[0], model.outputs[0], name=model.name)
     if len(result.segments) < 2:

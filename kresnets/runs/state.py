@@ -76,8 +76,7 @@ class RunState(keras.callbacks.Callback):
         except OSError as error:
             raise OSError(
                 f"{self.folder / name} could not be written (is the disk full?); make room and give the same command "
-                "again. The reason was: "
-                f"{str(error).split('(')[0].strip()}"
+                f"again. The reason was: {str(error).split('(')[0].strip()}"
             ) from error
 
     def remove(self, pattern, keep):

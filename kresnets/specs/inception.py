@@ -123,14 +123,12 @@ class InceptionSpec(Spec):
             "stages",
             stages,
             f"a tuple of stages, a stage a tuple of blocks, a block a tuple of {steps}, and at most one Mix or "
-            "Residual (with a "
-            "finite scale) in it",
+            "Residual (with a finite scale) in it",
         )
         if self.stochastic_depth and not self.residuals:
             raise ValueError(
                 f"{self.name}: stochastic_depth={self.stochastic_depth!r} does not go with these `stages`: they have "
-                "no Residual to leave "
-                "out; change one of the two."
+                "no Residual to leave out; change one of the two."
             )
 
     @property
@@ -340,8 +338,7 @@ _INCEPTION_RESNET_V1 = dict(
 # Inception-ResNet-v2 as TF-slim, keras.applications and timm have it. The paper's figures 15 to 19 differ: they take
 # the stem of v4 and other widths (its figure 17 says 1154 channels where code and weights have 1088), and the authors'
 # weights are those of this network. keras.applications' differs from timm's in one thing: its norms have no gamma,
-# which
-# a file of its own therefore fills with 1 (Family.gamma in weights/layouts.py).
+# which a file of its own therefore fills with 1 (Family.gamma in weights/layouts.py).
 _IRV2_C = ((Conv(192, 1),), (Conv(192, 1), Conv(224, (1, 3)), Conv(256, (3, 1))))
 _INCEPTION_RESNET_V2 = dict(
     stem=_V3_STEM,

@@ -149,8 +149,7 @@ _CIFAR = dict(
     reference="1512.03385, section 4.2",
 )  # fmt: skip
 # For pictures of 48 to 96 pixels, with weights that ship: each stage strides, so that a picture of 64 costs what 32
-# does
-# in the CIFAR nets; a third of ResNet-18's channels. Each block starts as its shortcut.
+# does in the CIFAR nets; a third of ResNet-18's channels. Each block starts as its shortcut.
 _SMALL = dict(zero_gamma=True, min_size=16, classes=10, imagenet=False)
 # As keras.applications: the stem's convolution bare, strides in a stage's last block (max pool on the shortcut).
 _V2 = dict(

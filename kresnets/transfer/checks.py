@@ -16,8 +16,7 @@ def check_model(model, loss):
     if len(model.inputs) != 1 or not isinstance(shape, tuple) or len(shape) != 2 or shape[-1] is None:
         raise ValueError(
             "The model must take one batch of images and give one score a class (batch, classes): build it with "
-            "include_top=True, or "
-            f"add a pool and a Dense layer. Received: {model.name!r} with output shape {shape}"
+            f"include_top=True, or add a pool and a Dense layer. Received: {model.name!r} with output shape {shape}"
         )
     if shape[-1] < 2 and loss is None:
         raise ValueError(
@@ -65,8 +64,7 @@ def check_class_weight(class_weight, classes):
     if not fits:
         raise ValueError(
             f"`class_weight` must be a dict {{class: weight}} of classes 0 to {classes - 1} and weights from 0, such "
-            "as "
-            f"`kresnets.data.class_weight(labels)` gives. Received: {class_weight!r}"
+            f"as `kresnets.data.class_weight(labels)` gives. Received: {class_weight!r}"
         )
 
 

@@ -105,8 +105,7 @@ def _check(model, blocks):
     if not any(re.match(r"stage[1-9]\d*_block", layer.name) for graph in graphs(model) for layer in graph.layers):
         raise ValueError(
             f"{model.name!r} has no stages as kresnets names them (stage1_block1_conv1, ...) in its graph or in a "
-            "model "
-            "nested there: build the network with kresnets, and deepen it before a layer wraps it."
+            "model nested there: build the network with kresnets, and deepen it before a layer wraps it."
         )
     stages = layout(model).names[1:-1]
     for stage, count in blocks.items():

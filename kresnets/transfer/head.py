@@ -1,8 +1,7 @@
 """A head that is solved instead of trained: logistic regression on what the trunk makes of the images.
 
 Fine-tuning that begins from a fitted head distorts the trunk less (LP-FT, arXiv 2202.10054 section 3); a regression
-fits it
-in seconds, without a rate, and chooses by folds how strongly to hold it back.
+fits it in seconds, without a rate, and chooses by folds how strongly to hold it back.
 """
 
 import warnings
@@ -68,8 +67,7 @@ def solve(model, model_layout, batches, class_weight=None):
 
     Returns:
         `(strength, loss)`: C, which the folds chose, and the loss of whoever knows nothing but how frequent each class
-        is,
-        which a training that begins here has to stay below.
+        is, which a training that begins here has to stay below.
 
     Raises:
         ValueError: for images that give no numbers, and for weights that are none.

@@ -192,8 +192,7 @@ def check_source(source, argument):
         return tuple(np.asarray(part) for part in source)
     raise ValueError(
         f"`{argument}` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of "
-        "arrays. "
-        f"Received: {type(source).__name__}"
+        f"arrays. Received: {type(source).__name__}"
     )
 
 

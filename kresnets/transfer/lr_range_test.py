@@ -132,8 +132,7 @@ def find_learning_rate(
     if len(losses) < steps // 10 + 5 + _LEAST:
         raise ValueError(
             f"The loss diverged at rate {rates[-1] if len(rates) else start:.1e} after {len(losses)} steps, too early "
-            "to read a rate off: give "
-            f"more `steps` than {steps}, or a lower `start` than {start:g}."
+            f"to read a rate off: give more `steps` than {steps}, or a lower `start` than {start:g}."
         )
     kept = slice(steps // 10, -5)
     return RangeTest(rates, losses, smoothed, len(losses) < steps, suggest(rates[kept], smoothed[kept]))
@@ -189,8 +188,7 @@ def _copy(model, optimizer, loss, rate):
     if described[0] != described[1]:
         raise ValueError(
             f"{model.name!r} cannot be copied: keras.models.clone_model gives another set of variables (a layer whose "
-            "get_config does not say "
-            "all, or one used in two places?)."
+            "get_config does not say all, or one used in two places?)."
         )
     for one, other in zip(model.variables, copy.variables):
         other.assign(np.array(one.numpy()))
@@ -272,8 +270,7 @@ def _cycle(source):
     else:
         raise ValueError(
             "`train` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of "
-            "arrays. "
-            f"Received: {type(source).__name__}"
+            f"arrays. Received: {type(source).__name__}"
         )
 
 

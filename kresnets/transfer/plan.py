@@ -170,8 +170,7 @@ class Plan:
         given = f" Given: {', '.join(self.given)}; the rest by rule {RULE}." if self.given else f" By rule {RULE}."
         return [
             f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to "
-            "validate with, "
-            f"{facts.classes} classes.",
+            f"validate with, {facts.classes} classes.",
             f"The trunk is taken for {'pretrained' if facts.pretrained else 'fresh'}: {facts.why} "
             f"(pretrained={not facts.pretrained} says otherwise).",
             f"The head {head}.",

@@ -34,9 +34,8 @@ class Recipe:
     """Say how to fine-tune: the head first, then the trunk, each earlier group at a smaller rate.
 
     A field that is left out is `"auto"`: `kresnets.plan`, and with it `fine_tune`, the command line and a search,
-    resolve
-    it by the number of images, the steps of an epoch, the size of the validation, the classes, and whether the trunk
-    is pretrained. A field that is given stays as it is given. `Recipe.textbook()` has the numbers of the papers.
+    resolve it by the number of images, the steps of an epoch, the size of the validation, the classes, and whether the
+    trunk is pretrained. A field that is given stays as it is given. `Recipe.textbook()` has the numbers of the papers.
 
     Args:
         head_epochs: epochs in which the head alone learns, from 0.
@@ -58,8 +57,8 @@ class Recipe:
         augment: `"none"`, `"light"` or `"strong"`, in Python a Keras layer or a function of images too, see
             `kresnets.data.augmentation`.
         views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many
-            augmented copies
-            of each image are made once, the frozen layers compute them once, and an epoch draws among them.
+            augmented copies of each image are made once, the frozen layers compute them once, and an epoch draws among
+            them.
         label_smoothing: 0 <= label_smoothing < 1.
         mixup: alpha of mixup (arXiv 1710.09412); 0 for none.
         ema: momentum of a moving average of the weights, which validation and the result then use; None for none.
@@ -68,8 +67,7 @@ class Recipe:
         head: `"solved"`: before the first epoch the head becomes the logistic regression on the trunk's features of the
             training images, unaugmented, its strength chosen by folds (LP-FT, arXiv 2202.10054, whose head is fitted
             too); or `"trained"`: it begins at random. Where the head is not one Dense layer on the trunk's features,
-            the
-            `loss` is one's own, or a `keras.distribution` is set, it can only be trained.
+            the `loss` is one's own, or a `keras.distribution` is set, it can only be trained.
         seed: of shuffling, augmentation and dropout. Defaults to 0.
         advance: `"epochs"`, or `"plateau"`: each stage, that of the head too, lasts until the validation loss stops
             improving, whatever `head_epochs` (unless 0) and `epochs_per_stage` say; the last one's plateau ends the

@@ -48,8 +48,7 @@ def read_recipe(path):
     """Return the fields of a recipe from a JSON file, such as a search's `best_recipe.json`.
 
     What it leaves out is left to the rule, of whose version it may speak as `rule`. A whole file of before there was
-    one
-    means what it meant then.
+    one means what it meant then.
     """
     from kresnets import Recipe
     from kresnets.transfer.plan import RULE

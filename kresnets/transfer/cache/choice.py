@@ -36,9 +36,7 @@ def _forbids(recipe):
     if recipe.augment != "none" and recipe.views == 1:
         return (
             f"augment={recipe.as_data()['augment']!r} changes the images in each epoch; Recipe(views=k) keeps k "
-            "changed copies of "
-            "each, "
-            "augment='none' leaves them as they are."
+            "changed copies of each, augment='none' leaves them as they are."
         )
     return None
 
