@@ -11,8 +11,7 @@ import tensorflow as tf
 
 class Training:
     """Time training steps of a Keras model, by the clock between batches: tracing and set-up are outside, and a moment
-    in
-    which the machine did something else spoils one step."""
+    in which the machine did something else spoils one step."""
 
     def __init__(self, model, size, batch_size, steps, callbacks=()):
         self._model, self._callbacks = model, list(callbacks)

@@ -7,6 +7,5 @@ changes.
 - `optimizer`: another list of variables, and another rate for each, inside one running `fit`, with the state kept. A
   Keras optimizer is built once, on a fixed list, and knows one rate.
 - `model`: functions in the place of `make_train_function`, `load_weights`, `train_step` and `test_step`, on one object
-  and
-  for a while: when a fit starts, before weights are loaded, on cached features, in shares of several devices.
+  and for a while: when a fit starts, before weights are loaded, on cached features, in shares of several devices.
 """

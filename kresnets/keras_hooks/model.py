@@ -130,7 +130,6 @@ def loss_scaled(optimizer, weight):
 
 def take_initial_epoch(model):
     """Return the epoch at which BackupAndRestore wants the fit to begin, or None, and have the model forget it: each
-    call
-    of `fit` would begin there."""
+    call of `fit` would begin there."""
     epoch, model._initial_epoch = model._initial_epoch, None
     return epoch

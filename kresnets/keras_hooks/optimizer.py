@@ -376,8 +376,7 @@ def capture(model):
 
 def put_back(model, arrays, clock_too=False):
     """Give a model and its optimizer the state that `capture` returned; weights that it lacks, and variables that
-    joined
-    since, keep their own.
+    joined since, keep their own.
 
     The step count comes back too, to fit the slots, unless the learning rate is a schedule: its clock goes on, but for
     `clock_too`.

@@ -71,8 +71,7 @@ class Recomputing(keras.Model):
     @property
     def compute_dtype(self) -> str:
         """That of the variables: read under a lower precision, what a block leaves as it is would come back rounded.
-        Its
-        layers compute in their own."""
+        Its layers compute in their own."""
         return self.variable_dtype
 
     def call(self, inputs: Tensor, training: bool | None = None, mask: Any = None) -> Tensor:

@@ -20,8 +20,7 @@ _FOLDS = 5
 
 def solvable(model, model_layout):
     """Return the Dense layer that is all of a model's head, or None where the head is something else, or the model
-    trains
-    under a `keras.distribution`.
+    trains under a `keras.distribution`.
 
     Args:
         model: a Keras model from images to class scores.

@@ -329,8 +329,7 @@ def _trunk_steps(images):
 
 def _full_batches(facts):
     """Return the images of an epoch whose last batch is full: what a dataset of many batches says of their number, so
-    that
-    arrays of the same images come to the same plan."""
+    that arrays of the same images come to the same plan."""
     return math.ceil(facts.images / facts.steps) * facts.steps
 
 

@@ -115,8 +115,7 @@ def is_thin(spec):
 
 def module(layer, spec):
     """`stage1_block1_conv3` -> `conv5`: convolutions in the order of the graph, in which the shortcut's comes before
-    the
-    last one of its block; a norm has its convolution's number."""
+    the last one of its block; a norm has its convolution's number."""
     if layer == "head_dense":
         return "dense"
     number = _order(spec.depths).index(layer.replace("bn", "conv")) + 1

@@ -83,8 +83,7 @@ def v2_unfit(spec):
 
 def other_v2(spec, border, last):
     """Say what a v2 row computes otherwise than a file's network, whose stem pools with that border and whose last
-    stage
-    strides by `last`; None where they agree."""
+    stage strides by `last`; None where they agree."""
     if spec.stride_on == "1x1":
         return other_stride(spec, "3x3", twin=spec.name)
     return (other_border(spec, border) if spec.stem_pool_border != border else None) or other_numbers(spec, last)
