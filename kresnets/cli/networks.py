@@ -43,17 +43,20 @@ def table() -> str:
         '| network | blocks a stage | parameters | multiply-adds | pixels | `weights="imagenet"` | top-1, % | as in |',
         "|---|---|---|---|---|---|---|---|",
     ]
-    for name, spec in kresnets.SPECS.items():
-        best = sources.best(name)
-        cells = (
-            name,
-            ", ".join(map(str, spec.depths)),
-            f"{(spec.params or 0) / 1e6:.2f} M",
-            f"{count(name).multiply_adds / 1e9:.2f} G",
-            str(spec.input_size),
-            f"`{best.tag}`" if best else "",
-            f"{best.top1:.1f} at {best.top1_size}" if best and best.top1 else "",
-            spec.reference,
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+    return "\n".join([*lines, *map(row, kresnets.SPECS)])
+
+
+def row(name: str) -> str:
+    """Return the row of that table of one network."""
+    spec, best = kresnets.SPECS[name], sources.best(name)
+    cells = (
+        name,
+        ", ".join(map(str, spec.depths)),
+        f"{(spec.params or 0) / 1e6:.2f} M",
+        f"{count(name).multiply_adds / 1e9:.2f} G",
+        str(spec.input_size),
+        f"`{best.tag}`" if best else "",
+        f"{best.top1:.1f} at {best.top1_size}" if best and best.top1 else "",
+        spec.reference,
+    )
+    return f"| {' | '.join(cells)} |"

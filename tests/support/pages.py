@@ -25,15 +25,22 @@ def python_of(text):
 
 
 def small(block):
-    """Return Python that trains or builds for training, on the smallest network and for one epoch."""
+    """Return Python that trains or builds for training, on the smallest network, for one epoch a stage."""
     if not any(word in block for word in ("fit(", "fine_tune(", "load_data(")):
         return block
-    block = (
-        block.replace("ResNet50", "CifarResNet20").replace("224", "32").replace('weights="imagenet"', "weights=None")
-    )
-    short = "fine_tune(model, train, validation, kresnets.Recipe(epochs_per_stage=1))"
-    block = block.replace("fine_tune(model, train, validation)", short).replace("epochs=9", "epochs=1")
-    return block.replace("stage3", "stage2").replace("stage4", "stage3")
+    for long, short in {
+        "ResNet50": "CifarResNet20",
+        "224": "32",
+        'weights="imagenet"': "weights=None",
+        "tune(model, train, validation)": "tune(model, train, validation, kresnets.Recipe(epochs_per_stage=1))",
+        'Recipe(augment="none")': 'Recipe(augment="none", head_epochs=1, epochs_per_stage=1)',
+        "epochs=9": "epochs=1",
+        "max_trials=24": "max_trials=2",
+        "stage3": "stage2",
+        "stage4": "stage3",
+    }.items():
+        block = block.replace(long, short)
+    return block
 
 
 def make_folder(path):
