@@ -1,15 +1,13 @@
-"""The examples in docstrings and README run, and the README's table is that of the rows."""
+"""The examples in docstrings run; every public name has one."""
 
 import doctest
 import importlib
 import pkgutil
 
 import pytest
-from places import ROOT
 
 import kresnets
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
 MODULES = sorted(module.name for module in pkgutil.walk_packages(kresnets.__path__, "kresnets."))
 FLAGS = doctest.NORMALIZE_WHITESPACE | doctest.ELLIPSIS
 
