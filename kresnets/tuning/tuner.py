@@ -1,6 +1,7 @@
 """A Keras Tuner tuner that does nothing twice: frozen features, common first stages and equal trials are shared."""
 
 import contextlib
+import copy
 import dataclasses
 import errno
 import hashlib
@@ -20,12 +21,13 @@ from kresnets._util.checks import is_number, is_whole
 from kresnets._util.files import read_json, write_json
 from kresnets._util.store import SharedStore
 from kresnets.callbacks import Progress
+from kresnets.tuning import keras_tuner_hooks as hooks
 from kresnets.tuning import shared_stages as stages
 from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.choice import accuracy_gains, choose
 from kresnets.tuning.hypermodel import RecipeHyperModel
 from kresnets.tuning.oracle import sound
-from kresnets.tuning.oracle_storage import is_chief, is_default
+from kresnets.tuning.oracle_storage import is_chief, is_default, is_worker
 from kresnets.tuning.prune import Pruning, best_so_far
 from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
 from kresnets.tuning.space import THAW
@@ -34,7 +36,7 @@ _BUDGET = "tuner/epochs"  # Hyperband's: train up to this epoch
 _TOLD = {"epoch", "stage", "seconds"}  # of a row of a history, what is no measurement
 
 
-class RecipeTuner(keras_tuner.Tuner):
+class RecipeTuner(hooks.Tuner):
     """Search over recipes with any oracle of Keras Tuner, each trial for what is new in it alone.
 
     What frozen layers give is computed once for all trials (files in the project's folder, mapped by all processes). A
@@ -115,21 +117,19 @@ class RecipeTuner(keras_tuner.Tuner):
         begins = hypermodel.leaves_out if begins is None else begins
         sound(oracle, failures, deadline, seed=seed, on_change=on_change, begins=begins)
         self._prune, self._leave, self._share, self._race = prune, leave, share, race
-        self._reasons, self._store, self.finished = {}, None, False
+        self._store, self.finished = None, False
         super().__init__(
             oracle, hypermodel, directory=directory, project_name=project_name, overwrite=overwrite,
             executions_per_trial=executions_per_trial,
         )  # fmt: skip
-        if self._is_worker():
+        if is_worker():
             self.oracle = Worker(oracle)
 
-    def _populate_initial_space(self):
-        if self.hypermodel.plan is None and self.hypermodel.leaves_out:
-            return  # `search` does it, when the data have come
-        self._declare()
+    def begin_space(self):
+        if self.hypermodel.plan is not None or not self.hypermodel.leaves_out:  # else when the data have come
+            self._declare()
 
     def _declare(self):
-        # Keras Tuner would build the network once for each condition of the space to find them out.
         hp = self.oracle.get_space()
         self.hypermodel.declare_hyperparameters(hp)
         self.oracle.update_space(hp)
@@ -171,9 +171,9 @@ class RecipeTuner(keras_tuner.Tuner):
             self.hypermodel.resolve(*splits[0])
         if unknown:
             self._declare()
-        if not self._is_worker():
+        if not is_worker():
             self.oracle.verbose = verbose
-        with contextlib.nullcontext() if self._is_worker() else self._alone(), _quiet():
+        with contextlib.nullcontext() if is_worker() else self._alone(), _quiet():
             try:
                 super().search(splits, callbacks=list(callbacks), epoch=epoch)
                 self.finished = True
@@ -195,11 +195,6 @@ class RecipeTuner(keras_tuner.Tuner):
         if self._leave is not None and self._leave():
             raise _Leave
 
-    def on_trial_end(self, trial):
-        if trial.trial_id in self._reasons:
-            trial.message = self._reasons.pop(trial.trial_id)
-        super().on_trial_end(trial)
-
     def run_trial(self, trial, splits, callbacks=(), epoch=None):
         """Train one trial, on each split and with each seed; see `keras_tuner.Tuner.run_trial`."""
         began = time.time()
@@ -207,7 +202,7 @@ class RecipeTuner(keras_tuner.Tuner):
             with heartbeat(self.oracle, trial.trial_id):
                 metrics, record = self._run(trial, splits, list(callbacks), epoch)
         except KeyboardInterrupt:
-            if not self._is_worker():
+            if not is_worker():
                 self.oracle.give_back(trial.trial_id)
             raise
         except _Leave:
@@ -220,7 +215,7 @@ class RecipeTuner(keras_tuner.Tuner):
             codes = {getattr(one, "errno", None) for one in (error, error.__cause__)}
             if not codes & {errno.ENOSPC, errno.EDQUOT}:
                 raise self._failed(trial, began, error) from error
-            if not self._is_worker():
+            if not is_worker():
                 self.oracle.give_back(trial.trial_id)
             raise keras_tuner.errors.FatalError(str(error)) from error
         except Exception as error:  # whatever one recipe does to a training, the others are to be tried
@@ -230,7 +225,7 @@ class RecipeTuner(keras_tuner.Tuner):
 
     def _failed(self, trial, began, error):
         """Record why a trial failed; return what tells Keras Tuner so."""
-        self._reasons[trial.trial_id] = reason = _reason(error)
+        reason = _reason(error)
         self._write_record(trial, began, {"status": FAILED, "reason": reason})
         return keras_tuner.errors.FailedTrialError(reason)
 
@@ -262,7 +257,7 @@ class RecipeTuner(keras_tuner.Tuner):
             behind = self._behind(trial, [one.best_value for one in results], records, total)
             if behind or results and results[-1].pruned:
                 break
-            if len(results) > found and self._leave is not None and not self._is_worker() and self._leave():
+            if len(results) > found and self._leave is not None and not is_worker() and self._leave():
                 raise _Leave
             hopeful = curves if not results and not is_default(trial) else None
             run = self._train(trial, values, budget, splits, len(results), callbacks, epoch, hopeful)
@@ -335,8 +330,11 @@ class RecipeTuner(keras_tuner.Tuner):
             pruning = Pruning(self.oracle.objective, curves, self._prune, _first_epochs(recipe, hypermodel.names))
         keep = _SharedStage(self, trial, recipe, model, number, split, budget) if stages.shares(recipe) else None
         run = _Run(self.oracle.objective, recipe, model, hypermodel, pruning, keep, budget)
-        callbacks = self._deepcopy_callbacks(callbacks)
-        self._configure_tensorboard_dir(callbacks, trial, number)
+        try:
+            callbacks = copy.deepcopy(callbacks)
+        except Exception as error:
+            raise keras_tuner.errors.FatalValueError(f"Callbacks are copied for each training: {error}.") from error
+        hooks.log_to_tensorboard(self, callbacks, trial, number)
         if run.initial_epoch < run.epochs:
             train, validation = splits[split]
             hypermodel.train(
@@ -352,7 +350,7 @@ class RecipeTuner(keras_tuner.Tuner):
 
     def load_model(self, trial):
         # The default has no values, without which Keras Tuner builds nothing.
-        model = self.hypermodel.ready() if is_default(trial) else self._try_build(trial.hyperparameters)
+        model = self.hypermodel.ready() if is_default(trial) else self.hypermodel.build(trial.hyperparameters)
         found = stages.read_state(self._checkpoint(trial))
         if found is None:  # a trial that took the score of an equal one
             values = self._values(trial)

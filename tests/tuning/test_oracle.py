@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import inspect
 import json
 import multiprocessing
 import multiprocessing.pool
@@ -20,7 +19,6 @@ from keras_tuner.engine.base_tuner import BaseTuner
 from keras_tuner.engine.trial import Trial
 
 from kresnets._util.files import write_json
-from kresnets.tuning import chief as chief_module
 from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.oracle import kind_of, sound
 from kresnets.tuning.oracle_storage import WORKER_MARK
@@ -228,7 +226,7 @@ def test_a_kill_at_each_single_write_changes_nothing(tmp_path, uninterrupted, na
         again = {key for key, count in runs(folder).items() if count > 1}
         assert len(again) <= 1 and not again & {key.removeprefix("trial_") for key in done}, moment
         assert sum(runs(folder).values()) <= len(expected) + 1 and before.keys() <= runs(folder).keys()
-        assert not list(folder.rglob("*.new"))
+        assert not list(folder.rglob(".tmp-*"))
         plain_reads(folder, name)
         moment += 7 if name == "bayesian" else 1  # whose searches take most of a second
     assert moment > 40
@@ -239,7 +237,7 @@ def test_kills_one_after_the_other(tmp_path, uninterrupted):
     for number in range(8):
         name = ["random", "hyperband", "grid", "own"][number % 4]
         folder = tmp_path / str(number)
-        while killed_at(chance.randrange(8, 25), folder, name):
+        while killed_at(chance.randrange(12, 30), folder, name):
             killed += 1
         assert results(folder) == results(uninterrupted(name))
         plain_reads(folder, name)
@@ -494,31 +492,6 @@ def test_sound_twice_is_sound_once():
     oracle = sound(MAKERS["random"]())
     kind = type(oracle)
     assert type(sound(oracle, failures=5)) is kind
-
-
-def test_what_is_relied_on_of_keras_tuner():
-    """Names without a public door: where one of these fails, Keras Tuner has changed, and the file has to follow."""
-    Oracle = keras_tuner.Oracle
-    assert keras_tuner.__version__.startswith("1.4.")
-    names = "_retry_queue _run_times _tried_so_far _id_to_hash _seed_state _max_collisions _display tuner_ids"
-    oracle = MAKERS["grid"]()
-    assert all(hasattr(oracle, name) for name in [*names.split(), "_ordered_ids", "_populate_next"])
-    assert all(hasattr(oracle._display, name) for name in ("search_start", "trial_start", "trial_number"))
-    assert hasattr(MAKERS["bayesian"](), "_random_state") and hasattr(MAKERS["bayesian"](), "_make_gpr")
-    assert "_check_consecutive_failures" in inspect.getsource(sys.modules[Oracle.__module__])
-    assert {"_save_trial", "save", "_get_oracle_fname", "_get_trial_dir", "_project_dir", "_set_project_dir"} <= set(
-        dir(Oracle)
-    )
-    assert "self.stub" in inspect.getsource(chief_module.OracleClient)
-    calls = {"CreateTrial", "UpdateTrial", "EndTrial", "GetTrial", "GetSpace", "UpdateSpace", "GetBestTrials"}
-    assert calls <= set(dir(chief_module.OracleServicer))
-
-
-def test_a_condition_goes_over_the_wire_without_a_word(capsys):
-    hp = keras_tuner.HyperParameters()
-    Space().build(hp)
-    assert hp.to_proto().space.int_space[0].name == "depth"
-    assert capsys.readouterr().out == ""
 
 
 # Many machines. The processes are forked from one that has imported everything, which costs seconds else.
