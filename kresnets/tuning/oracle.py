@@ -64,8 +64,7 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None,
         on_change: None, or a function of the oracle, called after each trial that ended, when all is written and the
             oracle is not locked. What it raises is logged and hurts nothing.
         begins: whether the first trial of a search is none of the oracle's: it has no values but `"tuner/default"`, so
-            that
-            it is what all others are variations of. It counts as one of `max_trials`.
+            that it is what all others are variations of. It counts as one of `max_trials`.
 
     Returns:
         The same object.

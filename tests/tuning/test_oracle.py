@@ -244,6 +244,23 @@ def test_kills_one_after_the_other(tmp_path, uninterrupted):
     assert killed >= 20
 
 
+def test_a_grid_goes_on_after_the_trial_that_the_search_begins_with(tmp_path):
+    """Which is none of the grid's, and has no values."""
+    trials = list(search(tmp_path / "whole", "grid", begins=True).oracle.trials.values())
+    assert [trial.hyperparameters.values for trial in trials[:3]] == [
+        {"tuner/default": True},
+        {"net": "a"},
+        {"net": "b", "depth": 0},
+    ]
+    for moment in (21, 47, 73):
+        DEADLY.folder, DEADLY.left = str(tmp_path / str(moment)), moment
+        with pytest.raises(Killed):
+            search(tmp_path / str(moment), "grid", begins=True)
+        DEADLY.left = None
+        search(tmp_path / str(moment), "grid", begins=True)
+        assert results(tmp_path / str(moment)) == results(tmp_path / "whole")
+
+
 @pytest.mark.parametrize("name", ["random", "grid", "hyperband"])
 def test_a_folder_that_plain_keras_tuner_left_half_done(tmp_path, uninterrupted, name):
     """Killed in its two bad places: before oracle.json knows of an end, and while it still says "ongoing" (#835)."""
@@ -286,6 +303,15 @@ def test_half_a_file_and_a_lost_folder(tmp_path):
     (folder / "oracle.json").write_text('{"half')
     with pytest.raises(ValueError, match=r"oracle\.json cannot be read .* take another folder, or overwrite this one"):
         tuner(tmp_path)
+
+
+def test_trials_of_a_lost_oracle_json_are_none_of_the_search_and_stay(tmp_path, caplog):
+    search(tmp_path)
+    (tmp_path / "search" / "oracle.json").unlink()
+    (tmp_path / "search" / "tuner0.json").unlink()
+    assert len(search(tmp_path).oracle.trials) == 6 and set(runs(tmp_path).values()) == {2}
+    assert caplog.text.count("oracle.json does not know") == 6
+    assert len(list(tmp_path.rglob("trial.json.unknown"))) == 6
 
 
 def test_another_oracle_is_told(tmp_path):
