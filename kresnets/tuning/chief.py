@@ -25,21 +25,11 @@ from concurrent import futures
 import grpc
 from keras_tuner.engine.trial import Trial, TrialStatus
 
-# There is no public door to the two ends of the wire, nor to what goes over it. tests/test_tuning_oracle.py fails when
-# they change.
-from keras_tuner.src import config, protos
-from keras_tuner.src.distribute.oracle_chief import OracleServicer
-from keras_tuner.src.distribute.oracle_client import OracleClient
-from keras_tuner.src.engine import conditions
-
 from kresnets._util.files import read_json
-from kresnets.tuning.oracle_storage import KEY, WORKER_MARK
+from kresnets.tuning import keras_tuner_hooks as hooks
+from kresnets.tuning.oracle_storage import KEY, WORKER_MARK, state_path
 
 _log = logging.getLogger(__name__)
-# A forgotten print in Keras Tuner's: a line for each condition of the space and each message.
-conditions.print = lambda *values: None
-# Nor the whole traceback of each trial that failed: its reason is in its record.
-config.DEBUG = False
 _ANSWER = 10.0  # seconds for one answer; a Gaussian process may take some, and a second question waits behind it
 # An answer to be had later, from this chief or the next: asking again is safe, since no call counts twice.
 _LATER = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
@@ -71,7 +61,7 @@ def serve(oracle, pause=0.5, linger=1.0):
         >>> serve(tuner.oracle)  # doctest: +SKIP
     """
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1), options=[("grpc.so_reuseport", 0)])
-    protos.get_service_grpc().add_OracleServicer_to_server(OracleServicer(oracle), server)
+    hooks.wire().add_OracleServicer_to_server(hooks.OracleServicer(oracle), server)
     try:
         bound = server.add_insecure_port(address())
     except RuntimeError:
@@ -92,7 +82,7 @@ def serve(oracle, pause=0.5, linger=1.0):
         server.stop(linger).wait()
 
 
-class Worker(OracleClient):
+class Worker(hooks.OracleClient):
     """Keras Tuner's client of the chief, for a chief that may be away for a while, and a search that ends.
 
     Args:
@@ -110,9 +100,10 @@ class Worker(OracleClient):
 
     def __init__(self, oracle, first=3600.0, again=600.0, idle=1.0):
         super().__init__(oracle)
+        self._made_with = oracle
         # Else a chief that is started again is found after two minutes only.
         channel = grpc.insecure_channel(address(), options=[("grpc.max_reconnect_backoff_ms", 1000)])
-        self._plain = protos.get_service_grpc().OracleStub(channel)
+        self._plain = hooks.wire().OracleStub(channel)
         self.stub = _Patient(self._plain, oracle, first, again)
         self._idle = idle
         # One a process: a worker that died and was started again under its old name is another one, so that the death
@@ -123,7 +114,7 @@ class Worker(OracleClient):
         try:
             trial = super().create_trial(self.name)
         except SearchOver:
-            return Trial(self._oracle.get_space(), trial_id="", status=TrialStatus.STOPPED)
+            return Trial(self._made_with.get_space(), trial_id="", status=TrialStatus.STOPPED)
         if trial.status == TrialStatus.IDLE:
             time.sleep(self._idle)
         return trial
@@ -134,19 +125,16 @@ class Worker(OracleClient):
             super().end_trial(trial)
 
     def beat(self, trial_id):
-        """Give one sign of life; return the trial's status, or None where the chief does not answer."""
-        try:
-            request = protos.get_service().GetTrialRequest(trial_id=trial_id)
-            return Trial.from_proto(self._plain.GetTrial(request, timeout=5).trial).status
-        except grpc.RpcError:
-            return None
+        """Give one sign of life, whether or not the chief is there."""
+        with contextlib.suppress(grpc.RpcError):
+            self._plain.GetTrial(hooks.messages().GetTrialRequest(trial_id=trial_id), timeout=5)
 
 
 class _Patient:
     """Keras Tuner's stub, each call of which is repeated until the chief answers, or the search is over."""
 
     def __init__(self, stub, oracle, first, again):
-        self._stub, self._oracle, self._first, self._again = stub, oracle, first, again
+        self._stub, self._made_with, self._first, self._again = stub, oracle, first, again
         self._met = False
 
     def __getattr__(self, name):
@@ -173,18 +161,13 @@ class _Patient:
 
     def _check(self, waited):
         # A search that is gone on with says "finished" until its chief has begun: a worker new to it waits a little.
-        if (self._met or waited > 60) and _finished(self._oracle):
-            raise SearchOver(f"The search in {self._oracle._project_dir} is over.")
+        if (self._met or waited > 60) and (read_json(state_path(self._made_with)) or {}).get(KEY, {}).get("finished"):
+            raise SearchOver(f"The search in {hooks.folder(self._made_with)} is over.")
         if waited > (self._again if self._met else self._first):
             raise ConnectionError(
                 f"No chief answered at {address()} for {waited:.0f} s: start it (the same command goes on where it "
                 "was), then this worker."
             )
-
-
-def _finished(oracle):
-    state = read_json(oracle._get_oracle_fname())
-    return bool(state and state.get(KEY, {}).get("finished"))
 
 
 @contextlib.contextmanager
@@ -195,30 +178,19 @@ def heartbeat(oracle, trial_id, every=5.0):
         oracle: what the tuner has: a `Worker`, or an oracle.
         trial_id: str.
         every: seconds > 0 between signs, well below the chief's deadline.
-
-    Yields:
-        A `threading.Event`, set when the chief says that another worker has ended the trial already.
-
-    Example:
-        >>> with heartbeat(object(), "0") as ended_elsewhere:
-        ...     print(ended_elsewhere.is_set())
-        False
     """
-    ended, leave = threading.Event(), threading.Event()
-    beat = getattr(oracle, "beat", None)
-    if beat is None:
-        yield ended
-        return
+    leave, beat = threading.Event(), getattr(oracle, "beat", None)
 
     def signs():
         while not leave.wait(every):
-            if beat(trial_id) not in (None, TrialStatus.RUNNING):
-                ended.set()
+            beat(trial_id)
 
     thread = threading.Thread(target=signs, name=f"heartbeat of trial {trial_id}", daemon=True)
-    thread.start()
+    if beat is not None:
+        thread.start()
     try:
-        yield ended
+        yield
     finally:
         leave.set()
-        thread.join()
+        if beat is not None:
+            thread.join()

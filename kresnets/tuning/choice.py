@@ -43,15 +43,11 @@ def choose(records: Sequence[Mapping[str, Any]], objective: Any, validation: int
     """Choose between what a search began with and the best of its trials.
 
     A trial is compared split by split with the one that the search began with. It is handed over if its mean gain in
-    the
-    objective exceeds t standard errors, and that in accuracy, where it is measured, one: a lower loss alone may be no
-    more
-    than less confidence. t is Student's for as many splits, such that if all trials were as good as the one that the
-    search
-    began with, chance would have one of them handed over in one search of six (for one trial that is about one standard
-    error). Of a single split the standard error is taken for that of so many images whose losses vary as much as they
-    are
-    large, and for accuracy that of a share.
+    the objective exceeds t standard errors, and that in accuracy, where it is measured, one: a lower loss alone may be
+    no more than less confidence. t is Student's for as many splits, such that if all trials were as good as the one
+    that the search began with, chance would have one of them handed over in one search of six (for one trial that is
+    about one standard error). Of a single split the standard error is taken for that of so many images whose losses
+    vary as much as they are large, and for accuracy that of a share.
 
     Args:
         records: what `read_records` returns.
@@ -100,8 +96,7 @@ def differing(recipe: Any, facts: Any) -> dict[str, Any]:
 
     Returns:
         Dict of the rule's version as `rule` and of the fields that differ from the default under these facts, but for
-        the
-        seed.
+        the seed.
 
     Example:
         >>> import kresnets

@@ -26,12 +26,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
             such a model, which each trial trains a copy of.
         space: what is searched, see `Space`: dict, path of a TOML file, or None for the default. Defaults to None.
         base: what trials are variations of: a `Recipe`, or the `Plan` that `kresnets.plan` made of one. Defaults to
-            None,
-            `Recipe()`.
+            None, `Recipe()`.
         epochs: epochs of a trial in all, see `Space`; a head's stage that `base` leaves to the rule is then as long, in
             proportion, as in the plan. None for as many as the plan has, where `base` leaves `epochs_per_stage` to the
-            rule
-            and the space does not name it; else each trial has as many as its recipe says. Defaults to None.
+            rule and the space does not name it; else each trial has as many as its recipe says. Defaults to None.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
         preprocess: as of `fine_tune`. Defaults to None.

@@ -1,6 +1,7 @@
-"""Keras Tuner's oracles, with what Keras Tuner 1.4.8 gets wrong mended in this one place.
+"""Keras Tuner's oracles, with what Keras Tuner gets wrong mended in this one place.
 
-The numbers are issues of https://github.com/keras-team/keras-tuner. What is mended, for any oracle:
+All of it fails in Keras Tuner 1.4.8, the newest one: tests/tuning/test_keras_tuner_hooks.py shows each fault. Numbers
+are issues of https://github.com/keras-team/keras-tuner. What is mended, for any oracle:
 
 - A kill at any moment (#987, #835, #439): files are written beside and renamed, and a call of the oracle is a
   transaction. `trial.json` is written first, then `oracle.json`: that renaming is the moment from which the call has
@@ -9,8 +10,8 @@ The numbers are issues of https://github.com/keras-team/keras-tuner. What is men
   `oracle.json` knowing ends again at the reload, from its own file.
 - A search begun under another tuner's name, or killed within its first trial, began anew and wrote over the old one
   (#976): any state in the folder is read before the first write.
-- GridSearch forgot where it was (#1055), BayesianOptimization its random numbers, a retried trial kept the results of
-  the run that failed; an id came twice where a trial's folder had been deleted.
+- GridSearch forgot where it was (#1055), which its trials tell; BayesianOptimization its random numbers; a retried
+  trial kept the results of the run that failed; an id came twice where a trial's folder had been deleted.
 - An exception left the oracle locked for ever; three failures of any kinds in a row raised in the middle of
   `end_trial` (#764, #927); now failures of one kind in a row end the search with a sentence.
 - RandomSearch and Hyperband gave up a small space after 20 collisions, before all of it was tried (#596).
@@ -19,21 +20,27 @@ The numbers are issues of https://github.com/keras-team/keras-tuner. What is men
 - Lost trials with many machines (#915, #596): see `kresnets.tuning.chief`.
 """
 
-import datetime
 import logging
 import math
-import os
 import time
 
 import keras_tuner
-import numpy as np
 from keras_tuner.engine.trial import Trial, TrialStatus
 
 from kresnets._util.checks import is_whole
 from kresnets._util.files import read_json
-from kresnets.tuning.oracle_storage import DEFAULT, WORKER_MARK, Memory, OracleStorage, is_chief, is_default, whole
+from kresnets.tuning import keras_tuner_hooks as hooks
+from kresnets.tuning.oracle_storage import (
+    DEFAULT,
+    WORKER_MARK,
+    Memory,
+    OracleStorage,
+    is_chief,
+    is_default,
+    overridden,
+    whole,
+)
 
-_COLLISIONS = 1000
 _log = logging.getLogger(__name__)
 
 
@@ -57,8 +64,7 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None,
         on_change: None, or a function of the oracle, called after each trial that ended, when all is written and the
             oracle is not locked. What it raises is logged and hurts nothing.
         begins: whether the first trial of a search is none of the oracle's: it has no values but `"tuner/default"`, so
-            that
-            it is what all others are variations of. It counts as one of `max_trials`.
+            that it is what all others are variations of. It counts as one of `max_trials`.
 
     Returns:
         The same object.
@@ -78,28 +84,21 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None,
             f"failures was {failures}, kills {kills}, deadline {deadline}; they have to be at least 1, at least 1 and "
             "above 0."
         )
-    if seed is not None:
-        _reseed(oracle, seed)
-    if isinstance(oracle, _Sound):
-        memory = oracle._kresnets
-        memory.failures, memory.deadline, memory.kills, memory.on_change = failures, deadline, kills, on_change
-        memory.begins = begins
-        return oracle
-    oracle._kresnets = Memory(failures, deadline, kills, on_change, begins)
-    oracle._max_collisions = max(oracle._max_collisions, _COLLISIONS)
-    kind = type(oracle)
-    oracle.__class__ = type(kind.__name__, (_Sound, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
-    return oracle
-
-
-def _reseed(oracle, seed):
-    if not is_whole(seed, 0):
+    if seed is not None and not is_whole(seed, 0):
         raise ValueError(f"seed was {seed!r}; it has to be a whole number of at least 0, or None.")
-    oracle.seed = oracle._seed_state = seed
-    if isinstance(getattr(oracle, "_random_state", None), np.random.RandomState):
-        oracle._random_state = np.random.RandomState(seed)
-    if hasattr(oracle, "_make_gpr"):
-        oracle.gpr = oracle._make_gpr()
+    if not isinstance(oracle, _Sound):
+        kind = type(oracle)
+        oracle._kresnets = Memory(failures, deadline, kills, on_change, begins, overridden(oracle))
+        oracle.__class__ = type(kind.__name__, (_Sound, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
+        oracle.max_consecutive_failed_trials = math.inf  # else Keras Tuner raises before the last one is written
+        hooks.try_longer(oracle)
+        hooks.quieten()
+    memory = oracle._kresnets
+    memory.failures, memory.deadline, memory.kills, memory.on_change = failures, deadline, kills, on_change
+    memory.begins = begins
+    if seed is not None:
+        hooks.reseed(oracle, seed)
+    return oracle
 
 
 def kind_of(message):
@@ -159,10 +158,9 @@ class _Sound(OracleStorage):
             # Else `BaseTuner` takes the old results for the new ones, or the mean of both (a NaN stays for ever).
             trial.metrics, trial.score, trial.best_step = type(trial.metrics)(), None, 0
             trial.status, trial.message = TrialStatus.RUNNING, None
-            self._save_trial(trial)
+            self.keep_trial(trial)
         if tuner_id in self.ongoing_trials and not again:
             memory.handed[trial.trial_id] = memory.handed.get(trial.trial_id, 0) + 1
-            memory.put_back.discard(trial.trial_id)
             memory.dirty = True
         return trial
 
@@ -170,15 +168,14 @@ class _Sound(OracleStorage):
     def update_trial(self, trial_id, metrics, step=0):
         self._hear(trial_id)
         trial = self.trials[trial_id]
-        if not self._awaited(trial_id) or _reported(trial, metrics, step):
-            return trial
-        return super().update_trial(trial_id, metrics, step)
+        # Reported twice, since the chief died over its answer, a value is the mean of twice itself.
+        return super().update_trial(trial_id, metrics, step) if self._awaited(trial_id) else trial
 
     @whole
     def end_trial(self, trial):
         if trial.trial_id not in self.trials:
             raise ValueError(
-                f"Trial {trial.trial_id} ended, which is none of this search: its folder {self._project_dir} was "
+                f"Trial {trial.trial_id} ended, which is none of this search: its folder {hooks.folder(self)} was "
                 "emptied while the trial ran. Start the worker anew."
             )
         # The first result counts: a worker that was thought dead may end a trial that another one repeated.
@@ -193,13 +190,14 @@ class _Sound(OracleStorage):
         self.trials = {key: trial for key, trial in known.items() if not is_default(trial)}
         self.start_order = [key for key in order if key in self.trials]
         try:
+            if isinstance(self, keras_tuner.oracles.GridSearchOracle):
+                hooks.find_place(self)
             return super().populate_space(trial_id)
         finally:
             self.trials, self.start_order = known, order
 
-    def _record_values(self, trial):
-        if not is_default(trial):  # else it gets values at random, since it has none
-            super()._record_values(trial)
+    def chose(self, trial):
+        return not is_default(trial)
 
     def get_trial(self, trial_id):
         self._hear(trial_id)
@@ -211,9 +209,6 @@ class _Sound(OracleStorage):
         except ValueError as error:  # Keras Tuner's for a metric that was never reported
             trial.score = math.nan  # from which Keras Tuner makes a failure
             trial.message = trial.message or f"NoScore: {error}"
-
-    def _check_consecutive_failures(self):
-        """Keras Tuner's raises here, before the trial is written: `_finish` counts instead."""
 
     # What is new.
 
@@ -238,7 +233,7 @@ class _Sound(OracleStorage):
     @whole
     def is_over(self):
         """Return whether a chief may leave: nothing runs or waits, and all workers that live know that it is over."""
-        waiting = self.ongoing_trials or self.tuner_ids or (self._retry_queue and not self.stopped_because)
+        waiting = self.ongoing_trials or self.tuner_ids or (hooks.waiting(self) and not self.stopped_because)
         return not waiting and (self._kresnets.told_stop or self.remaining_trials() == 0)
 
     @whole
@@ -259,52 +254,44 @@ class _Sound(OracleStorage):
     # How a trial ends.
 
     def _awaited(self, trial_id):
+        """Return whether a trial runs, or waits for another worker since its own is thought dead."""
         running = any(trial.trial_id == trial_id for trial in list(self.ongoing_trials.values()))
-        return running or trial_id in self._kresnets.put_back
+        return running or trial_id in hooks.waiting(self) and self.trials[trial_id].status == TrialStatus.RUNNING
 
     def _finish(self, trial):
-        memory, trial_id = self._kresnets, trial.trial_id
-        memory.put_back.discard(trial_id)
-        self._retry_queue = [waiting for waiting in self._retry_queue if waiting != trial_id]
-        if trial.status != TrialStatus.COMPLETED and not trial.message:
-            # Keras Tuner's messages between processes have no place for it: the worker wrote it to the folder.
-            record = read_json(os.path.join(self._get_trial_dir(trial_id), "record.json"))
-            trial.message = record.get("reason") if isinstance(record, dict) else None
-        self._show(trial_id)
+        memory, trial_id, queue = self._kresnets, trial.trial_id, hooks.waiting(self)
+        queue[:] = [other for other in queue if other != trial_id]
+        memory.handed.pop(trial_id, None)
+        if trial.status != TrialStatus.COMPLETED and (trial.message or "Traceback").startswith("Traceback"):
+            # Keras Tuner's messages between processes have no place for it: whoever ran the trial wrote it down.
+            record = read_json(self._trial_path(trial_id, "record.json"))
+            trial.message = (record.get("reason") if isinstance(record, dict) else None) or trial.message
+        verbose = self.verbose
+        if not hooks.was_shown(self, trial_id):
+            self.verbose = 0
         super().end_trial(trial)
+        self.verbose = verbose
         trial = self.trials[trial_id]
-        if is_default(trial) and isinstance(self, keras_tuner.oracles.GridSearchOracle):
-            self._populate_next.remove(trial_id)  # there is no next one to it on the grid
         if trial.score is not None and math.isnan(trial.score):
             trial.score, trial.message = None, trial.message or "NaN: the objective was not a number."
         self._count_failures()
         memory.changed = memory.dirty = True
 
-    def _show(self, trial_id):
-        """Give Keras Tuner's display what it lacks, and raises for, when it was silent at the trial's begin."""
-        display, now = self._display, datetime.datetime.now()
-        display.search_start = display.search_start or now
-        display.trial_start.setdefault(trial_id, now)
-        display.trial_number.setdefault(trial_id, list(self.trials).index(trial_id) + 1)
-
     def _count_failures(self):
-        memory, last = self._kresnets, None
-        for count, trial_id in enumerate(reversed(self.end_order[memory.count_from :]), start=1):
-            trial = self.trials[trial_id]
-            if trial.status != TrialStatus.FAILED or kind_of(trial.message) != (last or kind_of(trial.message)):
-                return
-            last = last or kind_of(trial.message)
-            if count == memory.failures and not memory.stopped_because:
-                message = _last_error(self.trials[self.end_order[-1]].message).rstrip(".") or "no reason was given"
-                memory.stopped_because = (
-                    f"The search stopped since {count} trials in a row failed in the same way, the last with "
-                    f"{message!r}: mend that, then give the same command again."
-                )
+        memory = self._kresnets
+        last = [self.trials[trial_id] for trial_id in self.end_order[memory.count_from :][-memory.failures :]]
+        kinds = {kind_of(trial.message) if trial.status == TrialStatus.FAILED else None for trial in last}
+        if len(last) == memory.failures and len(kinds) == 1 and None not in kinds and not memory.stopped_because:
+            message = _last_error(last[-1].message).rstrip(".") or "no reason was given"
+            memory.stopped_because = (
+                f"The search stopped since {len(last)} trials in a row failed in the same way, the last with "
+                f"{message!r}: mend that, then give the same command again."
+            )
 
     def _fail_killed(self):
         memory = self._kresnets
-        for trial_id in list(self._retry_queue):
-            if memory.handed.get(trial_id, 0) - self._run_times[trial_id] >= memory.kills:
+        for trial_id in list(hooks.waiting(self)):
+            if memory.handed.get(trial_id, 0) >= memory.kills:
                 trial = self.trials[trial_id]
                 trial.status = TrialStatus.FAILED
                 trial.message = f"Killed: the process ended while this trial ran, {memory.kills} times: out of memory?"
@@ -328,16 +315,6 @@ class _Sound(OracleStorage):
         self._kresnets.heard.pop(tuner_id, None)
         trial = self.ongoing_trials.pop(tuner_id, None)
         if trial is not None:
-            self._retry_queue.append(trial.trial_id)
-            self._kresnets.put_back.add(trial.trial_id)
+            hooks.waiting(self).append(trial.trial_id)
             self._kresnets.dirty = True
         return trial
-
-
-def _reported(trial, metrics, step):
-    """Return whether a trial has just these results already: a worker reports again where the chief died over it."""
-    for name, value in metrics.items():
-        history = trial.metrics.get_history(name) if trial.metrics.exists(name) else []
-        if not any(seen.step == step and seen.value == [value] for seen in history):
-            return False
-    return bool(metrics)

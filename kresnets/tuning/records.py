@@ -15,20 +15,26 @@ COMPLETED, PRUNED, FAILED, RUNNING, REPEATED = "completed", "pruned", "failed", 
 _STATUS = {"COMPLETED": COMPLETED, "FAILED": FAILED, "INVALID": FAILED, "RUNNING": RUNNING}
 
 
+def _untold():
+    return {"reason": None, "epochs": 0, "scores": [], "history": []}
+
+
 def write_record(folder: PathLike, **record: Any) -> None:
     """Write a trial's `record.json`.
 
     Args:
         folder: that of the trial.
         record: `status` (`"completed"`, `"pruned"`, `"failed"`, `"repeated"`), `reason` (a sentence, or None),
-            `started`
-            (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a split), `measures` (of each split all
-            that
-            was measured in the epoch kept), `whole` (whether it trained on every split to the end), `history` (rows of
-            the
-            first split).
+            `started` (unix seconds), `seconds`, `epochs` (trained in it), `scores` (one a split), `measures` (of each
+            split all that was measured in the epoch kept), `whole` (whether it trained on every split to the end),
+            `history` (rows of the first split).
     """
-    write_json(os.path.join(folder, "record.json"), record)
+    write_json(os.path.join(folder, "record.json"), _untold() | record)
+
+
+def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those of a trial's hyperparameters that are fields of its recipe: none where the search began with it."""
+    return {} if DEFAULT in values else {name: value for name, value in values.items() if not name.startswith("tuner/")}
 
 
 def read_records(folder: PathLike) -> list[dict[str, Any]]:
@@ -40,8 +46,7 @@ def read_records(folder: PathLike) -> list[dict[str, Any]]:
     Returns:
         List of dicts with `trial_id`, `status` (as above, or `"running"`), `score` or None, `values` (hyperparameter ->
         value, those that make a difference in the trial), `default` (whether it is what the search began with, which
-        has
-        no values), and the entries of `record.json`.
+        has no values), and the entries of `record.json`.
 
     Example:
         >>> from kresnets.tuning import read_records
@@ -58,14 +63,13 @@ def read_records(folder: PathLike) -> list[dict[str, Any]]:
         if status == COMPLETED:
             status = told.get("status", COMPLETED)
         given = trial["hyperparameters"]["values"]
-        values = {} if DEFAULT in given else {k: v for k, v in given.items() if not k.startswith("tuner/")}
-        entries = {"reason": None, "started": None, "seconds": None, "epochs": 0, "scores": [], "history": []}
+        entries = _untold() | {"started": None, "seconds": None}
         entries |= {"measures": [], "whole": status in (COMPLETED, REPEATED)}  # of what older records lack
         if status != RUNNING:
             entries |= told
         if status == FAILED and not entries["reason"]:
             entries["reason"] = trial.get("message")
-        told = {"trial_id": trial["trial_id"], "status": status, "score": trial["score"], "values": values}
+        told = {"trial_id": trial["trial_id"], "status": status, "score": trial["score"], "values": chosen(given)}
         found.append({**entries, **told, "default": DEFAULT in given})
     return found
 

@@ -13,8 +13,7 @@ from kresnets.keras_hooks.graph import with_inner
 from kresnets.transfer.recipe import RESOLVED, Recipe
 from kresnets.tuning.space import Range
 
-# Fields that matter in every stage, and those that matter once part of the trunk learns; `ends` tells the stages
-# itself.
+# Fields that matter in every stage, and those that do once part of the trunk learns; `ends` tells the stages itself.
 _STAGES = ("head_epochs", "stages", "epochs_per_stage", "learning_rate", "trunk_learning_rate")
 _TRUNK = ("ratio", "batchnorm")
 _ALWAYS = tuple(name for name in RESOLVED if name not in (*_STAGES, *_TRUNK))
@@ -59,8 +58,7 @@ def assign(model, arrays):
 
 
 def ends(recipe, names):
-    """Return `{number of epochs trained when a stage ends: what names all that led there}`; the last stage's end
-    too."""
+    """Return `{number of epochs trained when a stage, the last too, ends: what names all that led there}`."""
     schedule, peaks = recipe.staging(names), list(recipe.peaks(names).values())
     found, told, epochs = {}, [], 0
     for index, ((group, _), peak) in enumerate(zip(schedule.stages, peaks)):

@@ -168,17 +168,16 @@ class Space:
         return fields
 
     def words(self):
-        """Return the base in the words of a trial: field -> value, `thaw` and `unfreeze` included where they can say
-        its
+        """Return the base in the words of a trial: field -> value, with `thaw` and `unfreeze` where they can say its
         stages."""
         told = {name: getattr(self.base, name) for name in FIELDS if name not in (THAW, UNFREEZE)}
         told = {name: value for name, value in told.items() if not self.base.is_auto(name)}
-        stages = self.names[2:-1][::-1] if self.base.stages is None else self.base.stages
         if self.base.is_auto("stages"):
             return told
+        stages = self._of_base()
         thaw = stages[-1] if stages else self.names[-1]
         for way in (GRADUAL, AT_ONCE):
-            if (thaw.rpartition("_block")[0] or thaw) in self.names and self.stages(thaw, way) == tuple(stages):
+            if _group(thaw) in self.names and self.stages(thaw, way) == stages:
                 return {THAW: thaw, UNFREEZE: way} | told
         return told
 
@@ -209,8 +208,7 @@ class Space:
         return tuple(dict.fromkeys(choices))
 
     def _check_group(self, name):
-        group = name.rpartition("_block")[0] or name if isinstance(name, str) else name
-        if group not in self.names:
+        if _group(name) not in self.names:
             raise ValueError(f"The network has no group {name!r}: use {', '.join(self.names)}, or a block of one.")
 
     def _check(self):
@@ -223,38 +221,35 @@ class Space:
                 )
             if name in (THAW, UNFREEZE):
                 continue
-            for value in (allowed.min, allowed.max) if isinstance(allowed, Range) else allowed:
+            for value in _ends(allowed):
                 try:
                     dataclasses.replace(self.base, stages=self.names[:1], **{name: value})
                 except ValueError as error:
                     raise ValueError(f"The space: {error}") from None
-        if self.epochs is not None and self._most("head_epochs") + self.deepest() > self.epochs and self.deepest():
+        (least, most), deepest = self._limits("head_epochs"), self.deepest()
+        if self.epochs is not None and most + deepest > self.epochs and deepest:
             raise ValueError(
-                f"Trials of {self.epochs} epochs are too short for {self._most('head_epochs')} of the head and one "
-                "for each "
-                f"of {self.deepest()} stages of the trunk: give more epochs, fewer head_epochs, or thaw less."
+                f"Trials of {self.epochs} epochs are too short for {most} of the head and one for each of {deepest} "
+                "stages of the trunk: give more epochs, fewer head_epochs, or thaw less."
             )
-        nothing = self._head_alone() and self._least("head_epochs") == 0
-        if nothing and self.epochs is None:
+        if self._head_alone() and least == 0 and self.epochs is None:
             raise ValueError(
-                f"Where {self.names[-1]!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs "
-                "at 1, or "
-                f"leave {self.names[-1]!r} out of thaw."
+                f"Where {self.names[-1]!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs at "
+                f"1, or leave {self.names[-1]!r} out of thaw."
             )
         if not self._some_difference():
             raise ValueError("The space holds one recipe alone: give at least one field two choices, or a range.")
 
-    def _most(self, name):
-        allowed = self.fields.get(name, (self._count(name),))
-        return allowed.max if isinstance(allowed, Range) else max(allowed)
-
-    def _least(self, name):
-        allowed = self.fields.get(name, (self._count(name),))
-        return allowed.min if isinstance(allowed, Range) else min(allowed)
-
-    def _count(self, name):
+    def _limits(self, name):
+        """Return the least and the most that a field which counts may take."""
         # What the rule will say is not known yet: it takes one epoch at the least.
-        return 1 if self.base.is_auto(name) else getattr(self.base, name)
+        own = 1 if self.base.is_auto(name) else getattr(self.base, name)
+        ends = _ends(self.fields.get(name, (own,)))
+        return min(ends), max(ends)
+
+    def _of_base(self):
+        """Return the stages of the base, which the rule has not to say."""
+        return self.names[2:-1][::-1] if self.base.stages is None else tuple(self.base.stages)
 
     def _head_alone(self):
         """Whether nothing but the head learns in some trial."""
@@ -263,9 +258,7 @@ class Space:
     def deepest(self):
         """Return how many stages the deepest unfreezing has."""
         if THAW not in self.fields:
-            if self.base.is_auto("stages"):
-                return 1
-            return len(self.names[2:-1] if self.base.stages is None else self.base.stages)
+            return 1 if self.base.is_auto("stages") else len(self._of_base())
         ways = self.fields.get(UNFREEZE, (GRADUAL,))
         return max(len(self.stages(name, way)) for name in self.fields[THAW] for way in ways)
 
@@ -281,8 +274,7 @@ class Space:
             return ()
         if unfreeze == AT_ONCE:
             return (thaw,)
-        group = thaw if thaw in self.names else thaw.rpartition("_block")[0]
-        above = self.names[self.names.index(group) + 1 : -1]
+        above = self.names[self.names.index(thaw if thaw in self.names else _group(thaw)) + 1 : -1]
         return (*reversed(above), thaw)
 
     def condition(self, name):
@@ -374,6 +366,16 @@ class Space:
             name: dataclasses.asdict(allowed) if isinstance(allowed, Range) else list(allowed)
             for name, allowed in self.fields.items()
         }
+
+
+def _ends(allowed):
+    """Return the ends of a range, or all choices."""
+    return (allowed.min, allowed.max) if isinstance(allowed, Range) else allowed
+
+
+def _group(place):
+    """Return the group of a block, or the group that it is."""
+    return place.rpartition("_block")[0] or place if isinstance(place, str) else place
 
 
 def _checked_range(where, name, found):

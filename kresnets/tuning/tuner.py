@@ -1,6 +1,7 @@
 """A Keras Tuner tuner that does nothing twice: frozen features, common first stages and equal trials are shared."""
 
 import contextlib
+import copy
 import dataclasses
 import errno
 import hashlib
@@ -20,21 +21,22 @@ from kresnets._util.checks import is_number, is_whole
 from kresnets._util.files import read_json, write_json
 from kresnets._util.store import SharedStore
 from kresnets.callbacks import Progress
+from kresnets.tuning import keras_tuner_hooks as hooks
 from kresnets.tuning import shared_stages as stages
 from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.choice import accuracy_gains, choose
 from kresnets.tuning.hypermodel import RecipeHyperModel
 from kresnets.tuning.oracle import sound
-from kresnets.tuning.oracle_storage import is_chief, is_default
+from kresnets.tuning.oracle_storage import is_chief, is_default, is_worker
 from kresnets.tuning.prune import Pruning, best_so_far
-from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, read_records, write_record
+from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, chosen, read_records, write_record
 from kresnets.tuning.space import THAW
 
 _BUDGET = "tuner/epochs"  # Hyperband's: train up to this epoch
 _TOLD = {"epoch", "stage", "seconds"}  # of a row of a history, what is no measurement
 
 
-class RecipeTuner(keras_tuner.Tuner):
+class RecipeTuner(hooks.Tuner):
     """Search over recipes with any oracle of Keras Tuner, each trial for what is new in it alone.
 
     What frozen layers give is computed once for all trials (files in the project's folder, mapped by all processes). A
@@ -44,9 +46,8 @@ class RecipeTuner(keras_tuner.Tuner):
     epoch that its recipe keeps.
 
     The oracle is made sound (`kresnets.tuning.sound`): a search that was killed goes on with the same script.
-    TensorFlow
-    keeps some memory of every function that it traced (5 to 20 MB a small trial), whatever Keras clears: a long search
-    runs best under `kresnets search`, whose trials are in a process that is replaced when it has grown.
+    TensorFlow keeps some memory of every function that it traced (5 to 20 MB a small trial), whatever Keras clears: a
+    long search runs best under `kresnets search`, whose trials are in a process that is replaced when it has grown.
 
     Args:
         hypermodel: a `RecipeHyperModel`.
@@ -65,11 +66,9 @@ class RecipeTuner(keras_tuner.Tuner):
         leave: function without arguments, asked before each trial, and in one before each split, whether to return from
             `search` although it is not over; `finished` is then False. Defaults to None.
         begins: whether the first trial is `base` itself, one of the oracle's `max_trials`: what all others are compared
-            with,
-            split by split, see `choice`. None: where `base` leaves something to the rule. Defaults to None.
+            with, split by split, see `choice`. None: where `base` leaves something to the rule. Defaults to None.
         race: number of splits, from 1, after which a trial is given up that is, on these, no better than the best so
-            far; None
-            gives up none. Defaults to None.
+            far; None gives up none. Defaults to None.
 
     Raises:
         ValueError: for arguments out of their range.
@@ -115,21 +114,19 @@ class RecipeTuner(keras_tuner.Tuner):
         begins = hypermodel.leaves_out if begins is None else begins
         sound(oracle, failures, deadline, seed=seed, on_change=on_change, begins=begins)
         self._prune, self._leave, self._share, self._race = prune, leave, share, race
-        self._reasons, self._store, self.finished = {}, None, False
+        self._store, self.finished = None, False
         super().__init__(
             oracle, hypermodel, directory=directory, project_name=project_name, overwrite=overwrite,
             executions_per_trial=executions_per_trial,
         )  # fmt: skip
-        if self._is_worker():
+        if is_worker():
             self.oracle = Worker(oracle)
 
-    def _populate_initial_space(self):
-        if self.hypermodel.plan is None and self.hypermodel.leaves_out:
-            return  # `search` does it, when the data have come
-        self._declare()
+    def begin_space(self):
+        if self.hypermodel.plan is not None or not self.hypermodel.leaves_out:  # else when the data have come
+            self._declare()
 
     def _declare(self):
-        # Keras Tuner would build the network once for each condition of the space to find them out.
         hp = self.oracle.get_space()
         self.hypermodel.declare_hyperparameters(hp)
         self.oracle.update_space(hp)
@@ -171,9 +168,9 @@ class RecipeTuner(keras_tuner.Tuner):
             self.hypermodel.resolve(*splits[0])
         if unknown:
             self._declare()
-        if not self._is_worker():
+        if not is_worker():
             self.oracle.verbose = verbose
-        with contextlib.nullcontext() if self._is_worker() else self._alone(), _quiet():
+        with contextlib.nullcontext() if is_worker() else self._alone(), _quiet():
             try:
                 super().search(splits, callbacks=list(callbacks), epoch=epoch)
                 self.finished = True
@@ -195,48 +192,34 @@ class RecipeTuner(keras_tuner.Tuner):
         if self._leave is not None and self._leave():
             raise _Leave
 
-    def on_trial_end(self, trial):
-        if trial.trial_id in self._reasons:
-            trial.message = self._reasons.pop(trial.trial_id)
-        super().on_trial_end(trial)
-
     def run_trial(self, trial, splits, callbacks=(), epoch=None):
         """Train one trial, on each split and with each seed; see `keras_tuner.Tuner.run_trial`."""
         began = time.time()
         try:
             with heartbeat(self.oracle, trial.trial_id):
                 metrics, record = self._run(trial, splits, list(callbacks), epoch)
-        except KeyboardInterrupt:
-            if not self._is_worker():
-                self.oracle.give_back(trial.trial_id)
-            raise
-        except _Leave:
-            self.oracle.give_back(trial.trial_id)
+        except (KeyboardInterrupt, _Leave):
+            self._give_back(trial)
             raise
         except keras_tuner.errors.FatalError:
             raise
-        except OSError as error:
-            # What the machine lacks is not the recipe's fault: the trial is to come again once there is room.
-            codes = {getattr(one, "errno", None) for one in (error, error.__cause__)}
-            if not codes & {errno.ENOSPC, errno.EDQUOT}:
-                raise self._failed(trial, began, error) from error
-            if not self._is_worker():
-                self.oracle.give_back(trial.trial_id)
-            raise keras_tuner.errors.FatalError(str(error)) from error
-        except Exception as error:  # whatever one recipe does to a training, the others are to be tried
-            raise self._failed(trial, began, error) from error
+        except Exception as error:
+            if isinstance(error, OSError) and _is_full(error):
+                # What the machine lacks is not the recipe's fault: the trial is to come again once there is room.
+                self._give_back(trial)
+                raise keras_tuner.errors.FatalError(str(error)) from error
+            # Whatever one recipe does to a training, the others are to be tried.
+            self._write_record(trial, began, {"status": FAILED, "reason": _reason(error)})
+            raise keras_tuner.errors.FailedTrialError(_reason(error)) from error
         self._write_record(trial, began, record)
         return metrics
 
-    def _failed(self, trial, began, error):
-        """Record why a trial failed; return what tells Keras Tuner so."""
-        self._reasons[trial.trial_id] = reason = _reason(error)
-        self._write_record(trial, began, {"status": FAILED, "reason": reason})
-        return keras_tuner.errors.FailedTrialError(reason)
+    def _give_back(self, trial):
+        if not is_worker():  # whose chief gives the trial to another one
+            self.oracle.give_back(trial.trial_id)
 
     def _write_record(self, trial, began, record):
-        full = {"reason": None, "epochs": 0, "scores": [], "history": []} | record
-        write_record(self.get_trial_dir(trial.trial_id), started=began, seconds=round(time.time() - began, 3), **full)
+        write_record(self.get_trial_dir(trial.trial_id), started=began, seconds=round(time.time() - began, 3), **record)
         with contextlib.suppress(FileNotFoundError):
             os.remove(self._splits_done(trial))
 
@@ -262,13 +245,11 @@ class RecipeTuner(keras_tuner.Tuner):
             behind = self._behind(trial, [one.best_value for one in results], records, total)
             if behind or results and results[-1].pruned:
                 break
-            if len(results) > found and self._leave is not None and not self._is_worker() and self._leave():
+            if len(results) > found and self._leave is not None and not is_worker() and self._leave():
                 raise _Leave
             hopeful = curves if not results and not is_default(trial) else None
             run = self._train(trial, values, budget, splits, len(results), callbacks, epoch, hopeful)
-            if not results or self.oracle.objective.better_than(
-                run.best_value, min_run(results, self.oracle.objective)
-            ):
+            if all(self.oracle.objective.better_than(run.best_value, one.best_value) for one in results):
                 stages.write_state(self._checkpoint(trial), {}, [], run.best)
             results.append(run.result(with_rows=not results))
             if total > 1:  # a killed trial goes on at its next split
@@ -307,15 +288,11 @@ class RecipeTuner(keras_tuner.Tuner):
         told = [statistics.mean(one) for one in (scores, best["scores"][:done])]
         return (
             f"Given up after {done} of {total} splits: its mean {name} of {told[0]:.4g} was no better than the "
-            f"{told[1]:.4g} of "
-            f"trial {best['trial_id']} on the same."
+            f"{told[1]:.4g} of trial {best['trial_id']} on the same."
         )
 
     def _values(self, trial):
-        if is_default(trial):
-            return {}
-        given = {k: v for k, v in trial.hyperparameters.values.items() if not k.startswith("tuner/")}
-        return self.hypermodel.space.active(given)
+        return self.hypermodel.space.active(chosen(trial.hyperparameters.values))
 
     def _has_score_of(self, values, other):
         return other["status"] in (COMPLETED, PRUNED) and self.hypermodel.space.same(other["values"], values)
@@ -335,8 +312,11 @@ class RecipeTuner(keras_tuner.Tuner):
             pruning = Pruning(self.oracle.objective, curves, self._prune, _first_epochs(recipe, hypermodel.names))
         keep = _SharedStage(self, trial, recipe, model, number, split, budget) if stages.shares(recipe) else None
         run = _Run(self.oracle.objective, recipe, model, hypermodel, pruning, keep, budget)
-        callbacks = self._deepcopy_callbacks(callbacks)
-        self._configure_tensorboard_dir(callbacks, trial, number)
+        try:
+            callbacks = copy.deepcopy(callbacks)
+        except Exception as error:
+            raise keras_tuner.errors.FatalValueError(f"Callbacks are copied for each training: {error}.") from error
+        hooks.log_to_tensorboard(self, callbacks, trial, number)
         if run.initial_epoch < run.epochs:
             train, validation = splits[split]
             hypermodel.train(
@@ -352,7 +332,7 @@ class RecipeTuner(keras_tuner.Tuner):
 
     def load_model(self, trial):
         # The default has no values, without which Keras Tuner builds nothing.
-        model = self.hypermodel.ready() if is_default(trial) else self._try_build(trial.hyperparameters)
+        model = self.hypermodel.ready() if is_default(trial) else self.hypermodel.build(trial.hyperparameters)
         found = stages.read_state(self._checkpoint(trial))
         if found is None:  # a trial that took the score of an equal one
             values = self._values(trial)
@@ -367,8 +347,7 @@ class RecipeTuner(keras_tuner.Tuner):
 
     def choice(self):
         """Return what `kresnets.tuning.choose` says of the trials so far: whether any is better than what the search
-        began
-        with, by more than noise."""
+        began with, by more than noise."""
         plan = self.hypermodel.plan
         return choose(
             read_records(self.project_dir), self.oracle.objective, validation=plan.facts.validation if plan else None
@@ -424,18 +403,15 @@ def _better_mean(better_than, scores, others):
     return better_than(statistics.mean(scores), statistics.mean(others))
 
 
-def min_run(runs, objective):
-    """Return the best value among runs."""
-    best = runs[0].best_value
-    for run in runs[1:]:
-        best = run.best_value if objective.better_than(run.best_value, best) else best
-    return best
-
-
 def _first_epochs(recipe, names):
     """Return how many epochs a trial trains at the least: its first stage, or half of its only one."""
     ends = list(stages.ends(recipe, names))
     return ends[0] if len(ends) > 1 else max(1, ends[0] // 2)
+
+
+def _is_full(error):
+    codes = {getattr(one, "errno", None) for one in (error, error.__cause__)}
+    return bool(codes & {errno.ENOSPC, errno.EDQUOT})
 
 
 def _reason(error):

@@ -21,8 +21,7 @@ def judge(folder, train, data, recipes, seed, why=""):
     Returns:
         Dict `default` and the others (see `kresnets.report.metrics.evaluate`), `names` of all of them, `sentence`,
         `difference` of the winner (else of what the search started from) and the default, `worse`: whether a winner did
-        worse than the
-        default, by more than chance.
+        worse than the default, by more than chance.
     """
     import numpy as np
 
