@@ -131,7 +131,7 @@ def test_a_class_may_be_called_train(tmp_path):
             ("Training/a", "Training/b", "Testing/a", "Testing/b", "extra/a"),
             r"Testing/ \(a, b\), Training/ \(a, b\), extra/",
         ),
-        (("train", "test"), r"there are test/ \(no folders\), train/ \(no folders\)"),
+        (("train", "test"), r"There are test/ \(no folders\), train/ \(no folders\)"),
         (("val/a", "val/b", "test/a", "test/b"), "at least the first"),
         (("train/a", "train/b", "val/a", "valid/a"), r"two folders for validation \(val, valid\)"),
         (("data/train/a", "data/test/a"), r"one folder data/ \(test, train\): give .*data, if its"),
