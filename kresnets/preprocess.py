@@ -15,7 +15,7 @@ import numpy as np
 
 from kresnets._util.checks import is_number, is_whole
 from kresnets._util.types import Array, Tensor
-from kresnets.keras_hooks.graph import with_inner
+from kresnets.keras_hooks.graph import changes_pixels, has_graph, with_inner
 
 # mode -> (channels reversed to BGR?, divisor, mean, standard deviation), applied in this order, as in
 # keras.applications.
@@ -23,6 +23,7 @@ _MODES = {
     "caffe": (True, None, (103.939, 116.779, 123.68), None),
     "tf": (False, 127.5, (1.0, 1.0, 1.0), None),
     "torch": (False, 255.0, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": (False, None, None, None),
 }
 MODES = tuple(_MODES)
 _OWN = {"mean": ("torch", "caffe"), "std": ("torch",)}  # the modes that take other numbers than their own
@@ -36,7 +37,7 @@ class Preprocessing:
     Called on pixels, it is `preprocess_input` with its mode and means; crop and size are for who cuts the images.
 
     Args:
-        mode: `"caffe"`, `"tf"` or `"torch"`; see `preprocess_input`.
+        mode: `"caffe"`, `"tf"`, `"torch"` or `"none"`; see `preprocess_input`.
         crop: fraction of the resized short side that the centre crop keeps, 0 < crop <= 1.
         mean: three numbers in place of the mode's own, in torch of R, G and B scaled to 0..1, in caffe of B, G and R
             0..255; None for the mode's own.
@@ -115,8 +116,8 @@ def preprocess_input(
             `data_format="channels_first"`. Any dtype; never changed in place.
         data_format: `"channels_last"`, `"channels_first"` or None for `keras.config.image_data_format()`.
         mode: `"caffe"` (RGB to BGR, ImageNet mean subtracted, no scaling; keras.applications' ResNets), `"tf"`
-            (scaled to -1..1; their v2 and Inception nets) or `"torch"` (scaled to 0..1, ImageNet mean and deviation;
-            timm's and torchvision's files).
+            (scaled to -1..1; their v2 and Inception nets), `"torch"` (scaled to 0..1, ImageNet mean and deviation;
+            timm's and torchvision's files) or `"none"` (as they are; of networks that have a Rescaling inside).
         mean: three numbers in place of the mode's own: in torch of R, G and B scaled to 0..1 (some of timm's files were
             trained with 0.5 thrice), in caffe of B, G and R 0..255, the order in which they are taken off (Yahoo's
             open_nsfw has 104, 117, 123). Defaults to None, the mode's own.
@@ -153,8 +154,8 @@ def preprocess_input(
         x = x[..., ::-1] if axis == -1 else x[..., ::-1, :, :]
     if divisor:
         x = x / divisor
-    x = x - _per_channel(mean or own_mean, x, axis)
-    std = std or own_std
+    mean, std = mean or own_mean, std or own_std
+    x = x if mean is None else x - _per_channel(mean, x, axis)
     return x if std is None else x / _per_channel(std, x, axis)
 
 
@@ -249,7 +250,8 @@ def resolve(model: keras.Model, forced: Any = None) -> "Preprocessing":
             the carried crop and size, and the carried means too where the carried mode is the same.
 
     Raises:
-        ValueError: where the model carries none and none is forced, or for an unknown mode.
+        ValueError: where the model carries none and none is forced, for an unknown mode, or where images would be
+            preprocessed twice, as the model has arithmetic of its own between its input and its first weights.
 
     Example:
         >>> import kresnets
@@ -257,12 +259,13 @@ def resolve(model: keras.Model, forced: Any = None) -> "Preprocessing":
         Preprocessing(mode='torch', crop=1.0, mean=None, std=None, size=None)
     """
     carried = preprocessing_of(model)
+    _refuse_twice(model, carried, forced)
     if forced is None:
         if carried is None:
             raise ValueError(
                 f"{model.name!r} does not say how its weights want their images: pass what they were trained with, "
                 f"such as preprocess='torch' (one of {', '.join(map(repr, MODES))}, or a kresnets.Preprocessing; "
-                "keras.applications' ResNets: 'caffe')."
+                "keras.applications' ResNets: 'caffe'; networks that have a Rescaling inside: 'none')."
             )
         return carried
     chosen = forced
@@ -281,6 +284,20 @@ def resolve(model: keras.Model, forced: Any = None) -> "Preprocessing":
             stacklevel=3,
         )
     return chosen
+
+
+def _refuse_twice(model, carried, forced):
+    mode = forced.mode if isinstance(forced, Preprocessing) else forced or (carried and carried.mode)
+    if mode in (None, "none") or not has_graph(model):
+        return
+    name, certain = changes_pixels(model)
+    if name is None or (forced is not None and not certain):
+        return
+    raise ValueError(
+        f"{model.name!r} {'changes' if certain else 'may change'} its images by {name} before its first weights, and "
+        f"would get them preprocessed ({mode}) besides: give preprocess='none' if they are then as the weights want "
+        f"them, or take {name} out" + ("." if certain else f"; or say preprocess={mode!r} if it does no such thing.")
+    )
 
 
 def carry(model: keras.Model, preprocessing: "Preprocessing") -> None:

@@ -103,7 +103,7 @@ def _train(run, options, arguments, command, machines):
     _check_plan(spec, recipe)
     policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
-    data = load_data(options.data, options.limit, options.seed, options.bad_images)
+    data = load_data(options.data, options.limit, options.seed, options.bad_images, columns=options.columns)
     known = digest(data)
     if machines.agreed(lambda: known) != known:
         raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")

@@ -39,9 +39,11 @@ class Images:
         limit: Most images for training and validation together.
         bad_images: What to do about damaged images.
         seed: Of the split, the start and the order of the images. Left out: that of --recipe, else 0.
+        columns: Columns of a CSV file that have paths, classes and, if there is one, parts. Left out: by their names.
     """
 
     data: str
+    columns: Annotated[list[str] | None, Parameter(negative="", consume_multiple=(2, 3))] = None
     limit: Count | None = None
     bad_images: Literal["skip", "error"] = "error"
     seed: Whole | None = None

@@ -133,7 +133,7 @@ def _search(folder, options, command):
     shown = live.Live(folder, folder / "search", _objective(options), hypermodel.space, options, command)
     _at_interrupt(signal.default_int_handler)
     try:
-        data = load_data(options.data, options.limit, options.seed, options.bad_images)
+        data = load_data(options.data, options.limit, options.seed, options.bad_images, columns=options.columns)
         classes.append(len(data.class_names))
         _resolve(hypermodel, data, options)
         shown.space, oracle = hypermodel.space, _oracle(options, hypermodel)

@@ -2,8 +2,12 @@
 
 import csv
 import dataclasses
+import glob
+import io
 import os
 import pathlib
+import re
+import warnings
 from typing import NamedTuple
 
 # Files that accompany images. Whatever else lies in a class folder is taken for an image and has to be one, so that a
@@ -12,9 +16,38 @@ IGNORED_SUFFIXES = frozenset(
     ".bin .cfg .csv .db .doc .docx .html .ini .json .jsonl .lock .log .md .npy .npz .pdf .pkl .py .rst .sha256 .tar "
     ".tsv .txt .xls .xlsx .xml .yaml .yml .zip".split()
 )
-PART_NAMES = {"train": "train", "validation": "validation", "val": "validation", "valid": "validation", "test": "test"}
-_PATH_COLUMNS = ("path", "file", "filename", "file_name", "filepath", "file_path", "image", "image_path")
-_LABEL_COLUMNS = ("label", "class", "class_name", "category", "target")
+# What systems and programs put beside class folders, in lower case.
+IGNORED_FOLDERS = frozenset(
+    (
+        "__macosx",
+        "@eadir",
+        "#recycle",
+        "#snapshot",
+        "$recycle.bin",
+        "system volume information",
+        "lost+found",
+        "__pycache__",
+    )
+)
+_SPELLINGS = {"train": "train training trn", "validation": "validation valid val dev", "test": "test testing tst"}
+PART_NAMES = {word: part for part, words in _SPELLINGS.items() for word in words.split()}
+_PATH_COLUMNS = tuple(
+    "path file filename file_name filepath file_path image image_path image_name image_file imagename img img_path "
+    "img_name image_id imageid photo picture".split()
+)
+_LABEL_COLUMNS = tuple(
+    "label class class_name classname category target label_name labels species breed diagnosis dx".split()
+)
+_PART_COLUMNS = tuple("split set subset part partition dataset data_set usage phase".split())
+_SEPARATORS = ",;\t"
+
+
+def part_of(name):
+    """Return the part that a folder, a split or a cell is called after (`"Training"`, `"test_set"`), or None."""
+    words = re.split(r"[\W_\d]+", name.lower())
+    rest = [word for word in words if word not in ("", "set", "data", "images", "imgs", "part", "split", "dataset")]
+    whole = "".join(rest)
+    return PART_NAMES.get(whole.removesuffix("set").removesuffix("data")) or PART_NAMES.get(whole)
 
 
 class Item(NamedTuple):
@@ -41,28 +74,64 @@ class Listing:
 
 
 def list_folder(folder):
-    """List a folder of class folders, or of `train`, `val` (or `validation`) and `test` with class folders inside.
+    """List a folder of class folders, or of folders for training, validation and test with class folders inside.
 
-    A class folder is searched to any depth. Hidden files and companions (`IGNORED_SUFFIXES`) are left out, as are files
-    beside the class folders. Links to files and class folders that are links are followed: who made the folder put them
-    there; links to folders further inside are not, as they may lead in a circle.
+    Folders for parts are known by the usual spellings (`Training`, `val`, `test_set`), in any case. A class folder is
+    searched to any depth. Hidden files, companions (`IGNORED_SUFFIXES`) and what systems leave (`IGNORED_FOLDERS`) are
+    left out, as are files beside the class folders. Links are followed, since who made the folder put them there; but
+    one to a folder that is being searched already, and would lead in a circle, is left out with a warning.
     """
     folder = pathlib.Path(folder)
-    names = _subfolders(folder)
-    if "train" in names and set(names) <= set(PART_NAMES) and _subfolders(folder / "train"):
-        roots = {PART_NAMES[name]: folder / name for name in names}
-        if len(roots) < len(names):
-            raise ValueError(f"{folder} has two folders for validation ({', '.join(names)}): keep one of them.")
-        class_names = tuple(_subfolders(roots["train"]))
-    else:
-        roots, class_names = {"all": folder}, tuple(names)
+    roots = _roots(folder)
+    class_names = tuple(_subfolders(roots.get("train", folder)))
     if not class_names:
         raise ValueError(
             f"No class folders in {folder}: put the images of each class into a folder of its own, named after the "
             f"class (for example {folder / 'cat' / 'photo.jpg'})."
         )
+    if len(class_names) == 1 and roots.keys() == {"all"} and len(_subfolders(folder / class_names[0])) > 1:
+        inner = folder / class_names[0]
+        raise ValueError(f"{folder} has the one folder {_tree(folder)}: give {inner}, if its folders are the classes.")
     parts = {part: _list_root(folder, root, class_names) for part, root in roots.items()}
     return Listing(folder.resolve().name, class_names, parts)
+
+
+def _roots(folder):
+    """Return part -> folder that has its class folders; the single key `"all"` where they are not in parts.
+
+    A class may be called train, as beside bus and car. What is like parts and cannot be read as such is refused: as
+    classes they would be learned without a word.
+    """
+    names = _subfolders(folder)
+    parts = {name: part_of(name) for name in names}
+    like = [name for name in names if parts[name]]
+    classes = {name: _subfolders(folder / name) for name in like}
+    if not like or (len(like) < len(names) and len({parts[name] for name in like}) < 2):
+        return {"all": folder}
+    roots = {parts[name]: folder / name for name in names}
+    if len(like) == len(names) and len(roots) < len(names):
+        part = next(part for part in roots if list(parts.values()).count(part) > 1)
+        twice = ", ".join(name for name in names if parts[name] == part)
+        raise ValueError(f"{folder} has two folders for {part} ({twice}): keep one of them.")
+    if len(like) < len(names) or "train" not in roots or not all(classes.values()):
+        if len(like) == len(names) == 1:  # the only class
+            return {"all": folder}
+        raise ValueError(
+            f"{folder} looks as if it were divided into parts, but not into folders for train, validation and test (at "
+            f"least the first) with class folders in each. There are {_tree(folder)}: rename or move what is "
+            "otherwise; where these are the classes, give their folders other names."
+        )
+    return roots
+
+
+def _tree(folder, most=4):
+    """Return the first two floors of a folder in words: `train/ (cat, dog), test/ (no folders)`."""
+    floors = []
+    for name in _subfolders(folder):
+        inner = _subfolders(folder / name)
+        shown = ", ".join(inner[:most]) + (", ..." if len(inner) > most else "")
+        floors.append(f"{name}/ ({shown or 'no folders'})")
+    return ", ".join(floors[:most]) + (", ..." if len(floors) > most else "")
 
 
 def _list_root(folder, root, class_names):
@@ -78,63 +147,146 @@ def _list_root(folder, root, class_names):
 
 def _subfolders(folder):
     with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not _is_hidden(entry.name))
+        return sorted(entry.name for entry in entries if entry.is_dir() and not _is_ignored(entry.name))
 
 
-def _is_hidden(name):
-    return name.startswith(".") or name == "__MACOSX"
+def _is_ignored(name):
+    return name.startswith(".") or name.lower() in IGNORED_FOLDERS
 
 
 def _files(class_folder):
-    for directory, subfolders, names in os.walk(class_folder):
-        subfolders[:] = sorted(name for name in subfolders if not _is_hidden(name))
-        for name in sorted(names):
-            if not _is_hidden(name) and pathlib.Path(name).suffix.lower() not in IGNORED_SUFFIXES:
-                yield pathlib.Path(directory, name)
+    above = {os.path.realpath(class_folder.parent), os.path.realpath(class_folder)}
+    yield from _files_in(class_folder, above)
 
 
-def list_csv(file):
-    """List a CSV file (UTF-8, commas) of image paths and class names.
+def _files_in(folder, above):
+    """Yield the files in a folder and those in it; `above` has the real paths of the folders that lead here."""
+    with os.scandir(folder) as entries:
+        entries = sorted((entry for entry in entries if not _is_ignored(entry.name)), key=lambda entry: entry.name)
+    for entry in entries:
+        if not entry.is_dir() and pathlib.Path(entry.name).suffix.lower() not in IGNORED_SUFFIXES:
+            yield pathlib.Path(entry.path)
+    for entry in entries:
+        if entry.is_dir():
+            real = os.path.realpath(entry.path)
+            if entry.is_symlink() and any(one == real or one.startswith(os.path.join(real, "")) for one in above):
+                warnings.warn(f"{entry.path} is a link to a folder that it is in: left out.", stacklevel=2)
+                continue
+            yield from _files_in(pathlib.Path(entry.path), above | {real})
 
-    A header is recognised by a column named path, file, filename or image and one named label, class, category or
-    target (in any order, among others); without one, the first column is the path and the second the class. Paths are
-    relative to the CSV file's folder; one that leads out of it is refused, so that a list from elsewhere cannot name
-    any file of this machine. (A link inside the folder is followed: it is not the list that put it there.)
+
+def list_csv(file, columns=None):
+    """List a CSV file (UTF-8) of image paths and class names; commas, semicolons or tabs part its columns.
+
+    A header is recognised by the usual names of a column of paths (`path`, `file`, `image_id`, ...) and of one of
+    classes (`label`, `class`, `species`, ...); a third one (`split`, `set`, ...) may say which part a line belongs to.
+    Without a header, the first column is the path and the second the class. A path may lack its suffix where one image
+    only is called so. Paths are relative to the CSV file's folder; one that leads out of it is refused, so that a list
+    from elsewhere cannot name any file of this machine. (A link inside the folder is followed: it is not the list that
+    put it there.)
+
+    Args:
+        file: str or path.
+        columns: names of the columns of paths and of classes, and, if there is one, of parts; None to find them.
+            Defaults to None.
     """
     file = pathlib.Path(file)
-    try:
-        with open(file, encoding="utf-8-sig", newline="") as stream:
-            rows = [(reader.line_num, row) for reader in [csv.reader(stream)] for row in reader if any(row)]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{file} is no CSV file in UTF-8 ({error}): write one line `path,label` per image.") from None
-    columns = _columns(file, [cell.strip().lower() for cell in rows[0][1]]) if rows else None
-    path_column, label_column = columns or (0, 1)
-    found = {}
-    for line, row in rows[1:] if columns else rows:
-        if len(row) <= max(path_column, label_column) or not row[label_column].strip():
-            raise ValueError(f"{file}, line {line}: no path and label, separated by a comma, in {','.join(row)!r}.")
+    rows, separator = _rows(file)
+    if not rows:
+        raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
+    places, rows = _places(file, rows, separator, columns)
+    path_column, label_column = places[:2]
+    found, parts = {}, {}
+    for line, row in rows:
+        if len(row) <= max(places) or not row[label_column].strip():
+            what = separator.join(row)
+            word = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[separator]
+            raise ValueError(f"{file}, line {line}: no path and label, separated by {word}, in {what!r}.")
         path = _inside(file, line, row[path_column].strip())
         if path in found:
             raise ValueError(f"{file}, line {line}: {path} is listed a second time; list every image once.")
         found[path] = row[label_column].strip()
+        parts[path] = _part(file, line, row[places[2]].strip()) if len(places) > 2 else "all"
     class_names = tuple(sorted(set(found.values())))
     if not class_names:
         raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
+    if len(places) > 2 and "train" not in parts.values():
+        raise ValueError(f"{file}: no line is said to be for training: there must be some.")
     numbers = {name: number for number, name in enumerate(class_names)}
-    items = [Item(path, numbers[name], str(file.parent / path)) for path, name in found.items()]
-    return Listing(file.stem, class_names, {"all": items})
+    listed = {}
+    for path, name in found.items():
+        listed.setdefault(parts[path], []).append(Item(path, numbers[name], str(file.parent / path)))
+    return Listing(file.stem, class_names, listed)
 
 
-def _columns(file, header):
-    paths = [header.index(name) for name in _PATH_COLUMNS if name in header]
-    labels = [header.index(name) for name in _LABEL_COLUMNS if name in header]
-    if bool(paths) != bool(labels):
-        wanted = _LABEL_COLUMNS if paths else _PATH_COLUMNS
+def _rows(file):
+    """Return the lines that are not empty, each with its number, and what separates their columns."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+        first = next(filter(str.strip, text.splitlines()), "")
+        separator = max(_SEPARATORS, key=first.count)  # of none in it the comma
+        reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+        return [(reader.line_num, row) for row in reader if any(row)], separator
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{file} is no CSV file in UTF-8 ({error}): write one line `path,label` per image.") from None
+
+
+def _places(file, rows, separator, columns):
+    """Return which columns have the path, the class and perhaps the part, and the lines below the header."""
+    header = [cell.strip().lower() for cell in rows[0][1]]
+    seen = ", ".join(repr(cell.strip()) for cell in rows[0][1])
+    how = "name those of paths and classes with `columns`, such as columns=('file', 'species')"
+    if columns is not None:
+        wanted = [str(name).strip().lower() for name in columns]
+        if len(wanted) not in (2, 3) or not set(wanted) <= set(header):
+            raise ValueError(
+                f"`columns` must be two or three of {file}'s columns, of paths, of classes and, if there is one, of "
+                f"parts. Received: {list(columns)}; there are {seen}"
+            )
+        return [header.index(name) for name in wanted], rows[1:]
+    known = [[header.index(name) for name in names if name in header] for names in (_PATH_COLUMNS, _LABEL_COLUMNS)]
+    if all(known):
+        places = [found[0] for found in known]
+        lines = [row for _, row in rows[1:]]
+        for name in _PART_COLUMNS:  # a column of that name may hold something else
+            if name in header and all(part_of(row[header.index(name)]) for row in lines if len(row) == len(header)):
+                return [*places, header.index(name)], rows[1:]
+        return places, rows[1:]
+    if any(known) or (len(header) > 1 and len(rows) > 1 and _is_header(file, *rows[0][1:], *rows[1][1:])):
         raise ValueError(
-            f"{file}: its first line, {','.join(header)!r}, looks like a header without a column named "
-            f"{' or '.join(wanted)}: add it."
+            f"{file}: its first line looks like a header ({seen}), and not both the column of paths and that of "
+            f"classes are known by name: {how}."
         )
-    return (paths[0], labels[0]) if paths and labels else None
+    return [0, 1], rows
+
+
+def _is_header(file, first, second):
+    """Whether no cell of the first line is an image, and one of the second is."""
+
+    def has_image(row):
+        return any(_with_suffix(file.parent / cell.strip()) for cell in row if cell.strip())
+
+    return not has_image(first) and has_image(second)
+
+
+def _part(file, line, cell):
+    part = part_of(cell)
+    if part is None:
+        raise ValueError(f"{file}, line {line}: {cell!r} is no part: write train, validation or test.")
+    return part
+
+
+def _with_suffix(path):
+    """Return the file of this path, or the only one that has a suffix more; None where there is none."""
+    if path.is_file():
+        return path
+    try:
+        longer = [
+            p for p in path.parent.glob(glob.escape(path.name) + ".*") if p.suffix.lower() not in IGNORED_SUFFIXES
+        ]
+    except (OSError, ValueError):
+        return None
+    return longer[0] if len(longer) == 1 and longer[0].is_file() else None
 
 
 def _inside(file, line, path):
@@ -144,4 +296,5 @@ def _inside(file, line, path):
         raise ValueError(
             f"{file}, line {line}: {path!r} is not a file in the CSV file's folder; give paths relative to that folder."
         )
-    return pathlib.Path(relative).as_posix()
+    found = _with_suffix(pathlib.Path(folder, relative))
+    return pathlib.Path(relative if found is None else found.relative_to(folder)).as_posix()

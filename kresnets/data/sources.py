@@ -2,6 +2,7 @@
 
 import os
 import warnings
+from collections.abc import Sequence
 
 from kresnets._util.types import PathLike
 from kresnets.data.check import check_images
@@ -20,13 +21,14 @@ def load_data(
     test_split: float = 0.25,
     data_dir: PathLike | None = None,
     progress: bool = True,
+    columns: Sequence[str] | None = None,
 ) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
     The splits are stratified, disjoint and a function of `seed` and of the images' names alone, the same on every
-    machine. Exact duplicates stay in one part. Parts that the source itself has (folders `train`, `val` or
-    `validation`, `test`; splits of a TFDS dataset) are used as they are, and only a missing one is split off from
-    `train`.
+    machine. Exact duplicates stay in one part. Parts that the source itself has (folders `train`, `validation` and
+    `test` in the usual spellings, a CSV file's column of such, splits of a TFDS dataset) are used as they are, and only
+    a missing one is split off from `train`.
 
     Every image is decoded once, in parallel, by the function that training and serving use, so that a damaged or half
     file is found before training. Images of more than 50 million pixels are refused before they are decoded.
@@ -44,6 +46,8 @@ def load_data(
         test_split: float, the share that tests. Defaults to 0.25.
         data_dir: str, where TFDS keeps prepared datasets, or None for its default. Defaults to None.
         progress: bool, show progress bars on stderr (where it is a terminal). Defaults to True.
+        columns: names of the columns of a CSV file that have the paths, the classes and, if there is one, the parts.
+            Defaults to None, those of the usual names.
 
     Returns:
         A `Data`.
@@ -61,7 +65,7 @@ def load_data(
         (64, 11, 268)
     """
     _check_arguments(limit, seed, bad_images, validation_split, test_split)
-    listing = _list(os.fspath(source), data_dir)
+    listing = _list(os.fspath(source), data_dir, columns)
     if len(listing.class_names) < 2:
         raise ValueError(f"{source} has one class only ({listing.class_names[0]!r}): there must be two to tell apart.")
     parts = [(part, item) for part, items in listing.parts.items() for item in items]
@@ -96,13 +100,14 @@ def _check_arguments(limit, seed, bad_images, validation_split, test_split):
             raise ValueError(f"`{name}` is a share and must lie between 0 and 1. Received: {share}")
 
 
-def _list(source, data_dir):
+def _list(source, data_dir, columns):
     source = os.path.expanduser(source)
-    if source.partition("/")[0] != "elpv":
-        if os.path.isdir(source):
-            return list_folder(source)
-        if os.path.isfile(source):
-            return list_csv(source)
+    if source.partition("/")[0] != "elpv" and os.path.isfile(source):
+        return list_csv(source, columns)
+    if columns is not None:
+        raise ValueError(f"`columns` are those of a CSV file, and {source} is none: leave them out.")
+    if source.partition("/")[0] != "elpv" and os.path.isdir(source):
+        return list_folder(source)
     return list_tfds(source, data_dir)
 
 

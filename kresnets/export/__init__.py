@@ -67,7 +67,7 @@ def export_saved_model(
         labels: sequence of str, the name of each class in the order of the outputs; two classes may share a name.
             Defaults to None: ImageNet's names for the 1000 classes of its published weights (fetched once, checked by
             their hash; with a warning their indices where that fails), else the indices `"0"`, `"1"`, ...
-        preprocess: `"caffe"`, `"tf"`, `"torch"`, a `Preprocessing`, or None for what the model carries
+        preprocess: `"caffe"`, `"tf"`, `"torch"`, `"none"`, a `Preprocessing`, or None for what the model carries
             (`preprocessing_of`). Where the model carries another one, a warning names both and yours is served.
             Defaults to None.
         top: int >= 1, labels and scores per image, cut to the number of classes. Defaults to 5.

@@ -15,7 +15,7 @@ from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
-from kresnets.keras_hooks.graph import layers_in_order
+from kresnets.keras_hooks.graph import last_activation, layers_in_order
 from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of, resolve
 
 
@@ -207,15 +207,10 @@ def _checked_labels(labels, classes):
 
 def _last_activation(model):
     """Return "softmax", "sigmoid" or "linear": how the model's outputs are to be read."""
-    last = model
-    while isinstance(last, keras.Model):
-        # Sorted from input to output: with a single output, its operation is the last one.
-        last = (getattr(last, "operations", None) or last.layers or [None])[-1]
-    activation = getattr(last, "activation", last)  # a Softmax layer or operation is its own activation
-    name = (getattr(activation, "__name__", None) or type(activation).__name__).lower()
+    name = last_activation(model)
     if name not in ("softmax", "sigmoid", "linear"):
         raise ValueError(
-            f"The model ends in {getattr(last, 'name', last)!r} ({name}), which leaves open whether it gives "
+            f"The model ends in {name}, which leaves open whether it gives "
             "probabilities: end it with a softmax, a sigmoid, or keras.layers.Activation('linear') for logits."
         )
     return name

@@ -72,3 +72,78 @@ def layer_computation(layer):
         if key not in left_out and not key.endswith("_initializer")
     }
     return {"layer": type(layer).__name__, **config, "weights": [tuple(weight.shape) for weight in layer.weights]}
+
+
+_ARITHMETIC = frozenset(
+    "Add Subtract Multiply Divide TrueDivide FloorDivide Power Negative Sqrt Square Log Exp Einsum Matmul".split()
+)
+
+
+def changes_pixels(model):
+    """Return the name of the first layer or operation that does arithmetic with images before any weight meets them.
+
+    Augmentation, resizing, cropping, padding and casts are none. Of a Lambda nobody can tell.
+
+    Returns:
+        `(name, whether it is certain)`, or `(None, False)`.
+    """
+    found, _ = _pixels(model, True)
+    return found or (None, False)
+
+
+def _pixels(model, enters):
+    """Return what `changes_pixels` finds in a graph, and whether its first output may still be pixels."""
+    raw = {id(tensor) for tensor in model.inputs} if enters else set()
+    for node in graph_nodes(model):
+        if not any(id(tensor) in raw for tensor in node.input_tensors):
+            continue
+        operation = node.operation
+        if isinstance(operation, keras.Model) and has_graph(operation):
+            found, still = _pixels(operation, True)
+            if found:
+                return found, False
+        else:
+            kind = type(operation).__name__
+            if isinstance(operation, (keras.layers.Rescaling, keras.layers.Normalization)) or kind in _ARITHMETIC:
+                return (f"{operation.name} ({kind})", True), False
+            if isinstance(operation, keras.layers.Lambda):
+                return (f"{operation.name} (Lambda)", False), False
+            still = not getattr(operation, "weights", None) or "RandomGenerator" in kind
+        if still:
+            raw.update(id(tensor) for tensor in node.output_tensors)
+    return None, id(model.outputs[0]) in raw
+
+
+_PASSING = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Dropout", "InputLayer")
+
+
+def last_activation(model):
+    """Return how a model's scores come to be: `"softmax"`, `"sigmoid"`, another activation's name, or `"linear"`.
+
+    However it is said: by the activation of the last layer, a layer of its own, an operation, in a nested model, with
+    a cast or a float32 `Activation("linear")` behind it. The name of the layer's or operation's kind where that does
+    not tell.
+    """
+    return _last_activation(model) or "linear"
+
+
+def _last_activation(model):
+    tensor, inputs = model.outputs[0], {id(tensor) for tensor in model.inputs}
+    while id(tensor) not in inputs:
+        origin = tensor._keras_history
+        operation, node = origin.operation, origin.operation._inbound_nodes[origin.node_index]
+        kind = type(operation).__name__
+        if isinstance(operation, keras.Model) and has_graph(operation):
+            found = _last_activation(operation)
+            if found:
+                return found
+        elif kind in ("Softmax", "Sigmoid"):
+            return kind.lower()
+        elif hasattr(operation, "activation"):
+            name = getattr(operation.activation, "__name__", type(operation.activation).__name__).lower()
+            if name != "linear" or operation.weights:
+                return name
+        elif kind not in _PASSING:
+            return kind.lower()
+        tensor = node.input_tensors[0]
+    return None  # it ends as it began

@@ -63,7 +63,15 @@ FILES = (
 )
 PICTURES = {"Training": "curves.png", "Confusion": "confusion.png", "Worst mistakes": "mistakes.png"}
 # What older versions did not ask for, as they would have answered.
-_SINCE = {"recompute": False, "recipe": None, "keep": None, "pretrained": "auto", "head": None, "epochs": None}
+_SINCE = {
+    "columns": None,
+    "recompute": False,
+    "recipe": None,
+    "keep": None,
+    "pretrained": "auto",
+    "head": None,
+    "epochs": None,
+}
 
 
 class RunFolder:
@@ -246,7 +254,7 @@ class RunFolder:
         if not given or not given.keys() >= set(wanted):
             raise ValueError(f"{self} does not say which images are its own.")
         try:
-            data = load_data(*(given[name] for name in wanted))
+            data = load_data(*(given[name] for name in wanted), columns=given.get("columns"))
         except (ValueError, OSError, ImportError) as error:
             if os.path.exists(os.path.expanduser(given["data"])) or os.path.isabs(given["data"]):
                 raise

@@ -25,13 +25,39 @@ def check_model(model, loss):
     return shape[-1]
 
 
-def checked(source, argument, model, classes):
+def checked(source, argument, model, classes, preprocessing=None):
     """Return a source that fits a model, and its number of batches an epoch."""
     source = check_source(source, argument)
     _check_batch(model, source, argument)
     if isinstance(source, tuple):
         _check_arrays(*source[:2], argument, classes)
+    if preprocessing is not None and preprocessing.mode != "none":
+        check_pixels(_first_images(source), f"`{argument}`", preprocessing)
     return with_length(source, argument)
+
+
+def _first_images(source, batches=2):
+    """Yield the images of the first batches; none of a part of `load_data`, whose pixels are 0..255 by its own hand."""
+    if isinstance(source, tuple):
+        yield source[0][: batches * 32]
+    elif is_dataset(source):
+        if not hasattr(source, "kresnets_rows"):
+            yield from (np.asarray(batch[0]) for batch in source.take(batches))
+    else:
+        yield from (np.asarray(source[number][0]) for number in range(min(batches, source.num_batches or 1)))
+
+
+def check_pixels(arrays, what, preprocessing):
+    """Raise a ValueError where images stay within 0..1, though the weights want them made of pixels 0..255.
+
+    Black images alone tell nothing.
+    """
+    highest = [(float(np.min(images)), float(np.max(images))) for images in arrays if np.size(images)]
+    if highest and min(highest)[0] >= 0 and 0 < max(high for _, high in highest) <= 1:
+        raise ValueError(
+            f"{what}: the images are within 0..1, and the model preprocesses pixels 0..255 ({preprocessing.mode}): "
+            "give images * 255, or preprocess='none' if the network takes them as they are."
+        )
 
 
 def _check_arrays(images, labels, argument, classes):

@@ -18,6 +18,7 @@ from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.checks import check_class_weight, check_model, checked
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
+from kresnets.transfer.loss import cross_entropy
 from kresnets.transfer.lr_schedule import StagedCosine
 from kresnets.transfer.plan import Plan, make_plan
 from kresnets.transfer.recipe import Recipe, optimizer_class
@@ -72,7 +73,8 @@ def fine_tune(
             quarter of what is free, then in `state_dir` until the run ends. See `kresnets.FeatureCache`. Defaults to
             `"auto"`.
         callbacks: further Keras callbacks; they see the logs of the stages. Defaults to ().
-        loss: a Keras loss in place of sparse cross-entropy (from logits where the last activation is not softmax).
+        loss: a Keras loss in place of sparse cross-entropy (from logits, unless the model ends in a softmax or
+            sigmoid, however that is said).
             Defaults to None.
         metrics: list of Keras metrics. Defaults to None for `["accuracy"]`.
         preprocess: a mode or a `kresnets.Preprocessing`, for a model that carries none (`preprocessing_of`). Where the
@@ -112,8 +114,10 @@ def fine_tune(
     callbacks = _checked_callbacks(callbacks)
     model_layout, classes, preprocessing = layout(model, groups), check_model(model, loss), resolve(model, preprocess)
     check_class_weight(class_weight, classes)
-    train, steps = checked(train, "train", model, classes)
-    validation, judging_steps = (None, 0) if validation is None else checked(validation, "validation", model, classes)
+    train, steps = checked(train, "train", model, classes, preprocessing)
+    judging_steps = 0
+    if validation is not None:
+        validation, judging_steps = checked(validation, "validation", model, classes, preprocessing)
 
     # Plan.
     if not isinstance(recipe, Plan):
@@ -267,13 +271,7 @@ def _one_hot(recipe):
 
 def _compile(model, plan, loss, metrics):
     recipe = plan.recipe
-    if loss is None:
-        activation = getattr(model.layers[-1], "activation", None)
-        from_logits = activation is not keras.activations.softmax
-        if _one_hot(recipe):
-            loss = keras.losses.CategoricalCrossentropy(from_logits=from_logits, label_smoothing=recipe.label_smoothing)
-        else:
-            loss = keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    loss = cross_entropy(model, _one_hot(recipe), recipe.label_smoothing) if loss is None else loss
     rate = plan.stages[0].peak
     if recipe.rate == "cosine":
         starts = [stage.first_epoch * plan.facts.steps for stage in plan.stages]

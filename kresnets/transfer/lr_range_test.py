@@ -18,6 +18,7 @@ from kresnets.keras_hooks import optimizer as surgery
 from kresnets.networks.copying import copy_flags
 from kresnets.preprocess import resolve
 from kresnets.transfer.inputs import BATCH_SIZE, is_dataset
+from kresnets.transfer.loss import cross_entropy
 from kresnets.transfer.recipe import optimizer_class
 
 _LEAST = 10  # steps from which a rate can be read off
@@ -86,7 +87,7 @@ def find_learning_rate(
         optimizer: name of a Keras optimizer, or one, of which a copy is used. Defaults to None, a copy of the
             compiled one, with its state.
         loss: a Keras loss. Defaults to None, the compiled one; for a model that is not compiled, sparse cross-entropy
-            (from logits where the last activation is not softmax).
+            (from logits, unless the model ends in a softmax or sigmoid).
         preprocess: None for batches as `model.fit` takes them; for RGB images 0..255 as `fine_tune` takes them, True
             (what the model's weights want), a mode or a `kresnets.Preprocessing`. Defaults to None.
         ratios: as in `LayerwiseLearningRate`, for the rate of the head where other groups will learn at other rates.
@@ -224,8 +225,7 @@ def _loss(model, loss):
         if model.loss is None:
             raise ValueError(f"{model.name!r} was compiled without a loss: give `loss`.")
         return model.loss
-    activation = getattr(model.layers[-1], "activation", None)
-    return keras.losses.SparseCategoricalCrossentropy(from_logits=activation is not keras.activations.softmax)
+    return cross_entropy(model)
 
 
 def _scale(copy, ratios, groups):

@@ -9,6 +9,7 @@ from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
 from kresnets.transfer import plan as rule
 from kresnets.transfer.fine_tune import fine_tune
+from kresnets.transfer.loss import cross_entropy
 from kresnets.transfer.recipe import RESOLVED, Recipe
 from kresnets.tuning.space import Space
 
@@ -159,11 +160,9 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
     def _ready(self, model):
         # `fine_tune` does both anew; but Keras Tuner's users evaluate what `get_best_models` builds and loads.
-        softmax = getattr(model.layers[-1], "activation", None) is keras.activations.softmax
-        plain = keras.losses.SparseCategoricalCrossentropy(from_logits=not softmax)
         told = self._training
         metrics = ["accuracy"] if told["metrics"] is None else told["metrics"]
-        model.compile(loss=plain if told["loss"] is None else told["loss"], metrics=metrics)
+        model.compile(loss=cross_entropy(model) if told["loss"] is None else told["loss"], metrics=metrics)
         carry(model, resolve(model, told["preprocess"]))
 
     def recipe(self, hp, seed=None):

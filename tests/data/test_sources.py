@@ -96,6 +96,64 @@ def test_train_val_test_inside(tmp_path):
         load_data(tmp_path, progress=False)
 
 
+@pytest.mark.parametrize(
+    ("names", "later"),
+    [
+        (("Training", "Testing"), "test"),
+        (("TRAIN", "Val", "TEST"), None),
+        (("train_images", "valid_images"), "validation"),
+        (("Train Set", "dev-set"), "validation"),
+        (("train2017", "val2017"), "validation"),
+        (("trainset", "testset"), "test"),
+    ],
+)
+def test_parts_in_the_usual_spellings(tmp_path, names, later):
+    for place, part in enumerate(names):
+        for offset, name in enumerate(("a", "b")):
+            fill(tmp_path / part / name, 8, first=20 * place + 10 * offset)
+    data = load_data(tmp_path, progress=False)
+    assert data.class_names == ("a", "b")
+    for part, name in zip(("validation", "test") if len(names) == 3 else (later,), names[1:], strict=True):
+        assert {image.split("/")[0] for image in parts_of(data)[part]} == {name}
+        assert len(getattr(data, part)) == 16
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    for place, name in enumerate(("bus", "car", "train")):
+        fill(tmp_path / name / "of 2020", 8, first=10 * place)
+    assert load_data(tmp_path, progress=False).class_names == ("bus", "car", "train")
+
+
+@pytest.mark.parametrize(
+    ("folders", "words"),
+    [
+        (
+            ("Training/a", "Training/b", "Testing/a", "Testing/b", "extra/a"),
+            r"Testing/ \(a, b\), Training/ \(a, b\), extra/",
+        ),
+        (("train", "test"), r"There are test/ \(no folders\), train/ \(no folders\)"),
+        (("val/a", "val/b", "test/a", "test/b"), "at least the first"),
+        (("train/a", "train/b", "val/a", "valid/a"), r"two folders for validation \(val, valid\)"),
+        (("data/train/a", "data/test/a"), r"one folder data/ \(test, train\): give .*data, if its"),
+        (("archive/cat", "archive/dog"), r"one folder archive/ \(cat, dog\): give .*archive, if its"),
+    ],
+)
+def test_what_looks_like_parts_and_is_not_understood_is_refused(tmp_path, folders, words):
+    for place, name in enumerate(folders):
+        fill(tmp_path / name, 3, first=5 * place)
+    with pytest.raises(ValueError, match=words):
+        load_data(tmp_path, progress=False)
+
+
+@pytest.mark.parametrize("name", ["@eaDir", "lost+found", "$RECYCLE.BIN", "System Volume Information", "#recycle"])
+def test_what_systems_leave_is_no_class(folder, name):
+    for place in (folder, folder / "cat"):
+        (place / name).mkdir()
+        (place / name / "0.png@SynoEAStream").write_bytes(b"junk")
+    data = load_data(folder, progress=False)
+    assert data.class_names == ("cat", "dog") and sum(map(len, parts_of(data).values())) == 32
+
+
 def test_duplicates(folder):
     for number in range(8):
         (folder / "cat" / f"copy{number}.png").write_bytes(picture(number))
@@ -110,7 +168,7 @@ def test_duplicates(folder):
 
 def test_half_a_csv_header_is_told(tmp_path):
     (tmp_path / "list.csv").write_text("path,foo\na.png,x\n")
-    with pytest.raises(ValueError, match="looks like a header without a column named label or class"):
+    with pytest.raises(ValueError, match=r"looks like a header \('path', 'foo'\), and not both .*`columns`"):
         load_data(tmp_path / "list.csv", progress=False)
 
 
@@ -129,6 +187,59 @@ def test_csv(folder, header):
     (folder / "list.csv").write_text("\ufeff" + header + "\n".join(lines) + "\n", encoding="utf-8")
     data = load_data(folder / "list.csv", progress=False)
     assert data.name == "list" and parts_of(data) == parts_of(load_data(folder, progress=False))
+
+
+@pytest.mark.parametrize(
+    ("header", "separator", "columns"),
+    [
+        ("file,label_name", ",", None),
+        ("image_id,species", ",", None),
+        ("filename;class", ";", None),
+        ("img\tCategory", "\t", None),
+        ("scan;finding", ";", ("scan", "Finding")),
+        ("path,label,fold", ",", None),
+        ("path,label,set", ",", None),
+    ],
+)
+def test_csv_of_others(folder, header, separator, columns):
+    """The usual names and separators; a path without its suffix; a `set` that names no parts is no column of parts."""
+    lines = [header.replace(",", separator)]
+    for path in sorted(folder.rglob("*.*")):
+        name = path.relative_to(folder)
+        cells = [str(name if "id" not in header else name.with_suffix("")), path.parent.name]
+        lines.append(separator.join(cells + ["7"] * (header.count(separator) - 1)))
+    (folder / "list.csv").write_text("\n".join(lines), encoding="utf-8")
+    data = load_data(folder / "list.csv", progress=False, columns=columns)
+    assert data.class_names == ("cat", "dog") and parts_of(data) == parts_of(load_data(folder, progress=False))
+
+
+def test_a_csv_column_says_the_part(folder):
+    rows = [(path.relative_to(folder).as_posix(), path.parent.name) for path in sorted(folder.rglob("*.*"))]
+    parts = ["Test", "Training", "val", "train"] * 8
+    lines = ["image,label,Split", *(f"{path},{label},{part}" for (path, label), part in zip(rows, parts))]
+    (folder / "list.csv").write_text("\n".join(lines))
+    found = parts_of(load_data(folder / "list.csv", progress=False))
+    assert found["test"] == {path for (path, _), part in zip(rows, parts) if part == "Test"}
+    assert found["validation"] == {path for (path, _), part in zip(rows, parts) if part == "val"}
+    (folder / "list.csv").write_text("\n".join([*lines, "cat/none.png,cat,later"]))
+    with pytest.raises(ValueError, match="'later' is no part: write train"):
+        load_data(folder / "list.csv", progress=False, columns=("image", "label", "split"))
+    (folder / "list.csv").write_text(
+        "\n".join([lines[0], *(line for line in lines if "Test" in line or "val" in line)])
+    )
+    with pytest.raises(ValueError, match="no line is said to be for training"):
+        load_data(folder / "list.csv", progress=False)
+
+
+def test_columns_that_are_not_there(folder):
+    (folder / "list.csv").write_text("scan,finding\ncat/0.png,cat\ndog/20.jpg,dog\n")
+    with pytest.raises(ValueError, match=r"looks like a header \('scan', 'finding'\).*columns=\('file', 'species'\)"):
+        load_data(folder / "list.csv", progress=False)
+    for columns in (("scan",), ("scan", "label")):
+        with pytest.raises(ValueError, match="there are 'scan', 'finding'"):
+            load_data(folder / "list.csv", progress=False, columns=columns)
+    with pytest.raises(ValueError, match="`columns` are those of a CSV file, and"):
+        load_data(folder, progress=False, columns=("scan", "finding"))
 
 
 @pytest.mark.parametrize(
@@ -169,9 +280,18 @@ def test_links_are_followed_but_not_in_circles(folder, tmp_path):
     (folder / "cat" / "circle").symlink_to(folder)
     fill(tmp_path / "elsewhere", 4, first=60)
     (folder / "bird").symlink_to(tmp_path / "elsewhere")
-    data = load_data(folder, progress=False)
+    fill(tmp_path / "more", 2, first=70)
+    (tmp_path / "more" / "back").symlink_to(tmp_path / "more")
+    (folder / "cat" / "linked").symlink_to(tmp_path / "more")
+    with pytest.warns(UserWarning) as warned:
+        data = load_data(folder, progress=False)
     ids = set.union(*parts_of(data).values())
-    assert data.class_names == ("bird", "cat", "dog") and len(ids) == 37 and "cat/link.png" in ids
+    assert data.class_names == ("bird", "cat", "dog") and len(ids) == 39 and "cat/link.png" in ids
+    assert {"cat/linked/70.png", "cat/linked/71.png"} <= ids
+    circles = [
+        str(one.message) for one in warned if "is a link to a folder that it is in: left out." in str(one.message)
+    ]
+    assert sorted(text.split()[0].rpartition("photos/")[2] for text in circles) == ["cat/circle", "cat/linked/back"]
 
 
 def test_bad_images(folder):

@@ -82,8 +82,8 @@ def export_file(
         format: `"onnx"`, `"litert"`, `"litert-int8"` or `"openvino"`. Defaults to `"onnx"`.
         labels: sequence of str, the name of each class in the order of the outputs. Defaults to None: ImageNet's
             for its published weights, else the indices.
-        preprocess: `"caffe"`, `"tf"`, `"torch"`, a `Preprocessing`, or None for what the model carries. Defaults to
-            None.
+        preprocess: `"caffe"`, `"tf"`, `"torch"`, `"none"`, a `Preprocessing`, or None for what the model carries.
+            Defaults to None.
         calibration: for `"litert-int8"`, images of the kind that it will see, array `(images, size, size, 3)`, RGB
             0..255: what they make of each layer decides how its values are spread over 8 bits. 100 to 500 do. Defaults
             to None.
