@@ -254,7 +254,9 @@ class RunFolder:
         if not given or not given.keys() >= set(wanted):
             raise ValueError(f"{self} does not say which images are its own.")
         try:
-            data = load_data(*(given[name] for name in wanted), columns=given.get("columns"))
+            data = load_data(
+                given["data"], given["limit"], given["seed"], given["bad_images"], columns=given.get("columns")
+            )
         except (ValueError, OSError, ImportError) as error:
             if os.path.exists(os.path.expanduser(given["data"])) or os.path.isabs(given["data"]):
                 raise
