@@ -10,11 +10,11 @@ import sys
 import time
 import types
 
-import _claims  # noqa: E402
+import claims
 import numpy as np
 import pytest
-from _claims import cifar10, pictures, rates, runner, training, verdicts  # noqa: E402
-from _claims.claim import Claim, Finding, Options  # noqa: E402
+from claims import cifar10, pictures, rates, results, runner, training, verdicts
+from claims.claim import Claim, Finding, Options
 from PIL import Image
 from places import APPS
 from scipy import stats
@@ -55,7 +55,7 @@ def numbers(monkeypatch):
         found = [row["value"] for row in rows if row["x"] < 4]
         return first + [{"x": 10 + int(max(found)), "seed": 0}] if found else first
 
-    module = types.ModuleType("_claims.numbers")
+    module = types.ModuleType("claims.numbers")
     module.CLAIM = Claim(
         title="squares grow",
         source="none",
@@ -64,8 +64,8 @@ def numbers(monkeypatch):
         findings=lambda options, rows: [Finding(claim="It grows.", verdict="confirmed", numbers=f"{len(rows)} rows.")],
         draw=lambda options, rows, path: path.write_bytes(b"picture"),
     )
-    monkeypatch.setitem(sys.modules, "_claims.numbers", module)
-    monkeypatch.setitem(_claims.NAMES, "numbers", "numbers")
+    monkeypatch.setitem(sys.modules, "claims.numbers", module)
+    monkeypatch.setitem(claims.NAMES, "numbers", "numbers")
     return types.SimpleNamespace(claim=module.CLAIM, measured=measured, module=module)
 
 
@@ -116,7 +116,7 @@ def test_two_processes_do_not_share_a_folder(numbers, tmp_path, monkeypatch):
 @pytest.mark.everything
 def test_workers_measure_the_same_as_this_process(tmp_path):
     # Real ones, started anew: they find the claim by its name. Degradation's first setting, a network of 20 layers.
-    setting = _claims.find("degradation").settings(Options(quick=True), [])[0] | {"epochs": 1}
+    setting = claims.find("degradation").settings(Options(quick=True), [])[0] | {"epochs": 1}
     with runner._workers(2) as measure:
         ((_, rows, seconds),) = measure("degradation", [setting], str(tmp_path))
     assert rows[-1]["epoch"] == 1 and seconds > 0
@@ -193,7 +193,7 @@ def test_what_is_said_of_each_holds_for_each():
 
 
 def test_the_text_tells_what_was_learned_from_and_which_seeds_are_compared(numbers):
-    settings = [{"data": "digits", "rate": rate, "seed": rates.TUNING_SEED} for rate in (0.1, 0.3)]
+    settings = [{"data": "digits", "rate": rate, "seed": results.TUNING_SEED} for rate in (0.1, 0.3)]
     settings += [{"data": "digits", "rate": 0.3, "seed": seed} for seed in range(3)]
     text = runner.to_text("numbers", numbers.claim, Options(), [], settings, 60.0)
     assert "5 runs with 3 seeds and one more to choose by; data: digits; rate: 0.1, 0.3. 1.0 minutes" in text
@@ -225,12 +225,12 @@ def test_chance_alone_is_rarely_confirmed():
 def test_each_network_gets_its_own_best_rate_by_a_seed_that_is_not_compared():
     networks = [{"kind": "a"}, {"kind": "b"}]
     trials = rates.tuned(networks, (0.1, 1.0), 3, [])
-    assert len(trials) == 4 and {setting["seed"] for setting in trials} == {rates.TUNING_SEED}
+    assert len(trials) == 4 and {setting["seed"] for setting in trials} == {results.TUNING_SEED}
     losses = {("a", 0.1): 1.0, ("a", 1.0): 2.0, ("b", 0.1): 2.0, ("b", 1.0): 1.0}
     rows = [setting | {"train_loss": losses[setting["kind"], setting["rate"]]} for setting in trials]
     settings = rates.tuned(networks, (0.1, 1.0), 3, rows)[4:]
     assert {(s["kind"], s["rate"]) for s in settings} == {("a", 0.1), ("b", 1.0)} and len(settings) == 6
-    assert rates.compared(rows, "train_loss", kind="a") == {}
+    assert results.of(rows, "train_loss", kind="a") == {}
 
 
 @pytest.mark.parametrize("name", ["digits", pytest.param("patches", marks=pytest.mark.slow)])
@@ -264,7 +264,7 @@ def test_rates_follow_the_paper_and_a_cosine():
 def test_every_claim_can_be_listed(capsys):
     assert _app().main(["list"]) == 0
     listed = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in listed] == list(_claims.NAMES)
+    assert [line.split()[0] for line in listed] == list(claims.NAMES)
 
 
 @pytest.mark.parametrize(
@@ -313,7 +313,7 @@ def test_shortcuts(tmp_path):
 def test_preactivation(tmp_path):
     rows, _ = quick("preactivation", tmp_path / "p")
     assert {row["kind"] for row in rows} == {"v1", "v2"} and {row["depth"] for row in rows} == {"8", "20"}
-    from _claims.preactivation import spec
+    from claims.preactivation import spec
 
     import kresnets
 

@@ -4,9 +4,9 @@ theirs."""
 import keras
 import numpy as np
 import pytest
-from _claims import bottleneck, inception, probes, runner, variants
-from _claims.claim import Claim, Finding, Options
-from _claims.verdicts import CONFIRMED
+from claims import bottleneck, inception, probes, runner, variants
+from claims.claim import Claim, Finding, Options
+from claims.verdicts import CONFIRMED
 from PIL import Image
 
 import kresnets
@@ -15,7 +15,7 @@ import kresnets
 def run(name, folder):
     """Run a claim quickly; return its findings and rows, and assert what every claim leaves behind."""
     rows = []
-    claim = runner._claims.find(name)
+    claim = runner.claims.find(name)
     findings = runner.run(name, Options(quick=True), folder, jobs=1, say=lambda line: None)
     for one in runner.read_done(folder).values():
         rows += [one["setting"] | row for row in one["rows"]]
@@ -183,7 +183,7 @@ def test_a_claim_goes_on_where_all_that_was_asked_for_first_is_done(tmp_path, mo
         findings=lambda options, rows: [Finding(claim="c", verdict=CONFIRMED, numbers=f"{len(rows)} rows")],
         draw=lambda options, rows, path: path.write_bytes(b""),
     )
-    monkeypatch.setattr(runner._claims, "find", lambda name: claim)
+    monkeypatch.setattr(runner.claims, "find", lambda name: claim)
     for _ in range(2):  # the second finds all done
         (found,) = runner.run("one", Options(), tmp_path, jobs=1, say=lambda line: None)
         assert found.numbers == "2 rows"

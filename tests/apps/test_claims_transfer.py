@@ -5,12 +5,12 @@ import dataclasses
 import hashlib
 import json
 
-import _claims  # noqa: E402
+import claims
 import keras
 import numpy as np
 import pytest
-from _claims import early_layers, freeze_or_finetune, head_first, runner, transfer  # noqa: E402
-from _claims.claim import Options  # noqa: E402
+from claims import early_layers, freeze_or_finetune, head_first, runner, transfer
+from claims.claim import Options
 from lively import save_legacy
 
 import kresnets
@@ -37,7 +37,7 @@ def _run(name, folder):
 
 def _all_settings(name, options=Options()):
     """Return all settings that a claim would run in full, its own rates being the first of those tried."""
-    claim, rows = _claims.find(name), []
+    claim, rows = claims.find(name), []
     while True:
         wanted = claim.settings(options, rows)
         told = [setting | {"validation_loss": 1.0, "test_accuracy": 0.5} for setting in wanted]
@@ -81,7 +81,7 @@ def test_freeze_or_finetune_with_the_file_of_keras_applications(tmp_path, monkey
     monkeypatch.setattr(sources, "PUBLISHED", (dataclasses.replace(row, trunk_md5=md5),))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     options = Options(quick=True, data="imagenet")
-    setting = freeze_or_finetune.cells(options)[0] | {"rate": 1e-2, "seed": 0}
+    setting = freeze_or_finetune.cells(options, transfer.TRUNKS["imagenet"])[0] | {"rate": 1e-2, "seed": 0}
     carried = transfer.build(setting, 2, transfer.trunk(setting, tmp_path))
     assert kresnets.preprocessing_of(carried).mode == "caffe"
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
@@ -100,7 +100,9 @@ def test_methods_have_equal_passes():
                 {"method": method, "rate": 1e-3, "passes": passes, "seed": 0, "augment": "light"}
             )
             assert recipe.epochs(("stem", "stage1", "stage2", "stage3", "head")) == passes
-            setting = {"method": method, "rate": 1e-3, "passes": passes, "seed": 0} | transfer.published(quick=False)
+            setting = {"method": method, "rate": 1e-3, "passes": passes, "seed": 0} | transfer.TRUNKS["imagenet"].part(
+                quick=False
+            )
             assert freeze_or_finetune.recipe(setting).epochs(groups) == passes
 
 
@@ -175,7 +177,7 @@ def test_early_layers(folder):
 
 @pytest.mark.everything
 def test_groups_that_are_kept_are_the_trunks(tmp_path):
-    setting = {"seed": 0, "groups_kept": 2} | transfer.network(quick=True)
+    setting = {"seed": 0, "groups_kept": 2} | transfer.TRUNKS[None].part(quick=True)
     taught = transfer.build(setting | {"seed": 5}, 3)
     taught.save_weights(tmp_path / "trunk.weights.h5")
     kept = kresnets.groups(early_layers.partly(setting, 2, str(tmp_path / "trunk.weights.h5")))
@@ -210,7 +212,7 @@ def test_recipe(folder):
 
 
 def test_the_textbook_stays_what_it_was_whatever_the_defaults_become():
-    from _claims import recipe
+    from claims import recipe
 
     assert recipe.fields("textbook", 75) == recipe.fields("textbook", 2000)
     assert recipe.fields("more epochs", 75)["head_epochs"] == 15

@@ -1,0 +1,99 @@
+"""Small images to learn from: real photographs at hand, or CIFAR-10."""
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Pictures(NamedTuple):
+    """Images in two parts: float32 `(n, size, size, 3)`, standardised by the mean and deviation of the training part,
+    and int32 labels `(n,)`."""
+
+    train: np.ndarray
+    train_labels: np.ndarray
+    test: np.ndarray
+    test_labels: np.ndarray
+    classes: int
+
+
+@functools.lru_cache(maxsize=4)
+def pictures(name, size=32, limit=None):
+    """Load images.
+
+    Args:
+        name: `"digits"`, scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged; `"patches"`, pieces of the
+            ELPV photographs, told by the type of the cell; `"cifar10"`.
+        size: pixels a side. Defaults to 32.
+        limit: images of the training part at most. Defaults to None for all.
+
+    Returns:
+        `Pictures`; the test part is a third of the digits and of the cells (no cell is in both), CIFAR-10's own.
+
+    Raises:
+        ValueError: for an unknown name, or where CIFAR-10 cannot be had.
+
+    Example:
+        >>> pictures("digits", 16).train.shape
+        (1198, 16, 16, 3)
+    """
+    if name not in READERS:
+        raise ValueError(f"--data must be one of {', '.join(READERS)}. Received: {name!r}")
+    train, train_labels, test, test_labels = READERS[name](size)
+    if limit is not None:
+        chosen = np.random.default_rng(0).permutation(len(train))[:limit]
+        train, train_labels = train[chosen], train_labels[chosen]
+    mean, deviation = train.mean(), train.std()
+    train, test = ((part - mean) / deviation for part in (train, test))
+    train_labels, test_labels = (np.asarray(part, "int32") for part in (train_labels, test_labels))
+    return Pictures(train, train_labels, test, test_labels, int(max(train_labels)) + 1)
+
+
+def _digits(size):
+    import keras
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = digits.images.astype("float32")[..., None] / 16
+    images = keras.ops.image.resize(images, (size, size), interpolation="bilinear", data_format="channels_last")
+    images = np.repeat(keras.ops.convert_to_numpy(images), 3, -1)
+    # Without shuffling: neighbours in the file were written by the same hand, so the last third are other writers.
+    cut = len(images) - len(images) // 3
+    return images[:cut], digits.target[:cut], images[cut:], digits.target[cut:]
+
+
+def _patches(size):
+    """Cut four pieces from each cell, of a quarter of its width."""
+    from PIL import Image
+
+    from kresnets.data import elpv
+
+    parts = {"train": ([], []), "test": ([], [])}
+    for number, (path, _, kind) in enumerate(elpv.photographs()):
+        with path.open("rb") as file:
+            pixels = np.asarray(Image.open(file).convert("L").resize((4 * size, 4 * size), Image.Resampling.BOX))
+        images, labels = parts["test" if number % 3 == 2 else "train"]
+        for top, left in np.random.default_rng(number).integers(0, 3 * size, (4, 2)):
+            images.append(pixels[top : top + size, left : left + size])
+            labels.append(int(kind == "poly"))
+    both = []
+    for images, labels in parts.values():
+        both += [np.repeat(np.stack(images)[..., None], 3, -1).astype("float32") / 255, np.asarray(labels)]
+    return both
+
+
+def _cifar10(size):
+    from claims.cifar10 import cifar10
+
+    images, labels, test, test_labels = cifar10()
+    if 32 % size:
+        raise ValueError(f"CIFAR-10 has 32 pixels a side, which can be halved. Received: size={size}")
+    step = 32 // size
+    if step > 1:
+        images, test = (
+            part.reshape(-1, size, step, size, step, 3).mean((2, 4)).astype("float32") for part in (images, test)
+        )
+    return images / np.float32(255), labels, test / np.float32(255), test_labels
+
+
+READERS = {"digits": _digits, "patches": _patches, "cifar10": _cifar10}
