@@ -8,7 +8,7 @@ from claims.degradation import spec as cifar
 from claims.results import gap, mean, pick
 from claims.verdicts import above, exactly
 
-KINDS = {"basic": "#c2410c", "bottleneck": "#1d4ed8"}
+KINDS = ("basic", "bottleneck")
 WEIGHTS = {"basic": 9 + 9, "bottleneck": 4 + 9 + 4}  # of a block, in C^2: what figure 5 says
 LAYERS = {"basic": [2], "bottleneck": [3]}
 CHANNELS = (16, 32, 64)
@@ -125,28 +125,17 @@ def _findings(options, rows):
     )
 
 
-def _draw(options, rows, path):
-    channels = sorted({row["channels"] for row in pick(rows, part="time")})
-    with plots.panels(path) as (left, middle, right):
-        adds = {kind: [row["adds"] for row in pick(rows, part="counting", kind=kind)] for kind in KINDS}
-        plots.bars(left, adds, list(KINDS.values()))
-        left.set(title="counted on built blocks", xlabel="C", ylabel="multiply-adds a position, in C^2", ylim=(0, 26))
-        left.set_xticks(range(len(CHANNELS)), CHANNELS)
-        for work, colour in (("training", "#334155"), ("prediction", "#0f766e")):
-            plots.line(middle, channels, [_ratios(rows, work, width).values() for width in channels], colour, work)
-        middle.axhline(17 / 18, color="#94a3b8", linestyle="--", label="17 / 18")
-        middle.set(title="bottleneck / basic, a dot a round", xlabel="C", ylabel="time of a block, ratio")
-        middle.set(xticks=channels, ylim=(0, None))
-        plots.errors(right, rows, KINDS)
-
-
 CLAIM = Claim(
     title="a bottleneck gives three layers and four times the channels at the cost of two 3x3",
     source="arXiv 1512.03385 section 4.1 (deeper bottleneck architectures), figure 5",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("adds", "channels", "kind"),
+        plots.Panel("ms", ("network", "channels"), "work", log=True),
+        plots.Panel("test_error", "kind"),
+    ),
     data=(),
     cost=lambda setting: {"time": 3.0, "counting": 0.3, "learning": 1.0}[setting["part"]],
     notes=(

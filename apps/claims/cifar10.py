@@ -28,11 +28,7 @@ _FILES = {
 
 
 def cifar10():
-    """Return uint8 images `(n, 32, 32, 3)` and int64 labels: to learn from, their labels, the test images, theirs.
-
-    Raises:
-        ValueError: where neither TFDS nor npm can bring them.
-    """
+    """Return uint8 images `(n, 32, 32, 3)` and int64 labels: to learn from, their labels, the test images, theirs."""
     kept = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras") / "datasets" / "cifar10.npz"
     try:
         with np.load(kept, allow_pickle=False) as arrays:

@@ -126,6 +126,10 @@ def kept_of(way):
     return ways.PEERS_KEEP.get(way, "last")
 
 
+def _is_judged(row):
+    return row["task"] == "tune" and row["keep"] == kept_of(row["way"])
+
+
 def _findings(options, rows):
     if options.data != "judge" or options.quick:
         yield _chosen(rows)
@@ -215,22 +219,6 @@ def _in_a_cell(rows, cell, network):
     return Finding(claim, exactly(holds), "; ".join(told) + ".")
 
 
-def _draw(options, rows, path):
-    where, compared = _where(rows), list(dict.fromkeys(row["way"] for row in pick(rows, task="tune")))
-    size = dict(width=max(1000, 190 * len(where)), height=140 + 22 * len(compared))
-    with plots.panels(path, len(where), **size, sharey=True, squeeze=False) as axes:
-        for axis, (cell, network) in zip(axes[0], where):
-            for place, way in enumerate(compared):
-                found = list(values(rows, "test_accuracy", way, kept_of(way), cell, network).values())
-                axis.plot(found, [place] * len(found), "o", color="#1d4ed8", alpha=0.4, markersize=4)
-                if found:
-                    axis.plot(np.mean(found), place, "s", color="#d97706" if way == ways.CHOSEN else "#1d4ed8")
-            axis.set_title(_name(cell, network), fontsize=9)
-            axis.grid(axis="x", alpha=0.3)
-            axis.set_yticks(range(len(compared)), compared)
-            axis.set(xlabel="test accuracy", ylim=(len(compared) - 0.5, -0.5))
-
-
 def _cost(setting):
     """Return about how many seconds a run takes."""
     if setting["task"] == "teach":
@@ -250,7 +238,7 @@ CLAIM = Claim(
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(plots.Panel("test_accuracy", "way", ("target", "n", "network"), _is_judged)),
     cost=_cost,
     keeps=True,
     committed=True,

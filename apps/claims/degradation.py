@@ -11,7 +11,6 @@ from claims.verdicts import above, paired
 
 KINDS = {"plain": "CifarPlainNet20", "residual": "CifarResNet20"}
 RATES = (0.01, 0.03, 0.1, 0.3)
-COLOURS = {"plain": "#c2410c", "residual": "#1d4ed8"}
 # What the paper gives for CIFAR-10, test error in percent (table 6).
 PUBLISHED = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
 
@@ -75,24 +74,17 @@ def _findings(options, rows):
     )
 
 
-def _draw(options, rows, path):
-    with plots.panels(path) as (left, middle, right):
-        for axis, kind in ((left, "plain"), (middle, "residual")):
-            for depth, style in ((20, "--"), (56, "-")):
-                plots.curves(axis, rows, COLOURS[kind], f"{depth} layers", style, kind=kind, depth=depth)
-            axis.set(title=kind, xlabel="epoch", yscale="log", ylabel="training loss")
-        middle.sharey(left)
-        plots.by_depth(right, rows, "train_loss", COLOURS)
-        right.set(title="at the end, in inference", yscale="log")
-
-
 CLAIM = Claim(
     title="plain networks get worse when they are deeper, on their training images too; residual ones do not",
     source="arXiv 1512.03385 section 4.2, figure 6",
     settings=_settings,
     measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting),
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("loss", "epoch", "depth", {"kind": "plain"}, curve=True, log=True),
+        plots.Panel("loss", "epoch", "depth", {"kind": "residual"}, curve=True, log=True),
+        plots.Panel("train_loss", "depth", "kind", log=True),
+    ),
     cost=lambda setting: setting["depth"] + 6.0,
     recipes=("short", "paper"),
     notes=(

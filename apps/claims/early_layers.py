@@ -6,7 +6,7 @@ import numpy as np
 
 from claims import plots, transfer
 from claims.claim import Finding
-from claims.results import gap, mean, of, pick
+from claims.results import gap, mean, pick
 from claims.verdicts import above, exactly
 
 HEAD_RATE = 3e-2  # at which the head alone did best in freeze-or-finetune, 250 pictures
@@ -179,37 +179,17 @@ def _findings(options, rows):
     )
 
 
-def _draw(options, rows, path):
-    trunk, only, since = transfer.TRUNKS[options.data], "#c2410c", "#1d4ed8"
-    groups, places = trunk.groups, range(len(trunk.groups))
-
-    def line(axis, cells, colour, label, column="test_accuracy"):
-        plots.line(axis, range(9), [of(rows, column, **cell).values() for cell in cells], colour, label)
-
-    with plots.panels(path) as (left, middle, right):
-        line(left, [_thawed(group) for group in groups], only, "head and that group")
-        onwards = [_thawed(group, "from") for group in groups[:-1]] + [_thawed(groups[-1])]
-        line(left, onwards, since, "head and from it on")
-        left.axhline(mean(rows, "test_accuracy", **HEAD), color="#6b7280", linestyle="--", label="head only")
-        left.set(title="what is thawed", ylabel="test accuracy (seeds and mean)")
-        line(middle, [_thawed("stem", "from", group) for group in groups], since, "all at one rate", "moved")
-        line(middle, [_thawed(group, moved=group) for group in groups], only, "that group alone", "moved")
-        middle.set(title="how far weights move", ylabel="relative L2")
-        for colour, (source, distance) in zip((since, only), trunk.sources.items()):
-            line(right, [_kept(source, count) for count in range(len(groups) + 1)], colour, f"{distance} source")
-        right.set(title="kept and frozen up to", ylabel="test accuracy")
-        for axis in (left, middle):
-            axis.set_xticks(places, groups)
-        right.set_xticks(range(len(groups) + 1), ("none", *groups))
-
-
 CLAIM = transfer.claim(
     title="early layers are general and gain little from being unfrozen, late ones are specific to their task",
     source="arXiv 1411.1792; arXiv 1801.06146 section 3.1",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("test_accuracy", "group", "way", {"task": "thaw", "moved_group": "stem"}),
+        plots.Panel("moved", "moved_group", ("way", "group"), {"task": "thaw"}),
+        plots.Panel("test_accuracy", "groups_kept", "source", {"task": "keep", "moved_group": "stem"}),
+    ),
     cost=lambda setting: 13.0,
     notes=(
         "250 images of the target, 12 passes. What is unfrozen: from the similar source, 4 passes of the head alone at "

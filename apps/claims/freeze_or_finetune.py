@@ -15,11 +15,10 @@ PASSES = {75: 45, 250: 18, "all": 12}
 
 
 class Method(NamedTuple):
-    """A way to carry a trunk over: in a few words, its colour, the rates of which each cell takes its best, and the
-    fields of its `kresnets.Recipe`, from a rate and a number of passes."""
+    """A way to carry a trunk over: in a few words, the rates of which each cell takes its best, and the fields of its
+    `kresnets.Recipe`, from a rate and a number of passes."""
 
     what: str
-    colour: str
     rates: tuple[float, ...]
     recipe: Callable
 
@@ -40,12 +39,12 @@ def _whole(rate, passes, ratio=1.0, batchnorm="frozen"):
 
 
 METHODS = {
-    "head": Method("head only", "#6b7280", (1e-2, 3e-2), _head),
-    "stages": Method("head, then stages", "#1d4ed8", (1e-2, 3e-2), _stages),
-    "whole": Method("whole, one rate", "#c2410c", (1e-3, 3e-3), _whole),
-    "layerwise": Method("whole, layer-wise rates", "#a21caf", (3e-3, 1e-2), lambda r, n: _whole(r, n, ratio=0.5)),
-    "norms": Method("whole, norms learn too", "#d97706", (1e-3, 3e-3), lambda r, n: _whole(r, n, batchnorm="train")),
-    "scratch": Method("from scratch", "#15803d", (3e-3, 1e-2), lambda r, n: _whole(r, n, batchnorm="train")),
+    "head": Method("head only", (1e-2, 3e-2), _head),
+    "stages": Method("head, then stages", (1e-2, 3e-2), _stages),
+    "whole": Method("whole, one rate", (1e-3, 3e-3), _whole),
+    "layerwise": Method("whole, layer-wise rates", (3e-3, 1e-2), lambda r, n: _whole(r, n, ratio=0.5)),
+    "norms": Method("whole, norms learn too", (1e-3, 3e-3), lambda r, n: _whole(r, n, batchnorm="train")),
+    "scratch": Method("from scratch", (3e-3, 1e-2), lambda r, n: _whole(r, n, batchnorm="train")),
 }
 
 
@@ -146,23 +145,6 @@ def _winner(rows, source, distance, n):
     return Finding(claim, above(gap), f"Test accuracy over the next: {gap.points()}. Means: {ranked}.")
 
 
-def _draw(options, rows, path):
-    sources, sizes = transfer.TRUNKS[options.data].sources, list(dict.fromkeys(row["n"] for row in rows if "n" in row))
-    rows = _everywhere(options, rows)
-    shape = dict(sharex=True, sharey="row", squeeze=False, legend="outside lower center")
-    with plots.panels(path, len(sources), rows=2, height=760, **shape) as axes:
-        for line, column in zip(axes, ("test_accuracy", "test_auc")):
-            for axis, (source, distance) in zip(line, sources.items()):
-                for number, (name, method) in enumerate(METHODS.items()):
-                    for place, n in enumerate(sizes):
-                        values = of(rows, column, source=source, method=name, n=n).values()
-                        at = place + (number - 2.5) * 0.13
-                        plots.dots(axis, at, values, method.colour, method.what, interval=True)
-                axis.set_xticks(range(len(sizes)), [f"{n} pictures" for n in sizes])
-                axis.grid(axis="y", alpha=0.3)
-                axis.set(title=f"{distance} source: {transfer.PICTURES.get(source, '')}".rstrip(": "), ylabel=column)
-
-
 def _cost(setting):
     """Return about how many seconds a run takes: an epoch of the pictures, and what tracing the steps costs."""
     share = {"head": 0.5, "stages": 0.7}.get(setting["method"], 1.0)
@@ -176,7 +158,10 @@ CLAIM = transfer.claim(
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("test_accuracy", ("source", "n"), "method", {"task": "carry"}),
+        plots.Panel("test_auc", ("source", "n"), "method", {"task": "carry"}),
+    ),
     cost=_cost,
     data=("imagenet",),
     notes=(

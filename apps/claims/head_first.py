@@ -10,7 +10,6 @@ from claims.verdicts import above, exactly, paired
 RATES = (1e-3, 3e-3)  # those that freeze-or-finetune tries for the whole net
 # Epochs of the head alone, then of everything; equal passes.
 WAYS = {"whole": (0, 12), "head first": (4, 8), "head only": (12, 0)}
-COLOURS = {"whole": "#c2410c", "head first": "#1d4ed8", "head only": "#6b7280"}
 
 
 def _settings(options, rows, trunk):
@@ -126,32 +125,16 @@ def _of_source(rows, source, like):
             yield Finding(claim, above(paired(*found[::-1])), told)
 
 
-def _draw(options, rows, path):
-    sources = transfer.TRUNKS[options.data].sources
-    with plots.panels(path, len(sources) + 1, height=440, legend="outside lower center") as (*axes, last):
-        for axis, (source, distance) in zip(axes, sources.items()):
-            for way, colour in COLOURS.items():
-                for rate, style in zip(RATES, ("--", "-")):
-                    label = way if way == "head only" else f"{way}, {rate:g}"
-                    plots.curves(axis, rows, colour, label, style, y="relative", source=source, way=way, rate=rate)
-            title = f"{distance} source: {transfer.PICTURES.get(source, '')}".rstrip(": ")
-            axis.set(title=title, xlabel="epoch", ylabel="features moved by (relative L2)")
-        places = [(source, way) for source in sources for way in COLOURS]
-        for place, (source, way) in enumerate(places):
-            plots.dots(last, place, _of(rows, "test_accuracy", source, way).values(), COLOURS[way], mark="_", size=22)
-        last.set(title="target", ylabel="test accuracy (seeds and mean)", xlim=(-0.7, len(places) - 0.3))
-        last.set_xticks(
-            [3 * number + 1 for number in range(len(sources))], [f"{like} source" for like in sources.values()]
-        )
-
-
 CLAIM = transfer.claim(
     title="training the head first keeps the trunk's features from being distorted",
     source="arXiv 1801.06146 section 3.3; arXiv 2202.10054",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        *(plots.Panel("relative", "epoch", ("way", "rate"), {"source": s}, curve=True) for s in transfer.TAUGHT),
+        plots.Panel("test_accuracy", "source", "way", {"task": "carry"}),
+    ),
     cost=lambda setting: 9.0 if setting["way"] == "head only" else 15.0,
     notes=(
         "250 images of the target, 12 passes: everything at one rate, or 4 passes of the head alone at 0.01 and 8 of "

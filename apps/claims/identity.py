@@ -12,7 +12,7 @@ from claims.results import gap, pick
 from claims.verdicts import above, exactly, paired
 
 # Deepened step by step; of the last depth from the start, without and with zero-gamma; of the first depth to the end.
-WAYS = {"grown": "#1d4ed8", "scratch": "#c2410c", "scratch, zero-gamma": "#a16207", "shallow": "#64748b"}
+WAYS = ("grown", "scratch", "scratch, zero-gamma", "shallow")
 
 
 def _settings(options, rows):
@@ -156,27 +156,12 @@ def _findings(options, rows):
         exactly(bool(plain["refused"]) and plain["error_after"] > 0.8),
         f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after.",
     )
-    for other in list(WAYS)[1:]:
+    for other in WAYS[1:]:
         for column, what in (("train_loss", "a lower training loss"), ("test_error", "fewer errors on unseen images")):
             gain = gap(rows, column, {"way": other}, {"way": "grown"})
             told = gain.points(2) if column == "test_error" else gain.text(digits=5)
             claim = f"With equal computing, the grown network ends with {what} than '{other}'."
             yield Finding(claim, above(gain), f"'{other}' less 'grown': {told}.")
-
-
-def _draw(options, rows, path):
-    with plots.panels(path) as (left, middle, right):
-        for zero, colour, label in ((False, WAYS["scratch"], "gamma = 1"), (True, WAYS["grown"], "zero-gamma")):
-            mine = pick(rows, part="start", zero_gamma=zero)
-            blocks = sorted({row["block"] for row in mine})
-            for axis, column in ((left, "branch"), (middle, "gradient")):
-                cells = [[row[column] for row in pick(mine, block=block)] for block in blocks]
-                plots.line(axis, blocks, cells, colour, label)
-        left.set(title="at the start", xlabel="block", ylabel="|F(x)| / |x|")
-        middle.set(title="at the start", xlabel="block", ylabel="norm of the block's gradient", yscale="log")
-        for way, colour in WAYS.items():
-            plots.curves(right, rows, colour, way, x="compute", way=way)
-        right.set(title="equal computing", xlabel="share of the computing", ylabel="training loss", yscale="log")
 
 
 CLAIM = Claim(
@@ -185,7 +170,11 @@ CLAIM = Claim(
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("branch", "block", "zero_gamma"),
+        plots.Panel("gradient", "block", "zero_gamma", log=True),
+        plots.Panel("loss", "compute", "way", curve=True, log=True),
+    ),
     cost=lambda setting: 1.0 if setting["part"] == "start" else 5.0,
     notes=(
         "'grown' starts with the fewest layers and is deepened by `kresnets.deepen`, its optimizer's state with it, "

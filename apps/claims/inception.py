@@ -7,10 +7,10 @@ from claims.claim import Claim, Finding
 from claims.results import gap, mean, of, pick
 from claims.verdicts import above, exactly, interval, paired
 
-KINDS = {"5x5": "#c2410c", "two 3x3": "#1d4ed8"}
+KINDS = ("5x5", "two 3x3")
 WEIGHTS = {"5x5": 25, "two 3x3": 9 + 9}  # in C^2
 CHANNELS = (16, 64)
-SCALES = {1.0: "#c2410c", 0.3: "#0f766e", 0.1: "#1d4ed8"}
+SCALES = (1.0, 0.3, 0.1)
 HIGH_RATES = (0.1, 0.3, 1.0, 3.0)
 FAILED = 0.5  # error on the training images from which on a network counts as one that failed; guessing has 0.9
 
@@ -199,29 +199,17 @@ def _stable(rows):
         )
 
 
-def _draw(options, rows, path):
-    scales, tried = _tried(rows)
-    with plots.panels(path) as (left, middle, right):
-        for kind, colour in KINDS.items():
-            plots.curves(left, rows, colour, kind, part="learning", kind=kind)
-        left.set(title="a line a seed", xlabel="epoch", ylabel="training loss", yscale="log")
-        plots.errors(middle, rows, KINDS)
-        middle.set_xticks(range(2), [f"{kind}\n{WEIGHTS[kind]} C^2" for kind in KINDS])
-        fails = {f"scale {s:g}": [sum(failed(rows, s, rate).values()) for rate in tried] for s in scales}
-        plots.bars(right, fails, [SCALES[scale] for scale in scales])
-        seeds = len(failed(rows, 1.0, tried[0]))
-        right.set(title="residual branch, scaled", xlabel="learning rate", ylabel=f"trainings of {seeds} that failed")
-        right.set_xticks(range(len(tried)), [f"{rate:g}" for rate in tried])
-        right.set_ylim(0, 1.3 * seeds)
-
-
 CLAIM = Claim(
     title="two 3x3 see what a 5x5 sees for 18 / 25 of its cost; a scaled residual branch learns more stably",
     source="arXiv 1512.00567 section 3.1 and figure 1; 1602.07261 section 3.3",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("loss", "epoch", "kind", {"part": "learning"}, curve=True, log=True),
+        plots.Panel("test_error", "kind", where={"part": "learning"}),
+        plots.Panel("train_error", "rate", "scale", {"part": "scale"}),
+    ),
     data=(),
     cost=lambda setting: {"time": 4.0, "counting": 0.2, "learning": 2.0, "scale": 1.0}[setting["part"]],
     notes=(

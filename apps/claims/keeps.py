@@ -17,8 +17,8 @@ class Record(keras.callbacks.Callback):
     """Keep, in memory, the weights of all of `ALL` while a network trains.
 
     `start` is where the trunk began to learn, after the head; `last` the end; `best loss` the epoch that validated
-    best; `average m` a moving average of that momentum a step, from the start on; `tail` the mean over the ends of the last
-    third of the epochs; `mix a` `a` of the last and the rest of the start (arXiv 2109.01903).
+    best; `average m` a moving average of that momentum a step, from the start on; `tail` the mean over the ends of
+    the last third of the epochs; `mix a` `a` of the last and the rest of the start (arXiv 2109.01903).
 
     Args:
         model: the whole network, also where the fit that calls this is of a part of it.

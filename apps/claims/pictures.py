@@ -24,18 +24,12 @@ def pictures(name, size=32, limit=None):
     Args:
         name: `"digits"`, scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged; `"patches"`, pieces of the
             ELPV photographs, told by the type of the cell; `"cifar10"`.
-        size: pixels a side. Defaults to 32.
-        limit: images of the training part at most. Defaults to None for all.
+        size: pixels a side.
+        limit: images of the training part at most; None for all.
 
     Returns:
         `Pictures`; the test part is a third of the digits and of the cells (no cell is in both), CIFAR-10's own.
 
-    Raises:
-        ValueError: for an unknown name, or where CIFAR-10 cannot be had.
-
-    Example:
-        >>> pictures("digits", 16).train.shape
-        (1198, 16, 16, 3)
     """
     if name not in READERS:
         raise ValueError(f"--data must be one of {', '.join(READERS)}. Received: {name!r}")

@@ -1,87 +1,85 @@
-"""The claims' pictures: panels side by side, seeds as dots, means as marks and lines, curves of a training."""
+"""The claims' pictures, as declared: panels of a column by another, coloured by a third."""
 
-import contextlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from claims import verdicts
-from claims.results import TUNING_SEED, of, pick
+from claims.results import TUNING_SEED, pick
 from kresnets.report import figures
 
+_COLOURS = "#c2410c #1d4ed8 #15803d #7e22ce #a16207 #0f766e #be185d #64748b".split()
 
-@contextlib.contextmanager
-def panels(path, columns=3, rows=1, width=1100, height=420, legend=None, **options):
-    """Give the axes of a picture, which is written at the end; each that names something has a legend.
+
+class Panel(NamedTuple):
+    """A panel: each seed as a dot beside the mean, or as a curve.
 
     Args:
-        path: of the PNG.
-        columns, rows: of panels.
-        width, height: in pixels.
-        legend: where one legend for all panels stands, such as `"outside lower center"`. Defaults to one in each.
-        options: for `Figure.subplots`.
+        y: column that is shown, of the rows that have it.
+        x: column, or columns that make a place together.
+        by: column or columns of the colours; () for one.
+        where: what the rows have, or a function that says whether a row belongs.
+        curve: whether each seed is a curve over `x`.
+        log: whether `y` lies on a scale of powers of ten.
     """
-    made = figures.figure(width, height, layout="constrained")
-    axes = made.subplots(rows, columns, **options)
-    yield axes
-    named = {}
-    for axis in made.axes:
-        axis.spines[["top", "right"]].set_visible(False)
-        handles, labels = axis.get_legend_handles_labels()
-        named |= dict(zip(labels, handles))
-        if labels and not legend:
-            axis.legend(frameon=False, fontsize=9)
-    if legend:
-        made.legend(named.values(), named, loc=legend, ncols=min(len(named), 6), frameon=False)
-    figures.save(made, path)
+
+    y: str
+    x: str | tuple[str, ...]
+    by: str | tuple[str, ...] = ()
+    where: dict | Callable = {}
+    curve: bool = False
+    log: bool = False
 
 
-def dots(axis, place, values, colour, label=None, mark="s", size=6, interval=False):
-    """Draw values as dots, and their mean as a mark, with its interval where that is asked for."""
-    values = list(values)
-    axis.plot([place] * len(values), values, "o", color=colour, alpha=0.4, markersize=4)
-    if values:
-        axis.plot(place, np.mean(values), mark, color=colour, label=label, markersize=size)
-    if interval and len(values) > 1:
-        found = verdicts.interval(values)
-        axis.vlines(place, max(found.low, 0), min(found.high, 1), color=colour, linewidth=1.2, alpha=0.7)
+def panels(*wanted):
+    """Return a function `(options, rows, path)` that draws `Panel`s, for `Claim.draw`."""
+
+    def draw(options, rows, path):
+        columns = min(len(wanted), 3)
+        lines = -(-len(wanted) // columns)
+        made = figures.figure(max(900, 380 * columns), 440 * lines, layout="constrained")
+        for axis, panel in zip(np.ravel(made.subplots(lines, columns, squeeze=False)), wanted):
+            _draw(axis, rows, panel)
+        figures.save(made, path)
+
+    return draw
 
 
-def line(axis, places, cells, colour, label=None):
-    """Draw the values of each place as dots, and a line through the means of those that are there."""
-    there = [(place, list(values)) for place, values in zip(places, cells) if len(values)]
-    for place, values in there:
-        axis.plot([place] * len(values), values, "o", color=colour, alpha=0.5, markersize=4)
-    means = [np.mean(values) for _, values in there]
-    axis.plot([place for place, _ in there], means, "-", color=colour, label=label)
+def _draw(axis, rows, panel):
+    rows = list(filter(panel.where, rows)) if callable(panel.where) else pick(rows, **panel.where)
+    rows = [row for row in rows if row.get(panel.y) is not None and row.get("seed") != TUNING_SEED]
+    groups, places = ({_label(row, columns): row for row in rows} for columns in (panel.by, panel.x))
+    if isinstance(panel.x, str) and not any(isinstance(row[panel.x], str) for row in rows):
+        places = dict(sorted(places.items(), key=lambda place: place[1][panel.x]))
+    for number, group in enumerate(groups):
+        mine = [row for row in rows if _label(row, panel.by) == group]
+        colour, at = _COLOURS[number % len(_COLOURS)], (number - (len(groups) - 1) / 2) * 0.6 / len(groups)
+        if panel.curve:
+            for first, seed in enumerate(dict.fromkeys(row["seed"] for row in mine)):
+                curve = [(row[panel.x], row[panel.y]) for row in mine if row["seed"] == seed]
+                axis.plot(*zip(*curve), color=colour, alpha=0.6, label=None if first else group)
+            continue
+        each = [[row[panel.y] for row in mine if _label(row, panel.x) == place] for place in places]
+        there = [(place + at, values) for place, values in enumerate(each) if values]
+        for place, values in there:
+            axis.plot([place] * len(values), values, ".", color=colour, alpha=0.4)
+        means = [np.mean(values) for _, values in there]
+        axis.plot([place for place, _ in there], means, "_", color=colour, label=group, markersize=12, mew=2)
+    if not panel.curve:
+        axis.set_xticks(range(len(places)), places, rotation=90 if sum(map(len, places)) > 45 else 0)
+    told = [f"{name} {value}" for name, value in panel.where.items()] if isinstance(panel.where, dict) else []
+    axis.set(xlabel=_words(panel.x), ylabel=_words(panel.y), yscale="log" if panel.log else "linear")
+    axis.set_title(_words(", ".join(told)), fontsize=10)
+    axis.grid(axis="y", alpha=0.3)
+    axis.spines[["top", "right"]].set_visible(False)
+    if panel.by and rows:
+        where = "upper right" if panel.curve else "best"  # which is slow to find among many curves
+        axis.legend(loc=where, frameon=False, fontsize=8, title=_words(panel.by), title_fontsize=8)
 
 
-def bars(axis, groups, colours):
-    """Draw bars side by side, dict name -> a height a place."""
-    for number, (name, heights) in enumerate(groups.items()):
-        at = np.arange(len(heights)) + 0.27 * (number - (len(groups) - 1) / 2)
-        axis.bar_label(axis.bar(at, heights, 0.25, color=colours[number], label=name), fmt="%g", fontsize=8)
+def _label(row, columns):
+    return " ".join(str(row.get(column)) for column in ([columns] if isinstance(columns, str) else columns))
 
 
-def curves(axis, rows, colour, label, style="-", x="epoch", y="loss", **where):
-    """Draw a column over the epochs, a line a seed."""
-    mine = [row for row in pick(rows, **where) if row["seed"] != TUNING_SEED and y in row]
-    for number, seed in enumerate(sorted({row["seed"] for row in mine})):
-        each = [(row[x], row[y]) for row in mine if row["seed"] == seed]
-        axis.plot(*zip(*each), style, color=colour, alpha=0.6, label=None if number else label)
-
-
-def by_depth(axis, rows, column, colours):
-    """Draw the end of the training by depth: a line through the means a kind, a dot a seed."""
-    depths = sorted({row["depth"] for row in rows})
-    for kind, colour in colours.items():
-        line(axis, depths, [of(rows, column, kind=kind, depth=depth).values() for depth in depths], colour, kind)
-    axis.set(xticks=depths, xlabel="layers", ylabel=column.replace("_", " "))
-
-
-def errors(axis, rows, colours, key="kind"):
-    """Draw the test errors of each kind in percent."""
-    for place, (kind, colour) in enumerate(colours.items()):
-        found = [100 * error for error in of(rows, "test_error", **{key: kind}).values()]
-        dots(axis, place, found, colour, mark="_", size=28)
-    axis.set(title="a dot a seed", ylabel="test error, percent", xlim=(-0.6, len(colours) - 0.4))
-    axis.set_xticks(range(len(colours)), list(colours))
+def _words(columns):
+    return (columns if isinstance(columns, str) else ", ".join(columns)).replace("_", " ")

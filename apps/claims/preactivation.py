@@ -7,7 +7,7 @@ from claims.claim import Claim, Finding
 from claims.results import gap, pick
 from claims.verdicts import above, paired
 
-KINDS = {"v1": "#c2410c", "v2": "#1d4ed8"}
+KINDS = ("v1", "v2")
 
 
 def spec(kind, depth):
@@ -44,17 +44,6 @@ def _findings(options, rows):
         yield Finding(claim, above(grown), f"Growth of the gap in {what}: {grown.text(digits=4)}.")
 
 
-def _draw(options, rows, path):
-    deepest = max(row["depth"] for row in rows)
-    with plots.panels(path) as (left, middle, right):
-        for kind, colour in KINDS.items():
-            plots.curves(left, rows, colour, kind, kind=kind, depth=deepest)
-        left.set(title=f"{deepest} layers, a line a seed", xlabel="epoch", ylabel="training loss", yscale="log")
-        plots.by_depth(middle, rows, "train_loss", KINDS)
-        middle.set_yscale("log")
-        plots.by_depth(right, rows, "test_error", KINDS)
-
-
 CLAIM = Claim(
     title="pre-activation (v2) learns more easily than v1, the more so the deeper the network is",
     source=(
@@ -64,7 +53,11 @@ CLAIM = Claim(
     settings=_settings,
     measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting),
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("loss", "epoch", ("kind", "depth"), curve=True, log=True),
+        plots.Panel("train_loss", "depth", "kind", log=True),
+        plots.Panel("test_error", "depth", "kind"),
+    ),
     cost=lambda setting: setting["depth"] + 10.0,
     notes=("Both kinds have the same blocks, widths and shortcuts (A), each at its own best rate of the same few.",),
 )

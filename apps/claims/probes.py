@@ -26,13 +26,8 @@ def averaging(model):
 def read(inputs, outputs, centre=False):
     """Return which positions of an input have a gradient: those that the output depends on.
 
-    Args:
-        inputs, outputs: symbolic tensors of a model with positive weights, see `averaging`; `(batch, height, width,
-            channels)` both, with sides that are known.
-        centre: whether the output's position in the middle is asked alone, in place of the sum of all.
-
-    Returns:
-        bool array `(height, width)` of the input.
+    Both are symbolic tensors of a model with positive weights, see `averaging`, with sides that are known; `centre`
+    asks the output's position in the middle alone, in place of the sum of all. Returns a bool array `(height, width)`.
     """
     import tensorflow as tf
 
@@ -59,9 +54,6 @@ def times(specs, size, batch_size, rounds, steps=3):
         batch_size: images a step.
         rounds: how often each has its turn, after one to warm up.
         steps: a round; their median counts.
-
-    Returns:
-        List of dicts: `network`, `work` ("training" or "prediction"), `round`, `ms` a step, `threads` (0: all cores).
     """
     import tensorflow as tf
     from _bench.rounds import alternate
@@ -95,12 +87,8 @@ def more_time(ratios):
 def faster(claim, told, ratios, rows, by_count):
     """Yield the `Finding`s that one thing takes less time than another, in the mean over the channels of the rows.
 
-    Args:
-        claim: the sentence, without the work at its end.
-        told: how the numbers begin.
-        ratios: `(rows, work, channels) -> dict round -> ratio` of the times.
-        rows: of the claim.
-        by_count: what the ratio would be by multiply-adds.
+    `claim` lacks the work at its end, `told` begins the numbers, `ratios` is `(rows, work, channels) -> dict round ->
+    ratio` of the times, `by_count` what that would be by multiply-adds.
     """
     channels = sorted({row["channels"] for row in pick(rows, part="time")})
     for work in ("training", "prediction"):

@@ -1,9 +1,8 @@
 """Pictures made by procedure, from which small trunks are taught: nothing photographed or written is in them.
 
 A class is one draw of a family's parameters (a spectrum, a set of strokes, a habit of cracking); a picture of the class
-is one draw of everything else: place, turn, phase, contrast, brightness, light, grain, colour. That networks can learn
-to see from such pictures is the finding of arXiv 2106.05963; the families here are what surfaces and handwriting are
-made of.
+is one draw of everything else: place, turn, phase, contrast, light, grain, colour. That networks can learn to see from
+such pictures is the finding of arXiv 2106.05963.
 """
 
 import math
@@ -25,9 +24,7 @@ def pictures(classes, per_class, size, seed, families=FAMILIES, draw=0, colour=0
         per_class: pictures of each, from 1.
         size: pixels a side, from 16.
         seed: decides the classes, and with `draw` the pictures.
-        families: some of `FAMILIES`: "noise" (filtered noise), "gratings" (gratings, plaids, meshes), "textures"
-            (grains and cells), "shapes" (blobs and polygons), "strokes" (thick curves), "cracks" (cracks, lines, dark
-            areas).
+        families: some of `FAMILIES`.
         draw: another number gives other pictures of the same classes.
         colour: share of the pictures that have a colour, 0..1; in the others the three channels are equal.
 
@@ -37,25 +34,7 @@ def pictures(classes, per_class, size, seed, families=FAMILIES, draw=0, colour=0
 
     Raises:
         ValueError: for numbers out of range and for a family that there is not.
-
-    Example:
-        >>> images, labels = pictures(classes=12, per_class=2, size=32, seed=0)
-        >>> images.shape, labels[:4].tolist()
-        ((24, 32, 32, 3), [0, 0, 1, 1])
     """
-    _check(classes, per_class, size, families, colour)
-    images = np.empty((classes, per_class, size, size, 3), np.uint8)
-    for label in range(classes):
-        family = families[label % len(families)]
-        habit = _HABITS[family](np.random.default_rng((seed, label)))
-        rng = np.random.default_rng((seed, label, 1 + draw))
-        for start in range(0, per_class, _BATCH):
-            part = images[label, start : start + _BATCH]
-            part[:] = _photographed(_PAINTERS[family](habit, rng, len(part), size), rng, colour)
-    return images.reshape(-1, size, size, 3), np.repeat(np.arange(classes), per_class)
-
-
-def _check(classes, per_class, size, families, colour):
     for name, value, least in (("classes", classes, 1), ("per_class", per_class, 1), ("size", size, 16)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:
             raise ValueError(f"`{name}` must be a whole number from {least}. Received: {value!r}")
@@ -63,6 +42,15 @@ def _check(classes, per_class, size, families, colour):
         raise ValueError(f"`families` must be some of {', '.join(FAMILIES)}. Received: {families!r}")
     if not 0 <= colour <= 1:
         raise ValueError(f"`colour` is a share, 0..1. Received: {colour!r}")
+    images = np.empty((classes, per_class, size, size, 3), np.uint8)
+    for label in range(classes):
+        draw_habit, paint = _FAMILIES[families[label % len(families)]]
+        habit = draw_habit(np.random.default_rng((seed, label)))
+        rng = np.random.default_rng((seed, label, 1 + draw))
+        for start in range(0, per_class, _BATCH):
+            part = images[label, start : start + _BATCH]
+            part[:] = _photographed(paint(habit, rng, len(part), size), rng, colour)
+    return images.reshape(-1, size, size, 3), np.repeat(np.arange(classes), per_class)
 
 
 # --- noise: white noise through a filter of the class's frequencies and direction ------------------------------------
@@ -144,17 +132,13 @@ def _gratings(habit, rng, count, size):
         phase = rng.uniform(0, 2 * math.pi, (count, 1, 1)).astype(np.float32)
         along = np.cos(angle) * x + np.sin(angle) * y
         wave = np.sin(np.float32(math.pi * frequency) * scale * (along + 0.2 * warp) + phase)
-        waves.append(
-            np.float32(habit["weights"][index]) * _formed(wave, habit["forms"][index], habit["sharpness"][index])
-        )
+        form, sharpness = habit["forms"][index], np.float32(habit["sharpness"][index])
+        if form == "square":
+            wave = np.tanh(sharpness * wave)
+        elif form == "line":
+            wave = 1 - 2 * np.exp(sharpness * (wave - 1))
+        waves.append(np.float32(habit["weights"][index]) * wave)
     return math.prod(waves) if habit["product"] else sum(waves)
-
-
-def _formed(wave, form, sharpness):
-    sharpness = np.float32(sharpness)
-    if form == "square":
-        return np.tanh(sharpness * wave)
-    return 1 - 2 * np.exp(sharpness * (wave - 1)) if form == "line" else wave
 
 
 # --- textures: grains around scattered points (Voronoi cells) --------------------------------------------------------
@@ -197,17 +181,11 @@ def _cells(habit, rng, u, v, pitch):
     points += pitch * habit["regular"] * rng.uniform(-0.5, 0.5, points.shape)
     nearest = np.full_like(u, 1e3)
     second, grey = nearest.copy(), np.zeros_like(u)
-    distance, other = np.empty_like(u), np.empty_like(u)
     for (row, column), level in zip(points.astype(np.float32), rng.normal(0, 0.7, len(points)).astype(np.float32)):
-        np.subtract(u, column, out=distance)
-        np.multiply(distance, distance, out=distance)
-        np.subtract(v, row, out=other)
-        np.multiply(other, other, out=other)
-        np.add(distance, other, out=distance)
-        np.copyto(grey, level, where=distance < nearest)
-        np.maximum(distance, nearest, out=other)
-        np.minimum(second, other, out=second)
-        np.minimum(nearest, distance, out=nearest)
+        distance = (u - column) ** 2 + (v - row) ** 2
+        grey[distance < nearest] = level
+        second = np.minimum(second, np.maximum(distance, nearest))
+        nearest = np.minimum(nearest, distance)
     return np.sqrt(nearest), np.sqrt(second), grey
 
 
@@ -218,9 +196,10 @@ def _shapes_habit(rng):
     kind = rng.choice(["polygon", "star", "blob", "blob"])
     corners = int(rng.integers(3, 9))
     angles = np.arange(corners) * 2 * math.pi / corners
-    radii = (
-        np.where(np.arange(corners) % 2, rng.uniform(0.3, 0.6), 1.0) if kind == "star" else rng.uniform(0.4, 1, corners)
-    )
+    if kind == "star":
+        radii = np.where(np.arange(corners) % 2, rng.uniform(0.3, 0.6), 1.0)
+    else:
+        radii = rng.uniform(0.4, 1, corners)
     points = np.stack([np.cos(angles), np.sin(angles)], -1) * radii[:, None]
     points[:, 0] *= rng.uniform(0.4, 1)
     number = int(rng.choice([1, 1, 2, 4, 9]))
@@ -237,8 +216,7 @@ def _shapes_habit(rng):
 
 
 def _shapes(habit, rng, count, size):
-    images = [_shape(habit, rng, size) for _ in range(count)]
-    return np.stack(images) + 0.15 * _smooth(rng, count, size, 3)
+    return np.stack([_shape(habit, rng, size) for _ in range(count)]) + 0.15 * _smooth(rng, count, size, 3)
 
 
 def _shape(habit, rng, size):
@@ -294,7 +272,10 @@ def _strokes(habit, rng, count, size):
         points[..., 0] += rng.normal(0, 0.15) * points[..., 1]
         points += rng.normal(0, 0.08, 2)
         for controls in points:
-            _line(pen, _pixels(_BERNSTEIN @ controls, side), 255, width)
+            line = _pixels(_BERNSTEIN @ controls, side)
+            pen.line(line, fill=255, width=width, joint="curve")
+            for x, y in (line[0], line[-1]):  # round ends
+                pen.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=255)
         image[:] = _shrunk(picture)
     return images
 
@@ -331,9 +312,8 @@ def _cracks(habit, rng, count, size):
             pen.line([(at, 0), (at, side)], fill=int(rng.uniform(90, 160)), width=max(side // 50, 1))
         for _ in range(habit["number"]):
             start = rng.uniform(-0.8, 0.8, 2)
-            angle = (
-                rng.uniform(0, 2 * math.pi) if habit["direction"] is None else habit["direction"] + rng.normal(0, 0.15)
-            )
+            straight = habit["direction"]
+            angle = rng.uniform(0, 2 * math.pi) if straight is None else straight + rng.normal(0, 0.15)
             _crack(habit, rng, pen, side, start, angle, habit["steps"])
         image[:] = _shrunk(picture)
     ground = habit["ground"] * _smooth(rng, count, size, 2)
@@ -395,13 +375,6 @@ def _pixels(points, side):
     return list(map(tuple, (side / 2 * (1 + points)).tolist()))
 
 
-def _line(pen, points, ink, width):
-    """Draw a line with round joints and ends."""
-    pen.line(points, fill=ink, width=width, joint="curve")
-    for x, y in (points[0], points[-1]):
-        pen.ellipse([x - width / 2, y - width / 2, x + width / 2, y + width / 2], fill=ink)
-
-
 def _turned(points, angle):
     cosine, sine = math.cos(angle), math.sin(angle)
     return points @ np.array([[cosine, sine], [-sine, cosine]])
@@ -432,19 +405,11 @@ def _photographed(fields, rng, colour):
     return (images * np.float32(255) + np.float32(0.5)).astype(np.uint8)
 
 
-_HABITS = {
-    "noise": _noise_habit,
-    "gratings": _gratings_habit,
-    "textures": _textures_habit,
-    "shapes": _shapes_habit,
-    "strokes": _strokes_habit,
-    "cracks": _cracks_habit,
-}
-_PAINTERS = {
-    "noise": _noise,
-    "gratings": _gratings,
-    "textures": _textures,
-    "shapes": _shapes,
-    "strokes": _strokes,
-    "cracks": _cracks,
+_FAMILIES = {
+    "noise": (_noise_habit, _noise),  # filtered noise
+    "gratings": (_gratings_habit, _gratings),  # gratings, plaids, meshes
+    "textures": (_textures_habit, _textures),  # grains and cells
+    "shapes": (_shapes_habit, _shapes),  # blobs and polygons
+    "strokes": (_strokes_habit, _strokes),  # thick curves
+    "cracks": (_cracks_habit, _cracks),  # cracks, lines, dark areas
 }

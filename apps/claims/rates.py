@@ -4,12 +4,8 @@ from claims.results import TUNING_SEED, pick
 
 
 def images(options, size=16):
-    """Return the part of a setting that says what is learned from: digits unless told otherwise, of others 5,000.
-
-    Args:
-        options: the `Options`; quick takes 8 pixels a side.
-        size: pixels a side. Defaults to 16: a quarter of the computing of 32.
-    """
+    """Return the part of a setting that says what is learned from: digits unless told otherwise, of others 5,000; at 16
+    pixels a side, a quarter of the computing of 32."""
     data = options.data or "digits"
     return {"data": data, "size": 8 if options.quick else size} | ({} if data == "digits" else {"limit": 5000})
 
@@ -17,12 +13,14 @@ def images(options, size=16):
 def tuned(networks, rates, seeds, rows, by="train_loss"):
     """Return the settings that are needed: each network at each rate with one seed, then at its best with all seeds.
 
+    A single rate needs no trials.
+
     Args:
         networks: list of settings that lack `rate` and `seed`.
-        rates: the same few rates for all; a single one needs no trials.
+        rates: the same few rates for all.
         seeds: number of seeds to compare with, 0, 1 ...
         rows: the rows so far.
-        by: column by which a rate is best: the least of the last epoch's.
+        by: column by which the least is best.
     """
     trials = [network | {"rate": rate, "seed": TUNING_SEED} for network in networks for rate in rates]
     if len(rates) == 1:
@@ -44,10 +42,8 @@ def best(rows, by, **where):
 def learned(spec, setting, counted=False):
     """Train the network of a row of kresnets as a setting says; return its rows, see `training.learn`.
 
-    Args:
-        spec: the row.
-        setting: with `data`, `size`, `epochs`, `rate` and `seed`; where `recipe` is `"paper"`, by the paper's schedule.
-        counted: whether its parameters and multiply-adds are told too.
+    The setting has `data`, `size`, `epochs`, `rate` and `seed`; where `recipe` is `"paper"`, by the paper's schedule.
+    `counted` adds the network's parameters and multiply-adds.
     """
     import kresnets
     from claims import training

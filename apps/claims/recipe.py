@@ -1,10 +1,8 @@
 """The recipe that freeze-or-finetune points to against the textbook's, on pictures that it was not chosen by."""
 
-import numpy as np
-
 from claims import plots, transfer
 from claims.claim import Finding
-from claims.results import gap, gap_over, mean, of, pick
+from claims.results import gap, gap_over, mean, pick
 from claims.verdicts import above
 
 # Source and target, none of which freeze-or-finetune was judged by, with the sizes; of a published trunk each target.
@@ -25,7 +23,6 @@ WAYS = {
     "measured": EPOCHS + SPEEDS,
     "measured, norms learn": EPOCHS + SPEEDS,
 }
-COLOURS = dict(zip(WAYS, ("#6b7280", "#a16207", "#7e22ce", "#1d4ed8", "#d97706")))
 
 
 def fields(way, n):
@@ -81,24 +78,15 @@ def _findings(options, rows):
         yield Finding(claim, above(found), f"{found.points()}. Means: {means}.")
 
 
-def _draw(options, rows, path):
-    cells = _cells(rows)
-    with plots.panels(path, 1, width=1000, legend="outside upper right") as axis:
-        for place, cell in enumerate(cells):
-            for shift, (way, colour) in zip(np.arange(-2, 3) * 0.15, COLOURS.items()):
-                plots.dots(axis, place + shift, of(rows, "test_accuracy", way=way, **cell).values(), colour, way)
-        axis.set_xticks(range(len(cells)), [f"{c['source']} to\n{c['target']}, {c['n']}" for c in cells])
-        axis.set_ylabel("test accuracy")
-        axis.grid(axis="y", alpha=0.3)
-
-
 CLAIM = transfer.claim(
     title="the recipe by data size that freeze-or-finetune points to is better than the textbook's",
     source="`kresnets.Recipe.for_images` against the defaults of `kresnets.Recipe` (1801.06146 in spirit)",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"}),
+    ),
     cost=lambda s: 8.0 + 0.0015 * s["n"] * (s["head_epochs"] + 2 * s["epochs_per_stage"]),
     note=lambda trunk: (
         "The trunks are those of freeze-or-finetune; its target, monocrystalline cells, does not occur here. Nothing "

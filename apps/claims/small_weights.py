@@ -4,7 +4,7 @@ import numpy as np
 
 from claims import plots, rates, transfer
 from claims.claim import Claim, Finding
-from claims.results import TUNING_SEED, gap, gap_over, mean, of, pick
+from claims.results import TUNING_SEED, gap, gap_over, mean, pick
 from claims.verdicts import CONFIRMED, above, everywhere, exactly
 
 # What is carried to, and in how many sizes; the first is "few".
@@ -13,7 +13,8 @@ PASSES = (40, 20, 8)
 # Ways to learn, and their rates, of which each start takes its best by validation. They are the same for both: with few
 # solar cells a head on a trunk that was never taught is as good as anything, so it must not pass for a gain.
 WAYS = (("head", 1e-2), ("whole", 1e-3), ("whole", 3e-3), ("whole", 1e-2))
-STARTS = {"scratch": "#c2410c", "taught": "#1d4ed8"}
+NETWORKS = ("SmallResNet20", "SmallResNet18D")
+STARTS = ("scratch", "taught")
 MIRRORED = ("elpv/mono", "tiles")  # what is the same thing mirrored; a digit is not
 LEAST, LOSS = 0.02, 0.01  # what weights that ship gain at least with few pictures, and lose at most with more
 SIFTING = 3  # seeds that tell which network is worth more of them
@@ -25,7 +26,7 @@ def _lessons(quick):
         return [{"network": "SmallResNet20", "size": 32, "classes": 6, "lessons": 1, "teaching_seed": 0}]
     return [
         {"network": network, "size": size, "classes": 200, "lessons": 6, "teaching_seed": 0}
-        for network, size in (("SmallResNet20", 48), ("SmallResNet18D", 64))
+        for network, size in zip(NETWORKS, (48, 64))
     ]
 
 
@@ -182,21 +183,6 @@ def _in_a_cell(rows, cell):
     return Finding(claim, above(gain), f"{told[0]} against {told[1]}: {gain.points()}.")
 
 
-def _draw(options, rows, path):
-    networks = [lesson["network"] for lesson in _lessons(options.quick)]
-    shape = dict(rows=len(networks), height=380 * len(networks) + 40, sharey=True, squeeze=False)
-    with plots.panels(path, 1, legend="outside upper right", **shape) as axes:
-        for (axis,), network in zip(axes, networks):
-            cells = sorted(sum(_cells(rows, network), []), key=lambda cell: list(TARGETS).index(cell["target"]))
-            for place, cell in enumerate(cells):
-                for shift, (start, colour) in zip((-0.125, 0.125), STARTS.items()):
-                    found = of(rows, "test_accuracy", start=start, **cell).values()
-                    plots.dots(axis, place + shift, found, colour, start)
-            axis.set_xticks(range(len(cells)), [f"{cell['target']}\n{cell['n']}" for cell in cells], fontsize=9)
-            axis.set(ylabel="test accuracy", title=network)
-            axis.grid(axis="y", alpha=0.3)
-
-
 def _cost(setting):
     if setting["task"] == "teach":
         return 400.0
@@ -209,7 +195,9 @@ CLAIM = Claim(
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        *(plots.Panel("test_accuracy", ("target", "n"), "start", {"network": n}) for n in NETWORKS),
+    ),
     cost=_cost,
     keeps=True,
     data=(),

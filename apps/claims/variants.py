@@ -3,11 +3,9 @@
 import dataclasses
 import statistics
 
-import numpy as np
-
 from claims import plots, rates
 from claims.claim import Claim, Finding
-from claims.results import gap, of, pick
+from claims.results import gap, pick
 from claims.verdicts import above, exactly, interval
 
 # What each differs in from B; C alone and D alone stand on A.
@@ -19,7 +17,6 @@ KNOBS = {
     "A + stem": {"stride_on": "1x1", "deep_stem": True},
     "A + pool": {"stride_on": "1x1", "avg_shortcut": True},
 }
-COLOURS = dict(zip(KNOBS, ("#c2410c", "#a16207", "#0f766e", "#1d4ed8", "#7e22ce", "#be185d")))
 MOST_COST = 1.15  # of D over A, for what section 4 calls "barely"
 # Top-1 on ImageNet in percent and 10^9 multiply-adds of ResNet-50 (arXiv 1812.01187 table 5).
 PUBLISHED = {"A": (76.21, 3.8), "B": (76.66, 4.1), "C": (76.87, 4.3), "D": (77.16, 4.3)}
@@ -149,35 +146,17 @@ def _costs(options, rows):
         )
 
 
-def _draw(options, rows, path):
-    import kresnets
-    from claims.probes import milliseconds
-
-    learned = pick(rows, part="learning")
-    depth = learned[0]["depth"]
-    with plots.panels(path) as (left, middle, right):
-        for variant in dict.fromkeys(row["variant"] for row in learned):
-            errors = [100 * error for error in of(learned, "test_error", variant=variant).values()]
-            cost = kresnets.summarize(kresnets.build(spec(variant, depth), input_shape=(32, 32, 3))).multiply_adds
-            time = statistics.median(milliseconds(rows, variant, "training", depth=depth).values())
-            for axis, x in ((left, cost / 1e6), (middle, time)):
-                plots.dots(axis, x, errors, COLOURS[variant], variant, mark="o", size=9)
-        left.set(title="a large dot: mean of the seeds", xlabel="10^6 multiply-adds", ylabel="test error, percent")
-        middle.set(title="the same against time", xlabel="milliseconds a training step")
-        paths = ("branch", "shortcut", "block")
-        heights = {p: [round(100 * np.mean(shares(rows, v, p))) for v in "ABCD"] for p in paths}
-        plots.bars(right, heights, ("#1d4ed8", "#93c5fd", "#334155"))
-        right.set(title="where the grid is halved", ylabel="input that is read, percent", ylim=(0, 140))
-        right.set_xticks(range(4), "ABCD")
-
-
 CLAIM = Claim(
     title="ResNet-A throws three quarters of its input away where the grid is halved; B, C and D each help, for little",
     source="arXiv 1812.01187 section 4, figures 1 and 2, table 5",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=_draw,
+    draw=plots.panels(
+        plots.Panel("test_error", "variant"),
+        plots.Panel("ms", "network", ("work", "depth")),
+        plots.Panel("share", "variant", "path", {"block": "stage2_block1"}),
+    ),
     data=(),
     cost=lambda setting: {"time": 5.0, "reading": 0.4, "learning": 1.0}[setting["part"]],
     notes=(
