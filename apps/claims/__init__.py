@@ -18,5 +18,5 @@ NAMES = {
 
 
 def find(name):
-    """Return the `Claim` of this name; its file is read only now, so that a list of names costs nothing."""
+    """Return the `Claim` of this name; its file is read only now, so that names cost nothing."""
     return importlib.import_module(f"claims.{NAMES[name]}").CLAIM

@@ -20,6 +20,10 @@ def main(argv=None):
         raise ValueError("--publish is for what --quick does not measure: leave one of them out.")
     if options.recipe == "paper" and options.quick:
         raise ValueError("--recipe paper takes days and --quick minutes: leave one of them out.")
+    _common.import_tensorflow()
+    from claims import runner
+    from claims.claim import Options
+
     if options.names == ["list"]:
         for name in names:
             print(f"{name:20} {claims.find(name).title}")
@@ -31,10 +35,6 @@ def main(argv=None):
             raise ValueError(f"{name}: --data {told}. Received: {options.data!r}")
         if options.recipe not in claim.recipes:
             raise ValueError(f"{name} has no --recipe {options.recipe}: leave it out.")
-    _common.import_tensorflow()
-    from claims import runner
-    from claims.claim import Options
-
     asked = Options(quick=options.quick, seeds=options.seeds, data=options.data, recipe=options.recipe)
     for name in names:
         folder = options.out / runner.folder_name(name, asked)
@@ -61,8 +61,8 @@ def _parser():
     add("--quick", action="store_true", help="minutes in place of hours; proves little")
     add("--seeds", type=count, help="how many (default: each claim's own)")
     told = (
-        "what small networks learn from: digits, patches or cifar10; what freeze-or-finetune's trunk has learned from: "
-        "imagenet; judge: default-recipe by what it was not chosen by"
+        "what small networks learn from: digits, patches or cifar10; what a carried trunk has learned from: imagenet "
+        "or open_nsfw; judge: default-recipe by what it was not chosen by"
     )
     add("--data", metavar="NAME", help=told)
     told = "paper: 164 epochs as in the paper, for days (degradation)"

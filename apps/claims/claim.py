@@ -50,14 +50,11 @@ class Claim:
         findings: `(options, rows)`; gives `Finding`s.
         draw: `(options, rows, path)`; writes a PNG of less than 300 kB.
         cost: `setting -> number`, how long a run takes in any unit, for the time left.
-        alone: whether no second run may be beside any, as where times are measured.
         keeps: whether `measure` is given a folder as its second argument, in which it keeps files that other settings
             and other claims read, whole or not at all.
-        committed: whether its finished runs are kept in the repository too, a line each of one file beside its picture,
-            and read from there.
+        committed: whether its finished runs are kept in the repository too, and read from there.
         notes: sentences that belong under the findings, or a function from the `Options` to them.
-        data: what `--data` may be; () where it cannot be chosen.
-        recipes: what `--recipe` may be.
+        data, recipes: what `--data` and `--recipe` may be; () where it cannot be chosen.
     """
 
     title: str
@@ -67,7 +64,6 @@ class Claim:
     findings: Callable
     draw: Callable
     cost: Callable = lambda setting: 1.0
-    alone: bool = False
     keeps: bool = False
     committed: bool = False
     notes: tuple[str, ...] | Callable = ()

@@ -6,7 +6,7 @@ import time
 import numpy as np
 from scipy import stats
 
-from claims import cells, plots, ways
+from claims import cells, peers, plots, tuned, ways
 from claims.claim import Claim, Finding
 from claims.results import mean_of, of, pick
 from claims.verdicts import everywhere, exactly, paired
@@ -20,32 +20,27 @@ TO_REACH = {75: (0.835, 0.905), 250: (0.855, 0.92), 806: (0.90, 0.94)}  # accura
 
 def _settings(options, rows):
     if options.quick:
-        return _quick_settings()
+        small = {"network": "SmallResNet20", "trunk": "none", "dtype": "float32"}
+        faces = {name: ways.PEERS[name] for name in CHEAP[:2]} | {"fastai": ways.PEERS["fastai"] | {"epochs": 1}}
+        wanted = _in(cells.QUICK[:1], {"start": {"steps": 2}, "regression": ways.PEERS["regression"]}, 0, **small)
+        return wanted + _in(cells.QUICK[1:], faces, 0, **small)
     if options.data == "judge":
         return _judge_settings(range(options.seeds or 5), rows)
     return _choose_settings(range(options.seeds or 3), rows)
-
-
-def _quick_settings():
-    small = {"network": "SmallResNet20", "trunk": "none", "dtype": "float32"}
-    digits = {"start": {"steps": 2}, "regression": ways.PEERS["regression"]}
-    faces = {name: ways.PEERS[name] for name in CHEAP[:2]} | {"fastai": ways.PEERS["fastai"] | {"epochs": 1}}
-    return [one for cell, few in zip(cells.QUICK, (digits, faces)) for one in _in([cell], few, 0, **small)]
 
 
 def _choose_settings(seeds, rows):
     """All ways once in the small cells, then the better ones with all seeds, then the best few in the large cells."""
     small, large = cells.CHOOSE[:2], cells.CHOOSE[2:]
     cheap = {name: ways.PEERS[name] for name in CHEAP}
-    first, later = seeds[:1], seeds[1:]
-    wanted = [one for seed in first for one in _in(small, cheap | ways.WAYS, seed)]
-    if not _all_there(rows, ways.WAYS, small, first):
+    wanted = _in(small, cheap | ways.WAYS, seeds[0])
+    half = _best(rows, ways.WAYS, small, seeds[:1], BETTER)
+    if half is None:
         return wanted
-    half = _best(rows, ways.WAYS, small, first, BETTER)
-    wanted += [one for seed in later for one in _in(small, cheap | half, seed)]
-    if not _all_there(rows, half, small, seeds):
-        return wanted
+    wanted += [one for seed in seeds[1:] for one in _in(small, cheap | half, seed)]
     finalists = _best(rows, half, small, seeds, FINALISTS)
+    if finalists is None:
+        return wanted
     *long, longest = ways.LONG.items()
     for seed in seeds:
         wanted += _in(large, cheap | finalists | dict(long) | dict([longest] * (seed == seeds[0])), seed)
@@ -54,14 +49,13 @@ def _choose_settings(seeds, rows):
 
 def _judge_settings(seeds, rows):
     compared, wanted = {ways.CHOSEN: None} | ways.PEERS, [cells.lesson(ways.DTYPE)]
-    taught = {"network": cells.PUPIL, "trunk": cells.CIFAR}
     for seed in seeds:
         those = {way: fields for way, fields in compared.items() if seed < ways.FEWER.get(way, len(seeds))}
         wanted += _in(cells.JUDGE, those, seed, judged=True)
         scratch = ways.SCRATCH_IN if seed < ways.FEWER["from scratch"] else ways.SCRATCH_IN[:1]
         wanted += _in(scratch, ways.SCRATCH, seed, judged=True, trunk="none")
-        if any(row["task"] == "teach" for row in rows):
-            wanted += _in(cells.TAUGHT, those, seed, judged=True, **taught)
+        if pick(rows, task="teach"):
+            wanted += _in(cells.TAUGHT, those, seed, judged=True, network=cells.PUPIL, trunk=cells.CIFAR)
     return wanted
 
 
@@ -70,37 +64,30 @@ def _in(where, compared, seed, judged=False, **network):
     return [ways.setting_of(*pair, seed, judged, **network) for pair in pairs]
 
 
-def _all_there(rows, compared, where, seeds):
-    there = {(row["way"], cell_of(row), row["seed"]) for row in rows}
-    return all((way, cell, seed) in there for way in compared for cell in where for seed in seeds)
-
-
 def _best(rows, compared, where, seeds, count):
-    """Return the best `count` of some ways by these seeds."""
+    """Return the best `count` of some ways by these seeds, None before all of them are measured."""
+    there = {(row["way"], cell_of(row), row["seed"]) for row in rows}
+    if not all((way, cell, seed) in there for way in compared for cell in where for seed in seeds):
+        return None
     best = ranked([row for row in rows if row["seed"] in seeds], where, compared)[:count]
     return {way: ways.WAYS[way] for way in best}
 
 
 def _measure(setting, kept):
-    from claims import peers, tuned
-
-    with cells.policy(setting["dtype"]):
-        if setting["task"] == "teach":
-            return [_rounded(row) for row in cells.teach(setting, kept)]
-        pictures = cells.draw(cell_of(setting), setting["seed"], setting["judged"])
-        model = cells.network(setting, pictures.classes, kept)
-        began = time.perf_counter()
-        own = {"default": tuned.by_default, "recipe": tuned.tuned, "regression": peers.regressed}
-        measure = own.get(setting["rule"], peers.ruled)
-        rows = measure(model, setting, pictures)
-        told = {"majority": pictures.majority, "whole_seconds": time.perf_counter() - began}
-        return [_rounded(row | told) for row in rows]
-
-
-def _rounded(row):
     # Five digits are more than any test part tells; what is no number any more is None.
     short = lambda value: round(float(value), 5) if math.isfinite(value) else None
-    return {name: short(value) if isinstance(value, float) else value for name, value in row.items()}
+    with cells.policy(setting["dtype"]):
+        if setting["task"] == "teach":
+            rows, told = cells.teach(setting, kept), {}
+        else:
+            pictures = cells.draw(cell_of(setting), setting["seed"], setting["judged"])
+            model = cells.network(setting, pictures.classes, kept)
+            began = time.perf_counter()
+            own = {"default": tuned.by_default, "recipe": tuned.tuned, "regression": peers.regressed}
+            rows = own.get(setting["rule"], peers.ruled)(model, setting, pictures)
+            majority = float(np.bincount(pictures.test_labels).max() / len(pictures.test_labels))
+            told = {"majority": majority, "whole_seconds": time.perf_counter() - began}
+        return [{n: short(v) if isinstance(v, float) else v for n, v in (row | told).items()} for row in rows]
 
 
 def values(rows, metric, way, keep, cell, network=None):

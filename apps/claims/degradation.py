@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+import kresnets
 from claims import plots, rates
 from claims.claim import Claim, Finding
 from claims.results import gap, mean
@@ -17,8 +18,6 @@ PUBLISHED = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
 
 def spec(kind, depth):
     """Return the row of a CIFAR network: 6n + 2 layers, n blocks in each of three stages (1512.03385 section 4.2)."""
-    import kresnets
-
     row = kresnets.SPECS[KINDS[kind]]
     return dataclasses.replace(row, depths=((depth - 2) // 6,) * 3, min_size=8, params=None)
 

@@ -4,13 +4,14 @@ import re
 
 import numpy as np
 
+import kresnets
 from claims import plots, transfer
 from claims.claim import Finding
 from claims.results import gap, mean, pick
 from claims.verdicts import above, exactly
 
-HEAD_RATE = 3e-2  # at which the head alone did best in freeze-or-finetune, 250 pictures
-THAW, KEEP = {"rate": 1e-3, "head_rate": HEAD_RATE}, {"rate": 3e-3}
+# The head's rate is the one at which it did best alone in freeze-or-finetune, 250 pictures.
+THAW, KEEP = {"rate": 1e-3, "head_rate": 3e-2}, {"rate": 3e-3}
 
 
 def _settings(options, rows, trunk):
@@ -28,7 +29,7 @@ def _settings(options, rows, trunk):
 
 
 def _measure(setting, target, weights):
-    classes, groups = len(target.class_names), None
+    classes, groups = target.classes, None
     if setting["task"] == "thaw":
         model = transfer.build(setting, classes, weights)
         recipe, groups = thawing(setting)
@@ -71,16 +72,12 @@ def keeping(setting):
 
 
 def _recipe(setting, stages, **fields):
-    import kresnets
-
     fields |= {"trunk_learning_rate": setting["rate"], "augment": setting["augment"], "seed": setting["seed"]}
     return kresnets.Recipe.textbook(stages=stages, ratio=1.0, **fields)
 
 
 def partly(setting, classes, weights):
     """Return the network of a setting drawn anew, but for its first `groups_kept` groups, from the trunk's weights."""
-    import kresnets
-
     if weights is None:
         return transfer.build(setting, classes)
     taught = kresnets.groups(transfer.build(setting, classes, weights))
@@ -93,8 +90,6 @@ def partly(setting, classes, weights):
 
 def _weights(model):
     """Return dict group -> its weights, batch norms' statistics too, as one vector."""
-    import kresnets
-
     return {
         group: np.concatenate([weight.ravel() for layer in layers for weight in layer.get_weights()])
         for group, layers in kresnets.groups(model).items()
@@ -148,28 +143,25 @@ def _findings(options, rows):
         return
     stem, last, count = trunk.groups[0], trunk.groups[-1], len(trunk.groups)
     near, far = list(trunk.sources)[0], list(trunk.sources)[-1]
-    unlike, rest = trunk.sources[far], "the first less the second"
+    unlike = trunk.sources[far]
     said = [
-        *((f"Training {group} with the head beats the head alone.", _thawed(group), HEAD, 0, "")
+        *((f"Training {group} with the head beats the head alone.", _thawed(group), HEAD, 0)
           for group in trunk.groups),
-        ("The last stage gains more from being unfrozen than the stem.", _thawed(last), _thawed(stem), 0,
-         f", head and {last} less head and stem"),
-        ("Unfreezing everything beats unfreezing the last stage.", _thawed(stem, "from"), _thawed(last), 0,
-         f", all less {last} and head"),
+        ("The last stage gains more from being unfrozen than the stem.", _thawed(last), _thawed(stem), 0),
+        ("Unfreezing everything beats unfreezing the last stage.", _thawed(stem, "from"), _thawed(last), 0),
         (f"Keeping the stem and stage1 of the {unlike} source, frozen, costs at most 1 point against drawing all anew.",
-         _kept(far, 2), _kept(far, 0), -0.01, f", {rest}"),
+         _kept(far, 2), _kept(far, 0), -0.01),
         (f"All groups of the {unlike} source, frozen, are worse than its stem alone: late groups are specific.",
-         _kept(far, 1), _kept(far, count), 0, f", {rest}"),
+         _kept(far, 1), _kept(far, count), 0),
     ]  # fmt: skip
     if near != far:
         said += [
             (f"With {what} kept and frozen, the {trunk.sources[near]} source is better than the {unlike} one.",
-             _kept(near, number), _kept(far, number), 0, f", {rest}")
+             _kept(near, number), _kept(far, number), 0)
             for what, number in (("all groups", count), ("the stem and stage1", 2))
         ]  # fmt: skip
-    for claim, one, other, least, told in said:
-        found, area = (gap(rows, column, one, other) for column in ("test_accuracy", "test_auc"))
-        yield Finding(claim, above(found, least), f"Test accuracy{told}: {found.points()}; AUC: {area.text()}.")
+    first = "the first less the second"
+    yield from transfer.compared(rows, [(claim, first, one, other, [{}], least) for claim, one, other, least in said])
     found = gap(rows, "moved", *(_thawed(stem, "from", moved=group) for group in (last, stem)))
     told = ", ".join(f"{g} {mean(rows, 'moved', **_thawed(stem, 'from', moved=g)):.3f}" for g in trunk.groups)
     yield Finding(
@@ -192,7 +184,7 @@ CLAIM = transfer.claim(
     ),
     cost=lambda setting: 13.0,
     notes=(
-        "250 images of the target, 12 passes. What is unfrozen: from the similar source, 4 passes of the head alone at "
+        "250 images of the target, 12 passes. What is unfrozen: from the nearer source, 4 passes of the head alone at "
         "0.03, then 8 at 0.001 of all that learns (the head alone: 12 at 0.03); batch norms frozen. What is kept: the "
         "first groups of the trunk, frozen; the others are drawn anew and learn at 0.003 with their batch norms.",
     ),

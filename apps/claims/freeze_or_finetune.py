@@ -5,9 +5,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+import kresnets
 from claims import plots, rates, transfer
 from claims.claim import Finding
-from claims.results import gap_over, of, pick
+from claims.results import of, pick
 from claims.verdicts import above, paired
 
 # Passes over the pictures, the same for every method; divisible by the three stages of "head, then stages".
@@ -77,8 +78,6 @@ def _settings(options, rows, trunk):
 
 def recipe(setting):
     """Return the `kresnets.Recipe` of a setting."""
-    import kresnets
-
     fields = METHODS[setting["method"]].recipe(setting["rate"], setting["passes"])
     if setting["method"] == "stages" and "network" in setting:
         fields["stages"] = ("stage4", "stage3")  # two, as of the slim trunk: a third of the passes each
@@ -86,14 +85,8 @@ def recipe(setting):
 
 
 def _measure(setting, target, weights):
-    model = transfer.build(setting, len(target.class_names), weights)
+    model = transfer.build(setting, target.classes, weights)
     return [transfer.fine_tuned(model, target, recipe(setting))]
-
-
-def _everywhere(options, rows):
-    """Return the rows, those from scratch at each distance: there they are the same."""
-    rows, sources = pick(rows, task="carry"), transfer.TRUNKS[options.data].sources
-    return rows + [row | {"source": source} for row in pick(rows, source="none") for source in sources]
 
 
 def _findings(options, rows):
@@ -101,7 +94,9 @@ def _findings(options, rows):
     nearest, far, two = list(sources)[0], list(sources)[-1], len(sources) > 1
     near = nearest if two else None  # nothing that is published has learned from pictures like the target's
     done = sorted({(row["source"], row["n"]) for row in rows if row["source"] in sources and "n" in row}, key=str)
-    rows = _everywhere(options, rows)
+    # From scratch is the same at each distance.
+    rows = pick(rows, task="carry")
+    rows += [row | {"source": source} for row in pick(rows, source="none") for source in sources]
     few, many = [(near, 75), (far, 75)], [(near, "all"), (far, "all")]
     # In the words of the lecture notes: what, one method, the other, the cells in which it should be better.
     for claim, one, other, where, least in (
@@ -125,11 +120,8 @@ def _findings(options, rows):
     ):  # fmt: skip
         cells = [{"source": source, "n": n} for source, n in where if (source, n) in done]
         cells = [cell for cell in cells if all(pick(rows, method=method, **cell) for method in (one, other))]
-        ends = {"method": one}, {"method": other}
-        gap, area = (gap_over(rows, column, *ends, cells) for column in ("test_accuracy", "test_auc"))
-        if gap.values:
-            told = f"Test accuracy, {METHODS[one].what} less {METHODS[other].what}: {gap.points()}; AUC: {area.text()}."
-            yield Finding(claim, above(gap, least), told)
+        told = f"{METHODS[one].what} less {METHODS[other].what}"
+        yield from transfer.compared(rows, [(claim, told, {"method": one}, {"method": other}, cells, least)])
     for source, distance in sources.items():
         yield from (_winner(rows, source, distance, n) for n in PASSES if (source, n) in done)
 
@@ -163,7 +155,6 @@ CLAIM = transfer.claim(
         plots.Panel("test_auc", ("source", "n"), "method", {"task": "carry"}),
     ),
     cost=_cost,
-    data=("imagenet",),
     notes=(
         "All methods go through `kresnets.fine_tune` with the same number of passes ("
         + ", ".join(f"{passes} at {n}" for n, passes in PASSES.items())

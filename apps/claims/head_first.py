@@ -1,7 +1,9 @@
 """Training the head first spares the trunk: how far its features move with and without it."""
 
+import keras
 import numpy as np
 
+import kresnets
 from claims import plots, transfer
 from claims.claim import Finding
 from claims.results import of, pick
@@ -26,15 +28,11 @@ def _settings(options, rows, trunk):
 
 
 def _measure(setting, target, weights):
-    import keras
-
-    import kresnets
-
     # What the trunk has learned from, where it is at hand, else what it is carried to.
     taught = setting["source"] in transfer.TAUGHT
     seen = transfer.pictures(setting["source"], setting["size"], "all", 0) if taught else target
-    old_head = transfer.build(setting, len(seen.class_names), weights).get_layer("head_dense").get_weights()
-    model = transfer.build(setting, len(target.class_names), weights)
+    old_head = transfer.build(setting, seen.classes, weights).get_layer("head_dense").get_weights()
+    model = transfer.build(setting, target.classes, weights)
     trunk = keras.Model(model.input, model.layers[-2].output)
     before, rows = transfer.outputs(trunk, seen.test), []
 
@@ -139,7 +137,7 @@ CLAIM = transfer.claim(
     notes=(
         "250 images of the target, 12 passes: everything at one rate, or 4 passes of the head alone at 0.01 and 8 of "
         "everything at that rate; batch norms frozen. Where two rates are tried, the numbers are the means over both. "
-        "Distances are of the trunk's pooled features of the source's test images: relative L2 is the norm of the "
-        "change over the norm of the features about their mean.",
+        "Distances are of the trunk's pooled features of the source's test images (a published trunk's: of the "
+        "target's): relative L2 is the norm of the change over the norm of the features about their mean.",
     ),
 )

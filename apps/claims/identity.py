@@ -3,12 +3,16 @@
 import dataclasses
 import re
 
+import keras
 import numpy as np
+import tensorflow as tf
 
-from claims import plots, rates
+import kresnets
+from claims import plots, rates, training
 from claims.claim import Claim, Finding
 from claims.degradation import spec as cifar
 from claims.results import gap, pick
+from claims.training import pictures_of
 from claims.verdicts import above, exactly, paired
 
 # Deepened step by step; of the last depth from the start, without and with zero-gamma; of the first depth to the end.
@@ -26,18 +30,11 @@ def _settings(options, rows):
 
 
 def _measure(setting):
-    from claims.training import pictures_of
-
     return {"start": _start, "plain": _plain, "train": _train}[setting["part"]](setting, pictures_of(setting))
 
 
 def _start(setting, data):
     """Return, of a network that has learned nothing, each block's share of F(x) in x + F(x) and its gradient."""
-    import keras
-    import tensorflow as tf
-
-    import kresnets
-
     images, labels, rows = data.train[:256], data.train_labels[:256], []
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     for zero in (False, True):
@@ -61,9 +58,6 @@ def _start(setting, data):
 
 def _plain(setting, data):
     """Return what becomes of a trained plain network when blocks of F(x) = 0 are put into it."""
-    import kresnets
-    from claims import training
-
     shallow, *_, deep = map(int, setting["depths"].split())
     model = training.fresh(cifar("plain", shallow), data, setting["seed"])
     training.learn(model, data, training.Cosine(setting["rate"], setting["epochs"]), setting["seed"])
@@ -84,9 +78,6 @@ def _plain(setting, data):
 
 def _train(setting, data):
     """Train one way, all with the computing of the deepest network's epochs; the rate falls with computing spent."""
-    import kresnets
-    from claims import training
-
     depths, way, epochs = [int(depth) for depth in setting["depths"].split()], setting["way"], setting["epochs"]
     steps = {"grown": depths, "shallow": depths[:1]}.get(way, depths[-1:])
     spec = dataclasses.replace(cifar("residual", steps[0]), zero_gamma=way == "scratch, zero-gamma")
@@ -115,10 +106,6 @@ def _train(setting, data):
 
 
 def _multiply_adds(depth, data):
-    import keras
-
-    import kresnets
-
     with keras.StatelessScope(initialize_variables=False):
         model = kresnets.build(cifar("residual", depth), input_shape=data.train.shape[1:], classes=data.classes)
     return kresnets.summarize(model).multiply_adds

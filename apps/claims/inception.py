@@ -2,10 +2,15 @@
 
 import dataclasses
 
-from claims import plots, rates
+import keras
+
+import kresnets
+from claims import plots, probes, rates
 from claims.claim import Claim, Finding
+from claims.probes import faster, milliseconds, undisturbed
 from claims.results import gap, mean, of, pick
 from claims.verdicts import above, exactly, interval, paired
+from kresnets.specs import Conv, Pool, Residual, swap
 
 KINDS = ("5x5", "two 3x3")
 WEIGHTS = {"5x5": 25, "two 3x3": 9 + 9}  # in C^2
@@ -17,8 +22,6 @@ FAILED = 0.5  # error on the training images from which on a network counts as o
 
 def _row(name, stem, stages):
     """Return a small row with Inception-v3's constants, but for a norm that has few steps to learn its statistics."""
-    import kresnets
-
     inception = kresnets.SPECS["InceptionV3"]
     return dataclasses.replace(
         inception, name=name, stem=stem, stages=stages, min_size=8, momentum=0.9, imagenet=False, params=None
@@ -27,23 +30,17 @@ def _row(name, stem, stages):
 
 def _in(kind, channels, steps):
     """Return steps with every 5x5 of so many channels as this kind has it."""
-    from kresnets.specs import Conv, swap
-
     return steps if kind == "5x5" else swap(steps, Conv(channels, 5), (Conv(channels, 3),) * 2)
 
 
 def stack(kind, channels, convolutions):
     """Return a row of equal 5x5 convolutions on equal channels, or of two 3x3 for each."""
-    from kresnets.specs import Conv
-
     stages = ((_in(kind, channels, (Conv(channels, 5),) * convolutions),),)
     return _row("Stack", (Conv(channels, 1),), stages)
 
 
 def network(kind):
     """Return the row of a network of six 5x5 convolutions on three grids, or of two 3x3 for each."""
-    from kresnets.specs import Conv, Pool
-
     blocks = []
     for width in (16, 32, 64):
         steps = (Conv(width, 5), Conv(width, 5))
@@ -53,15 +50,11 @@ def network(kind):
 
 def scaled(scale, blocks):
     """Return a row of residual blocks like Inception-ResNet-v1's first, slim, whose branches are scaled."""
-    from kresnets.specs import Conv, Residual
-
     one = Residual((Conv(16, 1),), (Conv(16, 1), Conv(16, 3)), (Conv(16, 1), Conv(16, 3), Conv(16, 3)), scale=scale)
     return _row("Scaled", (Conv(64, 3, 2),), (((one,),) * blocks,))
 
 
 def _settings(options, rows):
-    from claims.probes import undisturbed
-
     quick, seeds = options.quick, options.count(5)
     counted = [{"part": "counting", "channels": each, "size": 16} for each in CHANNELS]
     one = {"part": "time", "size": 16, "batch": 8 if quick else 32, "rounds": 1 if quick else 7}
@@ -84,8 +77,6 @@ def _settings(options, rows):
 
 
 def _measure(setting):
-    from claims import probes
-
     if setting["part"] == "counting":
         return [_counts(kind, setting["channels"], setting["size"]) for kind in KINDS]
     if setting["part"] == "time":
@@ -98,11 +89,6 @@ def _measure(setting):
 
 def _counts(kind, channels, size):
     """Return what stands for one 5x5: its cost in C^2 and how far a unit behind it sees."""
-    import keras
-
-    import kresnets
-    from claims import probes
-
     model = kresnets.build(stack(kind, channels, 1), include_top=False, input_shape=(size, size, 3))
     behind = [layer for layer in kresnets.summarize(model).layers if layer.name.startswith("stage1")]
     kernels = [
@@ -119,29 +105,13 @@ def _counts(kind, channels, size):
     }
 
 
-def _ratios(rows, work, channels):
-    """Return dict round -> the time of two 3x3 over that of a 5x5."""
-    from claims.probes import milliseconds
-
-    ones, others = (milliseconds(rows, kind, work, channels=channels) for kind in ("two 3x3", "5x5"))
-    return {number: ones[number] / others[number] for number in ones}
-
-
 def failed(rows, scale, rate):
     """Return dict seed -> whether that training failed: no number for a loss, or little better than guessing."""
     errors = of(rows, "train_error", part="scale", scale=scale, rate=rate)
     return {seed: error >= FAILED for seed, error in errors.items()}
 
 
-def _tried(rows):
-    """Return the scales and the rates of the part that is about stability."""
-    grid = pick(rows, part="scale")
-    return [scale for scale in SCALES if pick(grid, scale=scale)], sorted({row["rate"] for row in grid})
-
-
 def _findings(options, rows):
-    from claims.probes import faster
-
     counted = {kind: pick(rows, part="counting", kind=kind) for kind in KINDS}
     costs = {kind: ", ".join(f"{row['adds']:g} C^2" for row in found) for kind, found in counted.items()}
     yield Finding(
@@ -156,7 +126,7 @@ def _findings(options, rows):
         f"Positions with a gradient: {'; '.join(f'{kind} ' + ', '.join(found) for kind, found in fields.items())}.",
     )
     claim = "Two 3x3 with norm and ReLU after each take less time than a 5x5 in"
-    yield from faster(claim, "More time, in rounds A B A B", _ratios, rows, 18 / 25)
+    yield from faster(claim, "More time, in rounds A B A B", milliseconds, KINDS[::-1], rows, 18 / 25)
     saved, less = (gap(rows, column, *({"kind": kind} for kind in KINDS)) for column in ("test_error", "test_loss"))
     means = ", ".join(f"{kind} {100 * mean(rows, 'test_error', kind=kind):.2f} %" for kind in KINDS)
     numbers = f"Test error, 5x5 less two 3x3: {saved.points(2)}"
@@ -171,13 +141,12 @@ def _findings(options, rows):
 
 
 def _stable(rows):
-    scales, tried = _tried(rows)
+    grid = pick(rows, part="scale")
+    scales, tried = [s for s in SCALES if pick(grid, scale=s)], sorted({row["rate"] for row in grid})
     fails = {scale: {rate: failed(rows, scale, rate) for rate in tried} for scale in scales}
-    lost = {scale: [sum(of_seed) for of_seed in zip(*(each.values() for each in fails[scale].values()))]
-            for scale in scales}  # fmt: skip
-    best = {scale: min(tried, key=lambda r: mean(rows, "train_loss", part="scale", scale=scale, rate=r))
-            for scale in scales}  # fmt: skip
-    errors = {scale: of(rows, "test_error", part="scale", scale=scale, rate=best[scale]) for scale in scales}
+    lost = {scale: [sum(seed) for seed in zip(*(each.values() for each in fails[scale].values()))] for scale in scales}
+    best = {s: min(tried, key=lambda rate: mean(grid, "train_loss", scale=s, rate=rate)) for s in scales}
+    errors = {scale: of(grid, "test_error", scale=scale, rate=best[scale]) for scale in scales}
     table = "; ".join(
         f"scale {scale:g}: "
         + ", ".join(f"{sum(each.values())} of {len(each)} at {rate:g}" for rate, each in fails[scale].items())

@@ -1,19 +1,19 @@
 """How good a network is that ends in class probabilities."""
 
 import numpy as np
+import tensorflow as tf
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+
+import kresnets
 
 
 def prepared(model, images):
     """Return images 0..255 as the model wants them, float32."""
-    import kresnets
-
     return (kresnets.preprocessing_of(model) or kresnets.preprocess_input)(np.float32(images))
 
 
 def asker(model):
     """Return a function from prepared images to what a model gives in inference, which is traced once a batch size."""
-    import tensorflow as tf
-
     traced = tf.function(lambda images: tf.cast(model(images, training=False), tf.float32), autograph=False)
     return lambda images: traced(tf.constant(images)).numpy()
 
@@ -34,8 +34,6 @@ def outputs(ask, images):
 def measured(scores, labels):
     """Return how good class probabilities `(n, classes)` are: dict of `test_accuracy`, `test_auc` (two classes; else
     the mean of one against the rest) and `test_balanced_accuracy`, each 0..1."""
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score
-
     scores = np.nan_to_num(np.asarray(scores, "float64"))
     scores /= np.maximum(scores.sum(1, keepdims=True), 1e-12)
     if scores.shape[1] == 2:

@@ -71,18 +71,18 @@ class Record(keras.callbacks.Callback):
         return {name: found[name] for name in ALL if name in found}
 
 
+def set_momentum(model, momentum):
+    """Say how slowly a network's norms forget."""
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = momentum
+
+
 def rows(model, record, pictures, names):
-    """Judge a network with each of the kept weights.
+    """Judge a network with each of the kept weights that are named, of `ALL`.
 
-    Args:
-        model: the network.
-        record: a `Record` of its training.
-        pictures: `cells.Pictures`.
-        names: of `ALL`, which to judge.
-
-    Returns:
-        List of dicts `keep`, what `judging.measured` gives, `validation_loss`, `validation_accuracy`, and `epoch` where
-        one was chosen.
+    Returns dicts of `keep`, what `judging.measured` gives, `validation_loss`, `validation_accuracy`, and `epoch` where
+    one was chosen.
     """
     validation, test = (judging.prepared(model, images) for images in (pictures.validation, pictures.test))
     ask, found = judging.asker(model), []

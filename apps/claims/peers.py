@@ -4,19 +4,22 @@ Each rule is run as its authors wrote it down, on the same images in the same au
 said beside it.
 """
 
-import dataclasses
 import math
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
 from claims import cells, judging, keeps
+from kresnets.groups import groups
+from kresnets.keras_hooks.optimizer import scale_updates
+from kresnets.preprocess import resolve
+from kresnets.transfer.head import regression
+from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
 
 
 def solved_head(model, images, labels):
     """Give a network's head the logistic regression on the features of these images; return its chosen strength."""
-    from kresnets.transfer.head import regression
-
     ask = judging.asker(keras.Model(model.input, model.get_layer("head_dense").input))
     features = judging.outputs(ask, judging.prepared(model, images))
     kernel, bias, strength = regression(features, labels, model.output_shape[-1])
@@ -65,21 +68,14 @@ class Drops(keras.optimizers.schedules.LearningRateSchedule):
         return keras.ops.where(step < fifth, self.peak * step / fifth, fallen)
 
 
-@dataclasses.dataclass(frozen=True)
-class Phase:
-    """One `compile` and `fit` of a rule.
-
-    Args:
-        optimizer: of Keras.
-        epochs: how many.
-        learns: `"head"`, `"head and norms"`, `"all but norms"` or `"all"`; norms that learn take a batch's statistics.
-        shares: dict group -> share of the rate, for groups that have not all of it.
-    """
+class Phase(NamedTuple):
+    """One `compile` and `fit` of a rule: optimizer, epochs, what learns (`"head"`, `"head and norms"`,
+    `"all but norms"`, `"all"`; norms that learn take a batch's statistics), dict group -> share of the rate."""
 
     optimizer: keras.optimizers.Optimizer
     epochs: int
     learns: str
-    shares: dict = dataclasses.field(default_factory=dict)
+    shares: dict = {}
 
 
 def guide(setting, steps):
@@ -123,10 +119,6 @@ RULES = {"guide": guide, "fastai": fastai, "bit": bit}
 
 def ruled(model, setting, pictures):
     """Measure a network that learns by one of `RULES`, and return its rows."""
-    from kresnets.keras_hooks.optimizer import scale_updates
-    from kresnets.preprocess import resolve
-    from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
-
     preprocessing, classes = resolve(model, None), pictures.classes
     learning = Preparation(preprocessing, classes, augment=setting["augment"], seed=setting["seed"])
     train = Batches((pictures.train, pictures.train_labels), learning, setting["seed"])
@@ -134,9 +126,7 @@ def ruled(model, setting, pictures):
     if setting["rule"] == "bit":  # its head begins at 0
         head = model.get_layer("head_dense")
         head.set_weights([np.zeros_like(array) for array in head.get_weights()])
-    for layer in model.layers:
-        if _is_norm(layer):
-            layer.momentum = setting["norm_momentum"]
+    keeps.set_momentum(model, setting["norm_momentum"])
     phases = RULES[setting["rule"]](setting, len(train))
     begins = sum(phase.epochs for phase in phases[:-1])
     record, epoch = keeps.Record(model, begins, begins + phases[-1].epochs), 0
@@ -159,16 +149,10 @@ def ruled(model, setting, pictures):
 
 def _prepare(model, phase):
     """Let those layers learn that a phase says; return pairs of a variable and its share of the rate."""
-    from kresnets.groups import groups
-
     shares = []
     for group, layers in groups(model).items():
         for layer in layers:
-            also = "head and norms" if _is_norm(layer) else "all but norms"
+            also = "head and norms" if isinstance(layer, keras.layers.BatchNormalization) else "all but norms"
             layer.trainable = group == "head" or phase.learns in ("all", also)
             shares += [(variable, phase.shares.get(group, 1.0)) for variable in layer.variables]
     return shares
-
-
-def _is_norm(layer):
-    return isinstance(layer, keras.layers.BatchNormalization)

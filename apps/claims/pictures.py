@@ -3,18 +3,25 @@
 import functools
 from typing import NamedTuple
 
+import keras
 import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from claims.cifar10 import cifar10
 
 
 class Pictures(NamedTuple):
-    """Images in two parts: float32 `(n, size, size, 3)`, standardised by the mean and deviation of the training part,
-    and int32 labels `(n,)`."""
+    """Images in parts, `(n, size, size, 3)`: float32, standardised by the training part, as `pictures` gives them,
+    else uint8 RGB; integer labels `(n,)`."""
 
+    classes: int
     train: np.ndarray
     train_labels: np.ndarray
     test: np.ndarray
     test_labels: np.ndarray
-    classes: int
+    validation: np.ndarray | None = None
+    validation_labels: np.ndarray | None = None
 
 
 @functools.lru_cache(maxsize=4)
@@ -40,13 +47,10 @@ def pictures(name, size=32, limit=None):
     mean, deviation = train.mean(), train.std()
     train, test = ((part - mean) / deviation for part in (train, test))
     train_labels, test_labels = (np.asarray(part, "int32") for part in (train_labels, test_labels))
-    return Pictures(train, train_labels, test, test_labels, int(max(train_labels)) + 1)
+    return Pictures(int(max(train_labels)) + 1, train, train_labels, test, test_labels)
 
 
 def _digits(size):
-    import keras
-    from sklearn.datasets import load_digits
-
     digits = load_digits()
     images = digits.images.astype("float32")[..., None] / 16
     images = keras.ops.image.resize(images, (size, size), interpolation="bilinear", data_format="channels_last")
@@ -58,8 +62,6 @@ def _digits(size):
 
 def _patches(size):
     """Cut four pieces from each cell, of a quarter of its width."""
-    from PIL import Image
-
     from kresnets.data import elpv
 
     parts = {"train": ([], []), "test": ([], [])}
@@ -77,8 +79,6 @@ def _patches(size):
 
 
 def _cifar10(size):
-    from claims.cifar10 import cifar10
-
     images, labels, test, test_labels = cifar10()
     if 32 % size:
         raise ValueError(f"CIFAR-10 has 32 pixels a side, which can be halved. Received: size={size}")

@@ -66,7 +66,7 @@ def _draw(axis, rows, panel):
         means = [np.mean(values) for _, values in there]
         axis.plot([place for place, _ in there], means, "_", color=colour, label=group, markersize=12, mew=2)
     if not panel.curve:
-        axis.set_xticks(range(len(places)), places, rotation=90 if sum(map(len, places)) > 45 else 0)
+        axis.set_xticks(range(len(places)), places, rotation=90 if sum(map(len, places)) > 36 else 0)
     told = [f"{name} {value}" for name, value in panel.where.items()] if isinstance(panel.where, dict) else []
     axis.set(xlabel=_words(panel.x), ylabel=_words(panel.y), yscale="log" if panel.log else "linear")
     axis.set_title(_words(", ".join(told)), fontsize=10)

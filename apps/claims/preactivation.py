@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import kresnets
 from claims import degradation, plots, rates
 from claims.claim import Claim, Finding
 from claims.results import gap, pick
@@ -12,8 +13,6 @@ KINDS = ("v1", "v2")
 
 def spec(kind, depth):
     """Return the row of a CIFAR network of 6n + 2 layers, both kinds with the same blocks and shortcuts."""
-    import kresnets
-
     row, theirs = degradation.spec("residual", depth), kresnets.SPECS["CifarResNet110V2"]
     knobs = ("preactivation", "stem_norm", "bias_without_norm", "block") if kind == "v2" else ()
     return dataclasses.replace(row, **{knob: getattr(theirs, knob) for knob in knobs})

@@ -4,11 +4,13 @@ import statistics
 
 import keras
 import numpy as np
+import tensorflow as tf
 
 import kresnets
 from claims.claim import Finding
 from claims.results import pick
 from claims.verdicts import above, interval
+from kresnets.analysis.timing import Prediction, Training
 
 
 def averaging(model):
@@ -29,8 +31,6 @@ def read(inputs, outputs, centre=False):
     Both are symbolic tensors of a model with positive weights, see `averaging`, with sides that are known; `centre`
     asks the output's position in the middle alone, in place of the sum of all. Returns a bool array `(height, width)`.
     """
-    import tensorflow as tf
-
     part, image = keras.Model(inputs, outputs), tf.ones((1, *inputs.shape[1:]))
     with tf.GradientTape() as tape:
         tape.watch(image)
@@ -55,10 +55,7 @@ def times(specs, size, batch_size, rounds, steps=3):
         rounds: how often each has its turn, after one to warm up.
         steps: a round; their median counts.
     """
-    import tensorflow as tf
     from _bench.rounds import alternate
-
-    from kresnets.analysis.timing import Prediction, Training
 
     functions = {}
     for name, spec in specs.items():
@@ -78,22 +75,28 @@ def milliseconds(rows, network, work, **where):
     return {row["round"]: row["ms"] for row in pick(rows, network=network, work=work, **where)}
 
 
-def more_time(ratios):
+def ratios(time, kinds, rows, work, **where):
+    """Return dict round -> time of the first kind over that of the second, by a function like `milliseconds`."""
+    ones, others = (time(rows, kind, work, **where) for kind in kinds)
+    # A machine that did something else can make a difference of two negative: such a round says nothing.
+    return {number: ones[number] / others[number] for number in ones if ones[number] > 0 and others[number] > 0}
+
+
+def more_time(found):
     """Return ratios of times, one a round, as text such as `-6 % (95 %: -8 to -4; 7 of 7 rounds)`."""
-    ratios = list(ratios)
-    return interval([ratio - 1 for ratio in ratios]).text(" %", 0, 100, each="round") if ratios else "lost in noise"
+    more = [ratio - 1 for ratio in found.values()]
+    return interval(more).text(" %", 0, 100, each="round") if more else "lost in noise"
 
 
-def faster(claim, told, ratios, rows, by_count):
-    """Yield the `Finding`s that one thing takes less time than another, in the mean over the channels of the rows.
+def faster(claim, told, time, kinds, rows, by_count):
+    """Yield the `Finding`s that one kind takes less time than another, in the mean over the channels of the rows.
 
-    `claim` lacks the work at its end, `told` begins the numbers, `ratios` is `(rows, work, channels) -> dict round ->
-    ratio` of the times, `by_count` what that would be by multiply-adds.
+    `claim` lacks the work at its end, `told` begins the numbers, `by_count` is the ratio by multiply-adds.
     """
     channels = sorted({row["channels"] for row in pick(rows, part="time")})
     for work in ("training", "prediction"):
-        each = {width: ratios(rows, work, width) for width in channels}
-        shown = "; ".join(f"C = {width}: {more_time(found.values())}" for width, found in each.items())
+        each = {width: ratios(time, kinds, rows, work, channels=width) for width in channels}
+        shown = "; ".join(f"C = {width}: {more_time(found)}" for width, found in each.items())
         rounds = sorted(set.intersection(*map(set, each.values())))
         means = [statistics.mean(found[number] for found in each.values()) for number in rounds]
         verdict = above(interval([1 - ratio for ratio in means]))

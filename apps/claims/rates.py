@@ -1,5 +1,7 @@
 """Networks trained from scratch and compared, each at its own best rate: settings and measurement."""
 
+import kresnets
+from claims import training
 from claims.results import TUNING_SEED, pick
 
 
@@ -45,9 +47,6 @@ def learned(spec, setting, counted=False):
     The setting has `data`, `size`, `epochs`, `rate` and `seed`; where `recipe` is `"paper"`, by the paper's schedule.
     `counted` adds the network's parameters and multiply-adds.
     """
-    import kresnets
-    from claims import training
-
     data = training.pictures_of(setting)
     model = training.fresh(spec, data, setting["seed"])
     paper = setting.get("recipe") == "paper"

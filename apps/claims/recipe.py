@@ -1,9 +1,11 @@
 """The recipe that freeze-or-finetune points to against the textbook's, on pictures that it was not chosen by."""
 
+import kresnets
 from claims import plots, transfer
 from claims.claim import Finding
 from claims.results import gap, gap_over, mean, pick
 from claims.verdicts import above
+from kresnets import Recipe
 
 # Source and target, none of which freeze-or-finetune was judged by, with the sizes; of a published trunk each target.
 PAIRS = {
@@ -27,8 +29,6 @@ WAYS = {
 
 def fields(way, n):
     """Return the fields of `kresnets.Recipe` that say a way, for so many pictures to learn from."""
-    from kresnets import Recipe
-
     measured = {name: getattr(Recipe.for_images(n), name) for name in WAYS[way]}
     return TEXTBOOK | measured | ({"batchnorm": "train"} if way == "measured, norms learn" else {})
 
@@ -49,11 +49,9 @@ def _settings(options, rows, trunk):
 
 
 def _measure(setting, target, weights):
-    import kresnets
-
     named = {name: setting[name] for name in (*TEXTBOOK, "augment", "seed")}
     recipe = kresnets.Recipe.textbook(**named, batchnorm=setting.get("batchnorm", "frozen"))
-    return [transfer.fine_tuned(transfer.build(setting, len(target.class_names), weights), target, recipe)]
+    return [transfer.fine_tuned(transfer.build(setting, target.classes, weights), target, recipe)]
 
 
 def _cells(rows):

@@ -16,12 +16,14 @@ import threading
 import time
 
 import _common
+import keras
 
 import claims
 from claims.claim import Options
 from claims.results import TUNING_SEED
 from claims.verdicts import VERDICTS
 from kresnets._util import files
+from kresnets.devices import hardware
 
 PICTURE, TABLE, TEXT, RUNS = "picture.png", "results.csv", "text.md", "done"
 DOCS = pathlib.Path(__file__).parents[2] / "docs"
@@ -32,8 +34,8 @@ KEPT = "kept"  # beside the claims' folders: what measuring keeps for other sett
 def run(name, options, folder, jobs, say=print, docs=None):
     """Measure a claim and write `results.csv`, `picture.png` and `text.md` into its folder.
 
-    Each finished run is a file of its own in the folder, written beside and renamed: the same call goes on after a
-    kill. Where the claim says so, runs that the repository holds are done, too.
+    Each finished run is a file of its own in the folder, so that the same call goes on after a kill. Where the claim
+    says so, runs that the repository holds are done, too.
 
     Args:
         name: of the claim.
@@ -42,30 +44,25 @@ def run(name, options, folder, jobs, say=print, docs=None):
         jobs: processes that measure at once, each with one thread; 1 measures in this process with all threads.
         say: is given each line of progress.
         docs: where `committed` runs are written to as they come; None for nowhere.
-
-    Returns:
-        The list of `Finding`s.
     """
     claim = claims.find(name)
     with files.only_writer(folder):
         done = (read_ledger(ledger(name)) if claim.committed else {}) | read_done(folder)
         wanted, rows = None, []
-        with _workers(1 if claim.alone else jobs) as measure:
+        with _workers(jobs) as measure:
             # Until nothing new is asked for: what is done already may ask for more, too.
             while (asked := claim.settings(options, rows)) != wanted:
                 wanted = asked
                 if missing := [setting for setting in wanted if key(setting) not in done]:
-                    progress = _Progress(claim, missing, jobs, say)
+                    progress = _progress(claim, missing, jobs, say)
                     for setting, found, seconds in measure(name, missing, str(folder.parent / KEPT)):
-                        progress.finished(setting, seconds)
+                        progress(setting, seconds)
                         one = done[key(setting)] = {"setting": setting, "rows": found, "seconds": seconds}
                         files.write_text(folder / RUNS / f"{key(setting)}.json", json.dumps(one))
                         if docs is not None and claim.committed and not options.quick:
                             write_ledger(ledger(name, docs), done)
                 rows = [setting | row for setting in wanted for row in done[key(setting)]["rows"]]
         findings = list(claim.findings(options, rows))
-        unknown = [found.verdict for found in findings if found.verdict not in VERDICTS]
-        assert not unknown, unknown
         files.write_text(folder / TABLE, to_csv(rows))
         claim.draw(options, rows, folder / PICTURE)
         seconds = sum(done[key(setting)]["seconds"] for setting in wanted)
@@ -83,10 +80,7 @@ def publish(names, out, docs):
     """Write the page `docs/claims/NAME.md` of each finished claim, its picture beside it, and the table of all pages,
     `docs/claims.md`; the page of what did not run here stays as it is, and so does the text above the table.
 
-    Args:
-        names: of claims that have run.
-        out: folder that holds a folder of each, those of other data too.
-        docs: folder to write into.
+    `out` holds a folder of each, those of other data too.
     """
     rows = []
     for name in names:
@@ -168,13 +162,10 @@ def to_csv(rows):
 
 def to_text(name, claim, options, findings, settings, seconds):
     """Return the paragraph: what was claimed, what was found, from how much."""
-    from kresnets.devices import hardware
-
     whole = dataclasses.replace(options, quick=False)
     lines = [f"# {folder_name(name, whole)}: {claim.title}", "", f"Source: {claim.source}.", ""]
     lines += [f"- **{found.verdict}**: {found.claim} {found.numbers}" for found in findings]
-    told = [f"{len(settings)} runs{_seeds(settings)}", *_told(settings)]
-    lines += ["", f"{'; '.join(told)}. {seconds / 60:.1f} minutes of computing on {hardware.describe()}."]
+    lines += ["", f"{'; '.join(_told(settings))}. {seconds / 60:.1f} minutes of computing on {hardware.describe()}."]
     lines += claim.notes(options) if callable(claim.notes) else claim.notes
     if options.quick:
         lines.append("This was `--quick`: it shows that the command works, and too little to judge by.")
@@ -184,38 +175,32 @@ def to_text(name, claim, options, findings, settings, seconds):
     return "\n".join([*lines, "", f"`{again}`", ""])
 
 
-def _seeds(settings):
-    """Return how many seeds are compared, and that one more chose the rates where one did."""
+def _told(settings):
+    """Yield how many runs and seeds there are, and each other column with its values, where they are not too many."""
     seeds = {setting["seed"] for setting in settings if "seed" in setting}
     compared = len(seeds - {TUNING_SEED})
     told = f" with {compared} seed{'s' * (compared != 1)}" if seeds else ""
-    return told + " and one more to choose by" * (TUNING_SEED in seeds)
-
-
-def _told(settings):
-    """Yield each column of the settings with its values, but for the seed and those with too many to tell."""
+    yield f"{len(settings)} runs{told}" + " and one more to choose by" * (TUNING_SEED in seeds)
     for column in dict.fromkeys(column for setting in settings for column in setting if column != "seed"):
         values = dict.fromkeys(str(setting[column]) for setting in settings if setting.get(column) is not None)
         if 1 <= len(values) <= 12:
             yield f"{column}: {', '.join(values)}"
 
 
-class _Progress:
-    """Print a line a run, with the time left for those that are known."""
+def _progress(claim, missing, jobs, say):
+    """Return a function of a finished setting and its seconds, which prints a line, with the time left."""
+    began, finished = time.perf_counter(), []
+    say(f"{len(missing)} runs to go, {min(jobs, len(missing))} at a time")
 
-    def __init__(self, claim, missing, jobs, say):
-        self._cost, self._say, self._began = claim.cost, say, time.perf_counter()
-        self._number, self._count, self._done = 0, len(missing), 0.0
-        self._all = sum(map(claim.cost, missing))
-        say(f"{self._count} runs to go, {1 if claim.alone else min(jobs, self._count)} at a time")
-
-    def finished(self, setting, seconds):
-        self._number += 1
-        self._done += self._cost(setting)
-        left = (time.perf_counter() - self._began) * (self._all / self._done - 1)
+    def one(setting, seconds):
+        finished.append(setting)
+        share = sum(map(claim.cost, finished)) / sum(map(claim.cost, missing))
+        left = (time.perf_counter() - began) * (1 / share - 1)
         told = " ".join(f"{name}={value}" for name, value in setting.items())
         left = f"{left:.0f} s" if left < 90 else f"{left / 60:.0f} min"
-        self._say(f"{self._number}/{self._count} {told}: {seconds:.0f} s; about {left} left")
+        say(f"{len(finished)}/{len(missing)} {told}: {seconds:.0f} s; about {left} left")
+
+    return one
 
 
 @contextlib.contextmanager
@@ -270,8 +255,6 @@ def _end_with_parent(ended):
 
 
 def _measured(name, setting, kept):
-    import keras
-
     keras.utils.set_random_seed(setting.get("seed", 0))
     claim = claims.find(name)
     began = time.perf_counter()

@@ -2,10 +2,12 @@
 
 import numpy as np
 
-from claims import plots, rates, transfer
+import kresnets
+from claims import plots, rates, runner, teach, transfer
 from claims.claim import Claim, Finding
 from claims.results import TUNING_SEED, gap, gap_over, mean, pick
 from claims.verdicts import CONFIRMED, above, everywhere, exactly
+from kresnets._util import files
 
 # What is carried to, and in how many sizes; the first is "few".
 TARGETS = {"elpv/mono": (75, 250, "all"), "digits": (100, 300, "all"), "tiles": (65, 195, "all")}
@@ -65,9 +67,6 @@ def _carried(lesson, quick, rows, seeds, sizes):
 
 def _trunk(setting, kept):
     """Return the file of the taught trunk, and its accuracy; teach it where it is not there."""
-    from claims import runner, teach
-    from kresnets._util import files
-
     lesson = {name: setting[name] for name in _lessons(quick=True)[0]}
     path = kept / f"small-{runner.key(lesson)}.weights.h5"
     accuracy = path.with_suffix(".txt")
@@ -86,13 +85,11 @@ def _measure(setting, kept):
         return [{"held_out_accuracy": accuracy, "file_bytes": path.stat().st_size}]
     target = transfer.pictures(setting["target"], setting["size"], setting["n"], setting["seed"])
     weights = str(path) if setting["start"] == "taught" else None
-    model = transfer.build(setting, len(target.class_names), weights)
+    model = transfer.build(setting, target.classes, weights)
     return [transfer.fine_tuned(model, target, _recipe(setting))]
 
 
 def _recipe(setting):
-    import kresnets
-
     passes, rate = setting["passes"], setting["rate"]
     if setting["method"] == "head":
         fields = dict(head_epochs=passes, stages=(), learning_rate=rate)

@@ -20,7 +20,9 @@ from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
+from sklearn.datasets import load_digits
 
+from claims.pictures import Pictures
 from kresnets.data import elpv
 from kresnets.data.split import order_key, split, take
 
@@ -29,26 +31,9 @@ _PHOTOGRAPHS = "astronaut brick camera chelsea coffee grass gravel hubble_deep_f
 _TILE, _TILES = 64, 52  # pixels a side, most of one photograph
 
 
-class Target(NamedTuple):
-    """A real task at one data size: uint8 RGB images `(n, size, size, 3)` and int64 labels."""
-
-    class_names: tuple[str, ...]
-    train: np.ndarray
-    train_labels: np.ndarray
-    validation: np.ndarray
-    validation_labels: np.ndarray
-    test: np.ndarray
-    test_labels: np.ndarray
-
-
 class Row(NamedTuple):
-    """A set of real pictures.
-
-    Args:
-        class_names: what the labels mean.
-        sizes: numbers of pictures to learn from; None for all that neither test nor validate.
-        read: function without arguments that gives `(id, PIL image, label)` of each picture.
-    """
+    """A set of real pictures: what the labels mean; numbers to learn from, None for all that neither test nor validate;
+    a function that gives `(id, PIL image, label)` of each picture."""
 
     class_names: tuple[str, ...]
     sizes: tuple[int | None, ...]
@@ -86,7 +71,7 @@ def target(name, size, n_train, seed):
     labels = np.array(labels)
     drawn = {part: images[indices] for part, indices in chosen.items()}
     drawn |= {f"{part}_labels": labels[indices] for part, indices in chosen.items()}
-    return Target(class_names, **drawn)
+    return Pictures(len(class_names), **drawn)
 
 
 @functools.lru_cache(maxsize=16)
@@ -117,8 +102,6 @@ def _elpv(kind):
 
 
 def _digits():
-    from sklearn.datasets import load_digits
-
     bunch = load_digits()
     for index, (image, label) in enumerate(zip(bunch.images, bunch.target)):
         yield str(index), Image.fromarray((image * 255 / 16).astype(np.uint8)), int(label)

@@ -3,6 +3,7 @@
 import pathlib
 import tempfile
 
+import h5py
 import keras
 import numpy as np
 
@@ -90,7 +91,6 @@ def teach(
 def save(model, path):
     """Write a model's weights as float16, without the state of the training, in a file that `weights=` of its row
     takes; its name ends in `.weights.h5`."""
-    import h5py
 
     def copy(name, item):
         if name.split("/")[0] == "optimizer":

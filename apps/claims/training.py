@@ -6,6 +6,7 @@ import math
 
 import keras
 import numpy as np
+from scipy.special import log_softmax
 
 import kresnets
 from claims import pictures
@@ -131,8 +132,6 @@ def learn(model, data, schedule, seed):
 
 def judged(model, data):
     """Return loss and error on both parts, in inference."""
-    from scipy.special import log_softmax
-
     found = {}
     for part in ("train", "test"):
         images, labels = getattr(data, part), getattr(data, f"{part}_labels")

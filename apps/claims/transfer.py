@@ -7,18 +7,17 @@ import dataclasses
 import functools
 import gc
 
+import keras
 import numpy as np
 
+import kresnets
 from claims import judging, runner
-from claims.claim import Claim
+from claims.claim import Claim, Finding
+from claims.results import gap_over, pick
+from claims.verdicts import above
 from kresnets._util import files
 
 TARGET = "elpv/mono"
-PICTURES = {
-    "elpv/mono": "monocrystalline solar cells, intact or defective",
-    "elpv/poly": "polycrystalline cells",
-    "digits": "handwritten digits",
-}
 TARGET_NOTE = (
     "The target is whether a monocrystalline cell is defective; its 268 test and 161 validation photographs are the "
     "same in every run, those to learn from are drawn by the seed."
@@ -65,20 +64,24 @@ TRUNKS = {
         (*_GROUPS, "stage4"), "The trunk is ResNet50 at 96 pixels with the weights of keras.applications, pretrained "
         "on ImageNet; from scratch starts without them. ",
     ),
+    "open_nsfw": Trunk(
+        {"open_nsfw": "photographs"}, {"network": "ResNet50Thin", "size": 128, "augment": "light"}, _SMALL,
+        (*_GROUPS, "stage4"), "The trunk is ResNet50Thin at 128 pixels with the weights open_nsfw, pretrained on "
+        "photographs; from scratch starts without them. ", seeds=5,
+    ),
 }  # fmt: skip
 TAUGHT = tuple(TRUNKS[None].sources)
 _TAGS = {"imagenet": "keras", "none": None}  # of published weights, where they have another name than the source
 
 
-def claim(settings, measure, cost, note=lambda trunk: TRUNKS[trunk].note + TARGET_NOTE, notes=(), data=(), **told):
+def claim(settings, measure, cost, note=lambda trunk: TRUNKS[trunk].note + TARGET_NOTE, notes=(), **told):
     """Return a `Claim` about trunks that are carried.
 
     Args:
         settings: `(options, rows, trunk) -> settings`, each with `source`, `seed` and what its `Trunk` says.
-        measure: `(setting, target, weights) -> rows`; a `targets.Target`, and what `kresnets.build` takes.
+        measure: `(setting, target, weights) -> rows`; `pictures.Pictures`, and what `kresnets.build` takes.
         cost: of a setting, as of a `Claim`.
         note, notes: about the trunk, by its name, and further ones.
-        data: names of trunks but the one that is taught here.
         told: the rest of the `Claim`.
     """
 
@@ -86,7 +89,7 @@ def claim(settings, measure, cost, note=lambda trunk: TRUNKS[trunk].note + TARGE
         weights = trunk(setting, kept)
         if setting["task"] == "teach":  # how good it is, with its own head, on pictures of its source
             source = pictures(setting["source"], setting["size"], "all", 0)
-            return [judged(build(setting, len(source.class_names), weights), source.test, source.test_labels)]
+            return [judged(build(setting, source.classes, weights), source.test, source.test_labels)]
         target = pictures(setting.get("target", TARGET), setting["size"], setting["n"], setting["seed"])
         return measure(setting, target, weights)
 
@@ -95,10 +98,20 @@ def claim(settings, measure, cost, note=lambda trunk: TRUNKS[trunk].note + TARGE
         measure=measured,
         cost=lambda setting: 40.0 if setting["task"] == "teach" else cost(setting),
         notes=lambda options: (note(options.data), *notes),
-        data=data,
+        data=tuple(TRUNKS)[1:],
         keeps=True,
         **told,
     )
+
+
+def compared(rows, said):
+    """Yield a `Finding` for each `(claim, told, one, other, cells, least)`: that the test accuracy of one way is above
+    another's, dicts of what their rows have, by `least` in the mean over the cells, dicts too."""
+    for claim, told, one, other, cells, least in said:
+        gap, area = (gap_over(rows, column, one, other, cells) for column in ("test_accuracy", "test_auc"))
+        if gap.values:
+            numbers = f"Test accuracy, {told}: {gap.points()}; AUC: {area.text()}."
+            yield Finding(claim, above(gap, least), numbers)
 
 
 def lesson(setting):
@@ -111,15 +124,13 @@ def with_lessons(settings, rows):
     """Return the settings that teach what these need, then those of these whose trunk is taught, given the rows so
     far: first the trunks, so that no two processes teach the same one."""
     needed = {(one["source"], one["seed"]): lesson(one) for one in settings if one["source"] in TAUGHT}
-    there = {(row["source"], row["seed"]) for row in rows if row["task"] == "teach"}
+    there = {(row["source"], row["seed"]) for row in pick(rows, task="teach")}
     ready = [one for one in settings if one["source"] not in TAUGHT or (one["source"], one["seed"]) in there]
     return [*needed.values(), *ready]
 
 
 def row(setting):
     """Return the network of a setting, as a row for `kresnets.build`: ResNet18D's parts, fewer and slimmer."""
-    import kresnets
-
     if "network" in setting:
         return kresnets.SPECS[setting["network"]]
     slim = dict(depths=(setting["depth"],) * 3, widths=(16, 32, 64), strides=(1, 2, 2), zero_gamma=True, params=None)
@@ -128,7 +139,7 @@ def row(setting):
 
 @functools.lru_cache(maxsize=8)
 def pictures(name, size, n_train, seed):
-    """Return a `targets.Target`; `n_train` may be `"all"`."""
+    """Return `pictures.Pictures`; `n_train` may be `"all"`."""
     from claims import targets
 
     return targets.target(name, size, None if n_train == "all" else n_train, seed)
@@ -136,10 +147,6 @@ def pictures(name, size, n_train, seed):
 
 def build(setting, classes, weights=None):
     """Return the network of a setting with a new head, from weights or drawn anew."""
-    import keras
-
-    import kresnets
-
     # What earlier runs of this process traced would fill the memory.
     keras.backend.clear_session()
     gc.collect()
@@ -153,24 +160,19 @@ def trunk(setting, kept):
     are taught here; they are taught where the folder `kept` has them not."""
     if setting["source"] not in TAUGHT:
         return _TAGS.get(setting["source"], setting["source"])
-    path = kept / f"trunk-{runner.key(lesson(setting))}.weights.h5"
+    taught = lesson(setting)
+    path = kept / f"trunk-{runner.key(taught)}.weights.h5"
     if not path.exists():
+        source = pictures(taught["source"], taught["size"], "all", 0)
+        images = np.concatenate([source.train, source.validation])
+        labels = np.concatenate([source.train_labels, source.validation_labels])
+        model = build(taught, source.classes)
+        recipe = kresnets.Recipe.from_scratch(taught["taught_epochs"], taught["taught_rate"], seed=taught["seed"])
+        recipe = dataclasses.replace(recipe, augment=taught["augment"])
+        kresnets.fine_tune(model, (images, labels), recipe=recipe, verbose=0)
         with files.replacing(path) as beside:
-            _learned(lesson(setting)).save_weights(beside)
+            model.save_weights(beside)
     return str(path)
-
-
-def _learned(setting):
-    import kresnets
-
-    source = pictures(setting["source"], setting["size"], "all", 0)
-    images = np.concatenate([source.train, source.validation])
-    labels = np.concatenate([source.train_labels, source.validation_labels])
-    model = build(setting, len(source.class_names))
-    recipe = kresnets.Recipe.from_scratch(setting["taught_epochs"], setting["taught_rate"], seed=setting["seed"])
-    recipe = dataclasses.replace(recipe, augment=setting["augment"])
-    kresnets.fine_tune(model, (images, labels), recipe=recipe, verbose=0)
-    return model
 
 
 def judged(model, images, labels):
@@ -185,14 +187,11 @@ def outputs(model, images):
 
 
 def fine_tuned(model, target, recipe, callbacks=(), groups=None):
-    """Fine-tune a network on a `targets.Target` and judge it; the arguments are those of `kresnets.fine_tune`.
+    """Fine-tune a network on `pictures.Pictures`, as `kresnets.fine_tune` does, and judge it.
 
-    Returns:
-        Dict of what `judged` gives, `validation_loss` and `validation_accuracy` of the epoch that was kept, the one
-        with the best loss, and `best_epoch`, counted from 1.
+    Returns what `judged` does, `validation_loss` and `validation_accuracy` of the epoch that was kept, the one with the
+    best loss, and `best_epoch`, counted from 1.
     """
-    import kresnets
-
     history = kresnets.fine_tune(
         model,
         (target.train, target.train_labels),

@@ -3,7 +3,10 @@
 import keras
 import numpy as np
 
+import kresnets
 from claims import cells, keeps, peers, ways
+from kresnets.data.augment import augmentation
+from kresnets.keras_hooks.optimizer import learning_rate, ratio_of
 
 _FIELDS = (
     "head_epochs stages epochs_per_stage learning_rate trunk_learning_rate ratio batchnorm optimizer weight_decay "
@@ -13,8 +16,6 @@ _FIELDS = (
 
 def recipe_of(setting):
     """Return the `kresnets.Recipe` of a setting, all that its numbers depend on written out."""
-    import kresnets
-
     rest = {"views": 1, "ema": None, "advance": "epochs", "restore_best": False, "ramp": 0.0, "keep": "last"}
     given = {name: setting[name] for name in _FIELDS if name in setting}
     return kresnets.Recipe(**given | rest | {"seed": setting["seed"], "head": "trained", "keep": "last"})
@@ -22,15 +23,12 @@ def recipe_of(setting):
 
 def tuned(model, setting, pictures):
     """Fine-tune, and return a row for each kept weights, see `keeps.rows`."""
-    import kresnets
-
     found = {}
     if setting["head"] == "solved":
         images, labels = _views(pictures, setting)
         found["strength"] = peers.solved_head(model, images, labels)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization) and setting["trunk"] != "none":
-            layer.momentum = setting["norm_momentum"]
+    if setting["trunk"] != "none":
+        keeps.set_momentum(model, setting["norm_momentum"])
     recipe, names = recipe_of(setting), tuple(kresnets.groups(model))
     begins = setting["head_epochs"] if setting["stages"] else 0
     record = keeps.Record(model, begins, recipe.epochs(names))
@@ -48,8 +46,6 @@ def tuned(model, setting, pictures):
 
 def by_default(model, setting, pictures):
     """Let `kresnets.fine_tune` do what it does by itself, and return a row; it must be what the setting says."""
-    import kresnets
-
     history = kresnets.fine_tune(
         model,
         (pictures.train, pictures.train_labels),
@@ -67,8 +63,6 @@ def by_default(model, setting, pictures):
 
 def _views(pictures, setting):
     """Return the images to solve a head on, and labels: as they are, and `head_views` - 1 changed copies of each."""
-    from kresnets.data.augment import augmentation
-
     change, views = augmentation(setting["augment"], setting["seed"]), setting.get("head_views", 1)
     copies = [np.asarray(change(pictures.train, -view)) for view in range(1, views)]
     return np.concatenate([pictures.train, *copies]), np.tile(pictures.train_labels, views)
@@ -93,8 +87,6 @@ class Pull(keras.callbacks.Callback):
         self._learns = epoch >= self._begins
 
     def on_train_batch_end(self, batch, logs=None):
-        from kresnets.keras_hooks.optimizer import learning_rate, ratio_of
-
         if self._learns:
             rate = self._strength * learning_rate(self.model.optimizer)
             for variable, start in zip(self._kernels, self._start, strict=True):

@@ -3,8 +3,10 @@
 import dataclasses
 import statistics
 
-from claims import plots, rates
+import kresnets
+from claims import plots, probes, rates
 from claims.claim import Claim, Finding
+from claims.probes import milliseconds, more_time, ratios, undisturbed
 from claims.results import gap, pick
 from claims.verdicts import above, exactly, interval
 
@@ -25,8 +27,6 @@ POINTWISE = "1x1 with stride 2"
 
 def spec(variant, depth=None):
     """Return the row of ResNet-50 in this variant, or a slim one of `depth` blocks a stage."""
-    import kresnets
-
     # All with the same constants of the norm, so that A differs from B in the stride alone.
     row = dataclasses.replace(kresnets.SPECS["ResNet50B"], params=None, **KNOBS[variant])
     # The stem stays wider than its stage, as a share of all the cost: C is about the stem.
@@ -35,8 +35,6 @@ def spec(variant, depth=None):
 
 
 def _settings(options, rows):
-    from claims.probes import undisturbed
-
     quick = options.quick
     depth, kinds = (1, ("A", "D")) if quick else (2, tuple(KNOBS))
     read = [
@@ -54,8 +52,6 @@ def _settings(options, rows):
 
 
 def _measure(setting):
-    from claims import probes
-
     if setting["part"] == "time":
         rows = {variant: spec(variant, setting["depth"]) for variant in setting["variants"]}
         return probes.times(rows, setting["size"], setting["batch"], setting["rounds"])
@@ -67,9 +63,6 @@ def _measure(setting):
 def _read(setting):
     """Return rows of the share of the input that is read: by the paths of each block that halves the grid, and by each
     strided 1x1 convolution."""
-    import kresnets
-    from claims import probes
-
     shape = (setting["size"], setting["size"], 3)
     model = probes.averaging(kresnets.build(spec(setting["variant"], setting["depth"]), input_shape=shape))
     counts = kresnets.summarize(model)
@@ -125,8 +118,6 @@ def _findings(options, rows):
 
 
 def _costs(options, rows):
-    from claims.probes import milliseconds, more_time
-
     costs = {row["variant"]: row["multiply_adds"] for row in pick(rows, part="reading")}
     ratio = costs["D"] / costs["A"]
     counted = ", ".join(f"{variant} {cost / 1e9:.3g}" for variant, cost in costs.items())
@@ -137,12 +128,11 @@ def _costs(options, rows):
         f"{ratio:.3f} times. 10^9 of each: {counted}.",
     )
     for work in ("training", "prediction"):
-        one, other = (milliseconds(rows, variant, work, depth=depth) for variant in "DA")
-        ratios = [one[number] / other[number] for number in one]
+        found = ratios(milliseconds, "DA", rows, work, depth=depth)
         yield Finding(
             f"{who} takes at most {MOST_COST:.2f} times as long as A in {work}.",
-            above(interval([MOST_COST - ratio for ratio in ratios])),
-            f"More time, in rounds A B A B: {more_time(ratios)}.",
+            above(interval([MOST_COST - ratio for ratio in found.values()])),
+            f"More time, in rounds A B A B: {more_time(found)}.",
         )
 
 

@@ -37,12 +37,7 @@ class Interval:
 
 
 def interval(values):
-    """Return the `Interval` of the mean of these numbers; from -inf to inf where one is no proof.
-
-    Example:
-        >>> interval([1.0, 1.0, 1.0]).low
-        1.0
-    """
+    """Return the `Interval` of the mean of these numbers; from -inf to inf where one is no proof."""
     values = tuple(map(float, values))
     mean = float(np.mean(values)) if values else float("nan")
     if len(values) < 2 or not np.isfinite(values).all():
@@ -61,12 +56,7 @@ def paired(ones, others):
 
 def above(found, least=0.0):
     """Judge the claim that a difference is above `least`: confirmed where the whole interval is, not confirmed where it
-    is below, not decidable where `least` lies within, or where the seeds are too few.
-
-    Example:
-        >>> above(interval([1.0, 1.1, 0.9])), above(interval([1.0, -1.0, 0.5])), above(interval([1.0, 1.1]))
-        ('confirmed', 'not decidable here', 'not decidable here')
-    """
+    is below, not decidable where `least` lies within, or where the seeds are too few."""
     if len(found.values) < FEWEST or found.low == found.high == least:  # equal to the last digit is no difference shown
         return UNDECIDED
     return CONFIRMED if found.low > least else NOT_CONFIRMED if found.high <= least else UNDECIDED

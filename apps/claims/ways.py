@@ -5,6 +5,8 @@ import json
 import math
 
 from claims import cells
+from kresnets.transfer import plan
+from kresnets.transfer.recipe import Recipe
 
 BATCH = 32
 DTYPE = "mixed_bfloat16"
@@ -127,9 +129,6 @@ def plain(recipe):
 
 def default(cell):
     """Return the `kresnets.Plan` that a pretrained network of kresnets has in a cell."""
-    from kresnets.transfer import plan
-    from kresnets.transfer.recipe import Recipe
-
     images = cells.learning(cell.n)
     facts = plan.Facts(
         groups=("stem", "stage1", "stage2", "stage3", "stage4", "head"),

@@ -1,6 +1,5 @@
 """The claims about transfer: what is true by construction in their quick versions."""
 
-import csv
 import dataclasses
 import hashlib
 import json
@@ -12,27 +11,16 @@ import pytest
 from claims import early_layers, freeze_or_finetune, head_first, runner, transfer
 from claims.claim import Options
 from lively import save_legacy
+from quick_claims import run
 
 import kresnets
 from kresnets.weights import sources
-
-QUICK = Options(quick=True)
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Where all claims run, so that they share the trunk."""
     return tmp_path_factory.mktemp("claims")
-
-
-def _run(name, folder):
-    said = []
-    findings = runner.run(name, QUICK, folder / name, jobs=1, say=said.append)
-    rows = [
-        row for one in runner.read_done(folder / name).values() for row in [one["setting"] | r for r in one["rows"]]
-    ]
-    assert (folder / name / runner.PICTURE).stat().st_size < 300_000
-    return findings, rows, said
 
 
 def _all_settings(name, options=Options()):
@@ -108,7 +96,7 @@ def test_methods_have_equal_passes():
 
 @pytest.mark.everything
 def test_freeze_or_finetune(folder):
-    findings, rows, said = _run("freeze-or-finetune", folder)
+    findings, rows, said = run("freeze-or-finetune", folder / "freeze-or-finetune")
     carried = [row for row in rows if row["task"] == "carry"]
     assert {(row["source"], row["method"]) for row in carried} == {
         ("digits", "head"), ("digits", "whole"), ("none", "scratch"),
@@ -127,7 +115,7 @@ def test_freeze_or_finetune(folder):
     lost = next(path for path in done if json.loads(path.read_text())["setting"].get("method") == "head")
     told = json.loads(lost.read_text())["rows"]
     lost.unlink()
-    _, again, said = _run("freeze-or-finetune", folder)
+    _, again, said = run("freeze-or-finetune", folder / "freeze-or-finetune")
     assert said[0].startswith("1 runs to go")
     assert kept.stat().st_mtime_ns == before
     assert next(row for row in again if row.get("method") == "head")["test_accuracy"] == told[0]["test_accuracy"]
@@ -135,7 +123,7 @@ def test_freeze_or_finetune(folder):
 
 @pytest.mark.everything
 def test_head_first(folder):
-    findings, rows, _ = _run("head-first", folder)
+    findings, rows, _ = run("head-first", folder / "head-first")
     carried = [row for row in rows if row["task"] == "carry"]
     still = [row for row in carried if row["thawed"] == 0]
     learned = [row for row in carried if row["thawed"]]
@@ -167,7 +155,7 @@ def test_alike_and_relative():
 
 @pytest.mark.everything
 def test_early_layers(folder):
-    findings, rows, _ = _run("early-layers", folder)
+    findings, rows, _ = run("early-layers", folder / "early-layers")
     moved = {(row["task"], row["moved_group"]): row["moved"] for row in rows if row["task"] != "teach"}
     still = {place for place, distance in moved.items() if distance == 0}
     # Of head and stage2 alone, and of the stem and stage1 kept.
@@ -205,9 +193,8 @@ def test_all_of_early_layers():
 
 @pytest.mark.everything
 def test_recipe(folder):
-    runner.run("recipe", Options(quick=True), folder / "recipe-quick", 1, say=lambda line: None)
-    rows = list(csv.DictReader((folder / "recipe-quick" / runner.TABLE).open(newline="")))
-    rates = {row["way"]: float(row["learning_rate"]) for row in rows if row["task"] == "carry"}
+    _, rows, _ = run("recipe", folder / "recipe")
+    rates = {row["way"]: row["learning_rate"] for row in rows if row["task"] == "carry"}
     assert rates == {"textbook": 1e-3, "measured": kresnets.Recipe.for_images(100).learning_rate}
 
 
