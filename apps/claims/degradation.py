@@ -80,8 +80,7 @@ CLAIM = Claim(
     measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting),
     findings=_findings,
     draw=plots.panels(
-        plots.Panel("loss", "epoch", "depth", {"kind": "plain"}, curve=True, log=True),
-        plots.Panel("loss", "epoch", "depth", {"kind": "residual"}, curve=True, log=True),
+        plots.Panel("loss", "epoch", "depth", each="kind", curve=True, log=True),
         plots.Panel("train_loss", "depth", "kind", log=True),
     ),
     cost=lambda setting: setting["depth"] + 6.0,

@@ -130,7 +130,7 @@ CLAIM = transfer.claim(
     measure=_measure,
     findings=_findings,
     draw=plots.panels(
-        *(plots.Panel("relative", "epoch", ("way", "rate"), {"source": s}, curve=True) for s in transfer.TAUGHT),
+        plots.Panel("relative", "epoch", ("way", "rate"), each="source", curve=True),
         plots.Panel("test_accuracy", "source", "way", {"task": "carry"}),
     ),
     cost=lambda setting: 9.0 if setting["way"] == "head only" else 15.0,

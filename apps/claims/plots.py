@@ -21,6 +21,7 @@ class Panel(NamedTuple):
         where: what the rows have, or a function that says whether a row belongs.
         curve: whether each seed is a curve over `x`.
         log: whether `y` lies on a scale of powers of ten.
+        each: column of which every value has a panel of its own.
     """
 
     y: str
@@ -29,16 +30,25 @@ class Panel(NamedTuple):
     where: dict | Callable = {}
     curve: bool = False
     log: bool = False
+    each: str = ""
+
+    def split(self, rows):
+        """Return the panels that this one stands for, given the rows."""
+        if not self.each:
+            return [self]
+        values = dict.fromkeys(row[self.each] for row in pick(rows, **self.where) if self.y in row)
+        return [self._replace(where=self.where | {self.each: value}, each="") for value in values]
 
 
 def panels(*wanted):
     """Return a function `(options, rows, path)` that draws `Panel`s, for `Claim.draw`."""
 
     def draw(options, rows, path):
-        columns = min(len(wanted), 3)
-        lines = -(-len(wanted) // columns)
+        shown = [one for panel in wanted for one in panel.split(rows)]
+        columns = min(len(shown), 3)
+        lines = -(-len(shown) // columns)
         made = figures.figure(max(900, 380 * columns), 440 * lines, layout="constrained")
-        for axis, panel in zip(np.ravel(made.subplots(lines, columns, squeeze=False)), wanted):
+        for axis, panel in zip(np.ravel(made.subplots(lines, columns, squeeze=False)), shown):
             _draw(axis, rows, panel)
         figures.save(made, path)
 

@@ -8,11 +8,7 @@ from claims.verdicts import above
 from kresnets import Recipe
 
 # Source and target, none of which freeze-or-finetune was judged by, with the sizes; of a published trunk each target.
-PAIRS = {
-    ("digits", "mnist"): (100, 500),
-    ("elpv/poly", "tiles"): (65, 195),
-    ("digits", "elpv/poly"): (75, 250),
-}
+PAIRS = {("digits", "mnist"): (100, 500), ("elpv/poly", "tiles"): (65, 195), ("digits", "elpv/poly"): (75, 250)}
 MIRRORED = ("tiles", "elpv/poly")  # what is the same thing mirrored; a digit is not
 EPOCHS, SPEEDS = ("head_epochs", "epochs_per_stage"), ("learning_rate", "trunk_learning_rate", "ratio")
 # Written out, so that a later change of a default does not change what was measured.
@@ -82,9 +78,7 @@ CLAIM = transfer.claim(
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"}),
-    ),
+    draw=plots.panels(plots.Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"})),
     cost=lambda s: 8.0 + 0.0015 * s["n"] * (s["head_epochs"] + 2 * s["epochs_per_stage"]),
     note=lambda trunk: (
         "The trunks are those of freeze-or-finetune; its target, monocrystalline cells, does not occur here. Nothing "

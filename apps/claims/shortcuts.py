@@ -48,10 +48,7 @@ CLAIM = Claim(
     settings=_settings,
     measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting, counted=True),
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("test_error", "kind"),
-        plots.Panel("loss", "epoch", "kind", curve=True, log=True),
-    ),
+    draw=plots.panels(plots.Panel("test_error", "kind"), plots.Panel("loss", "epoch", "kind", curve=True, log=True)),
     notes=(
         "CIFAR networks of 20 layers, each at its own best rate of the same few (by the training loss of one more "
         "seed).",
