@@ -20,10 +20,8 @@ class Record(keras.callbacks.Callback):
     best; `average m` a moving average of that momentum a step, from the start on; `tail` the mean over the ends of
     the last third of the epochs; `mix a` `a` of the last and the rest of the start (arXiv 2109.01903).
 
-    Args:
-        model: the whole network, also where the fit that calls this is of a part of it.
-        begins: epoch in which the trunk begins to learn, from 0.
-        epochs: number of epochs in all.
+    The model is the whole network, also where the fit that calls this is of a part of it; the trunk begins to learn in
+    the epoch `begins`, from 0, of `epochs` in all.
     """
 
     def __init__(self, model, begins, epochs):

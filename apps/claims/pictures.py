@@ -28,15 +28,9 @@ class Pictures(NamedTuple):
 def pictures(name, size=32, limit=None):
     """Load images.
 
-    Args:
-        name: `"digits"`, scikit-learn's 1,797 handwritten digits of 8x8 pixels, enlarged; `"patches"`, pieces of the
-            ELPV photographs, told by the type of the cell; `"cifar10"`.
-        size: pixels a side.
-        limit: images of the training part at most; None for all.
-
-    Returns:
-        `Pictures`; the test part is a third of the digits and of the cells (no cell is in both), CIFAR-10's own.
-
+    `"digits"` are scikit-learn's 1,797 handwritten ones of 8x8 pixels, enlarged; `"patches"` pieces of the ELPV
+    photographs, told by the type of the cell. The test part is a third of the digits and of the cells (no cell is in
+    both), CIFAR-10's own. `limit` is the most images to learn from.
     """
     if name not in READERS:
         raise ValueError(f"--data must be one of {', '.join(READERS)}. Received: {name!r}")

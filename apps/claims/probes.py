@@ -5,6 +5,7 @@ import statistics
 import keras
 import numpy as np
 import tensorflow as tf
+from _bench.rounds import alternate
 
 import kresnets
 from claims.claim import Finding
@@ -48,15 +49,9 @@ def field(inputs, outputs):
 def times(specs, size, batch_size, rounds, steps=3):
     """Measure training and prediction of networks in turn, A B A B.
 
-    Args:
-        specs: dict of name -> row.
-        size: pixels a side.
-        batch_size: images a step.
-        rounds: how often each has its turn, after one to warm up.
-        steps: a round; their median counts.
+    Each of `specs`, dict of name -> row, has its turn in so many rounds, after one to warm up; of the steps of a round
+    the median counts.
     """
-    from _bench.rounds import alternate
-
     functions = {}
     for name, spec in specs.items():
         model = kresnets.build(spec, input_shape=(size, size, 3), classes=10)

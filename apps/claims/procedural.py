@@ -31,9 +31,6 @@ def pictures(classes, per_class, size, seed, families=FAMILIES, draw=0, colour=0
     Returns:
         (images, labels): uint8 `(classes * per_class, size, size, 3)`, and int64 `(classes * per_class,)`, in the order
         of the classes.
-
-    Raises:
-        ValueError: for numbers out of range and for a family that there is not.
     """
     for name, value, least in (("classes", classes, 1), ("per_class", per_class, 1), ("size", size, 16)):
         if isinstance(value, bool) or not isinstance(value, int) or value < least:

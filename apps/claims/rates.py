@@ -15,14 +15,8 @@ def images(options, size=16):
 def tuned(networks, rates, seeds, rows, by="train_loss"):
     """Return the settings that are needed: each network at each rate with one seed, then at its best with all seeds.
 
-    A single rate needs no trials.
-
-    Args:
-        networks: list of settings that lack `rate` and `seed`.
-        rates: the same few rates for all.
-        seeds: number of seeds to compare with, 0, 1 ...
-        rows: the rows so far.
-        by: column by which the least is best.
+    The settings of `networks` lack `rate` and `seed`. A single rate needs no trials; the best of several is the one
+    with the least `by` in the rows so far.
     """
     trials = [network | {"rate": rate, "seed": TUNING_SEED} for network in networks for rate in rates]
     if len(rates) == 1:

@@ -50,10 +50,6 @@ def target(name, size, n_train, seed):
         size: pixels a side to which the pictures are resized.
         n_train: pictures to learn from, at least one a class; None for all that neither test nor validate.
         seed: of the draw, from 0.
-
-    Raises:
-        ValueError: for a name that there is not, and a number of pictures out of range.
-        ModuleNotFoundError: where the package that ships the pictures is not installed.
     """
     if name not in TARGETS:
         raise ValueError(f"`name` must be one of {', '.join(TARGETS)}. Received: {name!r}")

@@ -61,7 +61,6 @@ def teach(
         seed: of the classes, the pictures, their order and the start.
         classes, per_class, families: as of `procedural.pictures`.
         learning_rate: its peak, after a twentieth of the steps.
-        verbose: as of `model.fit`.
 
     Returns:
         (model, accuracy): the trained model, from preprocessed images to logits, and its share of right answers, 0..1,

@@ -28,13 +28,9 @@ TARGET_NOTE = (
 class Trunk:
     """A trunk that is carried.
 
-    Args:
-        sources: dict of what it has learned from -> how far that is from the target, the nearest first.
-        setting: the part of a setting that says network, size and augmentation, how it is taught too.
-        small: what is otherwise in the quick one.
-        groups: of its weights, without the head.
-        note: a sentence about it.
-        seeds: how many by themselves.
+    `sources` are what it has learned from -> how far that is from the target, the nearest first; `setting` is the part
+    of a setting that says network, size and augmentation, how it is taught too, `small` what is otherwise in the quick
+    one; `groups` are of its weights, without the head; `seeds` how many by themselves.
     """
 
     sources: dict[str, str]
@@ -49,27 +45,30 @@ class Trunk:
         return self.setting | (self.small if quick else {})
 
 
-_TAUGHT = {"size": 64, "depth": 2, "taught_epochs": 16, "taught_rate": 3e-3, "augment": "light"}
-_SMALL, _GROUPS = {"size": 32, "augment": "none"}, ("stem", "stage1", "stage2", "stage3")
+_GROUPS = ("stem", "stage1", "stage2", "stage3")
+_SMALL = {"size": 32, "augment": "none"}
+
+
+def _published(source, distance, network, size, weights, seeds=3):
+    setting = {"network": network, "size": size, "augment": "light"}
+    note = f"The trunk is {network} at {size} pixels with {weights}; from scratch starts without them. "
+    return Trunk({source: distance}, setting, _SMALL, (*_GROUPS, "stage4"), note, seeds)
+
+
 TRUNKS = {
     # Two sources with nearly as many pictures to learn from: one like the target, one unlike it.
     None: Trunk(
-        {"elpv/poly": "similar", "digits": "different"}, _TAUGHT, _SMALL | {"depth": 1, "taught_epochs": 1}, _GROUPS,
+        {"elpv/poly": "similar", "digits": "different"},
+        {"size": 64, "depth": 2, "taught_epochs": 16, "taught_rate": 3e-3, "augment": "light"},
+        _SMALL | {"depth": 1, "taught_epochs": 1},
+        _GROUPS,
         "The trunk is a slim ResNet18D (2 blocks in each of 3 stages, 16 to 64 channels, 0.2 million parameters) at 64 "
         "pixels, trained here, once for each source and seed, on 1,162 photographs of polycrystalline cells (similar) "
         "or 1,347 of scikit-learn's digits (different). ",
     ),
-    "imagenet": Trunk(
-        {"imagenet": "ImageNet"}, {"network": "ResNet50", "size": 96, "augment": "light"}, _SMALL,
-        (*_GROUPS, "stage4"), "The trunk is ResNet50 at 96 pixels with the weights of keras.applications, pretrained "
-        "on ImageNet; from scratch starts without them. ",
-    ),
-    "open_nsfw": Trunk(
-        {"open_nsfw": "photographs"}, {"network": "ResNet50Thin", "size": 128, "augment": "light"}, _SMALL,
-        (*_GROUPS, "stage4"), "The trunk is ResNet50Thin at 128 pixels with the weights open_nsfw, pretrained on "
-        "photographs; from scratch starts without them. ", seeds=5,
-    ),
-}  # fmt: skip
+    "imagenet": _published("imagenet", "ImageNet", "ResNet50", 96, "keras.applications' weights, of ImageNet"),
+    "open_nsfw": _published("open_nsfw", "photographs", "ResNet50Thin", 128, "the weights open_nsfw", seeds=5),
+}
 TAUGHT = tuple(TRUNKS[None].sources)
 _TAGS = {"imagenet": "keras", "none": None}  # of published weights, where they have another name than the source
 

@@ -69,13 +69,8 @@ def _views(pictures, setting):
 
 
 class Pull(keras.callbacks.Callback):
-    """Draw the trunk's kernels towards where they began after each step, by the share `strength` times their rate.
-
-    Args:
-        model: the network, its head last.
-        strength: as of a decoupled weight decay.
-        begins: epoch in which the trunk begins to learn.
-    """
+    """Draw the trunk's kernels towards where they began after each step, by the share `strength` times their rate, as a
+    decoupled weight decay does, from the epoch `begins` on."""
 
     def __init__(self, model, strength, begins):
         super().__init__()

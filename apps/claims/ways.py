@@ -89,13 +89,8 @@ CHOSEN = "the default"  # what is judged: what `fine_tune` does by itself
 def setting_of(way, fields, cell, seed, judged, network="ResNet50Thin", trunk="open_nsfw", dtype=DTYPE):
     """Return the setting of a way in a cell, with the epochs that its steps come to there.
 
-    Args:
-        way: its name.
-        fields: its entry of `WAYS`, `PEERS` or `SCRATCH`; None for the default.
-        cell: a `cells.Cell`.
-        seed: of the draw and the training.
-        judged: whether a recipe is judged there, see `cells.draw`.
-        network, trunk, dtype: see `cells.network`.
+    `fields` is the way's entry of `WAYS`, `PEERS` or `SCRATCH`, None for the default; see `cells.draw` and
+    `cells.network` for the rest.
     """
     told = {"task": "tune", "judged": judged, **cell._asdict(), "way": way}
     told = told | {"network": network, "trunk": trunk, "dtype": dtype, "seed": seed}
