@@ -290,8 +290,8 @@ _COMMON = dict(
     label_smoothing=0.0, mixup=0.0, ema=None,
 )  # fmt: skip
 _MOST_EPOCHS = 150
-# Images from which on the early layers learn too. Measured (docs/claims/default-recipe.jsonl): with 85 they had better not,
-# with 340 either way does, with 1,700 they had better.
+# Images from which on the early layers learn too. Measured (docs/claims/default-recipe.jsonl): with 85 they had better
+# not, with 340 either way does, with 1,700 they had better.
 _MANY = 500
 _HEAD_STEPS, _SCRATCH_STEPS = 45, 600
 
