@@ -28,7 +28,7 @@ def main(argv=None):
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed must be 0 to {2**32 - 1}. Received: {options.seed}")
     _common.import_tensorflow()
-    from _claims import teach
+    from claims import teach
 
     from kresnets.transfer.trunk import spec_of
 

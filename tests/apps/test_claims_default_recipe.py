@@ -3,19 +3,20 @@
 import json
 import shutil
 
-import _claims  # noqa: E402
+import claims
 import keras
 import numpy as np
 import pytest
-from _claims import cells, default_recipe, keeps, peers, runner, tuned, ways  # noqa: E402
-from _claims.claim import Options  # noqa: E402
+from claims import cells, default_recipe, judging, keeps, peers, runner, tuned, ways
+from claims.claim import Options
+from quick_claims import run
 
 DIGITS = cells.Cell("digits", 60, 32)
 
 
 def _whole(options):
     """Return all settings that are asked for, each way measured as good as its place in the grid is early."""
-    claim, rows = _claims.find("default-recipe"), []
+    claim, rows = claims.find("default-recipe"), []
     while True:
         wanted = claim.settings(options, rows)
         told = [
@@ -80,7 +81,7 @@ def test_the_parts_of_a_cell_share_no_image(seed):
 
 def test_all_batches_are_asked_for():
     seen = []
-    made = cells.outputs(lambda part: seen.append(len(part)) or part * 2.0, np.arange(150.0)[:, None])
+    made = judging.outputs(lambda part: seen.append(len(part)) or part * 2.0, np.arange(150.0)[:, None])
     np.testing.assert_array_equal(made[:, 0], 2 * np.arange(150))
     assert seen == [64, 64, 64]
 
@@ -151,7 +152,7 @@ def test_runs_survive_in_one_file(tmp_path):
 
 
 def test_runs_of_the_repository_are_not_measured_again(tmp_path, monkeypatch):
-    claim = _claims.find("default-recipe")
+    claim = claims.find("default-recipe")
     setting = ways.setting_of("regression", ways.PEERS["regression"], DIGITS, 0, False)
     row = {"keep": "last", "test_accuracy": 0.5, "test_auc": 0.5, "majority": 0.1}
     kept = runner.ledger("default-recipe", tmp_path / "docs")
@@ -159,7 +160,7 @@ def test_runs_of_the_repository_are_not_measured_again(tmp_path, monkeypatch):
     told = dict(settings=lambda options, rows: [setting], measure=None, findings=lambda options, rows: [])
     told |= dict(draw=lambda options, rows, path: path.write_bytes(b""))
     fake = type(claim)(**{**vars(claim), **told})
-    monkeypatch.setattr(_claims, "find", lambda name: fake)
+    monkeypatch.setattr(claims, "find", lambda name: fake)
     monkeypatch.setattr(runner, "DOCS", tmp_path / "docs")
     runner.run("default-recipe", Options(), tmp_path / "out", jobs=1, say=lambda line: None)
     assert "0.5" in (tmp_path / "out" / runner.TABLE).read_text()
@@ -177,7 +178,7 @@ def test_claims_that_did_not_run_here_stay_published(tmp_path):
     (out / "recipe" / runner.TEXT).write_text(new)
     (out / "recipe" / runner.PICTURE).write_bytes(b"picture")
     for _ in range(2):
-        runner.publish(_claims.NAMES, out, docs)
+        runner.publish(claims.NAMES, out, docs)
         assert (docs / "claims" / "identity.md").read_text() == kept
         page = (docs / "claims" / "recipe.md").read_text()
         assert page.startswith("# recipe: anew\n\n![recipe](recipe.png)\n\n- **confirmed**") and "old" not in page
@@ -194,20 +195,18 @@ def test_claims_that_did_not_run_here_stay_published(tmp_path):
 def test_the_table_of_the_repository_is_that_of_its_pages(tmp_path):
     docs = tmp_path / "docs"
     shutil.copytree(runner.DOCS / "claims", docs / "claims")
-    runner.publish(_claims.NAMES, tmp_path / "out", docs)
+    runner.publish(claims.NAMES, tmp_path / "out", docs)
     assert (docs / "claims.md").read_text() == (runner.DOCS / "claims.md").read_text()
 
 
 def test_judging_tells_every_target():
     _, rows = _whole(Options(data="judge"))
-    findings = _claims.find("default-recipe").findings(Options(data="judge"), rows)
+    findings = list(claims.find("default-recipe").findings(Options(data="judge"), rows))
     told = " ".join(found.claim for found in findings)
     assert len(findings) == 2 + 7 + 1 + 3
     assert "0.835" in told and "trained here" in told and "a point of AUC" in told
 
 
 def test_quick_runs_end_to_end(tmp_path):
-    runner.run("default-recipe", Options(quick=True), tmp_path / "default-recipe-quick", 1, lambda line: None)
-    with_rows = list(runner.read_done(tmp_path / "default-recipe-quick").values())
-    assert {row["keep"] for one in with_rows for row in one["rows"]} >= set(keeps.ALL)
-    assert (tmp_path / "default-recipe-quick" / runner.PICTURE).stat().st_size < 300_000
+    _, rows, _ = run("default-recipe", tmp_path / "default-recipe-quick")
+    assert {row["keep"] for row in rows} >= set(keeps.ALL)

@@ -4,28 +4,12 @@ theirs."""
 import keras
 import numpy as np
 import pytest
-from _claims import bottleneck, inception, probes, runner, variants
-from _claims.claim import Claim, Finding, Options
-from _claims.verdicts import CONFIRMED
-from PIL import Image
+from claims import bottleneck, inception, probes, runner, variants
+from claims.claim import Claim, Finding, Options
+from claims.verdicts import CONFIRMED
+from quick_claims import run
 
 import kresnets
-
-
-def run(name, folder):
-    """Run a claim quickly; return its findings and rows, and assert what every claim leaves behind."""
-    rows = []
-    claim = runner._claims.find(name)
-    findings = runner.run(name, Options(quick=True), folder, jobs=1, say=lambda line: None)
-    for one in runner.read_done(folder).values():
-        rows += [one["setting"] | row for row in one["rows"]]
-    path = folder / runner.PICTURE
-    with Image.open(path) as picture:
-        assert picture.format == "PNG" and picture.width >= 800 and path.stat().st_size < 300_000
-    text = (folder / runner.TEXT).read_text()
-    assert claim.title in text and all(found.claim in text for found in findings)
-    assert (folder / runner.TABLE).read_text().count("\n") == len(rows) + 1
-    return findings, rows
 
 
 def times_are_whole(rows, networks, rounds=1):
@@ -44,7 +28,7 @@ def learned_something(rows, part="learning"):
 
 @pytest.mark.slow
 def test_variants(tmp_path):
-    findings, rows = run("variants", tmp_path)
+    findings, rows, _ = run("variants", tmp_path)
     read = {(row["variant"], row["path"]): row["share"] for row in rows if row.get("block", "").startswith("stage")}
     # Of a grid with even sides, every other row and every other column.
     assert {path: read["A", path] for path in ("branch", "shortcut", "block")} == dict.fromkeys(
@@ -75,7 +59,7 @@ def test_rows_of_the_variants_are_those_of_the_builders():
 
 @pytest.mark.everything
 def test_bottleneck(tmp_path):
-    findings, rows = run("bottleneck", tmp_path)
+    findings, rows, _ = run("bottleneck", tmp_path)
     counted = {(row["kind"], row["channels"]): row for row in rows if row["part"] == "counting"}
     for channels in (16, 32, 64):
         basic, narrow = counted["basic", channels], counted["bottleneck", channels]
@@ -106,12 +90,13 @@ def test_a_blocks_time_is_what_the_longer_stack_takes_more():
         for blocks in (2, 8)
     ]
     assert bottleneck.block_times(rows, "bottleneck", "training", 16) == {0: 3.0}
-    assert bottleneck._ratios(rows, "training", 16) == {0: 1.5}
+    found = probes.ratios(bottleneck.block_times, ("bottleneck", "basic"), rows, "training", channels=16)
+    assert found == {0: 1.5}
 
 
 @pytest.mark.everything
 def test_inception(tmp_path):
-    findings, rows = run("inception", tmp_path)
+    findings, rows, _ = run("inception", tmp_path)
     counted = {(row["kind"], row["channels"]): row for row in rows if row["part"] == "counting"}
     for channels in (16, 64):
         one, two = counted["5x5", channels], counted["two 3x3", channels]
@@ -183,7 +168,7 @@ def test_a_claim_goes_on_where_all_that_was_asked_for_first_is_done(tmp_path, mo
         findings=lambda options, rows: [Finding(claim="c", verdict=CONFIRMED, numbers=f"{len(rows)} rows")],
         draw=lambda options, rows, path: path.write_bytes(b""),
     )
-    monkeypatch.setattr(runner._claims, "find", lambda name: claim)
+    monkeypatch.setattr(runner.claims, "find", lambda name: claim)
     for _ in range(2):  # the second finds all done
         (found,) = runner.run("one", Options(), tmp_path, jobs=1, say=lambda line: None)
         assert found.numbers == "2 rows"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from _claims import procedural, targets, teach
+from claims import procedural, targets, teach
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import kresnets

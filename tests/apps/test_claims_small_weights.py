@@ -1,8 +1,8 @@
 """The claim small-weights, quick: a trunk is taught once, kept, carried, and judged by what would ship."""
 
 import pytest
-from _claims import rates, runner, small_weights  # noqa: E402
-from _claims.claim import Options  # noqa: E402
+from claims import results, runner, small_weights
+from claims.claim import Options
 
 
 @pytest.mark.everything
@@ -37,7 +37,7 @@ def test_the_settings_try_all_ways_by_one_more_seed_sift_by_three_and_end_with_f
     gains = {"SmallResNet20": 0.05, "SmallResNet18D": 0.01}
     trials = small_weights._settings(Options(), told(teach, gains))
     carried = [setting for setting in trials if setting["task"] == "carry"]
-    assert {setting["seed"] for setting in carried} == {rates.TUNING_SEED}
+    assert {setting["seed"] for setting in carried} == {results.TUNING_SEED}
     assert len(carried) == 2 * 3 * 2 * 2 * 4  # networks, targets, sizes, starts, ways
 
     sifted = small_weights._settings(Options(), told(trials, gains))

@@ -1,22 +1,20 @@
 """The claims about transfer: what is true by construction in their quick versions."""
 
-import csv
 import dataclasses
 import hashlib
 import json
 
-import _claims  # noqa: E402
+import claims
 import keras
 import numpy as np
 import pytest
-from _claims import early_layers, freeze_or_finetune, head_first, runner, transfer  # noqa: E402
-from _claims.claim import Options  # noqa: E402
+from claims import early_layers, freeze_or_finetune, head_first, runner, transfer
+from claims.claim import Options
 from lively import save_legacy
+from quick_claims import run
 
 import kresnets
 from kresnets.weights import sources
-
-QUICK = Options(quick=True)
 
 
 @pytest.fixture(scope="module")
@@ -25,19 +23,9 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("claims")
 
 
-def _run(name, folder):
-    said = []
-    findings = runner.run(name, QUICK, folder / name, jobs=1, say=said.append)
-    rows = [
-        row for one in runner.read_done(folder / name).values() for row in [one["setting"] | r for r in one["rows"]]
-    ]
-    assert (folder / name / runner.PICTURE).stat().st_size < 300_000
-    return findings, rows, said
-
-
 def _all_settings(name, options=Options()):
     """Return all settings that a claim would run in full, its own rates being the first of those tried."""
-    claim, rows = _claims.find(name), []
+    claim, rows = claims.find(name), []
     while True:
         wanted = claim.settings(options, rows)
         told = [setting | {"validation_loss": 1.0, "test_accuracy": 0.5} for setting in wanted]
@@ -81,7 +69,7 @@ def test_freeze_or_finetune_with_the_file_of_keras_applications(tmp_path, monkey
     monkeypatch.setattr(sources, "PUBLISHED", (dataclasses.replace(row, trunk_md5=md5),))
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     options = Options(quick=True, data="imagenet")
-    setting = freeze_or_finetune.cells(options)[0] | {"rate": 1e-2, "seed": 0}
+    setting = freeze_or_finetune.cells(options, transfer.TRUNKS["imagenet"])[0] | {"rate": 1e-2, "seed": 0}
     carried = transfer.build(setting, 2, transfer.trunk(setting, tmp_path))
     assert kresnets.preprocessing_of(carried).mode == "caffe"
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
@@ -100,13 +88,15 @@ def test_methods_have_equal_passes():
                 {"method": method, "rate": 1e-3, "passes": passes, "seed": 0, "augment": "light"}
             )
             assert recipe.epochs(("stem", "stage1", "stage2", "stage3", "head")) == passes
-            setting = {"method": method, "rate": 1e-3, "passes": passes, "seed": 0} | transfer.published(quick=False)
+            setting = {"method": method, "rate": 1e-3, "passes": passes, "seed": 0} | transfer.TRUNKS["imagenet"].part(
+                quick=False
+            )
             assert freeze_or_finetune.recipe(setting).epochs(groups) == passes
 
 
 @pytest.mark.everything
 def test_freeze_or_finetune(folder):
-    findings, rows, said = _run("freeze-or-finetune", folder)
+    findings, rows, said = run("freeze-or-finetune", folder / "freeze-or-finetune")
     carried = [row for row in rows if row["task"] == "carry"]
     assert {(row["source"], row["method"]) for row in carried} == {
         ("digits", "head"), ("digits", "whole"), ("none", "scratch"),
@@ -125,7 +115,7 @@ def test_freeze_or_finetune(folder):
     lost = next(path for path in done if json.loads(path.read_text())["setting"].get("method") == "head")
     told = json.loads(lost.read_text())["rows"]
     lost.unlink()
-    _, again, said = _run("freeze-or-finetune", folder)
+    _, again, said = run("freeze-or-finetune", folder / "freeze-or-finetune")
     assert said[0].startswith("1 runs to go")
     assert kept.stat().st_mtime_ns == before
     assert next(row for row in again if row.get("method") == "head")["test_accuracy"] == told[0]["test_accuracy"]
@@ -133,7 +123,7 @@ def test_freeze_or_finetune(folder):
 
 @pytest.mark.everything
 def test_head_first(folder):
-    findings, rows, _ = _run("head-first", folder)
+    findings, rows, _ = run("head-first", folder / "head-first")
     carried = [row for row in rows if row["task"] == "carry"]
     still = [row for row in carried if row["thawed"] == 0]
     learned = [row for row in carried if row["thawed"]]
@@ -165,7 +155,7 @@ def test_alike_and_relative():
 
 @pytest.mark.everything
 def test_early_layers(folder):
-    findings, rows, _ = _run("early-layers", folder)
+    findings, rows, _ = run("early-layers", folder / "early-layers")
     moved = {(row["task"], row["moved_group"]): row["moved"] for row in rows if row["task"] != "teach"}
     still = {place for place, distance in moved.items() if distance == 0}
     # Of head and stage2 alone, and of the stem and stage1 kept.
@@ -175,7 +165,7 @@ def test_early_layers(folder):
 
 @pytest.mark.everything
 def test_groups_that_are_kept_are_the_trunks(tmp_path):
-    setting = {"seed": 0, "groups_kept": 2} | transfer.network(quick=True)
+    setting = {"seed": 0, "groups_kept": 2} | transfer.TRUNKS[None].part(quick=True)
     taught = transfer.build(setting | {"seed": 5}, 3)
     taught.save_weights(tmp_path / "trunk.weights.h5")
     kept = kresnets.groups(early_layers.partly(setting, 2, str(tmp_path / "trunk.weights.h5")))
@@ -203,14 +193,13 @@ def test_all_of_early_layers():
 
 @pytest.mark.everything
 def test_recipe(folder):
-    runner.run("recipe", Options(quick=True), folder / "recipe-quick", 1, say=lambda line: None)
-    rows = list(csv.DictReader((folder / "recipe-quick" / runner.TABLE).open(newline="")))
-    rates = {row["way"]: float(row["learning_rate"]) for row in rows if row["task"] == "carry"}
+    _, rows, _ = run("recipe", folder / "recipe")
+    rates = {row["way"]: row["learning_rate"] for row in rows if row["task"] == "carry"}
     assert rates == {"textbook": 1e-3, "measured": kresnets.Recipe.for_images(100).learning_rate}
 
 
 def test_the_textbook_stays_what_it_was_whatever_the_defaults_become():
-    from _claims import recipe
+    from claims import recipe
 
     assert recipe.fields("textbook", 75) == recipe.fields("textbook", 2000)
     assert recipe.fields("more epochs", 75)["head_epochs"] == 15

@@ -6,7 +6,7 @@ import re
 
 import numpy as np
 import pytest
-from _claims import procedural, teach  # noqa: E402
+from claims import procedural, teach
 
 import kresnets
 from kresnets.weights import fetch, sources

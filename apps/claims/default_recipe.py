@@ -1,0 +1,241 @@
+"""The grid by which the default recipe is chosen, and the cells by which the chosen one is judged against its peers."""
+
+import math
+import time
+
+import numpy as np
+from scipy import stats
+
+from claims import cells, peers, plots, tuned, ways
+from claims.claim import Claim, Finding
+from claims.results import mean_of, of, pick
+from claims.verdicts import everywhere, exactly, paired
+from claims.ways import cell_of
+
+METRICS = {"test_accuracy": "accuracy", "test_auc": "AUC"}
+BETTER, FINALISTS = 5, 2  # ways that go on to more seeds, and to the larger cells
+CHEAP = ("regression", "regression, all", "head alone")  # peers that cost next to nothing
+TO_REACH = {75: (0.835, 0.905), 250: (0.855, 0.92), 806: (0.90, 0.94)}  # accuracy and AUC on elpv/mono
+
+
+def _settings(options, rows):
+    if options.quick:
+        small = {"network": "SmallResNet20", "trunk": "none", "dtype": "float32"}
+        faces = {name: ways.PEERS[name] for name in CHEAP[:2]} | {"fastai": ways.PEERS["fastai"] | {"epochs": 1}}
+        wanted = _in(cells.QUICK[:1], {"start": {"steps": 2}, "regression": ways.PEERS["regression"]}, 0, **small)
+        return wanted + _in(cells.QUICK[1:], faces, 0, **small)
+    if options.data == "judge":
+        return _judge_settings(range(options.seeds or 5), rows)
+    return _choose_settings(range(options.seeds or 3), rows)
+
+
+def _choose_settings(seeds, rows):
+    """All ways once in the small cells, then the better ones with all seeds, then the best few in the large cells."""
+    small, large = cells.CHOOSE[:2], cells.CHOOSE[2:]
+    cheap = {name: ways.PEERS[name] for name in CHEAP}
+    wanted = _in(small, cheap | ways.WAYS, seeds[0])
+    half = _best(rows, ways.WAYS, small, seeds[:1], BETTER)
+    if half is None:
+        return wanted
+    wanted += [one for seed in seeds[1:] for one in _in(small, cheap | half, seed)]
+    finalists = _best(rows, half, small, seeds, FINALISTS)
+    if finalists is None:
+        return wanted
+    *long, longest = ways.LONG.items()
+    for seed in seeds:
+        wanted += _in(large, cheap | finalists | dict(long) | dict([longest] * (seed == seeds[0])), seed)
+    return wanted
+
+
+def _judge_settings(seeds, rows):
+    compared, wanted = {ways.CHOSEN: None} | ways.PEERS, [cells.lesson(ways.DTYPE)]
+    for seed in seeds:
+        those = {way: fields for way, fields in compared.items() if seed < ways.FEWER.get(way, len(seeds))}
+        wanted += _in(cells.JUDGE, those, seed, judged=True)
+        scratch = ways.SCRATCH_IN if seed < ways.FEWER["from scratch"] else ways.SCRATCH_IN[:1]
+        wanted += _in(scratch, ways.SCRATCH, seed, judged=True, trunk="none")
+        if pick(rows, task="teach"):
+            wanted += _in(cells.TAUGHT, those, seed, judged=True, network=cells.PUPIL, trunk=cells.CIFAR)
+    return wanted
+
+
+def _in(where, compared, seed, judged=False, **network):
+    pairs = [(way, fields, cell) for way, fields in compared.items() for cell in where]
+    return [ways.setting_of(*pair, seed, judged, **network) for pair in pairs]
+
+
+def _best(rows, compared, where, seeds, count):
+    """Return the best `count` of some ways by these seeds, None before all of them are measured."""
+    there = {(row["way"], cell_of(row), row["seed"]) for row in rows}
+    if not all((way, cell, seed) in there for way in compared for cell in where for seed in seeds):
+        return None
+    best = ranked([row for row in rows if row["seed"] in seeds], where, compared)[:count]
+    return {way: ways.WAYS[way] for way in best}
+
+
+def _measure(setting, kept):
+    # Five digits are more than any test part tells; what is no number any more is None.
+    short = lambda value: round(float(value), 5) if math.isfinite(value) else None
+    with cells.policy(setting["dtype"]):
+        if setting["task"] == "teach":
+            rows, told = cells.teach(setting, kept), {}
+        else:
+            pictures = cells.draw(cell_of(setting), setting["seed"], setting["judged"])
+            model = cells.network(setting, pictures.classes, kept)
+            began = time.perf_counter()
+            own = {"default": tuned.by_default, "recipe": tuned.tuned, "regression": peers.regressed}
+            rows = own.get(setting["rule"], peers.ruled)(model, setting, pictures)
+            majority = float(np.bincount(pictures.test_labels).max() / len(pictures.test_labels))
+            told = {"majority": majority, "whole_seconds": time.perf_counter() - began}
+        return [{n: short(v) if isinstance(v, float) else v for n, v in (row | told).items()} for row in rows]
+
+
+def values(rows, metric, way, keep, cell, network=None):
+    """Return dict seed -> a metric of a way in a cell, of one network or of any; empty where nothing is there."""
+    where = cell._asdict() | ({"network": network} if network else {})
+    return of(rows, metric, task="tune", way=way, keep=keep, **where)
+
+
+def score(rows, way, keep, where):
+    """Return the mean over cells and seeds of half accuracy, half AUC; nan where a cell is missing."""
+    found = [[list(values(rows, metric, way, keep, cell).values()) for metric in METRICS] for cell in where]
+    return float(np.mean([np.mean(both) if both[0] else np.nan for both in found]))
+
+
+def ranked(rows, where, compared):
+    """Return those ways that are measured in all these cells, the best first, by the weights that each ends with."""
+    found = {way: score(rows, way, "last", where) for way in compared}
+    return sorted((way for way in found if np.isfinite(found[way])), key=found.get, reverse=True)
+
+
+def kept_of(way):
+    """Return which weights a way is judged with."""
+    return ways.PEERS_KEEP.get(way, "last")
+
+
+def _is_judged(row):
+    return row["task"] == "tune" and row["keep"] == kept_of(row["way"])
+
+
+def _findings(options, rows):
+    if options.data != "judge" or options.quick:
+        yield _chosen(rows)
+        return
+    yield from (_in_the_mean(rows, metric) for metric in METRICS)
+    yield from (_in_a_cell(rows, *place) for place in _where(rows))
+    judged = pick(rows, task="tune", way=ways.CHOSEN, keep="last")
+    below = [row for row in judged if row["test_accuracy"] < row["majority"]]
+    claim = "No run of the default is below the share of the largest class."
+    yield Finding(claim, exactly(bool(judged) and not below), f"{len(below)} of {len(judged)} runs are.")
+    for n, least in TO_REACH.items():
+        found = [list(_ours(rows, m, cells.Cell("elpv/mono", n, 128), "ResNet50Thin").values()) for m in METRICS]
+        if found[0]:
+            means = np.mean(found, 1)
+            yield Finding(
+                f"elpv/mono, {n} images: accuracy {least[0]} and AUC {least[1]}, in the mean of the seeds.",
+                exactly(bool((means >= least).all())),
+                f"{means[0]:.3f} and {means[1]:.3f} ({len(found[0])} seeds).",
+            )
+
+
+def _chosen(rows):
+    """Tell all ways, the best first, each with the weights that suit it best in the cells where it was measured."""
+    told = []
+    for way in dict.fromkeys(row["way"] for row in rows):
+        where = _where(rows, way)
+        kept = dict.fromkeys(row["keep"] for row in rows if row["way"] == way)
+        found = {keep: score(rows, way, keep, [cell for cell, _ in where]) for keep in kept}
+        keep = max(found, key=found.get)
+        each = []
+        for cell, network in where:
+            both = [list(values(rows, metric, way, keep, cell, network).values()) for metric in METRICS]
+            each.append(f"{_name(cell, network)} " + "/".join(f"{np.mean(one):.3f}" for one in both))
+        told.append((len(where), found[keep], f"{way} (keeps {keep}): {', '.join(each)}"))
+    numbers = "Accuracy/AUC, means over the seeds. " + "; ".join(text for *_, text in sorted(told, reverse=True)) + "."
+    return Finding("All ways that were asked for were measured.", exactly(bool(told)), numbers)
+
+
+def _where(rows, way=None):
+    """Return the pairs of cell and network that a way, or any, was measured in."""
+    tuned = pick(rows, task="tune", way=way) if way else pick(rows, task="tune")
+    return list(dict.fromkeys((cell_of(row), row["network"]) for row in tuned))
+
+
+def _name(cell, network):
+    return f"{cell.target} {cell.n}" + " (trained here)" * (network == cells.PUPIL)
+
+
+def _peers(rows):
+    return [way for way in dict.fromkeys(row["way"] for row in pick(rows, task="tune")) if way != ways.CHOSEN]
+
+
+def _ours(rows, metric, cell, network):
+    return values(rows, metric, ways.CHOSEN, "last", cell, network)
+
+
+def _theirs(rows, metric, peer, cell, network):
+    return values(rows, metric, peer, kept_of(peer), cell, network)
+
+
+def _in_the_mean(rows, metric):
+    """Test that the chosen way is a point above every peer, in the mean over the cells where both were measured."""
+    found = {}
+    for peer in _peers(rows):
+        both = [(_ours(rows, metric, *at), _theirs(rows, metric, peer, *at)) for at in _where(rows, peer)]
+        found[peer] = mean_of([{s: ours[s] - theirs[s] for s in ours.keys() & theirs.keys()} for ours, theirs in both])
+    return Finding(
+        f"The default is above every peer by a point of {METRICS[metric]} or more, in the mean over the cells.",
+        everywhere(list(found.values()), 0.01),
+        f"Over {'; '.join(f'{peer} {gap.points()}' for peer, gap in found.items())}.",
+    )
+
+
+def _in_a_cell(rows, cell, network):
+    told, holds = [], True
+    for metric, name in METRICS.items():
+        ours = _ours(rows, metric, cell, network)
+        peers = {peer: _theirs(rows, metric, peer, cell, network) for peer in _peers(rows)}
+        means = {peer: np.mean(list(found.values())) for peer, found in peers.items() if found}
+        best = max(means, key=means.get)
+        gap = paired(ours, peers[best])
+        error = stats.sem(gap.values) if len(gap.values) > 1 else math.inf
+        holds &= gap.mean >= -2 * error
+        apart = f"{100 * gap.mean:+.1f} points, SE {100 * error:.1f}"
+        told.append(f"{name} {np.mean(list(ours.values())):.3f}, best peer {best} {means[best]:.3f} ({apart})")
+    claim = f"{_name(cell, network)}: the default is not below the best peer by more than two standard errors."
+    return Finding(claim, exactly(holds), "; ".join(told) + ".")
+
+
+def _cost(setting):
+    """Return about how many seconds a run takes."""
+    if setting["task"] == "teach":
+        return 1500.0
+    if setting["rule"] == "regression":
+        return 20.0
+    if setting["rule"] == "default":
+        return _cost(setting | setting["recipe"] | {"rule": "recipe"})
+    stages = len(setting.get("stages", [0]))
+    epochs = setting.get("epochs", 0) + setting.get("epochs_per_stage", 0) * stages
+    return 60.0 + epochs * cells.learning(setting["n"]) * (setting["size"] / 128) ** 2 / 45
+
+
+CLAIM = Claim(
+    title="the default recipe is better than what one would do otherwise",
+    source="arXiv 2202.10054 (head, then all), 1802.01483, 2109.01903; peers: 1912.11370, Keras's guide, fastai",
+    settings=_settings,
+    measure=_measure,
+    findings=_findings,
+    draw=plots.panels(plots.Panel("test_accuracy", "way", ("target", "n", "network"), _is_judged)),
+    cost=_cost,
+    keeps=True,
+    committed=True,
+    notes=(
+        "The trunk is ResNet50Thin with the weights open_nsfw, at 128 pixels (CIFAR-10 and digits: 96), in bfloat16 "
+        "with float32 weights, 32 images a step. Of a cell's images 15 % validate; the test images are the same for "
+        "each seed. CIFAR-10's images by which ways are judged are others than those by which one is chosen. 'best "
+        "loss' is the epoch that validated best, 'average' a moving average of the weights, 'tail' the mean of the "
+        "last third of the epochs, 'mix' that share of the last weights and the rest of those before the trunk was "
+        "unfrozen. BiT-HyperRule has its 500 steps and its rate, but 32 images a step in place of 512.",
+    ),
+    data=("judge",),
+)

@@ -1,0 +1,143 @@
+"""Training the head first spares the trunk: how far its features move with and without it."""
+
+import keras
+import numpy as np
+
+import kresnets
+from claims import plots, transfer
+from claims.claim import Finding
+from claims.results import of, pick
+from claims.verdicts import above, exactly, paired
+
+RATES = (1e-3, 3e-3)  # those that freeze-or-finetune tries for the whole net
+# Epochs of the head alone, then of everything; equal passes.
+WAYS = {"whole": (0, 12), "head first": (4, 8), "head only": (12, 0)}
+
+
+def _settings(options, rows, trunk):
+    quick = options.quick
+    ways = {"whole": (0, 1), "head first": (1, 1)} if quick else WAYS
+    common = {"task": "carry", "n": 75 if quick else 250} | trunk.part(quick)
+    return [
+        common | {"source": source, "way": way, "head_epochs": head, "whole_epochs": whole, "rate": rate, "seed": seed}
+        for seed in range(options.count(trunk.seeds))
+        for source in list(trunk.sources)[-1 if quick else 0 :]
+        for way, (head, whole) in ways.items()
+        for rate in (RATES if whole and not quick else RATES[-1:])
+    ]
+
+
+def _measure(setting, target, weights):
+    # What the trunk has learned from, where it is at hand, else what it is carried to.
+    taught = setting["source"] in transfer.TAUGHT
+    seen = transfer.pictures(setting["source"], setting["size"], "all", 0) if taught else target
+    old_head = transfer.build(setting, seen.classes, weights).get_layer("head_dense").get_weights()
+    model = transfer.build(setting, target.classes, weights)
+    trunk = keras.Model(model.input, model.layers[-2].output)
+    before, rows = transfer.outputs(trunk, seen.test), []
+
+    def look(epoch, logs):
+        after = transfer.outputs(trunk, seen.test)
+        row = {"epoch": epoch + 1, "thawed": max(0, epoch + 1 - setting["head_epochs"])}
+        row |= {"relative": relative(before, after), "unlike": 1 - alike(before, after)}
+        if taught:
+            row["source_accuracy"] = np.mean((after @ old_head[0] + old_head[1]).argmax(1) == seen.test_labels)
+        rows.append(row)
+
+    recipe = kresnets.Recipe.textbook(
+        head_epochs=setting["head_epochs"],
+        stages=("stem",) if setting["whole_epochs"] else (),
+        epochs_per_stage=setting["whole_epochs"] or 1,
+        learning_rate=1e-2,
+        trunk_learning_rate=setting["rate"],
+        ratio=1.0,
+        augment=setting["augment"],
+        seed=setting["seed"],
+    )
+    found = transfer.fine_tuned(model, target, recipe, [keras.callbacks.LambdaCallback(on_epoch_end=look)])
+    rows[-1] |= found
+    return rows
+
+
+def relative(before, after):
+    """Return how far features `(images, channels)` moved, as a share of what they vary by: 0 for not at all."""
+    return float(np.linalg.norm(after - before) / np.linalg.norm(before - before.mean(0)))
+
+
+def alike(before, after):
+    """Return the linear CKA of two sets of features of the same images, 0..1: 1 where one is the other, turned and
+    scaled (arXiv 1905.00414 section 3)."""
+    before, after = (np.float64(features - features.mean(0)) for features in (before, after))
+    norms = np.linalg.norm(before.T @ before) * np.linalg.norm(after.T @ after)
+    return float(np.linalg.norm(after.T @ before) ** 2 / norms) if norms else 0.0
+
+
+def _of(rows, column, source, way, thawed=None):
+    """Return dict seed -> number, the mean over the rates, after so many epochs of the whole net (None: at the end)."""
+    mine = pick(rows, source=source, way=way) if thawed is None else pick(rows, source=source, way=way, thawed=thawed)
+    if thawed is None:
+        mine = [row for row in mine if "test_accuracy" in row]  # only a run's last row has it
+    each = [of(mine, column, rate=rate) for rate in dict.fromkeys(row["rate"] for row in mine)]
+    seeds = set.intersection(*map(set, each)) if each else ()
+    return {seed: float(np.mean([one[seed] for one in each])) for seed in sorted(seeds)}
+
+
+def _findings(options, rows):
+    still = [row["relative"] for row in rows if row.get("thawed") == 0]
+    yield Finding(
+        "While the head learns alone, the features do not move at all.",
+        exactly(max(still) == 0),
+        f"The largest movement in {len(still)} epochs of the head alone: {max(still)}.",
+    )
+    for source in dict.fromkeys(row["source"] for row in rows if row["task"] == "carry"):
+        yield from _of_source(rows, source, transfer.TRUNKS[options.data].sources[source])
+
+
+def _of_source(rows, source, like):
+    def ends(column, thawed=None):
+        """Return without and with the head first, as dicts seed -> number, and their means as texts."""
+        found = [_of(rows, column, source, way, thawed) for way in ("whole", "head first")]
+        return found, [f"{np.mean(list(each.values())):.3f}" for each in found]
+
+    # Without the head first the trunk learns for more of the equal passes: at the end that alone may tell.
+    both = max(row["thawed"] for row in pick(rows, source=source, way="head first"))
+    moments = {1: "in the first epoch in which the trunk learns"}
+    moments |= {both: f"in the first {both} epochs in which the trunk learns"} if both > 1 else {}
+    moments |= {None: "in the end, after equal passes, in more of which the trunk learns"}
+    for thawed, when in moments.items():
+        found, (without, with_it) = ends("relative", thawed)
+        gap, unlike = paired(*found), paired(*ends("unlike", thawed)[0])
+        yield Finding(
+            f"Without the head first the features of the {like} source's images move further {when}.",
+            above(gap),
+            f"Relative distance without {without}, with {with_it}: difference {gap.text()}; of 1 - CKA "
+            f"{unlike.text()}.",
+        )
+    for column, claim in (
+        ("test_accuracy", f"From the {like} source, head first leads to a better network on the target."),
+        ("source_accuracy", f"Head first forgets less of the {like} source (old head, new features)."),
+    ):
+        found, (without, with_it) = ends(column)
+        if found[0]:
+            told = f"Accuracy without {without}, with {with_it}: without less with {paired(*found).points()}."
+            yield Finding(claim, above(paired(*found[::-1])), told)
+
+
+CLAIM = transfer.claim(
+    title="training the head first keeps the trunk's features from being distorted",
+    source="arXiv 1801.06146 section 3.3; arXiv 2202.10054",
+    settings=_settings,
+    measure=_measure,
+    findings=_findings,
+    draw=plots.panels(
+        plots.Panel("relative", "epoch", ("way", "rate"), each="source", curve=True),
+        plots.Panel("test_accuracy", "source", "way", {"task": "carry"}),
+    ),
+    cost=lambda setting: 9.0 if setting["way"] == "head only" else 15.0,
+    notes=(
+        "250 images of the target, 12 passes: everything at one rate, or 4 passes of the head alone at 0.01 and 8 of "
+        "everything at that rate; batch norms frozen. Where two rates are tried, the numbers are the means over both. "
+        "Distances are of the trunk's pooled features of the source's test images (a published trunk's: of the "
+        "target's): relative L2 is the norm of the change over the norm of the features about their mean.",
+    ),
+)

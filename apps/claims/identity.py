@@ -1,0 +1,171 @@
+"""A block that starts as F(x) = 0 starts as the identity, so a deeper network starts equal to a shallower one."""
+
+import dataclasses
+import re
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import kresnets
+from claims import plots, rates, training
+from claims.claim import Claim, Finding
+from claims.degradation import spec as cifar
+from claims.results import gap, pick
+from claims.training import pictures_of
+from claims.verdicts import above, exactly, paired
+
+# Deepened step by step; of the last depth from the start, without and with zero-gamma; of the first depth to the end.
+WAYS = ("grown", "scratch", "scratch, zero-gamma", "shallow")
+
+
+def _settings(options, rows):
+    quick, network = options.quick, rates.images(options, size=8)
+    depths = "8 14" if quick else "20 32 56"
+    seeds = range(options.count(5))
+    starts = [network | {"part": "start", "depth": 14 if quick else 56, "seed": seed} for seed in seeds]
+    plain = [network | {"part": "plain", "depths": depths, "epochs": 3 if quick else 10, "rate": 0.03, "seed": 0}]
+    ways = [network | {"part": "train", "way": way, "depths": depths, "epochs": 3 if quick else 30} for way in WAYS]
+    return starts + plain + rates.tuned(ways, (0.1,) if quick else (0.03, 0.1), len(seeds), rows)
+
+
+def _measure(setting):
+    return {"start": _start, "plain": _plain, "train": _train}[setting["part"]](setting, pictures_of(setting))
+
+
+def _start(setting, data):
+    """Return, of a network that has learned nothing, each block's share of F(x) in x + F(x) and its gradient."""
+    images, labels, rows = data.train[:256], data.train_labels[:256], []
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    for zero in (False, True):
+        keras.utils.set_random_seed(setting["seed"])
+        spec = dataclasses.replace(cifar("residual", setting["depth"]), zero_gamma=zero)
+        model = kresnets.build(spec, input_shape=images.shape[1:], classes=data.classes, classifier_activation=None)
+        names = [layer.name.removesuffix("_add") for layer in model.layers if layer.name.endswith("_add")]
+        sums = keras.Model(model.inputs, [model.get_layer(f"{name}_add").input for name in names] + [model.output])
+        with tf.GradientTape() as tape:
+            *ends, scores = sums([images], training=True)
+            value = loss(labels, scores)
+        paths = [variable.path for variable in model.trainable_variables]
+        gradients = list(zip(paths, tape.gradient(value, model.trainable_weights)))
+        for number, (name, (shortcut, branch)) in enumerate(zip(names, ends), start=1):
+            own = tf.linalg.global_norm([gradient for path, gradient in gradients if path.startswith(f"{name}_")])
+            share = float(tf.norm(branch) / tf.norm(shortcut))
+            told = {"zero_gamma": zero, "block": number, "name": name}
+            rows.append(told | {"branch": share, "gradient": float(own)})
+    return rows
+
+
+def _plain(setting, data):
+    """Return what becomes of a trained plain network when blocks of F(x) = 0 are put into it."""
+    shallow, *_, deep = map(int, setting["depths"].split())
+    model = training.fresh(cifar("plain", shallow), data, setting["seed"])
+    training.learn(model, data, training.Cosine(setting["rate"], setting["epochs"]), setting["seed"])
+    deeper = training.fresh(cifar("plain", deep), data, setting["seed"])
+    for layer in deeper.layers:
+        if layer.name in {each.name for each in model.layers}:
+            layer.set_weights(model.get_layer(layer.name).get_weights())
+        elif re.fullmatch(r"stage\d_block\d+_bn2", layer.name):
+            layer.gamma.assign(np.zeros(layer.gamma.shape))
+    try:
+        kresnets.deepen(model, {"stage3": 1})
+        refused = ""
+    except ValueError as error:
+        refused = str(error)
+    before, after = training.judged(model, data), training.judged(deeper, data)
+    return [{"error_before": before["train_error"], "error_after": after["train_error"], "refused": refused}]
+
+
+def _train(setting, data):
+    """Train one way, all with the computing of the deepest network's epochs; the rate falls with computing spent."""
+    depths, way, epochs = [int(depth) for depth in setting["depths"].split()], setting["way"], setting["epochs"]
+    steps = {"grown": depths, "shallow": depths[:1]}.get(way, depths[-1:])
+    spec = dataclasses.replace(cifar("residual", steps[0]), zero_gamma=way == "scratch, zero-gamma")
+    model, rows, spent = training.fresh(spec, data, setting["seed"]), [], 0.0
+    whole = epochs * _multiply_adds(depths[-1], data)
+    for place, depth in enumerate(steps):
+        difference = {}
+        if place:
+            before = model.predict(data.test, verbose=0)
+            model = kresnets.deepen(model, {f"stage{n}": (depth - steps[place - 1]) // 6 for n in (1, 2, 3)})
+            difference = {"difference": float(abs(model.predict(data.test, verbose=0) - before).max())}
+        cost = _multiply_adds(depth, data)
+        # Rounded down: what is grown never gets more.
+        passes = max(1, int((whole - spent) / (len(steps) - place) / cost + 1e-9))
+        part = training.Cosine(setting["rate"], passes, spent / whole, (spent + passes * cost) / whole, epochs)
+        learned = training.learn(model, data, part, setting["seed"])
+        for row in learned:
+            spent += cost
+            row |= {"depth": depth, "compute": spent / whole} | difference
+            difference = {}
+        rows += learned
+        if place < len(steps) - 1:  # judged on the way, but not the end
+            for column in ("train_loss", "train_error", "test_loss", "test_error"):
+                rows[-1][f"way_{column}"] = rows[-1].pop(column)
+    return rows
+
+
+def _multiply_adds(depth, data):
+    with keras.StatelessScope(initialize_variables=False):
+        model = kresnets.build(cifar("residual", depth), input_shape=data.train.shape[1:], classes=data.classes)
+    return kresnets.summarize(model).multiply_adds
+
+
+def _findings(options, rows):
+    (plain,) = pick(rows, part="plain")
+    with_zero, without = (pick(rows, part="start", zero_gamma=zero) for zero in (True, False))
+    moved = max(row["difference"] for row in rows if "difference" in row)
+    yield Finding(
+        "A trained network with added blocks of F(x) = 0 gives the same scores.",
+        exactly(moved <= 1e-6),
+        f"Largest difference of a score: {moved:.1e}.",
+    )
+    still, moving = max(row["branch"] for row in with_zero), [row["branch"] for row in without]
+    yield Finding(
+        "With zero-gamma each block starts as its shortcut; without, it does not.",
+        exactly(still == 0 and min(moving) > 0),
+        f"|F(x)| / |x| at the start: {still:.0e} with, {min(moving):.2f} to {max(moving):.2f} without.",
+    )
+    # By how much the first block's gradient is above the last one's, as a power of 10, for each seed.
+    spread = []
+    for mine in (without, with_zero):
+        norms = {seed: [row["gradient"] for row in pick(mine, seed=seed)] for seed in {row["seed"] for row in mine}}
+        spread.append({seed: float(np.log10(each[0] / each[-1])) for seed, each in norms.items()})
+    ratios = [10 ** np.mean(list(each.values())) for each in spread]
+    uneven = paired(*({seed: abs(value) for seed, value in each.items()} for each in spread))
+    yield Finding(
+        "At the start the gradients of first and last block differ less with zero-gamma.",
+        above(uneven),
+        f"First over last: {ratios[0]:.2f} without, {ratios[1]:.2f} with.",
+    )
+    yield Finding(
+        "A plain network cannot be deepened so: F(x) = 0 makes it forget all.",
+        exactly(bool(plain["refused"]) and plain["error_after"] > 0.8),
+        f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after.",
+    )
+    for other in WAYS[1:]:
+        for column, what in (("train_loss", "a lower training loss"), ("test_error", "fewer errors on unseen images")):
+            gain = gap(rows, column, {"way": other}, {"way": "grown"})
+            told = gain.points(2) if column == "test_error" else gain.text(digits=5)
+            claim = f"With equal computing, the grown network ends with {what} than '{other}'."
+            yield Finding(claim, above(gain), f"'{other}' less 'grown': {told}.")
+
+
+CLAIM = Claim(
+    title="blocks of F(x) = 0 can be added to a trained residual network without changing what it computes",
+    source="arXiv 1511.05641 section 2.3 (deepening), 1706.02677 section 5.1 (zero-gamma), 1512.03385 section 1",
+    settings=_settings,
+    measure=_measure,
+    findings=_findings,
+    draw=plots.panels(
+        plots.Panel("branch", "block", "zero_gamma"),
+        plots.Panel("gradient", "block", "zero_gamma", log=True),
+        plots.Panel("loss", "compute", "way", curve=True, log=True),
+    ),
+    cost=lambda setting: 1.0 if setting["part"] == "start" else 5.0,
+    notes=(
+        "'grown' starts with the fewest layers and is deepened by `kresnets.deepen`, its optimizer's state with it, "
+        "after each equal share of the computing (multiply-adds times images; rounded down to whole epochs). All ways "
+        "follow one cosine over the computing, each at its own best rate of the same few.",
+    ),
+)

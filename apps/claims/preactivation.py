@@ -1,0 +1,62 @@
+"""Norm and ReLU before the convolution (v2) against after it (v1), as depth grows."""
+
+import dataclasses
+
+import kresnets
+from claims import degradation, plots, rates
+from claims.claim import Claim, Finding
+from claims.results import gap, pick
+from claims.verdicts import above, paired
+
+KINDS = ("v1", "v2")
+
+
+def spec(kind, depth):
+    """Return the row of a CIFAR network of 6n + 2 layers, both kinds with the same blocks and shortcuts."""
+    row, theirs = degradation.spec("residual", depth), kresnets.SPECS["CifarResNet110V2"]
+    knobs = ("preactivation", "stem_norm", "bias_without_norm", "block") if kind == "v2" else ()
+    return dataclasses.replace(row, **{knob: getattr(theirs, knob) for knob in knobs})
+
+
+def _settings(options, rows):
+    depths, epochs = ((8, 20), 3) if options.quick else ((20, 56, 110), 20)
+    network = rates.images(options, size=8) | {"epochs": epochs}
+    networks = [network | {"kind": kind, "depth": depth} for kind in KINDS for depth in depths]
+    return rates.tuned(networks, (0.1,) if options.quick else (0.03, 0.1), options.count(5), rows)
+
+
+def _findings(options, rows):
+    depths = sorted({row["depth"] for row in rows})
+    early = max(row["epoch"] for row in rows) // 3
+    v1, v2 = {"kind": "v1"}, {"kind": "v2"}
+    for depth in depths:
+        sooner = gap(pick(rows, epoch=early), "loss", v1, v2, depth=depth)
+        numbers = f"Training loss of epoch {early}, v1 less v2: {sooner.text(digits=4)}."
+        yield Finding(f"With {depth} layers v2 learns faster.", above(sooner), numbers)
+        better = gap(rows, "test_error", v1, v2, depth=depth)
+        claim = f"With {depth} layers v2 makes fewer errors on images it has not seen."
+        yield Finding(claim, above(better), f"Test error, v1 less v2: {better.points(2)}.")
+    for column, what in (("train_loss", "training loss at the end"), ("test_error", "test error")):
+        first, last = (gap(rows, column, v1, v2, depth=depth).values for depth in (depths[0], depths[-1]))
+        grown = paired(dict(enumerate(last)), dict(enumerate(first)))
+        claim = f"What v2 gains over v1 grows from {depths[0]} to {depths[-1]} layers."
+        yield Finding(claim, above(grown), f"Growth of the gap in {what}: {grown.text(digits=4)}.")
+
+
+CLAIM = Claim(
+    title="pre-activation (v2) learns more easily than v1, the more so the deeper the network is",
+    source=(
+        "arXiv 1603.05027 section 4.1, table 2 (CIFAR-10, 110 layers: 6.61 to 6.37 % error; 1001 layers: 7.61 to "
+        "4.92 %)"
+    ),
+    settings=_settings,
+    measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting),
+    findings=_findings,
+    draw=plots.panels(
+        plots.Panel("loss", "epoch", ("kind", "depth"), curve=True, log=True),
+        plots.Panel("train_loss", "depth", "kind", log=True),
+        plots.Panel("test_error", "depth", "kind"),
+    ),
+    cost=lambda setting: setting["depth"] + 10.0,
+    notes=("Both kinds have the same blocks, widths and shortcuts (A), each at its own best rate of the same few.",),
+)

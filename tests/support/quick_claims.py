@@ -1,0 +1,19 @@
+"""Run a claim quickly, and assert what every claim leaves behind."""
+
+from claims import find, runner
+from claims.claim import Options
+from PIL import Image
+
+
+def run(name, folder, options=Options(quick=True)):
+    """Return the findings, the rows, and the lines of progress."""
+    said = []
+    findings = runner.run(name, options, folder, 1, said.append)
+    rows = [one["setting"] | row for one in runner.read_done(folder).values() for row in one["rows"]]
+    path = folder / runner.PICTURE
+    with Image.open(path) as picture:
+        assert picture.format == "PNG" and picture.width >= 800 and path.stat().st_size < 300_000
+    text = (folder / runner.TEXT).read_text()
+    assert find(name).title in text and all(found.claim in text and found.verdict in text for found in findings)
+    assert (folder / runner.TABLE).read_text().count("\n") == len(rows) + 1
+    return findings, rows, said
