@@ -266,7 +266,9 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines, dev
     start = model_layout.first(recipe.staging(model_layout.names).stages[0][0])
     set_trainable(model, model_layout, lambda place: place >= start, recipe.batchnorm)
     size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
-    batches = data.train.batches(options.batch_size, size, crop, cache=_images_cache(run, options, machines))
+    cache = _images_cache(run, options, machines)
+    # Shuffled: in the order of the classes each step would see one class, whose loss falls at any rate.
+    batches = data.train.batches(options.batch_size, size, crop, shuffle_seed=recipe.seed, cache=cache)
     if devices > 1 and len(data.train) >= options.batch_size:
         batches = batches.take(len(data.train) // options.batch_size)  # a short one need not divide among them
     found = kresnets.find_learning_rate(model, batches, optimizer=recipe.optimizer, preprocess=True)

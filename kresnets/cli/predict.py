@@ -1,5 +1,7 @@
 """Name what is on images, with a run or with an exported model."""
 
+import csv as csv_module
+import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable
@@ -8,7 +10,9 @@ from typing import Annotated, Any
 import tensorflow as tf
 from cyclopts import Parameter
 
+from kresnets._util import files
 from kresnets.cli.options import Count
+from kresnets.data.listing import files_in
 from kresnets.runs.folder import RunFolder
 
 _BATCH = 16  # files held in memory at a time
@@ -21,6 +25,7 @@ def predict(
     /,
     *,
     top: Count = 3,
+    csv: pathlib.Path | None = None,
 ) -> int:
     """Name what is on images, with a run or with an exported model.
 
@@ -31,15 +36,45 @@ def predict(
 
     Args:
         model: A run, a version's folder, or the folder of versions (the highest is taken).
-        images: JPEG, PNG, GIF or BMP files.
+        images: JPEG, PNG, GIF or BMP files, or folders of such.
         top: Labels an image, at most.
+        csv: Write the answers into this file too, a line a label: file, rank, label, score, or why there is none.
     """
+    if csv is not None and not csv.parent.is_dir():
+        raise ValueError(f"--csv {csv}: there is no folder {csv.parent}.")
+    images = listed(images)
     answer = open_model(model, top)
     answers: list[Answer] = []
     for start in range(0, len(images), _BATCH):
         answers += ask(answer, images[start : start + _BATCH], top)
     print_table(zip(images, answers, strict=True))
+    if csv is not None:
+        with files.replacing(csv) as beside:
+            write_csv(beside, zip(images, answers, strict=True))
     return 1 if any(isinstance(each, str) for each in answers) else 0
+
+
+def listed(paths: Iterable[str]) -> list[str]:
+    """Return files, and of each folder those in it, at any depth, as they are in a class folder."""
+    found: list[str] = []
+    for path in paths:
+        inside = sorted(map(str, files_in(pathlib.Path(path)))) if os.path.isdir(path) else [path]
+        if not inside:
+            raise ValueError(f"There is no image in the folder {path}.")
+        found += inside
+    return found
+
+
+def write_csv(path: pathlib.Path, answers: Iterable[tuple[str, Answer]]) -> None:
+    """Write a line for each label of each file; one without an answer has its reason."""
+    with open(path, "w", encoding="utf-8", newline="") as stream:
+        writer = csv_module.writer(stream)
+        writer.writerow(["file", "rank", "label", "score", "reason"])
+        for file, answer in answers:
+            if isinstance(answer, str):
+                writer.writerow([file, "", "", "", answer])
+            else:
+                writer.writerows([file, rank, label, float(score), ""] for rank, (label, score) in enumerate(answer, 1))
 
 
 def open_model(folder: pathlib.Path, top: int) -> Callable[..., dict[str, Any]]:

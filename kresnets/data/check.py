@@ -62,13 +62,30 @@ def check_image(image_bytes: bytes) -> "Verdict":
     except Image.DecompressionBombError:
         return Verdict(f"more than {MAX_PIXELS:,} pixels", digest=digest)
     except (OSError, ValueError, SyntaxError):  # the three that Pillow's parsers raise on damaged headers
-        return Verdict("not an image (or its first bytes are damaged)", digest=digest)
+        return Verdict(_unread(image_bytes) or "not an image (or its first bytes are damaged)", digest=digest)
     if reason is None:
         try:
             decode_image(image_bytes)
         except tf.errors.InvalidArgumentError:
             reason = f"damaged or cut off ({kind})" if kind in _DECODED else f"{kind}, not JPEG, PNG, GIF or BMP"
+            reason = _unread(image_bytes) or reason
     return Verdict(reason, _is_rotated(exif), digest)
+
+
+# Brands of ISO media files (ISO/IEC 23008-12, annex B; AV1 Image File Format, section 6): bytes 8 to 12.
+_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"heim": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
+_BRANDS |= {b"avif": "AVIF", b"avis": "AVIF"}
+
+
+def _unread(content):
+    """Return what an image of a kind that no decoder here reads is, and what to do; None for any other file."""
+    if content[4:8] == b"ftyp":
+        brands = [content[8:12], *(content[start : start + 4] for start in range(16, 40, 4))]
+        kind = next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+        return kind and f"{kind}, which is not read: save it as JPEG or PNG"
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP" and b"ANIM" in content[12:64]:
+        return "an animated WebP, which is not read: save one of its pictures as PNG"
+    return None
 
 
 _DECODED = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")  # MPO: a JPEG with more pictures behind it, from phones

@@ -140,7 +140,7 @@ def _list_root(folder, root, class_names):
         raise ValueError(f"{root} has a folder {unknown[0]!r} that no folder of the training part is named after.")
     items = []
     for label, name in enumerate(class_names):
-        for path in _files(root / name):
+        for path in files_in(root / name):
             items.append(Item(path.relative_to(folder).as_posix(), label, str(path)))
     return items
 
@@ -154,7 +154,8 @@ def _is_ignored(name):
     return name.startswith(".") or name.lower() in IGNORED_FOLDERS
 
 
-def _files(class_folder):
+def files_in(class_folder):
+    """Yield the files of a folder that are taken for images, at any depth."""
     above = {os.path.realpath(class_folder.parent), os.path.realpath(class_folder)}
     yield from _files_in(class_folder, above)
 

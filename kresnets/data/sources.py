@@ -111,9 +111,12 @@ def _list(source, data_dir, columns):
     return list_tfds(source, data_dir)
 
 
+_SHOWN = 20  # bad images that are named; all of them, but for a folder that is none of images
+
+
 def _bad_sentence(bad, total):
-    shown = "; ".join(f"{image_id} ({reason})" for image_id, reason in bad[:3])
-    more = f"; and {len(bad) - 3} more" if len(bad) > 3 else ""
+    shown = "; ".join(f"{image_id} ({reason})" for image_id, reason in bad[:_SHOWN])
+    more = f"; and {len(bad) - _SHOWN} more, which `Data.bad` lists where they are skipped" if len(bad) > _SHOWN else ""
     return (
         f"{len(bad)} of {total} images cannot be used: {shown}{more}. Repair or delete them, or leave them out with "
         'bad_images="skip" (--bad-images=skip).'

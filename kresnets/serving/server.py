@@ -114,6 +114,8 @@ def _checked_name(path, name):
         raise ValueError(f"{path} is no folder: give an exported model such as saved_models/NAME.")
     if (path / "saved_model.pb").exists():
         raise ValueError(f"{path} is one version: give the folder that holds it, {path.resolve().parent}.")
+    if (path / "model.keras").exists() or (path / "config.json").exists():
+        raise ValueError(f"{path} is a run and no exported model: export it first (kresnets export {path} FOLDER).")
     name = name or path.resolve().name
     if not re.fullmatch("[^/:]+", name):
         raise ValueError(f"{name!r} cannot stand in a path of TF Serving's: give another --name, without / and colon.")

@@ -78,10 +78,14 @@ def _check_arrays(images, labels, argument, classes):
         )
 
 
-def check_class_weight(class_weight, classes):
-    """Raise a ValueError unless a `class_weight` is None, or a dict class -> weight from 0."""
+def checked_class_weight(class_weight, train, classes):
+    """Return a `class_weight` as None or a dict class -> weight from 0; `"balanced"` reads the labels of `train`."""
+    if isinstance(class_weight, str) and class_weight == "balanced":
+        from kresnets.data import class_weight as balanced
+
+        return balanced(_labels(train))
     if class_weight is None:
-        return
+        return None
     numbers = (int, float, np.integer, np.floating)
     fits = isinstance(class_weight, dict) and all(
         isinstance(key, (int, np.integer)) and 0 <= key < classes and isinstance(value, numbers) and 0 <= value < np.inf
@@ -90,8 +94,16 @@ def check_class_weight(class_weight, classes):
     if not fits:
         raise ValueError(
             f"`class_weight` must be a dict {{class: weight}} of classes 0 to {classes - 1} and weights from 0, such "
-            f"as `kresnets.data.class_weight(labels)` gives. Received: {class_weight!r}"
+            f"as `kresnets.data.class_weight(labels)` gives, or 'balanced'. Received: {class_weight!r}"
         )
+    return dict(class_weight)
+
+
+def _labels(source):
+    if isinstance(source, tuple):
+        return np.asarray(source[1]).reshape(-1)
+    batches = source if is_dataset(source) else (source[number] for number in range(source.num_batches))
+    return np.concatenate([np.asarray(batch[1]).reshape(-1) for batch in batches])
 
 
 def _check_batch(model, source, argument):

@@ -15,7 +15,7 @@ from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
 from kresnets.runs.state import BestWeights, RunState, check_same_run, note_down, noted
 from kresnets.transfer.cache.choice import cached_fit, check_cache
-from kresnets.transfer.checks import check_class_weight, check_model, checked
+from kresnets.transfer.checks import check_model, checked, checked_class_weight
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
 from kresnets.transfer.loss import cross_entropy
@@ -41,7 +41,7 @@ def fine_tune(
     *,
     preprocess: Any = None,
     groups: Patterns = None,
-    class_weight: Mapping[int, float] | None = None,
+    class_weight: Mapping[int, float] | str | None = None,
     epoch: Any = None,
     state_dir: PathLike | None = None,
     initial_epoch: int = 0,
@@ -82,7 +82,8 @@ def fine_tune(
             Defaults to None, what the model carries.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
-        class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
+        class_weight: dict class -> weight, as in `model.fit`; or `"balanced"`: a class counts the more, the fewer
+            images it has. Defaults to None.
         epoch: the `kresnets.data.epoch_variable()` that `train` reads, if it does. Defaults to None.
         state_dir: folder in which the run's state is kept after each epoch, so that the same call, after an
             interruption at any moment, goes on where it was; at the end `schedule.toml` there says which stage took
@@ -113,8 +114,8 @@ def fine_tune(
         raise ValueError("`initial_epoch` does not go with `state_dir`, which knows where to go on: leave one out.")
     callbacks = _checked_callbacks(callbacks)
     model_layout, classes, preprocessing = layout(model, groups), check_model(model, loss), resolve(model, preprocess)
-    check_class_weight(class_weight, classes)
     train, steps = checked(train, "train", model, classes, preprocessing)
+    class_weight = checked_class_weight(class_weight, train, classes)
     judging_steps = 0
     if validation is not None:
         validation, judging_steps = checked(validation, "validation", model, classes, preprocessing)
@@ -132,6 +133,11 @@ def fine_tune(
     else:
         plan = recipe
     how = plan.recipe
+    if how.rate == "cosine" and any(isinstance(one, keras.callbacks.ReduceLROnPlateau) for one in callbacks):
+        raise ValueError(
+            "`callbacks` has a ReduceLROnPlateau, which cannot lower a rate that follows a cosine: leave it out, or "
+            "give a Recipe with schedule='constant'."
+        )
     check_cache(cache, how)
     unfreezing = StagedUnfreezing(plan.schedule, how.batchnorm, groups, folder=state_dir)
     unfreezing.check(model_layout)
@@ -361,6 +367,13 @@ def _notes(plan, schedule, history):
         "stage)."
         for index, before, after in Progress.replay(schedule, rows).undone
     ]
+    waiting = [stage for stage in plan.stages if stage.first_epoch >= len(losses)]
+    if losses and waiting and plan.recipe.advance != "plateau":
+        notes.append(
+            f"A callback stopped the training after {len(losses)} of {plan.epochs} epochs, before the stage "
+            f"{waiting[0].group!r} (from epoch {waiting[0].first_epoch} on) had begun: what it would have unfrozen was "
+            "not trained."
+        )
     if plan.facts.validation >= _ENOUGH and _still_improves(judged):
         notes.append(
             f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} "

@@ -411,3 +411,20 @@ def test_it_runs_with_its_streams_closed():
     code = "import kresnets_command; kresnets_command.end_with(lambda: print('said') or 7)"
     command = ["sh", "-c", f'"{sys.executable}" -c "{code}" <&- >&- 2>&-']
     assert subprocess.run(command, cwd=ROOT).returncode == 7
+
+
+def test_the_range_test_sees_shuffled_images(folder, tmp_path, monkeypatch):
+    """In the order of the classes each step would see one class alone."""
+    import kresnets
+    from kresnets.transfer.lr_range_test import RangeTest
+
+    seen = []
+
+    def range_test(model, batches, **options):
+        seen.extend(set(labels.numpy().tolist()) for _, labels in batches)
+        return RangeTest(np.ones(2), np.ones(2), np.ones(2), False, {"valley": 1e-3, "steepest": None})
+
+    monkeypatch.setattr(kresnets, "find_learning_rate", range_test)
+    given = ["--model", "CifarResNet20", "--weights", "none", "--size", "16", "--batch-size", "12", "--dry-run"]
+    ask("finetune", "--data", folder, "--out", tmp_path / "run", "--learning-rate", "find", *given)
+    assert len(seen) > 2 and all(labels == {0, 1} for labels in seen[:-1])

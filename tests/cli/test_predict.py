@@ -65,7 +65,7 @@ def call(monkeypatch, capsys):
 
 def test_a_table_of_labels_with_a_line_for_each_bad_file(call, served, photos, monkeypatch):
     monkeypatch.chdir(photos)
-    code, lines, errors = call("predict", served, "one.png", "four.jpg", "nowhere.jpg", "two.jpg", ".", "--top", 2)
+    code, lines, errors = call("predict", served, "one.png", "four.jpg", "nowhere.jpg", "two.jpg", "--top", 2)
     assert (code, errors) == (1, [])
     assert lines[0].split() == ["file", "label", "score"]
     assert [line.split()[0] for line in lines if not line.startswith(" ")][1:] == [
@@ -73,11 +73,9 @@ def test_a_table_of_labels_with_a_line_for_each_bad_file(call, served, photos, m
         "four.jpg",
         "nowhere.jpg",
         "two.jpg",
-        ".",
     ]
     assert lines[3] == "four.jpg     no image that can be decoded (JPEG, PNG, GIF or BMP)"
     assert lines[4] == "nowhere.jpg  No such file or directory"
-    assert lines[7] == ".            Is a directory"
     answer = tf.saved_model.load(str(served / "1")).signatures["serving_default"]
     answer = answer(image_bytes=tf.constant([pathlib.Path(name).read_bytes() for name in ("one.png", "two.jpg")]))
     for row, first in ((0, 1), (1, 5)):
@@ -85,6 +83,22 @@ def test_a_table_of_labels_with_a_line_for_each_bad_file(call, served, photos, m
             label, score = lines[first + rank].split()[-2:]
             assert label == answer["labels"].numpy()[row, rank].decode()
             assert float(score) == pytest.approx(answer["scores"].numpy()[row, rank], abs=1e-4)
+
+
+def test_a_folder_is_its_files_and_the_answers_are_a_csv_too(call, served, photos, tmp_path):
+    code, lines, _ = call("predict", served, photos, photos / "one.png", "--csv", tmp_path / "answers.csv", "--top", 1)
+    names = [str(photos / name) for name in ("four.jpg", "one.png", "three.gif", "two.jpg", "one.png")]
+    assert code == 1 and [line.split()[0] for line in lines[1:]] == names
+    with open(tmp_path / "answers.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file"] for row in rows] == names and "no image" in rows[0]["reason"]
+    for row, line in zip(rows[1:], lines[2:], strict=True):
+        assert (row["rank"], row["label"], f"{float(row['score']):.4f}", row["reason"]) == ("1", *line.split()[1:], "")
+    code, _, errors = call("predict", served, tmp_path / "none", "--csv", tmp_path / "no" / "answers.csv")
+    assert code == 2 and "there is no folder" in errors[0]
+    (tmp_path / "empty").mkdir()
+    code, _, errors = call("predict", served, tmp_path / "empty")
+    assert code == 2 and "There is no image in the folder" in errors[0]
 
 
 def test_all_files_good_is_exit_code_0_however_many(call, served, photos):

@@ -148,3 +148,27 @@ def test_tensorflow_refuses_what_the_check_refuses():
     for name in ("png", "jpeg", "bmp"):
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode_image(FILES[name]()[:-100])
+
+
+def iso(brand, *others):
+    """The first box of an ISO media file, as phones write it (ISO/IEC 14496-12, section 4.3)."""
+    brands = b"".join([brand, b"\0\0\0\0", *others])
+    return struct.pack(">I", len(brands) + 8) + b"ftyp" + brands + bytes(range(200))
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (iso(b"heic", b"mif1", b"heic"), "HEIC, which is not read: save it as JPEG or PNG"),
+        (iso(b"mif1", b"mif1", b"heix"), "HEIC, which is not read"),
+        (iso(b"avif", b"avif", b"mif1"), "AVIF, which is not read"),
+    ],
+)
+def test_what_phones_and_browsers_write_is_called_by_its_name(content, words):
+    assert words in check_image(content).reason
+
+
+def test_an_animated_webp_is_not_called_damaged():
+    content = encode(photograph(), "WEBP", save_all=True, append_images=[photograph().rotate(9)])
+    assert check_image(content).reason == "an animated WebP, which is not read: save one of its pictures as PNG"
+    assert check_image(encode(photograph(), "AVIF")).reason.startswith("AVIF, which is not read")

@@ -303,7 +303,8 @@ def test_bad_images(folder):
         load_data(folder, progress=False)
     assert str(error.value) == (
         "4 of 35 images cannot be used: cat/0.png (damaged or cut off (PNG)); cat/empty.jpg (the file is empty); "
-        "dog/page.png (not an image (or its first bytes are damaged)); and 1 more. Repair or delete them, or leave "
+        "dog/page.png (not an image (or its first bytes are damaged)); dog/scan.tiff (TIFF, not JPEG, PNG, GIF or "
+        "BMP). Repair or delete them, or leave "
         'them out with bad_images="skip" (--bad-images=skip).'
     )
     data = load_data(folder, bad_images="skip", progress=False)

@@ -415,6 +415,7 @@ REFUSED = {
     "answers that change": (lambda: classifier(Noise()), {}, RuntimeError, "answers differently"),
     "no preprocessing": (small_net, {"preprocess": None}, ValueError, "'caffe', 'tf', 'torch'"),
     "wrong preprocessing": (small_net, {"preprocess": "keras"}, ValueError, "'keras'"),
+    "labels twice": (small_net, {"labels": [*LABELS[:-1], LABELS[0]]}, ValueError, "twice, which nobody could tell"),
     "too few labels": (small_net, {"labels": LABELS[:-1]}, ValueError, "7 classes and `labels` names 6"),
     "a string of labels": (small_net, {"labels": "abcdefg"}, ValueError, "sequence"),
     "an empty label": (small_net, {"labels": [*LABELS[:-1], ""]}, ValueError, "non-empty"),

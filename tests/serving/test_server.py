@@ -252,6 +252,7 @@ def test_what_takes_too_long_is_told(modules):
     [
         ({"path": "none"}, "none is no folder: give an exported model"),
         ({"path": "net/1"}, "is one version: give the folder that holds it"),
+        ({"path": "run"}, r"run is a run and no exported model: export it first \(kresnets export run FOLDER\)"),
         ({"name": "a/b"}, "'a/b' cannot stand in a path"),
         ({"labels": {"stable": 2}, "versions": [1]}, "--label names a version that --versions leaves out"),
         ({"labels": {"a/b": 1}}, "--label must be like stable=3"),
@@ -264,6 +265,8 @@ def test_what_takes_too_long_is_told(modules):
 )  # fmt: skip
 def test_what_cannot_be_served_is_said_in_a_sentence(folder, monkeypatch, given, sentence):
     monkeypatch.chdir(folder.parent)
+    (folder.parent / "run").mkdir(exist_ok=True)
+    (folder.parent / "run" / "config.json").write_text("{}")
     with pytest.raises(ValueError, match=sentence):
         serving.run(**{"path": "net", **given})
 

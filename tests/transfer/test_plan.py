@@ -594,3 +594,38 @@ def test_a_plan_of_so_many_epochs(tmp_path):
     assert counts[0] == counts[1] < counts[2] == counts[3] < counts[4] and len(counts) == 5
     with pytest.raises(ValueError, match="Plan made for 1 steps an epoch, and `train` has 2"):
         kresnets.fine_tune(model, (np.repeat(X, 3, 0), np.repeat(Y, 3)), recipe=plan, verbose=0)
+
+
+# --- callbacks and class weights of one's own ---
+
+
+@pytest.mark.parametrize("kind", ["arrays", "dataset"])
+def test_balanced_is_scikit_learns_balanced(kind):
+    images, labels = photographs(12)
+    labels = np.array([0] * 9 + [1] * 3)
+    source = (images, labels) if kind == "arrays" else tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
+    recipe = Recipe(head="trained", head_epochs=2, stages=(), learning_rate=1e-2, augment="none")
+    found = []
+    for weight in ("balanced", {0: 12 / 18, 1: 12 / 6}, None):
+        keras.utils.set_random_seed(0)
+        found.append(kresnets.fine_tune(tiny(), source, recipe=recipe, class_weight=weight, verbose=0).history["loss"])
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    assert not np.allclose(found[0], found[2], rtol=1e-3)
+
+
+def test_a_callback_that_cannot_work_is_refused_and_one_that_stops_early_is_said():
+    recipe = Recipe(head="trained", head_epochs=2, stages=("stage2",), epochs_per_stage=2, learning_rate=1e-2)
+    reduce = keras.callbacks.ReduceLROnPlateau(monitor="loss")
+    with pytest.raises(ValueError, match="ReduceLROnPlateau, which cannot lower a rate that follows a cosine"):
+        kresnets.fine_tune(tiny(), photographs(), recipe=recipe, callbacks=[reduce], verbose=0)
+    constant = dataclasses.replace(recipe, schedule="constant")
+    kresnets.fine_tune(tiny(), photographs(), recipe=constant, callbacks=[reduce], verbose=0)
+
+    class StopsAfter(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = epoch == 1
+
+    stopped = kresnets.fine_tune(tiny(), photographs(), recipe=recipe, callbacks=[StopsAfter()], verbose=0)
+    assert stopped.notes[0].startswith("A callback stopped the training after 2 of 4 epochs, before the stage 'stage2'")
+    whole = kresnets.fine_tune(tiny(), photographs(), recipe=recipe, verbose=0)
+    assert not any("A callback" in note for note in whole.notes)
