@@ -5,7 +5,7 @@ import statistics
 import keras
 import numpy as np
 import tensorflow as tf
-from _bench.rounds import alternate
+from bench.rounds import alternate
 
 import kresnets
 from claims.claim import Finding

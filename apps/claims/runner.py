@@ -222,8 +222,8 @@ def _workers(jobs):
     )
 
     def measure(name, settings, kept):
-        # As many at once as there are workers: an executor that holds more forgets to replace a worker that has made its
-        # number of runs (https://github.com/python/cpython/issues/115634).
+        # As many at once as there are workers: an executor that holds more forgets to replace a worker that has made
+        # its number of runs (https://github.com/python/cpython/issues/115634).
         settings, running = iter(settings), set()
         try:
             while True:

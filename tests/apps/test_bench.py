@@ -3,9 +3,9 @@
 import json
 import time
 
-import bench
 import numpy as np
 import pytest
+from bench import __main__ as bench
 
 import kresnets
 
@@ -38,7 +38,7 @@ def test_a_network_of_kresnets_alone_is_refused():
 
 
 def test_a_trace_names_the_kinds_of_operations():
-    from _bench import trace
+    from bench import trace
 
     model = kresnets.CifarResNet20()
     model.compile("sgd", "sparse_categorical_crossentropy")
@@ -58,7 +58,7 @@ def test_a_trace_names_the_kinds_of_operations():
 
 
 def test_peaks_are_of_both_kinds():
-    from _bench import peak
+    from bench import peak
 
     found = peak.peaks("float32", batch_size=1, rounds=1)
     assert found["convolution"] == max(value for name, value in found.items() if name.startswith("3x3"))
@@ -66,7 +66,7 @@ def test_peaks_are_of_both_kinds():
 
 
 def test_what_no_operation_covers_is_idle():
-    from _bench import trace
+    from bench import trace
 
     assert trace._covered([(3.0, 4.0), (0.0, 1.0), (0.5, 2.0), (0.6, 0.7)]) == 3.0
     seconds = trace.trace(lambda: time.sleep(0.2))
@@ -100,7 +100,7 @@ def test_finetune_trains_each_way(tmp_path):
 
 
 def test_the_trials_of_a_search_are_in_equal_parts_and_no_two_alike():
-    from _bench import search
+    from bench import search
 
     for depths in search.SPACES.values():
         trials = search._trials(depths, 24)
@@ -112,7 +112,7 @@ def test_the_trials_of_a_search_are_in_equal_parts_and_no_two_alike():
 
 
 def test_where_the_seconds_of_a_search_went_adds_up():
-    from _bench import search
+    from bench import search
 
     first, other = (
         [{"stage": "head", "seconds": s} for s in seconds] + [{"stage": "stage4", "seconds": 6.0}] * 2
@@ -125,7 +125,7 @@ def test_where_the_seconds_of_a_search_went_adds_up():
 
 @pytest.mark.everything
 def test_a_search_is_measured_against_keras_tuner(tmp_path, monkeypatch, capsys):
-    from _bench import search
+    from bench import search
 
     monkeypatch.setitem(search.SPACES, "to stage4", ("head",))
     small = ["--images", "24", "--size", "32", "--batch-size", "8", "--trials", "2", "--ways", "whole"]

@@ -24,7 +24,7 @@ from places import ROOT
 
 sys.path.insert(0, str(ROOT / "apps"))
 import client
-from _bench.asking import Server
+from bench.asking import Server
 
 IMAGES = {"red": b"", "text": b"no image", "green": b"", "blue": b""}
 IMAGES |= {colour: colours.picture(colour, size=(50, 40)) for colour in ("red", "green", "blue")}

@@ -216,7 +216,7 @@ def test_folders_that_cannot_be_used_are_told_in_a_sentence(folder, tmp_path, mo
 @pytest.mark.slow
 def test_the_bench_of_the_pipeline(monkeypatch):
     monkeypatch.syspath_prepend(APPS)
-    from _bench import pipeline
+    from bench import pipeline
 
     monkeypatch.setattr(pipeline, "_SECONDS", 0.1)
     found = pipeline.measure("CifarResNet20", images=6, width=400, height=300, size=32, batch_size=2, rounds=1)

@@ -15,8 +15,8 @@ from places import ROOT
 from test_export import export, keras_answer, python, small_net
 
 sys.path.insert(0, str(ROOT / "apps"))
-from _bench.asking import head
-from _bench.saved_model import opened
+from bench.asking import head
+from bench.saved_model import opened
 
 CLASSES = 7
 

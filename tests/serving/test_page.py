@@ -3,7 +3,7 @@
 import colours
 import pytest
 import requests
-from _bench.asking import Server
+from bench.asking import Server
 from browsing import asked, complaints, drop, eventually, open_page
 
 EVIL = "<img src=x onerror='window.hit = 1'><b>&amp;\"'.png"

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import requests
 import tensorflow as tf
-from _bench.asking import Server
+from bench.asking import Server
 from browsing import eventually
 from prometheus_client.parser import text_string_to_metric_families
 

@@ -98,7 +98,7 @@ def mutated(number):
 
 def main(folder, first, last):
     sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "apps"))
-    from _bench.saved_model import opened
+    from bench.saved_model import opened
 
     wrong, valid, files, early = [], 0, 0, None
     with opened(folder) as signature:

@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 
-from _bench.rounds import write
+from bench.rounds import write
 
 RECIPES = {
     "feature extraction, 20 epochs": {"head_epochs": 20, "stages": ()},

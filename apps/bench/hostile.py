@@ -12,7 +12,7 @@ import struct
 import urllib.parse
 import zlib
 
-from _bench.asking import body
+from bench.asking import body
 
 _PREDICT = "/v1/models/net:predict"
 _LARGE = 20_000_000  # bytes; more than the server takes

@@ -7,9 +7,9 @@ import time
 
 import numpy as np
 
-from _bench import saved_model
-from _bench.asking import Server, body, classifiers, pictures
-from _bench.rounds import write
+from bench import saved_model
+from bench.asking import Server, body, classifiers, pictures
+from bench.rounds import write
 
 
 def bench_serving(options):

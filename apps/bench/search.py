@@ -11,7 +11,7 @@ import statistics
 import tempfile
 import time
 
-from _bench.rounds import write
+from bench.rounds import write
 
 SPACES = {"to stage3": ("head", "stage4", "stage3"), "to stage4": ("head", "stage4")}
 WAYS = ("whole", "pruned")

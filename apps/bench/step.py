@@ -2,11 +2,11 @@
 
 import statistics
 
-from _bench import picture
-from _bench.peak import peaks
-from _bench.peers import peers
-from _bench.rounds import alternate, ratio, write
-from _bench.start import training_memory
+from bench import picture
+from bench.peak import peaks
+from bench.peers import peers
+from bench.rounds import alternate, ratio, write
+from bench.start import training_memory
 from kresnets.analysis.timing import Training
 
 FORWARDS = {"training": 3, "prediction": 1}  # forward passes that a step counts as: backward by input and by filter

@@ -5,7 +5,7 @@ import pathlib
 import statistics
 import tempfile
 
-from _bench.rounds import alternate, ratio, seconds
+from bench.rounds import alternate, ratio, seconds
 
 REACH = {("float32", 1): 1.15, ("float32", 32): 1.1, ("bfloat16", 1): 1.7, ("bfloat16", 32): 1.7}
 SIZE_LIMIT = 1.02  # bytes on disk for one of weights

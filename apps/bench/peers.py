@@ -94,7 +94,7 @@ class Timm:
         self._child.stdin.flush()
         line = self._child.stdout.readline()
         if not line:
-            raise RuntimeError("The process that was to measure timm ended: run apps/_bench/timm_child.py by hand.")
+            raise RuntimeError("The process that was to measure timm ended: run apps/bench/timm_child.py by hand.")
         return float(line)
 
     def close(self):

@@ -10,9 +10,9 @@ import time
 
 import numpy as np
 
-from _bench import hostile
-from _bench.asking import Server, answers, body, classifiers, pictures
-from _bench.rounds import write
+from bench import hostile
+from bench.asking import Server, answers, body, classifiers, pictures
+from bench.rounds import write
 
 _CLIENTS, _TOLERANCE, _GROWTH = 16, 1e-4, 50e6
 _PATIENCE = 120  # seconds for a change-over

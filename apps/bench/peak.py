@@ -3,7 +3,7 @@
 import statistics
 import time
 
-from _bench.rounds import write
+from bench.rounds import write
 
 # (side, channels): the 3x3 convolutions of a ResNet at 224 pixels.
 CONVOLUTIONS = ((56, 64), (28, 128), (14, 256), (7, 512))

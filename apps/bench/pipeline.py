@@ -7,7 +7,7 @@ import statistics
 import tempfile
 import time
 
-from _bench.rounds import write
+from bench.rounds import write
 
 _DIFFERENT = 8  # pictures; the other files are copies: what decoding them takes is the same
 _SECONDS = 1.0  # for which a pipeline is drawn from at least, each round

@@ -7,8 +7,8 @@ import re
 import tempfile
 import time
 
-from _bench import picture
-from _bench.rounds import write
+from bench import picture
+from bench.rounds import write
 
 # The kind of an operation, by the first pattern that its class matches (`_MklNativeConv2DBackpropFilter`).
 KINDS = (

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 
-from _bench.rounds import alternate, limited, seconds, write
+from bench.rounds import alternate, limited, seconds, write
 
 LIBRARIES = {"A": "kresnets", "B": "keras.applications"}
 # The high-water mark of a fresh process, before and after; a small network first, so that what TensorFlow takes once is
