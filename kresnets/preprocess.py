@@ -155,7 +155,9 @@ def preprocess_input(
     if divisor:
         x = x / divisor
     mean, std = mean or own_mean, std or own_std
-    x = x if mean is None else x - _per_channel(mean, x, axis)
+    if mean is None:
+        return x.copy() if isinstance(x, np.ndarray) else x  # never the caller's own array
+    x = x - _per_channel(mean, x, axis)
     return x if std is None else x / _per_channel(std, x, axis)
 
 

@@ -16,9 +16,11 @@ import tensorflow as tf
 
 import kresnets
 from kresnets import Preprocessing, preprocess_input, preprocessing_of
-from kresnets.preprocess import MODES, carry, resolve
+from kresnets.preprocess import MODES as ALL_MODES
+from kresnets.preprocess import carry, resolve
 
 REFERENCE = keras.applications.imagenet_utils.preprocess_input
+MODES = [mode for mode in ALL_MODES if mode != "none"]  # those of keras.applications
 # float32 rounds each of the three operations to 2**-24 of numbers up to 255; float16 to 2**-11.
 TOLERANCE = {"float16": 2**-9, "float32": 1e-6, "float64": 1e-12}
 
@@ -92,7 +94,17 @@ def test_more_leading_axes():
         assert_close(preprocess_input(np.moveaxis(x, -1, -3), "channels_first", mode=mode), np.moveaxis(each, -1, -3))
 
 
-@pytest.mark.parametrize("mode", MODES)
+def test_none_leaves_the_numbers():
+    for x in (pixels("uint8"), pixels("float32"), tf.constant(pixels("float16"))):
+        found = preprocess_input(x, mode="none")
+        assert type(found) is type(x) and keras.backend.is_float_dtype(keras.backend.standardize_dtype(found.dtype))
+        np.testing.assert_array_equal(np.asarray(found, "float32"), np.asarray(x, "float32"))
+    assert preprocess_input(keras.Input((8, 8, 3)), mode="none").shape == (None, 8, 8, 3)
+    with pytest.raises(ValueError, match="`mean` goes with mode='torch' or 'caffe', and the mode is 'none'"):
+        preprocess_input(pixels(), mode="none", mean=HALF)
+
+
+@pytest.mark.parametrize("mode", ALL_MODES)
 @pytest.mark.parametrize("dtype", ["uint8", "float32"])
 def test_never_in_place(mode, dtype):
     x = pixels(dtype)
@@ -412,7 +424,7 @@ import kresnets
 assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
 reference = keras.applications.imagenet_utils.preprocess_input
 x = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3))
-for mode in kresnets.preprocess.MODES:
+for mode in ("caffe", "tf", "torch"):
     for dtype in ("float32", "float16", "bfloat16", "uint8"):
         pixels = jnp.asarray(x, dtype)
         expected = reference(pixels if dtype != "uint8" else pixels.astype("float32"), "channels_last", mode)
