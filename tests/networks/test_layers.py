@@ -322,7 +322,8 @@ for norm in (BatchNormalization, keras.layers.BatchNormalization):
         layers = [keras.layers.Conv2D(4, 3), norm(), keras.layers.Flatten(), keras.layers.Dense(2)]
         model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
         model.compile(keras.optimizers.SGD(0.1), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
-    start = model.get_weights() model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
+    start = model.get_weights()
+    model.fit(x, y, batch_size=8, epochs=2, shuffle=False, verbose=0)
     weights.append(model.get_weights())
 for mine, other in zip(*weights):
     np.testing.assert_allclose(mine, other, rtol=0, atol=1e-5)

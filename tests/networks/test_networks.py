@@ -394,9 +394,12 @@ images = np.random.default_rng(0).normal(size=(2, 21, 19, 3)).astype("float32")
 for row in rows:
     answers, weights = [], None
     for data_format, axes in (("channels_last", (0, 1, 2, 3)), ("channels_first", (0, 3, 1, 2))):
-        keras.config.set_image_data_format(data_format) x = images.transpose(axes) model = kresnets.build(row,
-        input_shape=x.shape[1:], classifier_activation=None) model.set_weights(weights or model.get_weights()) weights =
-        model.get_weights() model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        keras.config.set_image_data_format(data_format)
+        x = images.transpose(axes)
+        model = kresnets.build(row, input_shape=x.shape[1:], classifier_activation=None)
+        model.set_weights(weights or model.get_weights())
+        weights = model.get_weights()
+        model.compile("sgd", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
         answers.append([model.predict_on_batch(x), model.train_on_batch(x, np.array([0, 1])), *model.get_weights()])
     for last, first in zip(*answers):
         np.testing.assert_allclose(first, last, rtol=1e-3, atol=1e-5)
