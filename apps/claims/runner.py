@@ -183,7 +183,8 @@ def _told(settings):
     told = f" with {compared} seed{'s' * (compared != 1)}" if seeds else ""
     yield f"{len(settings)} runs{told}" + " and one more to choose by" * (TUNING_SEED in seeds)
     for column in dict.fromkeys(column for setting in settings for column in setting if column != "seed"):
-        values = dict.fromkeys(str(setting[column]) for setting in settings if setting.get(column) is not None)
+        given = [setting[column] for setting in settings if setting.get(column) is not None]
+        values = dict.fromkeys(map(str, given)) if not any(isinstance(value, dict) for value in given) else ()
         if 1 <= len(values) <= 12:
             yield f"{column}: {', '.join(values)}"
 

@@ -79,8 +79,8 @@ PEERS = {
 SCRATCH = {"from scratch": FRESH | {"trunk": "none", "trunk_learning_rate": 3e-3, "steps": 600}}
 SCRATCH_IN = (cells.JUDGE[0], cells.JUDGE[1], cells.JUDGE[3])  # it is a dear one
 # Seeds of the dear ones; but where a network from scratch is the demo's peer, it has all.
-FEWER = {"Keras's guide": 2, "fastai": 2, "everything at once": 3, "BiT": 2, "textbook": 1, "for_images": 1}
-FEWER["from scratch"] = 1
+FEWER = {"everything at once": 2, "BiT": 2}
+FEWER |= dict.fromkeys(("Keras's guide", "fastai", "textbook", "for_images", "from scratch"), 1)
 # The weights that each peer's rule keeps, where it is not the last ones.
 PEERS_KEEP = {"head alone": "best loss", "textbook": "best loss", "for_images": "best loss"}
 CHOSEN = "the default"  # what is judged: what `fine_tune` does by itself
