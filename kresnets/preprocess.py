@@ -5,6 +5,7 @@ Weights are trained for one preprocessing; the model built with them carries it 
 told.
 """
 
+import collections
 import dataclasses
 import os
 import warnings
@@ -219,8 +220,13 @@ def decode_predictions(preds: Array, top: int = 5) -> list[list[tuple[str, str, 
 
 
 def imagenet_names() -> list[str]:
-    """Return the names of ImageNet's 1000 classes in the order of the outputs; see `decode_predictions`."""
-    return [name for [(_, name, _)] in decode_predictions(np.eye(1000), top=1)]
+    """Return the names of ImageNet's 1000 classes in the order of the outputs; see `decode_predictions`.
+
+    Two names stand for two classes each (crane: the bird and the machine): those have their wordnet id behind them.
+    """
+    known = [(identity, name) for [(identity, name, _)] in decode_predictions(np.eye(1000), top=1)]
+    count = collections.Counter(name for _, name in known)
+    return [name if count[name] == 1 else f"{name} ({identity})" for identity, name in known]
 
 
 def preprocessing_of(model: keras.Model) -> "Preprocessing | None":

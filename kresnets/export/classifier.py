@@ -204,7 +204,7 @@ def _checked_labels(labels, classes):
         raise ValueError(f"The model has {classes} classes and `labels` names {len(labels)}: give one name for each.")
     if len(set(labels)) < classes:
         twice = next(name for name in labels if labels.count(name) > 1)
-        raise ValueError(f"`labels` has {twice!r} twice, which nobody could tell apart: give each class its own name.")
+        raise ValueError(f"`labels` has {twice!r} twice, which no client could tell apart: rename one of them.")
     return tuple(labels)
 
 

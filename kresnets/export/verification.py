@@ -29,7 +29,7 @@ def verify(folder, classifier, dtype, images=()):
         from the Keras model's probability of that label, and the share of images with the same first label.
 
     Raises:
-        ValueError: where the model needs what no server has, or gives probabilities where it says logits.
+        ValueError: where the model needs what no server has.
         RuntimeError: where the written model answers differently.
     """
     served = tf.saved_model.load(str(folder))
@@ -38,8 +38,6 @@ def verify(folder, classifier, dtype, images=()):
     # Rounding to bfloat16 may move answers to colours of no image far, and yet none to an image.
     pngs = [tf.io.encode_png(image) for image in (probes(size) if dtype == "float32" else probes(size)[:2])]
     made = tf.stack([load_image(png, size, classifier.preprocessing.crop) for png in pngs])
-    outputs = classifier.outputs(made)
-    refuse_double_softmax(classifier, outputs)
     half = in_half(classifier.model)  # with layers of the user's own that could not be copied
     allowed = _ALLOWED["bfloat16" if half else dtype]
     _compare(served, classifier, made, pngs, allowed)
@@ -180,20 +178,4 @@ def _refuse_foreign_operations(served):
         raise ValueError(
             f"The model needs operations that are not TensorFlow's own ({', '.join(foreign)}), which no server has: "
             "remove the layer that brings them."
-        )
-
-
-def refuse_double_softmax(classifier, outputs):
-    """Raise a ValueError where the model's own outputs are probabilities already, and would get another softmax.
-
-    Args:
-        classifier: a `Classifier`.
-        outputs: array or tensor `(batch, units)`, what its model gives.
-    """
-    # An Activation("linear", dtype="float32") behind a softmax reads as logits but is none.
-    outputs = tf.cast(outputs, tf.float32).numpy()
-    if classifier.activation == "linear" and outputs.min() >= 0 and np.allclose(outputs.sum(axis=-1), 1, atol=1e-2):
-        raise ValueError(
-            "The model ends in a linear activation but gives probabilities already: end it with the softmax itself, "
-            "for example keras.layers.Activation('softmax', dtype='float32')."
         )

@@ -20,7 +20,7 @@ from kresnets._util.types import Array, PathLike
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import litert, onnx, openvino
 from kresnets.export.formats.network import Network
-from kresnets.export.verification import probes, refuse_double_softmax
+from kresnets.export.verification import probes
 from kresnets.export.versions import flush, folder_beside, local, writing
 
 FORMATS = {
@@ -199,7 +199,6 @@ def _batches(images):
 
 def _answers_of_keras(classifier, images):
     outputs = np.concatenate([classifier.outputs(batch) for batch in _batches(images)])
-    refuse_double_softmax(classifier, outputs)
     return classifier.probabilities(outputs).numpy()
 
 
