@@ -586,7 +586,7 @@ def test_what_is_replaced_lasts_until_all_else_is_found_good(place, tmp_path, he
     made(folder, arguments(place, folder), ended=3)
     before = sorted(folder.rglob("*"))
 
-    def damaged(*args):
+    def damaged(*args, **options):
         raise ValueError("The photographs are damaged.")
 
     with monkeypatch.context() as patched:
