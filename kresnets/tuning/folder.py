@@ -1,11 +1,17 @@
 """The folder of a search: which search it is, and whether another one may begin in it."""
 
+import hashlib
 import json
 import os
 import pathlib
 import shutil
 
+import numpy as np
+
+from kresnets._util import files
+
 _NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
+_ASKED = "search.json"  # in Keras Tuner's folder: what its trials are of
 _WRITTEN = (
     "search", "trials.csv", "search.html", "best_recipe.json", "verdict.json", "images", "answers-*.json",
     "tensorboard", ".tmp-*", "config.json",
@@ -91,6 +97,49 @@ def arguments(options):
 
 def _text(file):
     return pathlib.Path(file).read_text(encoding="utf-8", errors="replace")
+
+
+def check_same_search(project, hypermodel, objective, splits):
+    """Note in Keras Tuner's folder what its trials are of; refuse to go on with those of another search.
+
+    Args:
+        project: the folder.
+        hypermodel: the `RecipeHyperModel`.
+        objective: the oracle's, or a list of such.
+        splits: list of pairs `(train, validation)`.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    found = {
+        "objective": [(one.name, one.direction) for one in (objective if isinstance(objective, list) else [objective])],
+        "space": {name: repr(allowed) for name, allowed in hypermodel.space.fields.items()},
+        "base": {name: repr(value) for name, value in hypermodel.base.as_data().items()},
+        "data": [[_identity(part) for part in split] for split in splits],
+    }
+    found, path = json.loads(json.dumps(found)), project / _ASKED
+    earlier = files.read_json(path) or {}
+    differing = [name for name in found if name in earlier and earlier[name] != found[name]]
+    if differing:
+        raise ValueError(
+            f"{project} holds trials of a search with another {', '.join(differing)}, whose scores cannot be compared "
+            "with these: give another directory or project_name, or overwrite=True to replace them."
+        )
+    if earlier != found:
+        files.write_json(path, found)
+
+
+def _identity(source):
+    """Return what tells images from others without reading them all: of a part its own name, of arrays their labels and
+    a sample of their pixels, of others their size."""
+    if hasattr(source, "kresnets_rows"):
+        return source.kresnets_rows.part.identity()
+    if isinstance(source, (tuple, list)):
+        images, labels = source[:2]
+        sample = np.ascontiguousarray(images[:: max(1, len(images) // 16)])
+        return [list(images.shape), *(hashlib.sha256(np.ascontiguousarray(a)).hexdigest() for a in (labels, sample))]
+    count = int(source.cardinality()) if hasattr(source, "cardinality") else source.num_batches
+    return [str(getattr(source, "element_spec", type(source).__name__)), count]
 
 
 def ended(project):

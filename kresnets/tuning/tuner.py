@@ -25,6 +25,7 @@ from kresnets.tuning import keras_tuner_hooks as hooks
 from kresnets.tuning import shared_stages as stages
 from kresnets.tuning.chief import Worker, heartbeat, serve
 from kresnets.tuning.choice import accuracy_gains, choose
+from kresnets.tuning.folder import check_same_search
 from kresnets.tuning.hypermodel import RecipeHyperModel
 from kresnets.tuning.oracle import sound
 from kresnets.tuning.oracle_storage import is_chief, is_default, is_worker
@@ -147,7 +148,8 @@ class RecipeTuner(hooks.Tuner):
             verbose: as of `keras_tuner.Tuner.search`: 0 prints nothing. Defaults to `"auto"`.
 
         Raises:
-            ValueError: where another process searches in the same folder, or there are no data to train on.
+            ValueError: where another process searches in the same folder, there are no data to train on, or the folder
+                has the trials of a search with another objective, space, base or other data.
         """
         unknown = self.hypermodel.plan is None and self.hypermodel.leaves_out
         if is_chief():
@@ -171,6 +173,8 @@ class RecipeTuner(hooks.Tuner):
         if not is_worker():
             self.oracle.verbose = verbose
         with contextlib.nullcontext() if is_worker() else self._alone(), _quiet():
+            if not is_worker():
+                check_same_search(pathlib.Path(self.project_dir), self.hypermodel, self.oracle.objective, splits)
             try:
                 super().search(splits, callbacks=list(callbacks), epoch=epoch)
                 self.finished = True

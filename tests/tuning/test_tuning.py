@@ -697,3 +697,27 @@ def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path):
         tuner().search(TRAIN, VALIDATION, callbacks=[_Full()], verbose=0)
     tuner().search(TRAIN, VALIDATION, verbose=0)
     assert [record["status"] for record in read_records(tmp_path / "search")] == ["completed", "completed"]
+
+
+@pytest.mark.parametrize(
+    ("what", "changed"),
+    [
+        ("objective", {"objective": "val_accuracy"}),
+        ("space", {"space": RATES | {"learning_rate": [1e-3, 1e-2]}}),
+        ("base", {"base": dataclasses.replace(BASE, weight_decay=0.1)}),
+        ("data", {"data": (images(seed=7), VALIDATION)}),
+        ("data", {"data": (TRAIN, images(20, seed=1))}),
+    ],
+)
+def test_trials_of_another_search_are_not_mixed_with_these(tmp_path, what, changed):
+    def reopened(objective="val_loss", space=RATES, base=BASE, data=(TRAIN, VALIDATION), count=2, **options):
+        oracle = Listed([{"thaw": "head", "learning_rate": rate} for rate in (1e-3, 1e-2)][:count], objective)
+        return search(recipe_tuner(tmp_path, oracle, space, base, **options), *data)
+
+    assert len(reopened(count=1)) == 1
+    before = sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=f"holds trials of a search with another {what}, whose scores"):
+        reopened(**changed)
+    assert sorted(path.relative_to(tmp_path) for path in tmp_path.rglob("*")) == before
+    assert len(reopened()) == 2  # the same one goes on
+    assert len(reopened(**changed, count=1, overwrite=True)) == 1
