@@ -82,7 +82,11 @@ def _card(run: RunFolder) -> dict[str, Any]:
     return {
         "network": config.get("model"),
         "weights": arguments.get("weights"),
-        "data": {"source": arguments.get("data"), "sha256": config.get("data")},
+        "data": {
+            "source": arguments.get("data"),
+            "sha256": config.get("data"),
+            "contents_sha256": config.get("contents"),
+        },
         "metrics": run.metrics,
         "command": config["command"],
     }

@@ -208,6 +208,7 @@ def _config(arguments, command, known, data, model, policy, recipe):
         "recipe": recipe.as_data(),
         "command": command,
         "data": known,
+        "contents": data.contents,
     }
 
 

@@ -334,6 +334,7 @@ class Data:
         test: `Part` for the final judgement, to be used once.
         bad: tuple of `(id, reason)`, images that were left out.
         rotated: int, how many images carry an EXIF rotation, which is ignored here and in serving alike.
+        contents: str, a hash of the bytes of all images, by which one that was changed under its name is noticed.
     """
 
     name: str
@@ -343,6 +344,7 @@ class Data:
     test: Part
     bad: tuple[tuple[str, str], ...] = ()
     rotated: int = 0
+    contents: str = ""
 
     def summary(self) -> str:
         """Return a table of the number of images per class and part, as text."""

@@ -1,5 +1,6 @@
 """`load_data`: one entry for folders, CSV files, TFDS datasets and the ELPV photographs."""
 
+import hashlib
 import os
 import warnings
 from collections.abc import Sequence
@@ -85,7 +86,10 @@ def load_data(
     )
     made = {part: _part([items[i] for i in chosen[part]], listing.class_names, progress) for part in PARTS}
     rotated = sum(verdict.rotated for *_, verdict in good)
-    return Data(listing.name, listing.class_names, **made, bad=bad, rotated=rotated)
+    contents = hashlib.sha256()
+    for item, digest in sorted(zip(items, digests), key=lambda pair: pair[0].id):
+        contents.update(repr((item.id, digest.hex())).encode())
+    return Data(listing.name, listing.class_names, **made, bad=bad, rotated=rotated, contents=contents.hexdigest())
 
 
 def _check_arguments(limit, seed, bad_images, validation_split, test_split):

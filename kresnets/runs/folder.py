@@ -164,7 +164,7 @@ class RunFolder:
             earlier = {}
         if earlier.get("arguments") != config["arguments"]:
             self._remove(file.pattern for file in FILES)
-        elif earlier.get("data") != config["data"]:
+        elif earlier.get("data") != config["data"] or _contents_differ(earlier, config["contents"]):
             raise ValueError(
                 f"The images or their labels have changed since {self} was begun: give another --out, or remove it."
             )
@@ -264,7 +264,7 @@ class RunFolder:
                 f"{error} (Where {given['data']!r} is a path, it is relative to the folder in which `kresnets "
                 f"finetune` was run for {self}: run this from there.)"
             ) from error
-        if digest(data) != config.get("data"):
+        if digest(data) != config.get("data") or _contents_differ(config, data.contents):
             raise ValueError(f"The images or their labels in {given['data']} have changed since {self} learned them.")
         return data
 
@@ -283,8 +283,13 @@ class RunFolder:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def _contents_differ(config: dict[str, Any], contents: str) -> bool:
+    """Whether a run learned from files of other contents; one of before this was noted is taken at its word."""
+    return config.get("contents", contents) != contents
+
+
 def digest(data: "Data") -> str:
-    """Return what tells images and labels from others."""
+    """Return what tells the names and labels of images, and their parts, from others."""
     parts = (data.train, data.validation, data.test)
     text = "\n".join(repr((part.ids, part.labels.tolist())) for part in parts)
     return hashlib.sha256(text.encode()).hexdigest()

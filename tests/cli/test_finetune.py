@@ -23,6 +23,7 @@ from places import ROOT
 from kresnets import Recipe
 from kresnets.cli import finetune
 from kresnets.cli.options import Images, RecipeOptions, flat
+from kresnets.runs.folder import RunFolder
 from kresnets.transfer import trunk
 
 HALF = (0.5, 0.5, 0.5)
@@ -206,7 +207,20 @@ def test_other_photographs_and_damaged_notes_are_refused(finished, folder, tmp_p
     config = json.loads((copy / "config.json").read_text())
     config["arguments"]["data"] = str(data)
     (copy / "config.json").write_text(json.dumps(config))
-    next((data / "functional").iterdir()).unlink()
+    # Two images changed places: no name and no label tells it.
+    first, second = (path for path in sorted((data / "functional").iterdir())[:2])
+    contents = first.read_bytes(), second.read_bytes()
+    first.write_bytes(contents[1])
+    second.write_bytes(contents[0])
+    done = finish(*small(data, copy))
+    assert done.returncode == 2 and "have changed since" in done.stderr
+    with pytest.raises(ValueError, match="have changed since .* learned them"):
+        RunFolder(copy).images()
+    # A run of before contents were noted is taken at its word.
+    (copy / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "contents"}))
+    assert len(RunFolder(copy).images().train)
+    (copy / "config.json").write_text(json.dumps(config))
+    first.unlink()
     done = finish(*small(data, copy))
     assert done.returncode == 2 and "have changed since" in done.stderr
     (copy / "config.json").write_text('{"argum')
