@@ -1,4 +1,4 @@
-"""When a stage of unfreezing ends, as data: schedules and their files."""
+"""When a stage of unfreezing ends, as data: schedules and their files. (Learning rates: transfer/lr_schedule.py.)"""
 
 import dataclasses
 import json

@@ -1,4 +1,6 @@
-"""Find the damaged images before training, so that none is learned from half a file."""
+"""Find the damaged images before training, so that none is learned from half a file.
+
+`load_data` refuses what fails here, or leaves it out (`bad_images`)."""
 
 import dataclasses
 import hashlib

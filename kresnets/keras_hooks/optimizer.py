@@ -3,7 +3,7 @@
 A Keras optimizer is built once, on a fixed list of variables, and knows one learning rate. Two things are done to it
 here, on the very object that the model and the user hold: `rebuild` gives it another list and keeps the state of all
 that stays; `scale_updates` and `ramp_updates` multiply each variable's update. Keras has no public door for either,
-so its private names appear in this file and no other; tests/test_optimizer.py fails when Keras changes them.
+so its private names appear in this file and no other; tests/test_keras_hooks.py fails when Keras changes them.
 """
 
 import contextlib

@@ -1,7 +1,8 @@
 """Requests in JSON to arrays, and arrays to answers in JSON, as TF Serving's REST interface has them.
 
 https://github.com/tensorflow/serving/blob/master/tensorflow_serving/g3doc/api_rest.md says what it looks like; the
-wording of errors follows TF Serving's own. Nothing here recurses: how deep a request nests is the client's choice.
+wording of errors follows TF Serving's own. Images stay bytes here: the SavedModel decodes them (export/decode.py).
+Nothing here recurses: how deep a request nests is the client's choice.
 """
 
 import base64

@@ -19,7 +19,6 @@ from kresnets.transfer.checks import check_model, checked, checked_class_weight
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
 from kresnets.transfer.loss import cross_entropy
-from kresnets.transfer.lr_schedule import StagedCosine
 from kresnets.transfer.plan import Plan, make_plan
 from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.weights.origin import TRAINED, note, origin_of
@@ -278,12 +277,7 @@ def _one_hot(recipe):
 def _compile(model, plan, loss, metrics):
     recipe = plan.recipe
     loss = cross_entropy(model, _one_hot(recipe), recipe.label_smoothing) if loss is None else loss
-    rate = plan.stages[0].peak
-    if recipe.rate == "cosine":
-        starts = [stage.first_epoch * plan.facts.steps for stage in plan.stages]
-        peaks = [stage.peak for stage in plan.stages]
-        rate = StagedCosine(starts, peaks, plan.epochs * plan.facts.steps, recipe.warmup)
-    config = {"learning_rate": rate}
+    config = {"learning_rate": plan.learning_rate()}
     if recipe.weight_decay is not None:
         config["weight_decay"] = recipe.weight_decay
     if recipe.ema is not None:

@@ -15,6 +15,7 @@ from kresnets.groups import Layout, layout
 from kresnets.transfer.checks import check_model, checked
 from kresnets.transfer.head import MOST_IMAGES, solvable
 from kresnets.transfer.inputs import is_dataset
+from kresnets.transfer.lr_schedule import StagedCosine
 from kresnets.transfer.recipe import Recipe
 from kresnets.weights.origin import is_pretrained
 
@@ -57,7 +58,8 @@ class Stage:
         epochs: how many it takes, at most.
         steps: the same in steps.
         peak: the highest learning rate of the head in it.
-        rates: dict group -> peak learning rate; 0 where nothing learns.
+        rates: dict group -> peak learning rate, that of the head times the group's ratio; 0 where nothing learns. The
+            rate in an epoch: `Plan.rate`.
     """
 
     group: str
@@ -127,6 +129,47 @@ class Plan:
         return dataclasses.replace(
             self, given=given, schedule=schedule, stages=_stages(self.recipe, self.facts, schedule)
         )
+
+    def learning_rate(self) -> Any:
+        """Return the rate that the optimizer gets, which is the head's: a `StagedCosine`, or the first stage's peak."""
+        if self.recipe.rate != "cosine":
+            return self.stages[0].peak
+        starts = [stage.first_epoch * self.facts.steps for stage in self.stages]
+        return StagedCosine(
+            starts, [stage.peak for stage in self.stages], self.epochs * self.facts.steps, self.recipe.warmup
+        )
+
+    def rate(self, group: str, epoch: int) -> float:
+        """Return the learning rate of a group in the middle step of an epoch, as the history will show it.
+
+        It is the head's (`learning_rate`) times the group's ratio (`LayerwiseLearningRate`); 0 while it is frozen.
+        A `Recipe.ramp` and callbacks of one's own come on top.
+
+        Args:
+            group: one of `facts.groups`.
+            epoch: from 0.
+
+        Raises:
+            ValueError: for another group or epoch, and where stages wait for a plateau: their history tells.
+
+        Example:
+            >>> import kresnets, numpy as np
+            >>> data = np.zeros((40, 32, 32, 3)), np.arange(40) % 2
+            >>> plan = kresnets.plan(kresnets.CifarResNet20(classes=2), data, recipe=kresnets.Recipe.textbook())
+            >>> plan.rate("stage2", 2), f"{plan.rate('head', 4) / plan.rate('stage3', 4):.2f}"
+            (0.0, '2.00')
+        """
+        if self.schedule.waits:
+            raise ValueError("Stages that wait for a plateau have no rate before they begin: see the history.")
+        if group not in self.facts.groups or not is_whole(epoch, 0) or epoch >= self.epochs:
+            raise ValueError(
+                f"`group` must be one of {', '.join(self.facts.groups)} and `epoch` from 0 to {self.epochs - 1}. "
+                f"Received: {group!r}, {epoch!r}"
+            )
+        stage = next(stage for stage in reversed(self.stages) if stage.first_epoch <= epoch)
+        rate, middle = self.learning_rate(), (2 * epoch + 1) * self.facts.steps // 2
+        heads = float(rate(middle)) if callable(rate) else stage.peak
+        return heads * stage.rates[group] / stage.peak if stage.peak else 0.0
 
     def table(self) -> str:
         """Return the plan as lines of text to read."""

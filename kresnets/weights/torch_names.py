@@ -1,4 +1,6 @@
-"""What timm and torchvision call the layers of a network, and which rows compute what theirs do."""
+"""What timm and torchvision call the layers of a network, and which rows compute what theirs do.
+
+From our name to theirs, never back: `assign.py` goes through a model's variables and looks their tensors up."""
 
 from kresnets.specs import SPECS, InceptionSpec, ResNetSpec
 

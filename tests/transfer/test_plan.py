@@ -629,3 +629,14 @@ def test_a_callback_that_cannot_work_is_refused_and_one_that_stops_early_is_said
     assert stopped.notes[0].startswith("A callback stopped the training after 2 of 4 epochs, before the stage 'stage2'")
     whole = kresnets.fine_tune(tiny(), photographs(), recipe=recipe, verbose=0)
     assert not any("A callback" in note for note in whole.notes)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "constant"])
+def test_the_plan_tells_the_rates_that_the_history_shows(schedule):
+    recipe = Recipe.textbook(head_epochs=2, epochs_per_stage=2, schedule=schedule, stages=("stage3", "stage2"))
+    history = kresnets.fine_tune(tiny(), photographs(40), recipe=recipe, verbose=0)
+    for group in history.plan.facts.groups:
+        told = [history.plan.rate(group, epoch) for epoch in range(history.plan.epochs)]
+        np.testing.assert_allclose(told, history.history[f"learning_rate/{group}"], rtol=1e-5, err_msg=group)
+    with pytest.raises(ValueError, match="`group` must be one of stem, .* and `epoch` from 0 to 5"):
+        history.plan.rate("stage2", 6)
