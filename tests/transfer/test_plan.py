@@ -531,7 +531,7 @@ def test_a_plan_checks_what_fine_tune_checks(arguments, sentence):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     (
-        (dict(class_weight="balanced"), "`class_weight` must be a dict"),
+        (dict(class_weight="uniform"), "`class_weight` must be a dict"),
         (dict(class_weight={"0": 1.0}), "`class_weight` must be a dict"),
         (dict(class_weight={0: -1.0}), "`class_weight` must be a dict"),
         (dict(class_weight={7: 1.0}), "`class_weight` must be a dict"),
