@@ -139,6 +139,8 @@ def end_with(run: Callable[[], Any], program: str | None = None) -> NoReturn:
     try:
         code = run() or 0
     except KeyboardInterrupt:
+        if program.endswith(" finetune"):
+            print(f"\n{program}: interrupted; the same command goes on after the last whole epoch.", file=sys.stderr)
         code = 130
     except BrokenPipeError:  # the reader of our output has gone: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,8 @@ import re
 import warnings
 from typing import NamedTuple
 
+from kresnets.data.check import check_image
+
 # Files that accompany images. Whatever else lies in a class folder is taken for an image and has to be one, so that a
 # `.tiff` or a file without a suffix is reported instead of being silently not learned.
 IGNORED_SUFFIXES = frozenset(
@@ -229,6 +231,10 @@ def _rows(file):
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
         return [(reader.line_num, row) for row in reader if any(row)], separator
     except (UnicodeDecodeError, csv.Error) as error:
+        if check_image(file.read_bytes()).reason is None:
+            raise ValueError(
+                f"{file} is an image: give a folder with a folder for each class, or a CSV file."
+            ) from None
         raise ValueError(f"{file} is no CSV file in UTF-8 ({error}): write one line `path,label` per image.") from None
 
 
@@ -236,7 +242,7 @@ def _places(file, rows, separator, columns):
     """Return which columns have the path, the class and perhaps the part, and the lines below the header."""
     header = [cell.strip().lower() for cell in rows[0][1]]
     seen = ", ".join(repr(cell.strip()) for cell in rows[0][1])
-    how = "name those of paths and classes with `columns`, such as columns=('file', 'species')"
+    how = "name the one of paths and the one of classes, in this order, with `columns`"
     if columns is not None:
         wanted = [str(name).strip().lower() for name in columns]
         if len(wanted) not in (2, 3) or not set(wanted) <= set(header):
@@ -295,7 +301,8 @@ def _inside(file, line, path):
     relative = os.path.relpath(os.path.join(folder, path), folder)
     if not path or "\0" in path or relative.split(os.sep)[0] in (os.pardir, os.curdir):
         raise ValueError(
-            f"{file}, line {line}: {path!r} is not a file in the CSV file's folder; give paths relative to that folder."
+            f"{file}, line {line}: {path!r} is not a file in the CSV file's folder, and no path may lead out of it: "
+            "give paths relative to that folder, or put the CSV file further up."
         )
     found = _with_suffix(pathlib.Path(folder, relative))
     return pathlib.Path(relative if found is None else found.relative_to(folder)).as_posix()

@@ -68,7 +68,12 @@ def load_data(
     _check_arguments(limit, seed, bad_images, validation_split, test_split)
     listing = _list(os.fspath(source), data_dir, columns)
     if len(listing.class_names) < 2:
-        raise ValueError(f"{source} has one class only ({listing.class_names[0]!r}): there must be two to tell apart.")
+        lists = sorted(name for name in os.listdir(source) if name.endswith(".csv")) if os.path.isdir(source) else ()
+        raise ValueError(
+            f"{source} has one class only ({listing.class_names[0]!r}): there must be two to tell apart, each in a "
+            "folder of its own"
+            + (f"; or give the list that is there, {os.path.join(source, lists[0])}." if lists else ".")
+        )
     parts = [(part, item) for part, items in listing.parts.items() for item in items]
     verdicts = check_images([item.content for _, item in parts], progress)
     bad = tuple((item.id, verdict.reason) for (_, item), verdict in zip(parts, verdicts) if verdict.reason)

@@ -76,8 +76,8 @@ def _builder(name, data_dir):
             close = difflib.get_close_matches(base, ["elpv", *known], n=3)
             hint = f"did you mean {' or '.join(close)}?" if close else "`tfds.list_builders()` lists the names"
         raise ValueError(
-            f"{name!r} is neither an existing folder or CSV file nor a TFDS dataset, which is spelled `name` or "
-            f"`name/config` (tf_flowers, elpv/poly): {hint}"
+            f"There is no folder or CSV file {name!r} here, and no dataset of TensorFlow Datasets is called so (`name` "
+            f"or `name/config`, such as tf_flowers, elpv/poly): {hint}"
         ) from None
 
 

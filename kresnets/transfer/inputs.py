@@ -190,6 +190,11 @@ def check_source(source, argument):
                 f"{tuple(images.shape)}, {tuple(labels.shape)}"
             )
         return tuple(np.asarray(part) for part in source)
+    if hasattr(source, "batches") or hasattr(source, "summary") and hasattr(source, "train"):
+        own = f"data.{argument}" if hasattr(source, "train") else "part"
+        raise ValueError(
+            f"`{argument}` must come in batches: give {own}.batches(32, size=224), of the size of the model."
+        )
     raise ValueError(
         f"`{argument}` must be a tf.data.Dataset or keras.utils.PyDataset of batches (images, labels), or a pair of "
         f"arrays. Received: {type(source).__name__}"

@@ -1,6 +1,7 @@
 """The network that a command trains: its row, its trunk from weights, its recipe from a file."""
 
 import dataclasses
+import difflib
 import json
 import logging
 import pathlib
@@ -14,7 +15,10 @@ def spec_of(name):
     import kresnets
 
     if name not in kresnets.SPECS:
-        raise ValueError(f"There is no network {name!r}: use one of {', '.join(kresnets.list_models())}.")
+        known = {one.lower(): one for one in kresnets.SPECS}
+        close = [known[one] for one in difflib.get_close_matches(name.lower(), known, n=3)]
+        hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {', '.join(kresnets.list_models())}."
+        raise ValueError(f"There is no network {name!r}: {hint}")
     return kresnets.SPECS[name]
 
 

@@ -273,7 +273,7 @@ def test_bad_input_gets_a_sentence(arguments, sentence, tmp_path):
         _app().main([*arguments, "--out", str(tmp_path)])
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_degradation(tmp_path):
     findings, rows, _ = quick("degradation", tmp_path / "d")
     ends = {(row["kind"], row["depth"]): row["train_loss"] for row in rows if "train_loss" in row}

@@ -207,6 +207,7 @@ def test_judging_tells_every_target():
     assert "0.835" in told and "trained here" in told and "a point of AUC" in told
 
 
+@pytest.mark.everything
 def test_quick_runs_end_to_end(tmp_path):
     _, rows, _ = run("default-recipe", tmp_path / "default-recipe-quick")
     assert {row["keep"] for row in rows} >= set(keeps.ALL)

@@ -26,7 +26,7 @@ def learned_something(rows, part="learning"):
     return ends
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_variants(tmp_path):
     findings, rows, _ = run("variants", tmp_path)
     read = {(row["variant"], row["path"]): row["share"] for row in rows if row.get("block", "").startswith("stage")}

@@ -45,6 +45,7 @@ def test_a_table_a_csv_and_a_picture(compare, tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["costs.csv", "costs.png"]
 
 
+@pytest.mark.everything
 def test_patterns_and_sizes(compare, tmp_path):
     code, out, _ = compare("ResNet18*", "ResNet18", "--size", 96, "--csv", tmp_path / "costs.csv")
     found = rows(tmp_path / "costs.csv")

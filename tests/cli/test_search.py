@@ -218,7 +218,7 @@ def test_the_logs_are_read_by_tensorboard(finished):
         assert seen[trial_id]["learning_rate"].number_value == pytest.approx(float(row["learning_rate"]))
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_a_better_choice_is_handed_over_and_finetune_trains_the_very_recipe_that_was_judged(tmp_path, here):
     rng = np.random.default_rng(1)
     for bright, name in enumerate(("dark", "light")):

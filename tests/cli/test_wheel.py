@@ -40,15 +40,16 @@ def kresnets(request, wheel, tmp_path):
     install = [place / "bin/python", "-m", "pip", "install", "-q", *["--no-deps"] * (request.param == "beside"), wheel]
     subprocess.run(install, check=True, capture_output=True)
 
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
     def run(*argv):
-        clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
         line = [place / "bin/kresnets", *map(str, argv)]
         done = subprocess.run(line, cwd=tmp_path, env=clean, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
     where = [place / "bin/python", "-c", "import kresnets_command; print(kresnets_command.__file__)"]
-    found = subprocess.run(where, cwd=tmp_path, capture_output=True, text=True, check=True).stdout.strip()
+    found = subprocess.run(where, cwd=tmp_path, env=clean, capture_output=True, text=True, check=True).stdout.strip()
     assert site in pathlib.Path(found).parents
     return run
 

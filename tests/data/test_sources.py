@@ -233,7 +233,7 @@ def test_a_csv_column_says_the_part(folder):
 
 def test_columns_that_are_not_there(folder):
     (folder / "list.csv").write_text("scan,finding\ncat/0.png,cat\ndog/20.jpg,dog\n")
-    with pytest.raises(ValueError, match=r"looks like a header \('scan', 'finding'\).*columns=\('file', 'species'\)"):
+    with pytest.raises(ValueError, match=r"looks like a header \('scan', 'finding'\).*in this order, with `columns`"):
         load_data(folder / "list.csv", progress=False)
     for columns in (("scan",), ("scan", "label")):
         with pytest.raises(ValueError, match="there are 'scan', 'finding'"):
@@ -337,6 +337,11 @@ def test_refused_folders(folder, tmp_path):
     fill(tmp_path / "single" / "only", 5)
     with pytest.raises(ValueError, match="has one class only .'only'.: there must be two"):
         load_data(tmp_path / "single")
+    (tmp_path / "single" / "labels.csv").write_text("path,label\n")
+    with pytest.raises(ValueError, match="or give the list that is there, .*labels.csv"):
+        load_data(tmp_path / "single")
+    with pytest.raises(ValueError, match="0.png is an image: give a folder with a folder for each class"):
+        load_data(tmp_path / "single" / "only" / "0.png")
 
 
 @pytest.mark.parametrize(
@@ -358,7 +363,7 @@ def test_refused_arguments(folder, arguments, words):
 @pytest.mark.parametrize(
     ("source", "words"),
     [
-        ("/no/such/folder", "'/no/such/folder' is neither an existing folder or CSV file nor a TFDS dataset"),
+        ("/no/such/folder", "There is no folder or CSV file '/no/such/folder' here"),
         ("tf_flower", "did you mean tf_flowers"),
         ("mnist/big", "its configs are none"),
         ("glue/nope", "its configs are cola, sst2"),

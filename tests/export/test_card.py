@@ -50,7 +50,7 @@ def said():
 def folder(model, photographs, said, tmp_path_factory):
     path = tmp_path_factory.mktemp("served") / "tiny"
     return export_saved_model(
-        model, path, ["a", "b", "b"], kresnets.Preprocessing("torch", crop=0.9), card=said, verify_on=photographs
+        model, path, ["a", "b", "c"], kresnets.Preprocessing("torch", crop=0.9), card=said, verify_on=photographs
     )
 
 
@@ -58,7 +58,7 @@ def test_what_was_said_and_what_was_found(folder, model, said):
     card = json.loads((folder / "assets" / "model_card.json").read_text(encoding="utf-8"))
     assert card == read_card(folder)
     assert {name: card[name] for name in said} == said
-    assert card["classes"] == ["a", "b", "b"] and card["top"] == 3 and card["input_size"] == 16
+    assert card["classes"] == ["a", "b", "c"] and card["top"] == 3 and card["input_size"] == 16
     assert card["preprocessing"] == {"mode": "torch", "crop": 0.9, "mean": None, "std": None}
     assert (card["network"], card["parameters"], card["dtype"]) == ("tiny", model.count_params(), "float32")
     assert card["batch_norms_folded"] == 1 and card["kresnets"] == kresnets.__version__

@@ -185,7 +185,7 @@ def test_litter_of_the_dead_is_cleared_and_work_of_the_living_is_not(model, tmp_
     assert left_in(tmp_path) == sorted([*alive, "1"])
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_two_exporters_and_a_poller(whole, tmp_path):
     rounds, path = 20, tmp_path / "net"
     exporters = [python(COPIER, path, rounds, whole, stdout=subprocess.PIPE) for _ in range(2)]

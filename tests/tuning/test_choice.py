@@ -223,6 +223,7 @@ def test_the_first_trial_is_the_default_as_fine_tune_resolves_it(tmp_path):
     )
 
 
+@pytest.mark.everything
 def test_a_search_for_nothing_keeps_the_default(tmp_path):
     x, y = t.TRAIN
     splits = [((x[rows], y[rows]), (x[held], y[held])) for rows, held in folds(y, 3)]
@@ -248,7 +249,16 @@ def test_a_better_choice_than_a_crippled_base_is_handed_over(tmp_path):
     assert told["learning_rate"] == 0.3 and told["stages"] == ()
 
 
-@pytest.mark.parametrize("kind", ["RandomSearch", "BayesianOptimization", "Hyperband", "GridSearch"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "RandomSearch",
+        *(
+            pytest.param(kind, marks=pytest.mark.everything)
+            for kind in ("BayesianOptimization", "Hyperband", "GridSearch")
+        ),
+    ],
+)
 def test_the_default_comes_first_with_each_oracle_and_after_a_kill(tmp_path, kind):
     def oracle():
         if kind == "Hyperband":
