@@ -439,6 +439,6 @@ def test_the_range_test_sees_shuffled_images(folder, tmp_path, monkeypatch):
         return RangeTest(np.ones(2), np.ones(2), np.ones(2), False, {"valley": 1e-3, "steepest": None})
 
     monkeypatch.setattr(kresnets, "find_learning_rate", range_test)
-    given = ["--model", "CifarResNet20", "--weights", "none", "--size", "16", "--batch-size", "12", "--dry-run"]
+    given = "--model CifarResNet20 --weights none --size 16 --batch-size 12 --dtype float32 --dry-run".split()
     ask("finetune", "--data", folder, "--out", tmp_path / "run", "--learning-rate", "find", *given)
     assert len(seen) > 2 and all(labels == {0, 1} for labels in seen[:-1])
