@@ -83,8 +83,10 @@ def _draw(axis, rows, panel):
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     if panel.by and rows:
-        where = "upper right" if panel.curve else "best"  # which is slow to find among many curves
-        axis.legend(loc=where, frameon=False, fontsize=8, title=_words(panel.by), title_fontsize=8)
+        where = {"loc": "upper right" if panel.curve else "best"}  # which is slow to find among many curves
+        if len(groups) > 4:  # no room among the dots
+            where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        axis.legend(**where, frameon=False, fontsize=8, title=_words(panel.by), title_fontsize=8)
 
 
 def _label(row, columns):
