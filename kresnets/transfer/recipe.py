@@ -259,7 +259,8 @@ class Recipe:
         """Return the textbook's recipe with stages as long as so many images need, at ten times its rates.
 
         A stage of 3 epochs is 9 steps where there are 75 images, in which next to nothing is learned; so it takes the
-        epochs that make 45 steps, and 3 at least. What `Recipe()` resolves to is better (docs/default.md); this stays for comparing.
+        epochs that make 45 steps, and 3 at least. What `Recipe()` resolves to is better (docs/default.md); this stays
+        for comparing.
 
         Args:
             images: number of images to learn from, from 1.
