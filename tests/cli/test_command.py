@@ -88,6 +88,16 @@ def test_python_m_is_the_command():
     )
 
 
+def test_an_interrupted_training_says_how_to_go_on(capsys):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as ended:
+        kresnets_command.end_with(interrupted, "kresnets finetune")
+    said = "\nkresnets finetune: interrupted; the same command goes on after the last whole epoch.\n"
+    assert (ended.value.code, capsys.readouterr().err) == (130, said)
+
+
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_option_says_what_it_is(verb):
     taken = kresnets_command.make_app()[verb].assemble_argument_collection(parse_docstring=True)

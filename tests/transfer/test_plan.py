@@ -640,3 +640,15 @@ def test_the_plan_tells_the_rates_that_the_history_shows(schedule):
         np.testing.assert_allclose(told, history.history[f"learning_rate/{group}"], rtol=1e-5, err_msg=group)
     with pytest.raises(ValueError, match="`group` must be one of stem, .* and `epoch` from 0 to 5"):
         history.plan.rate("stage2", 6)
+
+
+def test_data_that_are_no_batches_yet_get_a_hint():
+    from kresnets.data import Part
+
+    images, labels = photographs(4)
+    encoded = [tf.io.encode_png(image.astype("uint8")).numpy() for image in images]
+    part = Part([f"{number}.png" for number in range(4)], labels, encoded, ("a", "b"))
+    with pytest.raises(
+        ValueError, match=r"`train` must come in batches: give part.batches\(32, size=224\), of the size"
+    ):
+        kresnets.fine_tune(tiny(), part, verbose=0)
