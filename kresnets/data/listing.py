@@ -259,7 +259,7 @@ def _places(file, rows, separator, columns):
             if name in header and all(part_of(row[header.index(name)]) for row in lines if len(row) == len(header)):
                 return [*places, header.index(name)], rows[1:]
         return places, rows[1:]
-    if any(known) or (len(header) > 1 and len(rows) > 1 and _is_header(file, *rows[0][1:], *rows[1][1:])):
+    if any(known) or (len(header) > 1 and len(rows) > 1 and _is_header(file, rows[0][1], rows[1][1])):
         raise ValueError(
             f"{file}: its first line looks like a header ({seen}), and not both the column of paths and that of "
             f"classes are known by name: {how}."

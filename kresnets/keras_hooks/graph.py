@@ -87,19 +87,19 @@ def changes_pixels(model):
     Returns:
         `(name, whether it is certain)`, or `(None, False)`.
     """
-    found, _ = _pixels(model, True)
+    found, _ = _pixels(model)
     return found or (None, False)
 
 
-def _pixels(model, enters):
+def _pixels(model):
     """Return what `changes_pixels` finds in a graph, and whether its first output may still be pixels."""
-    raw = {id(tensor) for tensor in model.inputs} if enters else set()
+    raw = {id(tensor) for tensor in model.inputs}
     for node in graph_nodes(model):
         if not any(id(tensor) in raw for tensor in node.input_tensors):
             continue
         operation = node.operation
         if isinstance(operation, keras.Model) and has_graph(operation):
-            found, still = _pixels(operation, True)
+            found, still = _pixels(operation)
             if found:
                 return found, False
         else:
@@ -108,7 +108,7 @@ def _pixels(model, enters):
                 return (f"{operation.name} ({kind})", True), False
             if isinstance(operation, keras.layers.Lambda):
                 return (f"{operation.name} (Lambda)", False), False
-            still = not getattr(operation, "weights", None) or "RandomGenerator" in kind
+            still = not getattr(operation, "weights", None)  # an operation has none
         if still:
             raw.update(id(tensor) for tensor in node.output_tensors)
     return None, id(model.outputs[0]) in raw

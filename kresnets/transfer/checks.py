@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kresnets.transfer.inputs import check_range, check_source, is_dataset, with_length
+from kresnets.transfer.inputs import BATCH_SIZE, check_range, check_source, is_dataset, with_length
 
 
 def check_model(model, loss):
@@ -39,7 +39,7 @@ def checked(source, argument, model, classes, preprocessing=None):
 def _first_images(source, batches=2):
     """Yield the images of the first batches; none of a part of `load_data`, whose pixels are 0..255 by its own hand."""
     if isinstance(source, tuple):
-        yield source[0][: batches * 32]
+        yield source[0][: batches * BATCH_SIZE]
     elif is_dataset(source):
         if not hasattr(source, "kresnets_rows"):
             yield from (np.asarray(batch[0]) for batch in source.take(batches))
@@ -52,8 +52,8 @@ def check_pixels(arrays, what, preprocessing):
 
     Black images alone tell nothing.
     """
-    highest = [(float(np.min(images)), float(np.max(images))) for images in arrays if np.size(images)]
-    if highest and min(highest)[0] >= 0 and 0 < max(high for _, high in highest) <= 1:
+    ranges = [(float(np.min(images)), float(np.max(images))) for images in arrays if np.size(images)]
+    if ranges and min(low for low, _ in ranges) >= 0 and 0 < max(high for _, high in ranges) <= 1:
         raise ValueError(
             f"{what}: the images are within 0..1, and the model preprocesses pixels 0..255 ({preprocessing.mode}): "
             "give images * 255, or preprocess='none' if the network takes them as they are."
@@ -65,8 +65,7 @@ def _check_arrays(images, labels, argument, classes):
     if not whole or not np.issubdtype(images.dtype, np.number) or np.any(labels != np.round(labels)):
         raise ValueError(
             f"`{argument}`: images must be numbers, labels integers, one an image. Received: {images.dtype}, "
-            f"{labels.dtype} "
-            f"such as {labels.ravel()[0]!r}"
+            f"{labels.dtype} such as {labels.ravel()[0]!r}"
         )
     check_range(labels, classes)
     if (

@@ -190,7 +190,7 @@ def check_source(source, argument):
                 f"{tuple(images.shape)}, {tuple(labels.shape)}"
             )
         return tuple(np.asarray(part) for part in source)
-    if hasattr(source, "batches") or hasattr(source, "summary") and hasattr(source, "train"):
+    if hasattr(source, "batches") or hasattr(source, "train"):  # a `kresnets.data.Part`, or `Data` whole
         own = f"data.{argument}" if hasattr(source, "train") else "part"
         raise ValueError(
             f"`{argument}` must come in batches: give {own}.batches(32, size=224), of the size of the model."
