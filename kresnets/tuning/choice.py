@@ -12,8 +12,7 @@ from kresnets.tuning.records import FAILED, RUNNING
 
 LEVEL = 1 / 6  # how often chance exceeds one standard error
 # Splits of the same images share most of what they train on: the corrected variance of Nadeau and Bengio (2003,
-# "Inference
-# for the generalization error"), for five folds, each of which validates on a quarter of what it trains on.
+# "Inference for the generalization error"), for five folds, each of which validates on a quarter of what it trains on.
 _SHARED = 0.25
 ACCURACY = "val_accuracy"
 
@@ -69,22 +68,31 @@ def choose(records: Sequence[Mapping[str, Any]], objective: Any, validation: int
     sign = 1 if objective.better_than(1, 0) else -1
     ended = [one for one in records if one["status"] not in (FAILED, RUNNING) and one["score"] is not None]
     whole = [one for one in ended if one["whole"]]
-    others = sorted(
-        (one for one in whole if not one["default"]),
-        key=lambda one: (-sign * (statistics.mean(one["scores"]) if one["scores"] else one["score"]), one["trial_id"]),
-    )
-    default = next((one for one in records if one["default"]), None)
-    best = others[0] if others else None
+
+    def rank(one):
+        return -sign * (statistics.mean(one["scores"]) if one["scores"] else one["score"]), one["trial_id"]
+
+    others = sorted((one for one in whole if not one["default"]), key=rank)
+    default, best = next((one for one in records if one["default"]), None), others[0] if others else None
     if default is None:
-        return Choice(
-            record=best, sentence=f"The best trial is {best['trial_id']}." if best else "No trial was completed."
-        )
+        sentence = f"The best trial is {best['trial_id']}." if best else "No trial was completed."
+        return Choice(record=best, sentence=sentence)
     if default not in whole:
         why = "failed, so that there is nothing to compare with" if default["status"] == FAILED else "has not ended yet"
-        return Choice(
-            record=best, sentence=f"Trial {default['trial_id']}, with which the search began, {why}.", compared=True
-        )
-    return _compared(default, others, sum(not one["default"] for one in ended), objective, sign, validation)
+        sentence = f"Trial {default['trial_id']}, with which the search began, {why}."
+        return Choice(record=best, sentence=sentence, compared=True)
+    name = objective.name
+    better = [one for one in others if statistics.mean(_gains(one["scores"], default["scores"], sign)) > 0]
+    fair = [one for one in better if name == ACCURACY or _is_surer(one, default, validation)]
+    if not fair:
+        sentence = f"No trial did better in {name} than the first."
+        if better:
+            number = better[0]["trial_id"]
+            sentence = f"Trial {number} did better in {name} than the first, but gained no accuracy above noise."
+        return Choice(record=default, sentence=sentence, compared=True)
+    count = sum(not one["default"] for one in ended)
+    choices = [_compared(one, default, count, objective, sign, validation) for one in fair]
+    return next((choice for choice in choices if choice.record is not default), choices[0])
 
 
 def differing(recipe: Any, facts: Any) -> dict[str, Any]:
@@ -102,8 +110,8 @@ def differing(recipe: Any, facts: Any) -> dict[str, Any]:
         >>> import kresnets
         >>> from kresnets.transfer.plan import Facts, resolve
         >>> from kresnets.tuning.choice import differing
-        >>> told = dict(images=64, steps=2, validation=11, classes=2, pretrained=False, why="")
-        >>> facts = Facts(groups=("stem", "stage1", "head"), **told)
+        >>> groups = ("stem", "stage1", "head")
+        >>> facts = Facts(groups=groups, images=64, steps=2, validation=11, classes=2, pretrained=False, why="")
         >>> differing(resolve(kresnets.Recipe(ratio=0.3), facts).recipe, facts)
         {'rule': 1, 'ratio': 0.3}
     """
@@ -117,21 +125,7 @@ def differing(recipe: Any, facts: Any) -> dict[str, Any]:
         fields |= missing
 
 
-def _compared(default, others, count, objective, sign, validation):
-    name = objective.name
-    better = [one for one in others if _gain(one, default, sign) > 0]
-    fair = [one for one in better if name == ACCURACY or _is_surer(one, default, validation)]
-    if not fair:
-        told = f"No trial did better in {name} than the first."
-        if better:
-            number = better[0]["trial_id"]
-            told = f"Trial {number} did better in {name} than the first, but gained no accuracy above noise."
-        return Choice(record=default, sentence=told, compared=True)
-    found = [_judged(one, default, count, objective, sign, validation) for one in fair]
-    return next((choice for choice in found if choice.record is not default), found[0])
-
-
-def _judged(one, default, count, objective, sign, validation):
+def _compared(one, default, count, objective, sign, validation):
     """Return the choice between a trial and the default."""
     gains = _gains(one["scores"], default["scores"], sign)
     gain, splits = statistics.mean(gains), len(gains)
@@ -150,10 +144,6 @@ def _judged(one, default, count, objective, sign, validation):
 
 def _gains(scores, others, sign=1):
     return [sign * (mine - other) for mine, other in zip(scores, others, strict=True)]
-
-
-def _gain(one, default, sign):
-    return statistics.mean(_gains(one["scores"], default["scores"], sign))
 
 
 def accuracy_gains(one: Any, default: Any) -> Any:

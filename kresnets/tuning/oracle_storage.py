@@ -209,8 +209,8 @@ class OracleStorage(hooks.Oracle):
         state = read_json(self._trial_path(trial_id))
         if state is not None:
             return Trial.from_state(state)
-        told = "Lost: the trial.json of this trial is missing or broken."
-        return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, told)
+        message = "Lost: the trial.json of this trial is missing or broken."
+        return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, message)
 
     def _settle(self):
         """Bring the trials, each as its own file says, and the oracle's lists of them into line."""
