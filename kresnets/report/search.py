@@ -157,13 +157,9 @@ def _embedded(data):
 
 
 def _time(seconds):
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _number(value):
@@ -189,16 +185,13 @@ def _numbers(records, best, objective, total):
     count = {status: sum(record["status"] == status for record in records) for status in STATUSES}
     finished = len(records) - count["running"]
     wanted = {"min": "lower", "max": "higher"}[objective[1]]
+    running, done = count["running"], f"{finished} of {total}" if total else f"{finished}"
     boxes = [
         (f"best {objective[0]}", _number(best and best["score"]), f"trial {best['trial_id']}" if best else "none yet"),
-        (
-            "trials done",
-            f"{finished} of {total}" if total else f"{finished}",
-            f"{count['running']} running" * bool(count["running"]),
-        ),
-        ("completed", str(count["completed"]), f"{count['repeated']} repeated, not run" * bool(count["repeated"])),
-        ("pruned", str(count["pruned"]), "stopped early" * bool(count["pruned"])),
-        ("failed", str(count["failed"]), "reasons below" * bool(count["failed"])),
+        ("trials done", done, f"{running} running" if running else ""),
+        ("completed", str(count["completed"]), f"{count['repeated']} repeated, not run" if count["repeated"] else ""),
+        ("pruned", str(count["pruned"]), "stopped early" if count["pruned"] else ""),
+        ("failed", str(count["failed"]), "reasons below" if count["failed"] else ""),
         ("time in trials", _time(sum(record.get("seconds") or 0 for record in records)), ""),
     ]
     boxes = "".join(
@@ -217,31 +210,23 @@ def _numbers(records, best, objective, total):
 def _verdict(winner):
     """Return what the test part says: the winner beside the default recipe and others, with intervals."""
     judged = {name: winner[name] for name in winner.get("names", ("winner", "default")) if winner.get(name)}
-    names = [
-        name
-        for name in dict.fromkeys(name for metrics in judged.values() for name in metrics)
-        if name not in ("per_class", "notes") and not name.endswith(page.INTERVAL_SUFFIX)
-    ]
+    names = dict.fromkeys(name for metrics in judged.values() for name in metrics)
     rows = [
         (page.TITLES.get(name, name.replace("_", " ")),
          *(cell for metrics in judged.values() for cell in (metrics.get(name), page.interval(metrics, name))))
-        for name in names
+        for name in names if name not in ("per_class", "notes") and not name.endswith(page.INTERVAL_SUFFIX)
     ]  # fmt: skip
     content = f"<p><b>{page.escaped(winner['sentence'])}</b></p>" if winner.get("sentence") else ""
     if rows:
         titles = {"default": "default recipe", "start": "where the search started"}
         content += page.table(("", *(cell for name in judged for cell in (titles.get(name, name), "95 %"))), rows)
     difference = dict(winner.get("difference") or {})
-    interval = difference.pop("interval", None)
+    low, high = difference.pop("interval", None) or (None, None)
     for name, value in difference.items():
-        between = f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ""
-        unsure = (
-            " It contains 0: chance alone can make such a difference."
-            if interval and interval[0] <= 0 <= interval[1]
-            else ""
-        )
+        between = "" if low is None else f", 95 % interval {low:+.3f} to {high:+.3f}"
+        unsure = " It contains 0: chance alone can make such a difference." if between and low <= 0 <= high else ""
         content += f'<p class="soft">Difference in {page.escaped(name)}: {value:+.3f}{between}.{unsure}</p>'
-        interval = None
+        low = None  # it is the first one's
     return page.section("The winner on the test part", content and f'<div class="verdict">{content}</div>')
 
 
@@ -303,7 +288,7 @@ def _plots(records, completed, best, parameters, objective, explained, rows):
         "Each hyperparameter against the score",
         f"One plot a hyperparameter, the most important first, and {name} upwards; only trials that use the "
         "parameter. A slope or a dip matters; a flat cloud does not. A box holds the middle half of the trials with a "
-        "choice, the line in it is their median; bars are medians of a fifth of the trials."
+        "choice, the line in it is their median."
         if some
         else alike,
         plots.slices(completed, varied, objective, rows) if some else [],
@@ -375,18 +360,14 @@ def _table(records, parameters, objective):
         return '<p class="soft">No trial has begun yet.</p>'
     names = [parameter["name"] for parameter in parameters]
     sign = 1 if objective[1] == "min" else -1
-    ranked = sorted(
-        records,
-        key=lambda r: (
-            STATUSES.index(r["status"]),
-            r.get("score") is None,
-            sign * (r.get("score") or 0),
-            str(r["trial_id"]),
-        ),
-    )
+
+    def rank(record):
+        status, score = STATUSES.index(record["status"]), record.get("score")
+        return status, score is None, sign * (score or 0), str(record["trial_id"])
+
     header = ("trial", "status", objective[0], *names, "epochs", "seconds", "reason")
     head = "".join(f'<th scope="col"><button type="button">{page.escaped(name)}</button></th>' for name in header)
-    body = "\n".join(_row(record, names) for record in ranked)
+    body = "\n".join(_row(record, names) for record in sorted(records, key=rank))
     return (
         '<p class="soft">A click on a heading sorts, a click on a row shows that trial in every plot.</p>'
         f'<div class="wide trials"><table id="trials">\n<thead><tr>{head}</tr></thead>\n'
@@ -395,17 +376,15 @@ def _table(records, parameters, objective):
 
 
 def _row(record, names):
-    values = record.get("values") or {}
-    seconds = record.get("seconds")
+    values, seconds = record.get("values") or {}, record.get("seconds")
     cells = [
         record.get("score"), *(values.get(name, "") for name in names), record.get("epochs"),
         None if seconds is None else round(seconds, 1), record.get("reason") or "",
     ]  # fmt: skip
-    cells = "".join(map(_cell, cells))
     identity, status = page.escaped(str(record["trial_id"])), record["status"]
     return (
         f'<tr data-trial="{identity}"><td><button type="button">{identity}</button></td>'
-        f'<td class="{status}">{status}</td>{cells}</tr>'
+        f'<td class="{status}">{status}</td>{"".join(map(_cell, cells))}</tr>'
     )
 
 

@@ -19,9 +19,9 @@ def _quick_to_tidy():
     gc.unfreeze()
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def eager():
-    """Run TensorFlow's functions as they stand: tracing one takes longer than a few steps of a small network."""
+    """Run TensorFlow's functions as they stand: tracing one takes longer than some steps of a small network."""
     import tensorflow as tf
 
     tf.config.run_functions_eagerly(True)

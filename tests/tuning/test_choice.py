@@ -20,6 +20,8 @@ from kresnets.tuning.choice import differing
 
 LOSS, ACCURACY = keras_tuner.Objective("val_loss", "min"), keras_tuner.Objective("val_accuracy", "max")
 NAMES = ("stem", "stage1", "stage2", "stage3", "head")
+# Tracing a function of TensorFlow's takes longer than a few steps of a small network.
+pytestmark = [pytest.mark.usefixtures("eager"), pytest.mark.filterwarnings("ignore:Even though the .tf.config")]
 rng = np.random.default_rng(0)
 
 
@@ -205,7 +207,7 @@ def whole_search(folder, space, values, base=None, epochs=2, splits=None, oracle
 SMALL = kresnets.Recipe(augment="none", head="trained", batchnorm="frozen")
 
 
-def test_the_first_trial_is_the_default_as_fine_tune_resolves_it(tmp_path, eager):
+def test_the_first_trial_is_the_default_as_fine_tune_resolves_it(tmp_path):
     base = dataclasses.replace(SMALL, epochs_per_stage=4)
     tuner, records = whole_search(tmp_path, {"thaw": ["low", "high"]}, [{"thaw": "high"}], base, epochs=None)
     plan = kresnets.plan(t.own(), t.TRAIN, t.VALIDATION, base, groups=t.OWN["groups"])
@@ -298,7 +300,7 @@ def test_a_base_that_leaves_nothing_out_is_no_trial_unless_asked_for(tmp_path, f
         t.recipe_tuner(tmp_path / "c", t.Listed([]), t.RATES, race=0)
 
 
-def test_keras_tuners_own_tuner_resolves_in_fit(tmp_path, eager):
+def test_keras_tuners_own_tuner_resolves_in_fit(tmp_path):
     made = RecipeHyperModel(t.own, {"thaw": ["head", "high"]}, SMALL, 2, **t.OWN)
     plain = keras_tuner.RandomSearch(made, "val_loss", max_trials=2, directory=str(tmp_path))
     assert made.plan is None
@@ -362,7 +364,7 @@ def test_a_plan_is_taken_as_it_is():
     assert keras.config.dtype_policy().name == "float32"
 
 
-def test_a_stage_that_is_undone_is_not_what_a_trial_is_scored_by(tmp_path, eager):
+def test_a_stage_that_is_undone_is_not_what_a_trial_is_scored_by(tmp_path):
     base = dataclasses.replace(SMALL, head_epochs=2, learning_rate=0.1, stages=("high",), epochs_per_stage=3, ratio=1.0)
     values = [
         {"trunk_learning_rate": 5.0, "label_smoothing": 0.0},

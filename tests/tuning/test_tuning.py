@@ -5,7 +5,7 @@ import collections
 import dataclasses
 import errno
 import fcntl
-import gc
+import itertools
 import json
 import os
 import pathlib
@@ -13,6 +13,7 @@ import socket
 import statistics
 import subprocess
 import sys
+import types
 
 import keras
 import keras_tuner
@@ -28,6 +29,8 @@ ROW = dataclasses.replace(kresnets.SPECS["CifarResNet20"], name="Tiny", depths=(
 BASE = kresnets.Recipe.textbook(augment="none", head_epochs=1, epochs_per_stage=1)
 RATES = {"thaw": "head", "learning_rate": [1e-3, 1e-2, 0.1]}
 TOLERANCE = 1e-3
+# Tracing a function of TensorFlow's takes longer than a few steps of a small network.
+pytestmark = [pytest.mark.usefixtures("eager"), pytest.mark.filterwarnings("ignore:Even though the .tf.config")]
 
 
 def images(count=40, seed=0):
@@ -40,15 +43,6 @@ TRAIN, VALIDATION = images(), images(24, seed=1)
 
 
 OWN = {"groups": {"low": "low.*", "high": "high.*", "head": "top"}, "preprocess": "torch"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_to_tidy():
-    """Leave what is there already out of the collections of garbage, one before each trial."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def residual():
@@ -245,18 +239,6 @@ def test_averaged_weights(tmp_path):
 # Grid search, bad luck, interruptions.
 
 
-@pytest.fixture(scope="module")
-def plain_rates(tmp_path_factory):
-    """The scores of a grid of rates of the head, by Keras Tuner's own GridSearch."""
-    oracle = keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)
-    _, trials = plainly(tmp_path_factory.mktemp("rates"), oracle, RATES, epochs=2)
-    return {trial.hyperparameters.values["learning_rate"]: trial.score for trial in trials.values()}
-
-
-def rates(records):
-    return {record["values"]["learning_rate"]: record["score"] for record in records}
-
-
 class Interrupted(keras.callbacks.Callback):
     """Press Ctrl-C in one epoch of the whole search. Keras Tuner copies callbacks for each trial."""
 
@@ -268,7 +250,7 @@ class Interrupted(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_trials_compute_in_the_policy_that_the_user_has_set(tmp_path):
+def test_trials_compute_in_the_policy_that_the_user_has_set(tmp_path, formula):
     seen = []
 
     class Note(keras.callbacks.Callback):
@@ -285,10 +267,15 @@ def test_trials_compute_in_the_policy_that_the_user_has_set(tmp_path):
         keras.config.set_dtype_policy("float32")
 
 
-def test_an_interrupted_search_goes_on(tmp_path, plain_rates):
+def test_an_interrupted_search_goes_on(tmp_path, formula):
+    def grid():
+        return keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)
+
     def tuner():
-        oracle = keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)
-        return recipe_tuner(tmp_path, oracle, RATES, epochs=2)
+        return recipe_tuner(tmp_path, grid(), RATES, epochs=2)
+
+    _, plain = plainly(tmp_path, grid(), RATES, epochs=2)  # by Keras Tuner's own
+    scores = {trial.hyperparameters.values["learning_rate"]: trial.score for trial in plain.values()}
 
     with pytest.raises(KeyboardInterrupt):
         search(tuner(), callbacks=[Interrupted()])
@@ -297,7 +284,7 @@ def test_an_interrupted_search_goes_on(tmp_path, plain_rates):
     again = tuner()
     assert again.best_recipe().learning_rate == first[0]["values"]["learning_rate"]  # the best so far
     records = search(again)
-    assert rates(records) == pytest.approx(plain_rates, abs=TOLERANCE)  # three trials exhaust the grid
+    assert {one["values"]["learning_rate"]: one["score"] for one in records} == scores  # three trials exhaust the grid
     assert len(records) == 3 and [record["status"] for record in records] == ["completed"] * 3
     assert records[0]["started"] == first[0]["started"]
     assert again.finished and not os.path.exists(tmp_path / "search" / ".lock")
@@ -305,8 +292,8 @@ def test_an_interrupted_search_goes_on(tmp_path, plain_rates):
 
 def test_a_second_search_in_the_folder_is_told(tmp_path, monkeypatch):
     tuner = recipe_tuner(tmp_path, keras_tuner.oracles.RandomSearchOracle("val_loss", max_trials=1), RATES, epochs=2)
-    monkeypatch.setattr("kresnets.tuning.tuner.time.sleep", lambda seconds: None)
-    # Fmt: skip
+    clock = types.SimpleNamespace(monotonic=itertools.count(step=10).__next__)  # a second look comes too late
+    monkeypatch.setattr("kresnets._util.files.time", clock)
     holder = (
         f"import fcntl, os; d = os.open({tuner.project_dir!r}, os.O_RDONLY); fcntl.flock(d, fcntl.LOCK_EX); "
         "print(1, flush=True); input()"
@@ -343,8 +330,7 @@ FAILING = [
 ]
 
 
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory):
+def test_failures_are_recorded_and_a_hopeless_trial_is_given_up(tmp_path, formula):
     """A search with a failure of each kind, and a trial that cannot come to anything."""
     built = []
 
@@ -355,12 +341,8 @@ def failing(tmp_path_factory):
         return own()
 
     space = {"thaw": "head", "learning_rate": {"min": 1e-9, "max": 1e30}, "optimizer": ["adamw", "sgd"]}
-    tuner = recipe_tuner(tmp_path_factory.mktemp("failing"), Listed(FAILING), space, epochs=4, make=make, prune=0.5)
-    return tuner, search(tuner, callbacks=[Unlucky()])
-
-
-def test_failures_are_recorded_and_the_search_goes_on(failing):
-    tuner, records = failing
+    tuner = recipe_tuner(tmp_path, Listed(FAILING), space, epochs=4, make=make, prune=0.5)
+    records = search(tuner, callbacks=[Unlucky()])
     ok = "completed"
     assert [one["status"] for one in records] == [ok, ok, ok, "failed", "failed", "failed", ok, "pruned", "repeated"]
     reasons = [record["reason"] for record in records[3:6]]
@@ -371,10 +353,6 @@ def test_failures_are_recorded_and_the_search_goes_on(failing):
     assert all(reason.count("\n") == 0 for reason in reasons)
     assert tuner.oracle.stopped_because is None and tuner.finished
     assert tuner.oracle.get_best_trials(1)[0].score == min(r["score"] for r in records if r["score"] is not None)
-
-
-def test_a_hopeless_trial_is_given_up_for_the_reason_that_is_told(failing):
-    _, records = failing
     pruned, others = records[7], [record for record in records if record["status"] == "completed"]
     assert len(pruned["history"]) == pruned["epochs"] == 2  # half of its only stage, with four trials before it
     by_then = [min(row["val_loss"] for row in other["history"][:2]) for other in others]
@@ -382,8 +360,7 @@ def test_a_hopeless_trial_is_given_up_for_the_reason_that_is_told(failing):
     assert len(others) == 4 and mine > statistics.median(by_then)
     assert pruned["reason"] == (
         f"Given up after 2 epochs: its best {mine:.4g} was worse than the {statistics.median(by_then):.4g} that 50% "
-        "of 4 "
-        "others had by then."
+        "of 4 others had by then."
     )
     assert pruned["score"] == mine
     assert records[8]["epochs"] == 0 and records[8]["score"] == mine  # its repetition is as hopeless
@@ -414,7 +391,7 @@ class NoRoom(keras.callbacks.Callback):
         raise MemoryError("no room")
 
 
-def test_three_failures_of_a_kind_stop_the_search(tmp_path, capsys):
+def test_three_failures_of_a_kind_stop_the_search(tmp_path, capsys, formula):
     def tuner():
         values = [{"learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)]
         return recipe_tuner(
@@ -520,7 +497,7 @@ def test_keras_tuners_own_hyperband(tmp_path, hyperband):
     assert compared >= 3
 
 
-def test_bayesian_optimization(tmp_path):
+def test_bayesian_optimization(tmp_path, formula):
     oracle = keras_tuner.oracles.BayesianOptimizationOracle("val_accuracy", max_trials=4, num_initial_points=2, seed=0)
     space = {"thaw": "head", "learning_rate": {"min": 1e-4, "max": 1e-1, "log": True}}
     records = search(recipe_tuner(tmp_path, oracle, space, epochs=2))
@@ -530,7 +507,7 @@ def test_bayesian_optimization(tmp_path):
         assert record["score"] == max(row["val_accuracy"] for row in record["history"])
 
 
-def test_several_objectives(tmp_path):
+def test_several_objectives(tmp_path, formula):
     both = [keras_tuner.Objective("val_loss", "min"), keras_tuner.Objective("val_accuracy", "max")]
     tuner = recipe_tuner(tmp_path, Listed([{"learning_rate": 1e-2}], both), RATES, epochs=2)
     record = search(tuner)[0]
@@ -538,7 +515,7 @@ def test_several_objectives(tmp_path):
     assert record["score"] == pytest.approx(min(row["val_loss"] - row["val_accuracy"] for row in record["history"]))
 
 
-def test_an_objective_that_nobody_measures(tmp_path):
+def test_an_objective_that_nobody_measures(tmp_path, formula):
     tuner = recipe_tuner(
         tmp_path, Listed([{"learning_rate": 1e-2}], keras_tuner.Objective("val_f1", "max")), RATES, epochs=2
     )
@@ -688,10 +665,9 @@ class _Full(keras.callbacks.Callback):
         raise OSError(errno.ENOSPC, "No space left on device", "state.npz")
 
 
-def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path):
+def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path, formula):
     def tuner():
-        hypermodel = RecipeHyperModel(residual, {"thaw": "head", "learning_rate": [1e-3, 1e-2]}, BASE)
-        return RecipeTuner(hypermodel, keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=2), str(tmp_path))
+        return recipe_tuner(tmp_path, keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=2), RATES)
 
     with pytest.raises(OSError, match="No space left"):
         tuner().search(TRAIN, VALIDATION, callbacks=[_Full()], verbose=0)
@@ -709,7 +685,7 @@ def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path):
         ("data", {"data": (TRAIN, images(20, seed=1))}),
     ],
 )
-def test_trials_of_another_search_are_not_mixed_with_these(tmp_path, what, changed):
+def test_trials_of_another_search_are_not_mixed_with_these(tmp_path, formula, what, changed):
     def reopened(objective="val_loss", space=RATES, base=BASE, data=(TRAIN, VALIDATION), count=2, **options):
         oracle = Listed([{"thaw": "head", "learning_rate": rate} for rate in (1e-3, 1e-2)][:count], objective)
         return search(recipe_tuner(tmp_path, oracle, space, base, **options), *data)
