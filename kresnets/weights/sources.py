@@ -148,8 +148,7 @@ _OPEN_NSFW_NOTICE = (
 
 def _open_nsfw(tag, **head):
     """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), trained on ImageNet and then on their own task: its trunk is a
-    general one,
-    its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
+    general one, its head is not. Crop 1: so it was measured here (their program cuts 224 out of 256)."""
     return Published(
         network="ResNet50Thin",
         tag=tag,
