@@ -4,6 +4,7 @@ input."""
 import contextlib
 import csv
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ import pytest
 from commands import ask, command
 from PIL import Image
 from places import ROOT
+from searching import formula as formula
 
 import kresnets
 import kresnets.data
@@ -29,6 +31,7 @@ import kresnets_command
 from kresnets._util import files as whole
 from kresnets.cli.options import flat
 from kresnets.transfer.plan import RULE
+from kresnets.transfer.trunk import with_trunk
 from kresnets.tuning import folder as asked
 from kresnets.tuning import splitting, supervisor
 from kresnets.tuning.live import Live
@@ -39,7 +42,7 @@ head_epochs = 1
 learning_rate = [1e-3, 3e-3, 1e-2]
 ratio = [0.3, 1.0]
 """
-TRIALS = 5
+TRIALS = 4
 # What trials are variations of: next to nothing is learned, so that any of them is better.
 BASE = {"augment": "none", "stages": [], "head_epochs": 3, "learning_rate": 1e-7}
 
@@ -114,6 +117,9 @@ def here(monkeypatch, capsys):
         signal.signal(number, handler)
 
 
+_with_trunk = functools.cache(with_trunk)  # a network is built once for all that is wrong with other arguments
+
+
 @pytest.fixture
 def never(monkeypatch):
     """Fail where photographs are looked at, or a process is started."""
@@ -123,6 +129,7 @@ def never(monkeypatch):
 
     monkeypatch.setattr(kresnets.data, "load_data", looked)
     monkeypatch.setattr(supervisor, "keep", looked)
+    monkeypatch.setattr("kresnets.cli.search.with_trunk", _with_trunk)
 
 
 def rows(folder):
@@ -253,6 +260,7 @@ def test_a_better_choice_is_handed_over_and_finetune_trains_the_very_recipe_that
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("formula")
 def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
     (place / "nothing.toml").write_text("warmup = [0.1, 0.101]\n")
     given = arguments(place, tmp_path / "search", trials=3, space="nothing.toml")
