@@ -203,7 +203,7 @@ def _broken(name):
 
 
 def slices(completed: list, varied: list, objective: tuple, ranking: list) -> list[dict]:
-    """Return one plot a hyperparameter, in the order of `ranking`: boxes of few choices, else points and medians."""
+    """Return one plot a hyperparameter, in the order of `ranking`: boxes of few choices, else points."""
     rank = {row["name"]: place for place, row in enumerate(ranking)}
     limits = shown(completed, objective[1])
     figures = []
@@ -263,8 +263,8 @@ def depth_map(completed: list, depth: dict, rate: dict, objective: tuple) -> dic
     cells = [[[r for r in those if r["values"].get("thaw") == choice] for _, those in columns]
              for choice in depth["choices"]]  # fmt: skip
     medians = [[statistics.median(r["score"] for r in cell) if cell else None for cell in row] for row in cells]
-    texts = [[f"{statistics.median(r['score'] for r in cell):.3g}<br>{len(cell)}×" if cell else "" for cell in row]
-             for row in cells]  # fmt: skip
+    texts = [[f"{median:.3g}<br>{len(cell)}×" if cell else "" for cell, median in zip(*rows)]
+             for rows in zip(cells, medians)]  # fmt: skip
     better = min if objective[1] == "min" else max
     known = [(median, x, y) for y, row in enumerate(medians) for x, median in enumerate(row) if median is not None]
     median, x, y = better(known, key=lambda cell: cell[0])
@@ -272,16 +272,15 @@ def depth_map(completed: list, depth: dict, rate: dict, objective: tuple) -> dic
              "line": {"color": _ORANGE, "width": 3}}  # fmt: skip
     trace = {
         "type": "heatmap", "z": medians, "xgap": 3, "ygap": 3, "coloraxis": "coloraxis", "hoverongaps": False,
-        "text": texts, "texttemplate": "%{text}", "hovertemplate": "%{hovertext}<extra></extra>",
+        "text": texts, "texttemplate": "%{text}", "hovertemplate": "median %{z:.4g}<extra></extra>",
         "customdata": [[[str(r["trial_id"]) for r in cell] for cell in row] for row in cells],
-        "hovertext": [[_members(cell, better) for cell in row] for row in cells],
     }  # fmt: skip
     low, high = shown(completed, objective[1])
     ends = [min(max(median, low), high) for median, _, _ in known]
     return _figure(
         "map", [trace], 110 + 56 * len(cells), ["toImage"], 80 * len(columns), shapes=[frame], dragmode=False,
         xaxis=_places(safe(rate["name"]), [name for name, _ in columns]),
-        yaxis=_places("deepest that learns", [safe(choice, 16) for choice in depth["choices"]]),
+        yaxis=_places("deepest that trains", [safe(choice, 16) for choice in depth["choices"]]),
         coloraxis={"reversescale": objective[1] == "min", "cmin": min(ends), "cmax": max(ends), "showscale": False},
     )  # fmt: skip
 
@@ -308,22 +307,16 @@ def _columns(rate, completed):
     return [("–", without), *columns] if without else columns
 
 
-def _members(cell, better):
-    ranked = sorted(cell, key=lambda r: r["score"], reverse=better is max)
-    more = [f"and {len(cell) - 6} more"] if len(cell) > 6 else []
-    return "<br>".join([f"trial {safe(r['trial_id'])}: {safe(r['score'])}" for r in ranked[:6]] + more)
-
-
 def curves(completed: list, objective: tuple, best: dict) -> dict | None:
     """Return the curves of the best trial, and as views those of the others; None where no trial has epochs."""
-    shown = [r for r in completed if r.get("history")]
-    if not shown:
+    trials = [r for r in completed if r.get("history")]
+    if not trials:
         return None
-    shown.sort(key=lambda r: (r is not best, r["score"] if objective[1] == "min" else -r["score"]))
-    recorded = {name.removeprefix("val_") for r in shown for row in r["history"] for name in row}
+    trials.sort(key=lambda r: (r is not best, r["score"] if objective[1] == "min" else -r["score"]))
+    recorded = {name.removeprefix("val_") for r in trials for row in r["history"] for name in row}
     panels = [name for name in ("loss", "accuracy") if name in recorded] or ["loss"]
-    longest = max(len(r["history"]) for r in shown)
-    views = [_view(record, panels, objective[0], best) for record in shown]
+    longest = max(len(r["history"]) for r in trials)
+    views = [_view(record, panels, objective[0], best) for record in trials]
     lines = {
         "best trial's validation": {"color": _GREY, "width": 1.6, "dash": "dot"},
         "training": {"color": _BLUE, "width": 2.2},

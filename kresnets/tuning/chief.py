@@ -65,10 +65,10 @@ def serve(oracle, pause=0.5, linger=1.0):
     try:
         while not oracle.is_over():
             oracle.forget_silent()
-            oracle.tell()
+            oracle.call_hook()
             time.sleep(pause)
         oracle.finish()
-        oracle.tell()
+        oracle.call_hook()
     finally:
         server.stop(linger).wait()
 

@@ -1,7 +1,6 @@
 """The search over recipes: against Keras Tuner's own tuners with the same hypermodel, `fine_tune`, and hand-made
 counts."""
 
-import collections
 import dataclasses
 import errno
 import fcntl
@@ -9,7 +8,6 @@ import itertools
 import json
 import os
 import pathlib
-import socket
 import statistics
 import subprocess
 import sys
@@ -622,42 +620,6 @@ def test_on_jax(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.splitlines()[-1] == "5 True True"
-
-
-BOTH = {"thaw": ["head", "high"], "learning_rate": [1e-3, 1e-2, 0.1]}
-MEMBER = """
-import sys
-import test_tuning as t
-import keras_tuner
-oracle = keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)
-t.recipe_tuner(sys.argv[1], oracle, t.BOTH, t.LONG).search(t.TRAIN, t.VALIDATION, verbose=0)
-"""
-
-
-@pytest.mark.everything
-def test_a_chief_and_two_workers(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, "PYTHONPATH": python_path(__file__), "KERASTUNER_ORACLE_IP": "127.0.0.1",
-              "KERASTUNER_ORACLE_PORT": str(port)}  # fmt: skip
-    members = []
-    for name in ("chief", "worker0", "worker1"):
-        with open(tmp_path / f"{name}.log", "w") as log:
-            command, environment = (
-                [sys.executable, "-c", MEMBER, str(tmp_path)],
-                {**common, "KERASTUNER_TUNER_ID": name},
-            )
-            members.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    for member in members:
-        assert member.wait(timeout=300) == 0, [log.read_text()[-2000:] for log in tmp_path.glob("*.log")]
-    records = read_records(tmp_path / "search")
-    assert [record["status"] for record in records] == ["completed"] * 6
-    assert collections.Counter(record["values"]["thaw"] for record in records) == {"head": 3, "high": 3}
-    space = hypermodel(BOTH, LONG).space
-    for record in records:
-        best = min(tuned(space.recipe(record["values"]))["val_loss"])
-        assert record["score"] == pytest.approx(best, abs=TOLERANCE)
 
 
 class _Full(keras.callbacks.Callback):
