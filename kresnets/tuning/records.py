@@ -84,11 +84,9 @@ def as_csv(records: Sequence[Mapping[str, Any]], parameters: Sequence[str] = ())
         0,completed,0.5,0.3,,,
     """
     names = list(dict.fromkeys([*parameters, *(name for record in records for name in record["values"])]))
+    columns = ["trial_id", "status", "score", *names, "seconds", "epochs", "reason"]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial_id", "status", "score", *names, "seconds", "epochs", "reason"])
-    for record in records:
-        values = [record["values"].get(name) for name in names]
-        rest = [record.get(name) for name in ("seconds", "epochs", "reason")]
-        writer.writerow([record["trial_id"], record["status"], record["score"], *values, *rest])
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**record, **record["values"]} for record in records)
     return text.getvalue()
