@@ -11,7 +11,7 @@ import numpy as np
 from kresnets._util import files
 
 _NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
-_ASKED = "search.json"  # in Keras Tuner's folder: what its trials are of
+_SEARCH = "search.json"  # in Keras Tuner's folder: what its trials are of
 _WRITTEN = (
     "search", "trials.csv", "search.html", "best_recipe.json", "verdict.json", "images", "answers-*.json",
     "tensorboard", ".tmp-*", "config.json",
@@ -108,7 +108,7 @@ def check_same_search(project, hypermodel, objective, splits):
         "base": {name: repr(value) for name, value in hypermodel.base.as_data().items()},
         "data": [[_identity(part) for part in split] for split in splits],
     }
-    found, path = json.loads(json.dumps(found)), project / _ASKED
+    found, path = json.loads(json.dumps(found)), project / _SEARCH
     earlier = files.read_json(path) or {}
     differing = [name for name in found if name in earlier and earlier[name] != found[name]]
     if differing:

@@ -51,7 +51,7 @@ class Live:
         outcome = score if record["status"] == COMPLETED else f"{record['status']}: {record['reason']}"
         best = self.best(records)
         best = f"best {best['score']:.4g} (trial {best['trial_id']})" if best else "none completed"
-        times = [one["seconds"] for one in records if one["seconds"] is not None]
+        times = [record["seconds"] for record in records if record["seconds"] is not None]
         left = int((total - done) * sum(times) / max(1, len(times)))
         return (
             f"trial {record['trial_id']}, {done}/{total}: {values}: {outcome}; {record['seconds'] or 0:.1f} s; {best}; "
@@ -61,9 +61,9 @@ class Live:
     def best(self, records=None):
         """Return the record of the best trial, or None; one that was given up has no score to compare."""
         records = read_records(self.project) if records is None else records
-        scored = [one for one in records if one["score"] is not None and one["whole"]]
+        scored = [record for record in records if record["score"] is not None and record["whole"]]
         sign = 1 if self.objective.direction == "min" else -1
-        return min(scored, key=lambda one: (sign * one["score"], one["trial_id"]), default=None)
+        return min(scored, key=lambda record: (sign * record["score"], record["trial_id"]), default=None)
 
     def write_csv(self, records=None):
         """Write trials.csv."""
@@ -88,4 +88,4 @@ class Live:
         values = {} if self.space.base.unresolved else self.space.words()
         values = {name: values[name] for name in self.space.ordered() if name in values}
         records = read_records(self.project) if records is None else records
-        return [one | {"values": values} if one["default"] else one for one in records]
+        return [record | {"values": values} if record["default"] else record for record in records]

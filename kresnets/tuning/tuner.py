@@ -235,7 +235,7 @@ class RecipeTuner(hooks.Tuner):
         results, behind = files.read_json(path) or [], None
         found = len(results)
         while len(results) < total:
-            behind = self._behind(trial, [one["best_value"] for one in results], records, total)
+            behind = self._behind(trial, [result["best_value"] for result in results], records, total)
             if behind or results and results[-1]["pruned"]:
                 break
             if len(results) > found and self._leave is not None and not is_worker() and self._leave():
@@ -244,21 +244,21 @@ class RecipeTuner(hooks.Tuner):
             run = self._train(
                 trial, values, budget, splits, len(results), callbacks, epoch, curves if prunable else None
             )
-            if all(self.oracle.objective.better_than(run.best_value, one["best_value"]) for one in results):
+            if all(self.oracle.objective.better_than(run.best_value, result["best_value"]) for result in results):
                 stages.write_state(self._checkpoint(trial), {}, [], run.best)
             results.append(run.result(with_rows=not results))
             if total > 1:  # a killed trial goes on at its next split
                 files.write_json(path, results)
         first, histories = results[0], [keras.callbacks.History() for _ in results]
-        for history, one in zip(histories, results):
-            history.history = one["history"]
+        for history, result in zip(histories, results):
+            history.history = result["history"]
         return histories, {
             "status": PRUNED if first["pruned"] or behind else COMPLETED,
             "reason": first["pruned"] or behind,
-            "epochs": sum(one["trained"] for one in results),
-            "scores": [one["best_value"] for one in results],
-            "measures": [one["kept"] for one in results],
-            "whole": len(results) == total and all(one["whole"] and not one["pruned"] for one in results),
+            "epochs": sum(result["trained"] for result in results),
+            "scores": [result["best_value"] for result in results],
+            "measures": [result["kept"] for result in results],
+            "whole": len(results) == total and all(result["whole"] and not result["pruned"] for result in results),
             "history": first["rows"],
         }
 
@@ -270,15 +270,15 @@ class RecipeTuner(hooks.Tuner):
         done = len(scores)
         if self._race is None or is_default(trial) or not self._race <= done < total:
             return None
-        whole = [one for one in records if one["whole"] and len(one["scores"]) == total]
-        default = next((one for one in whole if one["default"]), None)
+        whole = [record for record in records if record["whole"] and len(record["scores"]) == total]
+        default = next((record for record in whole if record["default"]), None)
         if default is None:
             return None
         better_than, best = self.oracle.objective.better_than, default
-        for one in whole:
-            fair = statistics.mean(accuracy_gains(one, default) or [0]) >= 0
-            if fair and better_than(statistics.mean(one["scores"]), statistics.mean(best["scores"])):
-                best = one
+        for record in whole:
+            fair = statistics.mean(accuracy_gains(record, default) or [0]) >= 0
+            if fair and better_than(statistics.mean(record["scores"]), statistics.mean(best["scores"])):
+                best = record
         mine, others = statistics.mean(scores), statistics.mean(best["scores"][:done])
         if better_than(mine, others):
             return None

@@ -53,14 +53,14 @@ def judge(folder, train, data, recipes, seed, why=""):
     return found | {"difference": gain, "sentence": sentence, "worse": worse}
 
 
-def _sentence(who, gain, count):
+def _sentence(subject, gain, count):
     low, high = gain["interval"]
     by = f"{gain['accuracy']:+.3f} (95 %: {low:+.3f} to {high:+.3f}) in accuracy on {count} test images"
     if low > 0:
-        return f"{who} beat the default: {by}."
+        return f"{subject} beat the default: {by}."
     if high < 0:
-        return f"{who} did worse than the default: {by}. Keep the default."
-    return f"{who} did not beat the default: {by}, which may be chance. The default will do."
+        return f"{subject} did worse than the default: {by}. Keep the default."
+    return f"{subject} did not beat the default: {by}, which may be chance. The default will do."
 
 
 def tell(verdict):
