@@ -98,7 +98,7 @@ def search_page(
     best = (min if objective[1] == "min" else max)(completed, key=lambda record: record["score"], default=None)
     parameters = described(records, space or {})
     explained, rows = importance({p["name"]: column(p, completed) for p in parameters}, [r["score"] for r in completed])
-    sections = list(_plots(records, completed, best, parameters, objective, explained, rows))
+    sections = _plots(records, completed, best, parameters, objective, explained, rows)
     data = {"plots": [figure for _, _, figures in sections for figure in figures], "themes": plots.themes()}
     parts = (
         _state(records, total, running),
@@ -254,71 +254,67 @@ _BAR = """<noscript><p>The plots need JavaScript; the table below holds every tr
 
 
 def _plots(records, completed, best, parameters, objective, explained, rows):
-    """Yield the sections of the plots: heading, a sentence that says how to read it or why it is not there, figures."""
-    name = objective[0]
+    """Return the sections of the plots: heading, how to read it or why it is not there, figures."""
+    name, sections = objective[0], []
+
+    def add(heading, figures, text, reason):
+        sections.append((heading, text if figures else reason, figures))
+
     varied = [parameter for parameter in parameters if len(parameter["choices"]) > 1]
     named = {parameter["name"]: parameter for parameter in varied}
     same = [f"{p['name']} {_number(p['choices'][0])}" for p in parameters if len(p["choices"]) == 1]
     fixed = f" The same in every trial: {', '.join(same)}." if same else ""
-    nothing = "No trial has completed yet, so there is nothing to draw."
+    nothing = "" if completed else "No trial has completed yet, so there is nothing to draw."
     figure = plots.history(records, objective, best)
-    yield (
+    add(
         "Best so far",
+        [figure] if figure else [],
         f"Each point is a trial at its {name}; the line is the best up to then, the star the best of all. Where it "
         "has long been flat, more trials promise little. Rings were pruned (their score is of fewer epochs), crosses "
         "at the edge failed. A click on a name hides its points; a click on a point shows that trial everywhere; a "
-        f"drag zooms, a double click goes back.{_beyond(records, objective)}"
-        if figure
-        else "No trial has ended yet.",
-        [figure] if figure else [],
+        f"drag zooms, a double click goes back.{_beyond(records, objective)}",
+        "No trial has ended yet.",
     )
-    alike = "No hyperparameter differs between the trials yet." + fixed if completed else nothing
-    some = completed and varied
-    yield (
+    alike, some = nothing or f"No hyperparameter differs between the trials yet.{fixed}", completed and varied
+    add(
         "What good trials have in common",
+        [plots.parallel(completed, varied, objective)] if some else [],
         "Each line is a completed trial, through its value of each hyperparameter to its score; the stronger its blue, "
         "the better, and the best one is orange. Where all good lines meet on an axis, that value matters. A line that "
         "touches “–” does not use the parameter. Drag along an axis to keep only the trials through that part, click "
-        f"on it to let go; drag the name of an axis to move it.{fixed}"
-        if some
-        else alike,
-        [plots.parallel(completed, varied, objective)] if some else [],
+        f"on it to let go; drag the name of an axis to move it.{fixed}",
+        alike,
     )
-    yield (
+    add(
         "Each hyperparameter against the score",
+        plots.slices(completed, varied, objective, rows) if some else [],
         f"One plot a hyperparameter, the most important first, and {name} upwards; only trials that use the "
         "parameter. A slope or a dip matters; a flat cloud does not. A box holds the middle half of the trials with a "
-        "choice, the line in it is their median."
-        if some
-        else alike,
-        plots.slices(completed, varied, objective, rows) if some else [],
+        "choice, the line in it is their median.",
+        alike,
     )
     few = f"Importance needs {FEWEST} completed trials with different values and scores; there are {len(completed)}."
-    yield ("What mattered", _importance_text(explained, rows) or few, [plots.importance(rows)] if rows else [])
+    add("What mattered", [plots.importance(rows)] if rows else [], _importance_text(explained, rows), few)
     rate = rate_of(parameters)
-    both = completed and rate and "thaw" in named
-    yield (
+    add(
         "Freeze depth and rate",
+        [plots.depth_map(completed, named["thaw"], named[rate], objective)]
+        if some and rate and "thaw" in named
+        else [],
         f"The median {name} of the trials in each cell, and how many they are; the stronger the blue, the better, and "
         "a frame marks the best cell. A good cell of one trial may be luck. Trials that unfreeze more are higher. A "
-        "click shows a cell's trials."
-        if both
-        else "This needs trials that differ in `thaw` and in a learning rate."
-        if completed
-        else nothing,
-        [plots.depth_map(completed, named["thaw"], named[rate], objective)] if both else [],
+        "click shows a cell's trials.",
+        nothing or "This needs trials that differ in `thaw` and in a learning rate.",
     )
     figure = plots.curves(completed, objective, best)
-    yield (
+    add(
         "The winner's curves",
-        "Loss and accuracy by epoch of the best trial, or of the one that is chosen (then the best one's validation is "
-        "dotted); a dashed line is where a stage begins. Validation that turns while training goes on is overfitting."
-        if figure
-        else "No trial recorded its epochs."
-        if completed
-        else nothing,
         [figure] if figure else [],
+        "Loss and accuracy by epoch of the best trial, or of the one that is chosen (then the best one's validation is "
+        "dotted); a dashed line is where a stage begins. Validation that turns while training goes on is overfitting.",
+        nothing or "No trial recorded its epochs.",
     )
+    return sections
 
 
 def _beyond(records, objective):
