@@ -26,14 +26,14 @@ rng = np.random.default_rng(0)
 
 
 def facts(**changes):
-    told = dict(groups=NAMES, images=64, steps=2, validation=11, classes=2, pretrained=True, why="")
-    return Facts(**told | changes)
+    known = dict(groups=NAMES, images=64, steps=2, validation=11, classes=2, pretrained=True, why="")
+    return Facts(**known | changes)
 
 
 def record(trial_id, scores, accuracies=None, default=False, **more):
     measures = [{"val_accuracy": one} for one in accuracies or ()]
-    told = {"trial_id": str(trial_id), "status": "completed", "whole": True, "default": default, "values": {}}
-    return told | {"score": statistics.mean(scores), "scores": list(scores), "measures": measures} | more
+    fields = {"trial_id": str(trial_id), "status": "completed", "whole": True, "default": default, "values": {}}
+    return fields | {"score": statistics.mean(scores), "scores": list(scores), "measures": measures} | more
 
 
 # The rule.
@@ -126,13 +126,13 @@ def test_what_did_not_come_to_its_end_is_not_handed_over():
 def test_a_file_brings_the_very_recipe_back(fields, pretrained, tmp_path):
     known = facts(pretrained=pretrained)
     recipe = resolve(kresnets.Recipe(**fields), known).recipe
-    told = differing(recipe, known)
-    assert told["rule"] == RULE and set(fields) <= set(told) and "seed" not in told
-    (tmp_path / "best_recipe.json").write_text(json.dumps(told))
+    file = differing(recipe, known)
+    assert file["rule"] == RULE and set(fields) <= set(file) and "seed" not in file
+    (tmp_path / "best_recipe.json").write_text(json.dumps(file))
     read = trunk.read_recipe(tmp_path / "best_recipe.json")
     assert resolve(kresnets.Recipe(**read), known).recipe == recipe
     if not fields:
-        assert told == {"rule": RULE}
+        assert file == {"rule": RULE}
 
 
 OLD = {
@@ -246,8 +246,8 @@ def test_a_better_choice_than_a_crippled_base_is_handed_over(tmp_path, formula):
     choice = tuner.choice()
     assert choice.record["trial_id"] == "1" and choice.gain > choice.needed > 0
     assert tuner.best_recipe().learning_rate == 0.3
-    told = differing(tuner.best_recipe(), tuner.hypermodel.plan.facts)
-    assert told["learning_rate"] == 0.3 and told["stages"] == ()
+    file = differing(tuner.best_recipe(), tuner.hypermodel.plan.facts)
+    assert file["learning_rate"] == 0.3 and file["stages"] == ()
 
 
 @pytest.mark.parametrize("kind", ["RandomSearch", "BayesianOptimization", "Hyperband", "GridSearch"])
@@ -327,8 +327,8 @@ def test_the_default_space_lies_around_the_default():
     assert space.fields["trunk_learning_rate"].max == pytest.approx(base.trunk_learning_rate * 10)
     words = space.words()
     assert words["thaw"] in space.fields["thaw"] and words["unfreeze"] in space.fields["unfreeze"]
-    told = {name: value for name, value in words.items() if name in space.fields}
-    assert space.recipe(told) == space.recipe({}) == base
+    values = {name: value for name, value in words.items() if name in space.fields}
+    assert space.recipe(values) == space.recipe({}) == base
     # The textbook's are those of before.
     assert (
         Space(None, NAMES, kresnets.Recipe.textbook()).fields["learning_rate"]

@@ -97,8 +97,8 @@ def plainly(folder, oracle, *space, **options):
 def tuned(recipe, train=TRAIN, validation=VALIDATION, make=own):
     """Return the history of `fine_tune` itself."""
     keras.utils.set_random_seed(recipe.seed)
-    told = {} if make is residual else OWN
-    return kresnets.fine_tune(make(), train, validation, recipe, cache=False, verbose=0, **told).history
+    options = {} if make is residual else OWN
+    return kresnets.fine_tune(make(), train, validation, recipe, cache=False, verbose=0, **options).history
 
 
 def evaluated(model, data=VALIDATION):
@@ -208,8 +208,8 @@ def test_what_users_of_keras_tuner_expect(shared, plain, capsys):
         np.testing.assert_allclose(mine, other, atol=TOLERANCE)
     capsys.readouterr()
     tuner.results_summary(2)
-    told = capsys.readouterr().out
-    assert f"Trial {best.trial_id} summary" in told and f"Score: {best.score}" in told
+    printed = capsys.readouterr().out
+    assert f"Trial {best.trial_id} summary" in printed and f"Score: {best.score}" in printed
     hp = tuner.get_best_hyperparameters(1)[0]
     assert tuner.best_recipe() == tuner.hypermodel.recipe(hp)
     assert tuned(tuner.best_recipe())["val_loss"][best.best_step] == pytest.approx(best.score, abs=TOLERANCE)
@@ -454,16 +454,18 @@ def hyperband(tmp_path_factory):
 
 def test_hyperband(hyperband):
     tuner, records = hyperband
-    told = {record["trial_id"]: tuner.oracle.trials[record["trial_id"]].hyperparameters.values for record in records}
-    promoted = [record for record in records if "tuner/trial_id" in told[record["trial_id"]]]
+    values_of = {
+        record["trial_id"]: tuner.oracle.trials[record["trial_id"]].hyperparameters.values for record in records
+    }
+    promoted = [record for record in records if "tuner/trial_id" in values_of[record["trial_id"]]]
     assert promoted and all(record["status"] == "completed" for record in records)
     for record in records:
-        values = told[record["trial_id"]]
+        values = values_of[record["trial_id"]]
         assert record["epochs"] == values["tuner/epochs"] - values["tuner/initial_epoch"]
         assert len(record["history"]) == values["tuner/epochs"]
         assert not any(name.startswith("tuner/") for name in record["values"])
     for record in promoted:
-        before = next(one for one in records if one["trial_id"] == told[record["trial_id"]]["tuner/trial_id"])
+        before = next(one for one in records if one["trial_id"] == values_of[record["trial_id"]]["tuner/trial_id"])
         assert before["values"] == record["values"]
         assert before["history"] == record["history"][: len(before["history"])]
     recipe = dataclasses.replace(BASE, stages=(), head_epochs=3, **promoted[0]["values"])
@@ -557,11 +559,11 @@ def test_a_model_and_groups_of_the_users_own(tmp_path):
 
 def test_a_loss_and_metrics_of_the_users_own(tmp_path):
     """What Keras Tuner gives back is compiled with them: here the sum over a batch, not the mean."""
-    told = {
+    compiled = {
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
         "metrics": ["sparse_categorical_accuracy"],
     }
-    made = RecipeHyperModel(own, {"thaw": "head", "learning_rate": [1e-3, 1e-2]}, BASE, 2, **OWN, **told)
+    made = RecipeHyperModel(own, {"thaw": "head", "learning_rate": [1e-3, 1e-2]}, BASE, 2, **OWN, **compiled)
     tuner = RecipeTuner(made, keras_tuner.oracles.GridSearchOracle("val_loss"), directory=str(tmp_path))
     records = search(tuner)
     model = tuner.get_best_models()[0]
