@@ -76,7 +76,6 @@ def test_each_condition_by_hand(tmp_path):
             "schedule": ["constant", "cosine"],
             "warmup": [0.0, 0.2],
             "head_epochs": [0, 1, 2],
-            # Fmt: skip
             "learning_rate": [1e-3, 1e-2],
             "augment": ["none", "light"],
             "views": [1, 2],
@@ -162,7 +161,6 @@ def test_toml_and_dict_are_the_same(tmp_path):
         'thaw = ["head", "stage3"]\nratio = [1, 0.5]\noptimizer = "sgd"\n'
         "[learning_rate]\nmin = 1e-4\nmax = 1e-2\nlog = true\n"
     )
-    # Fmt: skip
     fields = {
         "thaw": ("head", "stage3"),
         "ratio": [1.0, 0.5],
