@@ -68,7 +68,7 @@ def _rates(columns):
     # Sorted, because Keras's CSVLogger sorts the columns by the alphabet; other names than kresnets' stay in order.
     return {
         name: np.where(np.array(rates[name]) > 0, rates[name], np.nan)
-        for name in sorted(reversed(rates), key=lambda name: depth(name) or (0, 0))  # noqa: C414, which keeps the order of equals
+        for name in sorted(reversed(rates), key=lambda name: depth(name) or (0, 0))  # noqa: C414, order of equals
     }
 
 

@@ -235,7 +235,7 @@ def test_what_alone_moves_the_score_is_most_important(tmp_path):
         record.update(
             status="completed", score=abs(math.log10(record["values"]["learning_rate"]) + 3) + rng.uniform(0, 0.01)
         )
-    page = page_of(tmp_path, records, resamples=20)
+    page = page_of(tmp_path, records, resamples=8)
     bars = page.plots["importance"]["data"][0]
     *others, first = zip(bars["x"], bars["error_x"]["arrayminus"], bars["error_x"]["array"])  # the topmost is the last
     assert bars["y"][-1] == "learning_rate" and 0.7 < first[0] - first[1] <= first[0] <= first[0] + first[2] < 1.3
@@ -259,7 +259,7 @@ def test_importance_is_the_share_of_variance():
 def test_noise_is_called_noise(tmp_path):
     rng = random.Random(2)
     records = [{**record, "status": "completed", "score": rng.random()} for record in made_records(40)]
-    assert "do not trust this order" in page_of(tmp_path, records, resamples=20).text
+    assert "do not trust this order" in page_of(tmp_path, records, resamples=8).text
 
 
 def test_few_trials_have_no_importance(tmp_path):

@@ -208,7 +208,7 @@ SMALL = kresnets.Recipe(augment="none", head="trained", batchnorm="frozen")
 
 
 def test_the_first_trial_is_the_default_as_fine_tune_resolves_it(tmp_path):
-    base = dataclasses.replace(SMALL, epochs_per_stage=4)
+    base = dataclasses.replace(SMALL, epochs_per_stage=2)
     tuner, records = whole_search(tmp_path, {"thaw": ["low", "high"]}, [{"thaw": "high"}], base, epochs=None)
     plan = kresnets.plan(t.own(), t.TRAIN, t.VALIDATION, base, groups=t.OWN["groups"])
     assert tuner.hypermodel.plan.recipe == plan.recipe and tuner.hypermodel.space.recipe({}) == plan.recipe

@@ -461,7 +461,7 @@ def test_a_small_space_is_tried_whole(tmp_path):
     assert len(tried["sound"]) == len(oracle.trials) == 24 > len(tried["plain"])
 
 
-@pytest.mark.parametrize("name", MAKERS)
+@pytest.mark.parametrize("name", ["random", "hyperband"])  # of a Gaussian process: `test_reseed`
 def test_seed_0_is_a_seed(tmp_path, name):
     values = []
     for number in range(2):
