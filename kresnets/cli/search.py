@@ -21,6 +21,7 @@ from kresnets.cli.options import Count, Flag, Images, Network, Share, flat
 from kresnets.transfer.trunk import read_recipe, spec_of, with_trunk
 from kresnets.tuning import folder as place
 from kresnets.tuning import live, splitting, supervisor, verdict
+from kresnets.tuning.choice import differing
 
 _SEARCH = Group("Search", sort_key=4)
 _PROCESSES = Group("Many processes", help="All see the folder OUT; see the guide on searching.", sort_key=5)
@@ -330,7 +331,7 @@ def _finish_page(folder, shown, hypermodel, choice, found=None):
     elif _won(choice):
         recipe = hypermodel.space.recipe(choice.record["values"])
     if choice.record is not None:
-        live.write_recipe(folder / "best_recipe.json", recipe, facts)
+        files.write_json(folder / "best_recipe.json", differing(recipe, facts))
     shown.page(winner=found, notes=[choice.sentence])
 
 

@@ -18,21 +18,12 @@ _PIECE = 1 << 26  # bytes
 
 
 def is_first() -> bool:
-    """Whether this process writes: it is alone, or the first of those that `connect` joined.
-
-    Example:
-        >>> from kresnets.devices import is_first
-        >>> is_first()
-        True
-    """
+    """Whether this process writes: it is alone, or the first of those that `connect` joined."""
     return not _several() or _jax().process_index() == 0
 
 
 def agreed(tell: Callable[[], Any]) -> Any:
-    """Return, on every process, what `tell()` returns on the first one; it is not called on the others.
-
-    Args:
-        tell: function without arguments that returns what JSON can say.
+    """Return, on every process, what `tell()`, called on the first one alone, returns there: what JSON can say.
 
     Example:
         >>> from kresnets.devices import agreed
@@ -46,18 +37,7 @@ def agreed(tell: Callable[[], Any]) -> Any:
 
 @contextlib.contextmanager
 def first_file(path):
-    """Yield the path of a file with the content that the first process's file at `path` has.
-
-    Args:
-        path: `pathlib.Path`; only the first process needs to have it.
-
-    Example:
-        >>> import pathlib
-        >>> from kresnets.devices import first_file
-        >>> with first_file(pathlib.Path("notes.txt")) as path:
-        ...     path.name
-        'notes.txt'
-    """
+    """Yield the path of a file with the content that the first process's file at `path` has; only that one needs it."""
     if not _several():
         yield path
         return
@@ -74,15 +54,7 @@ def first_file(path):
 @contextlib.contextmanager
 def apart():
     """Do what this process alone does, such as saving a model: Keras makes variables in passing, which all processes of
-    a distribution would have to make.
-
-    Example:
-        >>> import keras
-        >>> from kresnets.devices import apart
-        >>> with apart():
-        ...     keras.distribution.distribution() is None
-        True
-    """
+    a distribution would have to make."""
     before = keras.distribution.distribution()
     keras.distribution.set_distribution(None)
     try:

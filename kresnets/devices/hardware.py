@@ -1,6 +1,8 @@
 """What the machine computes well."""
 
+import os
 import pathlib
+import platform
 
 import keras
 
@@ -58,24 +60,20 @@ def _as_number(capability):
 
 
 def _processor_flags():
+    return set(_cpuinfo("flags", "Features").split())
+
+
+def _cpuinfo(*names):
+    """Return what Linux says of the processor under the first of these names, elsewhere nothing."""
     try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:  # no Linux
-        return set()
-    line = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "")
-    return set(line.partition(":")[2].split())
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return ""
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith(names)), "")
 
 
 def describe() -> str:
     """Return one line about the machine: processor, cores, backend."""
-    import os
-    import platform
-
-    model = platform.processor() or platform.machine()
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        model = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), model)
-    except OSError:
-        pass
+    model = _cpuinfo("model name") or platform.processor() or platform.machine()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"{model}, {cores} cores, {keras.config.backend()} backend, Keras {keras.__version__}"

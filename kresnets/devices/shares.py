@@ -18,12 +18,7 @@ from kresnets.keras_hooks.model import loss_scaled, steps_through
 
 @dataclasses.dataclass(frozen=True)
 class Division:
-    """Say among whom each batch is divided.
-
-    Args:
-        devices: number of all devices. Defaults to 1.
-        processes: number of processes that have them. Defaults to 1.
-        process: which of these this is. Defaults to 0.
+    """Say among whom each batch is divided: so many devices in all, which so many processes have, of which this is one.
 
     Example:
         >>> import numpy as np
@@ -63,22 +58,16 @@ class Division:
 
 @contextlib.contextmanager
 def in_shares(model, division, train, validation, class_weight):
-    """Yield `(train, validation, class_weight)` as `model.fit` must get them now: as they are, but where the model
-    trains on several devices.
+    """Yield `(train, validation, class_weight)` as `model.fit` must get them within this context: as they are, but
+    where the model trains on several devices.
 
     Args:
-        model: the compiled Keras model that will be fitted, within the context.
+        model: the compiled Keras model that will be fitted.
         division: its `Division`.
         train: batches of tuples of arrays, a `tf.data.Dataset` or a `keras.utils.PyDataset`; of several processes,
             what the division gave each.
         validation: the same, or None.
         class_weight: dict class -> weight, or None.
-
-    Example:
-        >>> from kresnets.devices import Division, in_shares
-        >>> with in_shares(None, Division(), "batches", None, {0: 1.0}) as (train, validation, class_weight):
-        ...     train, validation, class_weight
-        ('batches', None, {0: 1.0})
     """
     if division.devices == 1:
         yield train, validation, class_weight

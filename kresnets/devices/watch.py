@@ -26,9 +26,8 @@ WAIT = 300  # seconds for all processes to come
 PING = 5  # seconds between signs of life
 SILENCE = 60  # seconds without one, after which a machine counts as lost
 GRACE = 5  # seconds in which a failed step may turn out to be another process's fault
-_CHILD = (
-    "KRESNETS_WATCHED"  # environment: descriptors for output, errors and sentences, and one that lives as the watcher
-)
+# In the environment: descriptors for output, errors and sentences, and one that lives as the watcher.
+_CHILD = "KRESNETS_WATCHED"
 _THEIR_OWN = ("process", "coordinator", "data", "out")  # options that may differ from one machine to another
 
 

@@ -3,13 +3,13 @@
 import csv
 import math
 import pathlib
-import re
 from typing import Any
 
 import numpy as np
 
 from kresnets._util.types import PathLike
 from kresnets.report import figures
+from kresnets.report.parameters import depth
 
 _RATE = "learning_rate/"
 _TRAINING, _VALIDATION = "#1f77b4", "#d95f02"
@@ -68,13 +68,8 @@ def _rates(columns):
     # Sorted, because Keras's CSVLogger sorts the columns by the alphabet; other names than kresnets' stay in order.
     return {
         name: np.where(np.array(rates[name]) > 0, rates[name], np.nan)
-        for name in sorted(reversed(rates), key=_below_head)  # noqa: C414, which keeps the order of equals
+        for name in sorted(reversed(rates), key=lambda name: depth(name) or (0, 0))  # noqa: C414, order of equals
     }
-
-
-def _below_head(group):
-    stage = re.fullmatch(r"stage(\d+)", group)
-    return {"head": -math.inf, "stem": math.inf}.get(group, -int(stage[1]) if stage else 0)
 
 
 def _stages(columns, rates):

@@ -38,14 +38,15 @@ def _parameter(name, found, allowed):
 
 def _ordered(found, allowed):
     """Return choices by depth where they are groups and blocks of a network, else as the space has them."""
-    depths = [_depth(value) for value in found]
+    depths = [depth(value) for value in found]
     if None not in depths:
         return [value for _, value in sorted(zip(depths, found), key=lambda pair: pair[0])]
     order = list(allowed) if isinstance(allowed, (list, tuple)) else []
     return sorted(found, key=lambda value: order.index(value) if value in order else len(order))
 
 
-def _depth(name):
+def depth(name):
+    """Return what orders the groups and blocks of a network from the head down, or None for another name."""
     stage = re.fullmatch(r"stage(\d+)(?:_block(\d+))?", str(name))
     # All of a stage is deeper than its blocks.
     return (-int(stage[1]), -int(stage[2] or 0)) if stage else {"head": (-math.inf, 0), "stem": (1, 0)}.get(str(name))
@@ -54,12 +55,10 @@ def _depth(name):
 def column(parameter, records):
     """Return a hyperparameter as numbers, on its scale; NaN where it plays no role."""
     places = {json.dumps(value): place for place, value in enumerate(parameter["choices"])}
-    number = {"category": lambda value: places[json.dumps(value)], "log": math.log10, "linear": float}[
-        parameter["kind"]
-    ]
-    missing = object()
-    values = [(record.get("values") or {}).get(parameter["name"], missing) for record in records]
-    return [math.nan if value is missing else number(value) for value in values]
+    ways = {"category": lambda value: places[json.dumps(value)], "log": math.log10, "linear": float}
+    name, number = parameter["name"], ways[parameter["kind"]]
+    values = (record.get("values") or {} for record in records)
+    return [number(each[name]) if name in each else math.nan for each in values]
 
 
 def rate_of(parameters):

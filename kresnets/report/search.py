@@ -98,7 +98,7 @@ def search_page(
     best = (min if objective[1] == "min" else max)(completed, key=lambda record: record["score"], default=None)
     parameters = described(records, space or {})
     explained, rows = importance({p["name"]: column(p, completed) for p in parameters}, [r["score"] for r in completed])
-    sections = list(_plots(records, completed, best, parameters, objective, explained, rows))
+    sections = _plots(records, completed, best, parameters, objective, explained, rows)
     data = {"plots": [figure for _, _, figures in sections for figure in figures], "themes": plots.themes()}
     parts = (
         _state(records, total, running),
@@ -157,13 +157,9 @@ def _embedded(data):
 
 
 def _time(seconds):
-    return (
-        f"{seconds:.0f} s"
-        if seconds < 100
-        else f"{seconds / 60:.0f} min"
-        if seconds < 6000
-        else f"{seconds / 3600:.1f} h"
-    )
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _number(value):
@@ -189,16 +185,13 @@ def _numbers(records, best, objective, total):
     count = {status: sum(record["status"] == status for record in records) for status in STATUSES}
     finished = len(records) - count["running"]
     wanted = {"min": "lower", "max": "higher"}[objective[1]]
+    running, done = count["running"], f"{finished} of {total}" if total else f"{finished}"
     boxes = [
         (f"best {objective[0]}", _number(best and best["score"]), f"trial {best['trial_id']}" if best else "none yet"),
-        (
-            "trials done",
-            f"{finished} of {total}" if total else f"{finished}",
-            f"{count['running']} running" * bool(count["running"]),
-        ),
-        ("completed", str(count["completed"]), f"{count['repeated']} repeated, not run" * bool(count["repeated"])),
-        ("pruned", str(count["pruned"]), "stopped early" * bool(count["pruned"])),
-        ("failed", str(count["failed"]), "reasons below" * bool(count["failed"])),
+        ("trials done", done, f"{running} running" if running else ""),
+        ("completed", str(count["completed"]), f"{count['repeated']} repeated, not run" if count["repeated"] else ""),
+        ("pruned", str(count["pruned"]), "stopped early" if count["pruned"] else ""),
+        ("failed", str(count["failed"]), "reasons below" if count["failed"] else ""),
         ("time in trials", _time(sum(record.get("seconds") or 0 for record in records)), ""),
     ]
     boxes = "".join(
@@ -217,31 +210,23 @@ def _numbers(records, best, objective, total):
 def _verdict(winner):
     """Return what the test part says: the winner beside the default recipe and others, with intervals."""
     judged = {name: winner[name] for name in winner.get("names", ("winner", "default")) if winner.get(name)}
-    names = [
-        name
-        for name in dict.fromkeys(name for metrics in judged.values() for name in metrics)
-        if name not in ("per_class", "notes") and not name.endswith(page.INTERVAL_SUFFIX)
-    ]
+    names = dict.fromkeys(name for metrics in judged.values() for name in metrics)
     rows = [
         (page.TITLES.get(name, name.replace("_", " ")),
          *(cell for metrics in judged.values() for cell in (metrics.get(name), page.interval(metrics, name))))
-        for name in names
+        for name in names if name not in ("per_class", "notes") and not name.endswith(page.INTERVAL_SUFFIX)
     ]  # fmt: skip
     content = f"<p><b>{page.escaped(winner['sentence'])}</b></p>" if winner.get("sentence") else ""
     if rows:
         titles = {"default": "default recipe", "start": "where the search started"}
         content += page.table(("", *(cell for name in judged for cell in (titles.get(name, name), "95 %"))), rows)
     difference = dict(winner.get("difference") or {})
-    interval = difference.pop("interval", None)
+    low, high = difference.pop("interval", None) or (None, None)
     for name, value in difference.items():
-        between = f", 95 % interval {interval[0]:+.3f} to {interval[1]:+.3f}" if interval else ""
-        unsure = (
-            " It contains 0: chance alone can make such a difference."
-            if interval and interval[0] <= 0 <= interval[1]
-            else ""
-        )
+        between = "" if low is None else f", 95 % interval {low:+.3f} to {high:+.3f}"
+        unsure = " It contains 0: chance alone can make such a difference." if between and low <= 0 <= high else ""
         content += f'<p class="soft">Difference in {page.escaped(name)}: {value:+.3f}{between}.{unsure}</p>'
-        interval = None
+        low = None  # it is the first one's
     return page.section("The winner on the test part", content and f'<div class="verdict">{content}</div>')
 
 
@@ -269,71 +254,67 @@ _BAR = """<noscript><p>The plots need JavaScript; the table below holds every tr
 
 
 def _plots(records, completed, best, parameters, objective, explained, rows):
-    """Yield the sections of the plots: heading, a sentence that says how to read it or why it is not there, figures."""
-    name = objective[0]
+    """Return the sections of the plots: heading, how to read it or why it is not there, figures."""
+    name, sections = objective[0], []
+
+    def add(heading, figures, text, reason):
+        sections.append((heading, text if figures else reason, figures))
+
     varied = [parameter for parameter in parameters if len(parameter["choices"]) > 1]
     named = {parameter["name"]: parameter for parameter in varied}
     same = [f"{p['name']} {_number(p['choices'][0])}" for p in parameters if len(p["choices"]) == 1]
     fixed = f" The same in every trial: {', '.join(same)}." if same else ""
-    nothing = "No trial has completed yet, so there is nothing to draw."
+    nothing = "" if completed else "No trial has completed yet, so there is nothing to draw."
     figure = plots.history(records, objective, best)
-    yield (
+    add(
         "Best so far",
+        [figure] if figure else [],
         f"Each point is a trial at its {name}; the line is the best up to then, the star the best of all. Where it "
         "has long been flat, more trials promise little. Rings were pruned (their score is of fewer epochs), crosses "
         "at the edge failed. A click on a name hides its points; a click on a point shows that trial everywhere; a "
-        f"drag zooms, a double click goes back.{_beyond(records, objective)}"
-        if figure
-        else "No trial has ended yet.",
-        [figure] if figure else [],
+        f"drag zooms, a double click goes back.{_beyond(records, objective)}",
+        "No trial has ended yet.",
     )
-    alike = "No hyperparameter differs between the trials yet." + fixed if completed else nothing
-    some = completed and varied
-    yield (
+    alike, some = nothing or f"No hyperparameter differs between the trials yet.{fixed}", completed and varied
+    add(
         "What good trials have in common",
+        [plots.parallel(completed, varied, objective)] if some else [],
         "Each line is a completed trial, through its value of each hyperparameter to its score; the stronger its blue, "
         "the better, and the best one is orange. Where all good lines meet on an axis, that value matters. A line that "
         "touches “–” does not use the parameter. Drag along an axis to keep only the trials through that part, click "
-        f"on it to let go; drag the name of an axis to move it.{fixed}"
-        if some
-        else alike,
-        [plots.parallel(completed, varied, objective)] if some else [],
+        f"on it to let go; drag the name of an axis to move it.{fixed}",
+        alike,
     )
-    yield (
+    add(
         "Each hyperparameter against the score",
+        plots.slices(completed, varied, objective, rows) if some else [],
         f"One plot a hyperparameter, the most important first, and {name} upwards; only trials that use the "
         "parameter. A slope or a dip matters; a flat cloud does not. A box holds the middle half of the trials with a "
-        "choice, the line in it is their median; bars are medians of a fifth of the trials."
-        if some
-        else alike,
-        plots.slices(completed, varied, objective, rows) if some else [],
+        "choice, the line in it is their median.",
+        alike,
     )
     few = f"Importance needs {FEWEST} completed trials with different values and scores; there are {len(completed)}."
-    yield ("What mattered", _importance_text(explained, rows) or few, [plots.importance(rows)] if rows else [])
+    add("What mattered", [plots.importance(rows)] if rows else [], _importance_text(explained, rows), few)
     rate = rate_of(parameters)
-    both = completed and rate and "thaw" in named
-    yield (
+    add(
         "Freeze depth and rate",
+        [plots.depth_map(completed, named["thaw"], named[rate], objective)]
+        if some and rate and "thaw" in named
+        else [],
         f"The median {name} of the trials in each cell, and how many they are; the stronger the blue, the better, and "
         "a frame marks the best cell. A good cell of one trial may be luck. Trials that unfreeze more are higher. A "
-        "click shows a cell's trials."
-        if both
-        else "This needs trials that differ in `thaw` and in a learning rate."
-        if completed
-        else nothing,
-        [plots.depth_map(completed, named["thaw"], named[rate], objective)] if both else [],
+        "click shows a cell's trials.",
+        nothing or "This needs trials that differ in `thaw` and in a learning rate.",
     )
     figure = plots.curves(completed, objective, best)
-    yield (
+    add(
         "The winner's curves",
-        "Loss and accuracy by epoch of the best trial, or of the one that is chosen (then the best one's validation is "
-        "dotted); a dashed line is where a stage begins. Validation that turns while training goes on is overfitting."
-        if figure
-        else "No trial recorded its epochs."
-        if completed
-        else nothing,
         [figure] if figure else [],
+        "Loss and accuracy by epoch of the best trial, or of the one that is chosen (then the best one's validation is "
+        "dotted); a dashed line is where a stage begins. Validation that turns while training goes on is overfitting.",
+        nothing or "No trial recorded its epochs.",
     )
+    return sections
 
 
 def _beyond(records, objective):
@@ -375,18 +356,14 @@ def _table(records, parameters, objective):
         return '<p class="soft">No trial has begun yet.</p>'
     names = [parameter["name"] for parameter in parameters]
     sign = 1 if objective[1] == "min" else -1
-    ranked = sorted(
-        records,
-        key=lambda r: (
-            STATUSES.index(r["status"]),
-            r.get("score") is None,
-            sign * (r.get("score") or 0),
-            str(r["trial_id"]),
-        ),
-    )
+
+    def rank(record):
+        status, score = STATUSES.index(record["status"]), record.get("score")
+        return status, score is None, sign * (score or 0), str(record["trial_id"])
+
     header = ("trial", "status", objective[0], *names, "epochs", "seconds", "reason")
     head = "".join(f'<th scope="col"><button type="button">{page.escaped(name)}</button></th>' for name in header)
-    body = "\n".join(_row(record, names) for record in ranked)
+    body = "\n".join(_row(record, names) for record in sorted(records, key=rank))
     return (
         '<p class="soft">A click on a heading sorts, a click on a row shows that trial in every plot.</p>'
         f'<div class="wide trials"><table id="trials">\n<thead><tr>{head}</tr></thead>\n'
@@ -395,17 +372,15 @@ def _table(records, parameters, objective):
 
 
 def _row(record, names):
-    values = record.get("values") or {}
-    seconds = record.get("seconds")
+    values, seconds = record.get("values") or {}, record.get("seconds")
     cells = [
         record.get("score"), *(values.get(name, "") for name in names), record.get("epochs"),
         None if seconds is None else round(seconds, 1), record.get("reason") or "",
     ]  # fmt: skip
-    cells = "".join(map(_cell, cells))
     identity, status = page.escaped(str(record["trial_id"])), record["status"]
     return (
         f'<tr data-trial="{identity}"><td><button type="button">{identity}</button></td>'
-        f'<td class="{status}">{status}</td>{cells}</tr>'
+        f'<td class="{status}">{status}</td>{"".join(map(_cell, cells))}</tr>'
     )
 
 

@@ -12,7 +12,6 @@ from kresnets.report.parameters import FEW, column
 
 _BLUE, _ORANGE, _RED, _GREY = "#3a86e0", "#e8590c", "#e03131", "#8a929c"  # seen on light and on dark
 _BINS = 6  # of a range of rates on the map
-_GROUPS = 5  # of the trials along a range, each with its median
 _UNUSED = -0.14  # below the axis, as a share of it: the trial does not use the parameter
 _MARKS = {"completed": ("circle", _BLUE), "pruned": ("circle-open", _GREY), "failed": ("x", _RED)}
 _BUTTONS = ["toImage", "zoom2d", "pan2d", "select2d", "resetScale2d"]
@@ -114,51 +113,39 @@ def history(records: list, objective: tuple, best: dict | None) -> dict | None:
     name, direction = objective
     limits = shown(records, direction)
     edge = 0 if limits is None else limits[direction == "min"]
-    begin = min((r["started"] for r in records if r.get("started")), default=None)
-    seconds = [(r.get("started") or begin or 0) + (r.get("seconds") or 0) - (begin or 0) for r in ended]
-    unit, per = ("seconds", 1) if max(seconds) < 300 else ("minutes", 60) if max(seconds) < 10800 else ("hours", 3600)
-    ways = [list(range(1, len(ended) + 1)), [second / per for second in seconds]]
-    level = _best_so_far(ended, direction)
-    line = {"shape": "hv", "color": _ORANGE, "width": 2.5}
-    traces = [
-        {"type": "scatter", "mode": "lines", "name": "best so far", "hoverinfo": "skip", "y": level, "line": line}
-    ]
-    members = [range(len(ended))]
+    traces = [{
+        "type": "scatter", "mode": "lines", "name": "best so far", "hoverinfo": "skip",
+        "x": list(range(1, len(ended) + 1)), "y": _best_so_far(ended, direction),
+        "line": {"shape": "hv", "color": _ORANGE, "width": 2.5},
+    }]  # fmt: skip
     for status, (symbol, colour) in _MARKS.items():
-        places = [i for i, r in enumerate(ended) if r["status"] == status]
-        those = [ended[i] for i in places]
-        symbols = ["star" if r is best else symbol for r in those]
-        sizes = [15 if r is best else 6 if len(ended) > 150 else 9 for r in those]
-        marker = {"symbol": symbols, "size": sizes, "color": [_ORANGE if r is best else colour for r in those],
-                  "opacity": 0.9, "line": {"width": 1.5 if symbol == "circle-open" else 0}}  # fmt: skip
-        heights = [edge if r.get("score") is None else r["score"] for r in those]
-        if those:
-            traces.append(_points(those, name, y=heights, name=status, marker=marker, cliponaxis=False))
-            members.append(places)
-    places = [[[way[i] for i in those] for those in members] for way in ways]
-    for trace, xs in zip(traces, places[0]):
-        trace["x"] = xs
-    titles = ("trials that ended, in order", f"{unit} since the search began")
-    figure = _figure(
+        places = [i for i, r in enumerate(ended, 1) if r["status"] == status]
+        if not places:
+            continue
+        those = [ended[i - 1] for i in places]
+        marker = {
+            "symbol": ["star" if r is best else symbol for r in those],
+            "size": [15 if r is best else 6 if len(ended) > 150 else 9 for r in those],
+            "color": [_ORANGE if r is best else colour for r in those],
+            "opacity": 0.9, "line": {"width": 1.5 if symbol == "circle-open" else 0},
+        }  # fmt: skip
+        ys = [edge if r.get("score") is None else r["score"] for r in those]
+        traces.append(_points(those, name, x=places, y=ys, name=status, marker=marker, cliponaxis=False))
+    return _figure(
         "history", traces, 400, showlegend=True, legend=_legend(),
-        xaxis={"title": {"text": titles[0]}}, yaxis={"title": {"text": safe(name, 40)}, "range": limits},
-        margin={"l": 10, "r": 16, "t": 40, "b": 10},
+        xaxis={"title": {"text": "trials that ended, in order"}},
+        yaxis={"title": {"text": safe(name, 40)}, "range": limits}, margin={"l": 10, "r": 16, "t": 40, "b": 10},
     )  # fmt: skip
-    if begin is not None:
-        figure["views"] = [
-            {"label": way, "data": {"x": xs}, "layout": {"xaxis.title.text": title, "xaxis.autorange": True}}
-            for way, xs, title in zip(("by trial", "by time"), places, titles)
-        ]
-    return figure
 
 
 def _best_so_far(ended, direction):
-    better, level, levels = min if direction == "min" else max, None, []
-    for record in ended:
-        if record["status"] == "completed" and record.get("score") is not None:
-            level = record["score"] if level is None else better(level, record["score"])
-        levels.append(level)
-    return levels
+    better = min if direction == "min" else max
+    scores = [r.get("score") if r["status"] == "completed" else None for r in ended]
+
+    def best(one, other):
+        return one if other is None else other if one is None else better(one, other)
+
+    return list(itertools.accumulate(scores, best))
 
 
 def parallel(completed: list, varied: list, objective: tuple) -> dict:
@@ -166,11 +153,9 @@ def parallel(completed: list, varied: list, objective: tuple) -> dict:
     name, direction = objective
     limits = shown(completed, direction)
     scores = [r["score"] for r in completed]
-    order = sorted(range(len(scores)), key=lambda i: scores[i], reverse=direction == "min")
     ranks = [0.0] * len(scores)
-    for rank, i in enumerate(order):
-        ranks[i] = 0.97 * rank / len(order)
-    ranks[order[-1]] = 1
+    for rank, i in enumerate(sorted(range(len(scores)), key=lambda i: scores[i], reverse=direction == "min"), 1):
+        ranks[i] = 1 if rank == len(scores) else 0.97 * rank / len(scores)
     first = {"label": "order", "values": list(range(1, len(scores) + 1)), "tickformat": "d"}
     if len(scores) < 8:
         first["tickvals"] = first["values"]
@@ -218,7 +203,7 @@ def _broken(name):
 
 
 def slices(completed: list, varied: list, objective: tuple, ranking: list) -> list[dict]:
-    """Return one plot a hyperparameter, in the order of `ranking`: boxes of few choices, else points and medians."""
+    """Return one plot a hyperparameter, in the order of `ranking`: boxes of few choices, else points."""
     rank = {row["name"]: place for place, row in enumerate(ranking)}
     limits = shown(completed, objective[1])
     figures = []
@@ -236,41 +221,20 @@ def _slice(identity, parameter, those, objective, limits):
     if len(choices) <= FEW:
         places = {json.dumps(choice): place for place, choice in enumerate(choices)}
         boxes = {
-            "type": "box",
-            "boxpoints": "all",
-            "pointpos": 0,
-            "jitter": 0.6,
-            "hoveron": "points",
-            "whiskerwidth": 0,
-        }
-        boxes |= {"x": [places[json.dumps(r["values"][name])] for r in those], "fillcolor": "rgba(138,146,156,.2)"}
+            "type": "box", "boxpoints": "all", "pointpos": 0, "jitter": 0.6, "hoveron": "points", "whiskerwidth": 0,
+            "x": [places[json.dumps(r["values"][name])] for r in those], "fillcolor": "rgba(138,146,156,.2)",
+        }  # fmt: skip
         trace = {key: value for key, value in {**trace, **boxes}.items() if key not in ("mode", "cliponaxis")}
-        traces = [trace]
         axis = {"tickvals": list(range(len(choices))), "ticktext": [safe(choice, 16) for choice in choices],
                 "range": [-0.6, len(choices) - 0.4]}  # fmt: skip
     else:
-        traces = [{**trace, "x": [r["values"][name] for r in those]}, *_medians(name, those)]
-        axis = {"nticks": 6}
+        trace["x"], axis = [r["values"][name] for r in those], {"nticks": 6}
         if parameter["kind"] == "log":
             axis = {"type": "log", "dtick": 1 if choices[-1] >= 100 * choices[0] else "D2", "tickformat": ".0e"}
     return _figure(
-        identity, traces, 270, xaxis={"title": {"text": f"<b>{safe(name, 40)}</b>"}, **axis},
+        identity, [trace], 270, xaxis={"title": {"text": f"<b>{safe(name, 40)}</b>"}, **axis},
         yaxis={"range": limits, "title": {"text": safe(objective, 40)}},
     )  # fmt: skip
-
-
-def _medians(name, those):
-    """Return a bar at the median of each fifth of the trials along a range."""
-    if len(those) < 3 * _GROUPS:
-        return
-    ordered = sorted(those, key=lambda r: r["values"][name])
-    groups = [ordered[i * len(those) // _GROUPS : (i + 1) * len(those) // _GROUPS] for i in range(_GROUPS)]
-    yield {
-        "type": "scatter", "mode": "markers", "hovertemplate": "median of a fifth: %{y:.4g}<extra></extra>",
-        "x": [statistics.median(r["values"][name] for r in group) for group in groups],
-        "y": [statistics.median(r["score"] for r in group) for group in groups],
-        "marker": {"symbol": "line-ew-open", "size": 26, "color": _ORANGE, "line": {"width": 3}},
-    }  # fmt: skip
 
 
 def importance(rows: list) -> dict:
@@ -299,8 +263,8 @@ def depth_map(completed: list, depth: dict, rate: dict, objective: tuple) -> dic
     cells = [[[r for r in those if r["values"].get("thaw") == choice] for _, those in columns]
              for choice in depth["choices"]]  # fmt: skip
     medians = [[statistics.median(r["score"] for r in cell) if cell else None for cell in row] for row in cells]
-    texts = [[f"{statistics.median(r['score'] for r in cell):.3g}<br>{len(cell)}×" if cell else "" for cell in row]
-             for row in cells]  # fmt: skip
+    texts = [[f"{median:.3g}<br>{len(cell)}×" if cell else "" for cell, median in zip(*rows)]
+             for rows in zip(cells, medians)]  # fmt: skip
     better = min if objective[1] == "min" else max
     known = [(median, x, y) for y, row in enumerate(medians) for x, median in enumerate(row) if median is not None]
     median, x, y = better(known, key=lambda cell: cell[0])
@@ -308,16 +272,15 @@ def depth_map(completed: list, depth: dict, rate: dict, objective: tuple) -> dic
              "line": {"color": _ORANGE, "width": 3}}  # fmt: skip
     trace = {
         "type": "heatmap", "z": medians, "xgap": 3, "ygap": 3, "coloraxis": "coloraxis", "hoverongaps": False,
-        "text": texts, "texttemplate": "%{text}", "hovertemplate": "%{hovertext}<extra></extra>",
+        "text": texts, "texttemplate": "%{text}", "hovertemplate": "median %{z:.4g}<extra></extra>",
         "customdata": [[[str(r["trial_id"]) for r in cell] for cell in row] for row in cells],
-        "hovertext": [[_members(cell, better) for cell in row] for row in cells],
     }  # fmt: skip
     low, high = shown(completed, objective[1])
     ends = [min(max(median, low), high) for median, _, _ in known]
     return _figure(
         "map", [trace], 110 + 56 * len(cells), ["toImage"], 80 * len(columns), shapes=[frame], dragmode=False,
         xaxis=_places(safe(rate["name"]), [name for name, _ in columns]),
-        yaxis=_places("deepest that learns", [safe(choice, 16) for choice in depth["choices"]]),
+        yaxis=_places("deepest that trains", [safe(choice, 16) for choice in depth["choices"]]),
         coloraxis={"reversescale": objective[1] == "min", "cmin": min(ends), "cmax": max(ends), "showscale": False},
     )  # fmt: skip
 
@@ -344,22 +307,16 @@ def _columns(rate, completed):
     return [("–", without), *columns] if without else columns
 
 
-def _members(cell, better):
-    ranked = sorted(cell, key=lambda r: r["score"], reverse=better is max)
-    more = [f"and {len(cell) - 6} more"] if len(cell) > 6 else []
-    return "<br>".join([f"trial {safe(r['trial_id'])}: {safe(r['score'])}" for r in ranked[:6]] + more)
-
-
 def curves(completed: list, objective: tuple, best: dict) -> dict | None:
     """Return the curves of the best trial, and as views those of the others; None where no trial has epochs."""
-    recorded_trials = [r for r in completed if r.get("history")]
-    if not recorded_trials:
+    trials = [r for r in completed if r.get("history")]
+    if not trials:
         return None
-    recorded_trials.sort(key=lambda r: (r is not best, r["score"] if objective[1] == "min" else -r["score"]))
-    recorded = {name.removeprefix("val_") for r in recorded_trials for row in r["history"] for name in row}
+    trials.sort(key=lambda r: (r is not best, r["score"] if objective[1] == "min" else -r["score"]))
+    recorded = {name.removeprefix("val_") for r in trials for row in r["history"] for name in row}
     panels = [name for name in ("loss", "accuracy") if name in recorded] or ["loss"]
-    longest = max(len(r["history"]) for r in recorded_trials)
-    views = [_view(record, panels, objective[0], best) for record in recorded_trials]
+    longest = max(len(r["history"]) for r in trials)
+    views = [_view(record, panels, objective[0], best) for record in trials]
     lines = {
         "best trial's validation": {"color": _GREY, "width": 1.6, "dash": "dot"},
         "training": {"color": _BLUE, "width": 2.2},
@@ -391,7 +348,7 @@ def _view(record, panels, objective, best):
     names = [name for panel in panels for name in (panel, f"val_{panel}")]
     epochs = [row.get("epoch", at) for at, row in enumerate(rows)]
     data = {"x": [epochs] * len(names), "y": [[row.get(name) for row in rows] for name in names]}
-    stages = [(row.get("epoch", at), row.get("stage")) for at, row in enumerate(record["history"])]
+    stages = zip(epochs, (row.get("stage") for row in rows))
     starts = [next(group) for stage, group in itertools.groupby(stages, key=lambda pair: pair[1]) if stage is not None]
     lines = [{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": epoch - 0.5, "x1": epoch - 0.5,
               "line": {"color": _GREY, "width": 1, "dash": "dash"}} for epoch, _ in starts[1:]]  # fmt: skip

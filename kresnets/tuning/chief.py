@@ -45,20 +45,11 @@ def address():
 
 
 def serve(oracle, pause=0.5, linger=1.0):
-    """Give trials to workers until the search is over.
-
-    It takes the place of Keras Tuner's `start_server`; save the oracle before.
-
-    Args:
-        oracle: a sound oracle (`kresnets.tuning.oracle.sound`).
-        pause: seconds between looks at the workers.
-        linger: seconds for calls that are under way at the end.
+    """Give trials of a sound oracle, which is saved, to workers until the search is over, in place of Keras Tuner's
+    `start_server`: look at the workers every `pause` seconds, and leave calls `linger` seconds at the end.
 
     Raises:
         OSError: the port is taken.
-
-    Example:
-        >>> serve(tuner.oracle)  # doctest: +SKIP
     """
     server = grpc.server(futures.ThreadPoolExecutor(max_workers=1), options=[("grpc.so_reuseport", 0)])
     hooks.wire().add_OracleServicer_to_server(hooks.OracleServicer(oracle), server)
@@ -74,10 +65,10 @@ def serve(oracle, pause=0.5, linger=1.0):
     try:
         while not oracle.is_over():
             oracle.forget_silent()
-            oracle.tell()
+            oracle.call_hook()
             time.sleep(pause)
         oracle.finish()
-        oracle.tell()
+        oracle.call_hook()
     finally:
         server.stop(linger).wait()
 
@@ -93,9 +84,6 @@ class Worker(hooks.OracleClient):
 
     Raises:
         ConnectionError: the chief did not come, or did not come back, in that time.
-
-    Example:
-        >>> tuner.oracle = Worker(oracle)  # doctest: +SKIP
     """
 
     def __init__(self, oracle, first=3600.0, again=600.0, idle=1.0):
@@ -141,7 +129,7 @@ class _Patient:
         call = getattr(self._stub, name)
 
         def patient(request, wait_for_ready=True, timeout=None):  # Keras Tuner's arguments, in place of which we wait
-            began, told = time.monotonic(), False
+            began, warned = time.monotonic(), False
             while True:
                 try:
                     answer = call(request, timeout=_ANSWER)
@@ -150,11 +138,10 @@ class _Patient:
                 except grpc.RpcError as error:
                     if error.code() not in _LATER:
                         raise RuntimeError(f"The chief at {address()} failed: {error.details()}.") from error
-                waited = time.monotonic() - began
-                self._check(waited)
-                if not told:
+                self._check(time.monotonic() - began)
+                if not warned:
                     _log.warning("No answer from the chief at %s: waiting for it.", address())
-                told = True
+                warned = True
                 time.sleep(0.5)
 
         return patient
@@ -172,13 +159,7 @@ class _Patient:
 
 @contextlib.contextmanager
 def heartbeat(oracle, trial_id, every=5.0):
-    """Give the chief signs of life while a trial runs; do nothing where there is no chief.
-
-    Args:
-        oracle: what the tuner has: a `Worker`, or an oracle.
-        trial_id: str.
-        every: seconds > 0 between signs, well below the chief's deadline.
-    """
+    """Give the chief signs of life, while a trial runs; do nothing where `oracle` is no `Worker`."""
     leave, beat = threading.Event(), getattr(oracle, "beat", None)
 
     def signs():

@@ -12,8 +12,7 @@ from kresnets.tuning.records import FAILED, RUNNING
 
 LEVEL = 1 / 6  # how often chance exceeds one standard error
 # Splits of the same images share most of what they train on: the corrected variance of Nadeau and Bengio (2003,
-# "Inference
-# for the generalization error"), for five folds, each of which validates on a quarter of what it trains on.
+# "Inference for the generalization error"), for five folds, each of which validates on a quarter of what it trains on.
 _SHARED = 0.25
 ACCURACY = "val_accuracy"
 
@@ -67,24 +66,33 @@ def choose(records: Sequence[Mapping[str, Any]], objective: Any, validation: int
         '1'
     """
     sign = 1 if objective.better_than(1, 0) else -1
-    ended = [one for one in records if one["status"] not in (FAILED, RUNNING) and one["score"] is not None]
-    whole = [one for one in ended if one["whole"]]
-    others = sorted(
-        (one for one in whole if not one["default"]),
-        key=lambda one: (-sign * (statistics.mean(one["scores"]) if one["scores"] else one["score"]), one["trial_id"]),
-    )
-    default = next((one for one in records if one["default"]), None)
-    best = others[0] if others else None
+    ended = [record for record in records if record["status"] not in (FAILED, RUNNING) and record["score"] is not None]
+    whole = [record for record in ended if record["whole"]]
+
+    def rank(record):
+        return -sign * (statistics.mean(record["scores"]) if record["scores"] else record["score"]), record["trial_id"]
+
+    others = sorted((record for record in whole if not record["default"]), key=rank)
+    default, best = next((record for record in records if record["default"]), None), others[0] if others else None
     if default is None:
-        return Choice(
-            record=best, sentence=f"The best trial is {best['trial_id']}." if best else "No trial was completed."
-        )
+        sentence = f"The best trial is {best['trial_id']}." if best else "No trial was completed."
+        return Choice(record=best, sentence=sentence)
     if default not in whole:
         why = "failed, so that there is nothing to compare with" if default["status"] == FAILED else "has not ended yet"
-        return Choice(
-            record=best, sentence=f"Trial {default['trial_id']}, with which the search began, {why}.", compared=True
-        )
-    return _compared(default, others, sum(not one["default"] for one in ended), objective, sign, validation)
+        sentence = f"Trial {default['trial_id']}, with which the search began, {why}."
+        return Choice(record=best, sentence=sentence, compared=True)
+    name = objective.name
+    better = [record for record in others if statistics.mean(_gains(record["scores"], default["scores"], sign)) > 0]
+    fair = [record for record in better if name == ACCURACY or _is_surer(record, default, validation)]
+    if not fair:
+        sentence = f"No trial did better in {name} than the first."
+        if better:
+            number = better[0]["trial_id"]
+            sentence = f"Trial {number} did better in {name} than the first, but gained no accuracy above noise."
+        return Choice(record=default, sentence=sentence, compared=True)
+    count = sum(not record["default"] for record in ended)
+    choices = [_compared(record, default, count, objective, sign, validation) for record in fair]
+    return next((choice for choice in choices if choice.record is not default), choices[0])
 
 
 def differing(recipe: Any, facts: Any) -> dict[str, Any]:
@@ -102,8 +110,8 @@ def differing(recipe: Any, facts: Any) -> dict[str, Any]:
         >>> import kresnets
         >>> from kresnets.transfer.plan import Facts, resolve
         >>> from kresnets.tuning.choice import differing
-        >>> told = dict(images=64, steps=2, validation=11, classes=2, pretrained=False, why="")
-        >>> facts = Facts(groups=("stem", "stage1", "head"), **told)
+        >>> groups = ("stem", "stage1", "head")
+        >>> facts = Facts(groups=groups, images=64, steps=2, validation=11, classes=2, pretrained=False, why="")
         >>> differing(resolve(kresnets.Recipe(ratio=0.3), facts).recipe, facts)
         {'rule': 1, 'ratio': 0.3}
     """
@@ -117,30 +125,16 @@ def differing(recipe: Any, facts: Any) -> dict[str, Any]:
         fields |= missing
 
 
-def _compared(default, others, count, objective, sign, validation):
-    name = objective.name
-    better = [one for one in others if _gain(one, default, sign) > 0]
-    fair = [one for one in better if name == ACCURACY or _is_surer(one, default, validation)]
-    if not fair:
-        told = f"No trial did better in {name} than the first."
-        if better:
-            number = better[0]["trial_id"]
-            told = f"Trial {number} did better in {name} than the first, but gained no accuracy above noise."
-        return Choice(record=default, sentence=told, compared=True)
-    found = [_judged(one, default, count, objective, sign, validation) for one in fair]
-    return next((choice for choice in found if choice.record is not default), found[0])
-
-
-def _judged(one, default, count, objective, sign, validation):
+def _compared(record, default, count, objective, sign, validation):
     """Return the choice between a trial and the default."""
-    gains = _gains(one["scores"], default["scores"], sign)
+    gains = _gains(record["scores"], default["scores"], sign)
     gain, splits = statistics.mean(gains), len(gains)
     error = _error(gains, default["scores"][0], sign > 0, validation)
     needed = _quantile(splits, count) * error
     won = gain > needed
     return Choice(
-        record=one if won else default,
-        sentence=f"Trial {one['trial_id']} gained {gain:.3g} in {objective.name} over the first "
+        record=record if won else default,
+        sentence=f"Trial {record['trial_id']} gained {gain:.3g} in {objective.name} over the first "
         f"({splits} split{'s' * (splits > 1)}, "
         f"standard error {error:.2g}): {'more than' if won else 'within'} the {needed:.2g} that chance gives the best "
         f"of {count}.",
@@ -152,20 +146,16 @@ def _gains(scores, others, sign=1):
     return [sign * (mine - other) for mine, other in zip(scores, others, strict=True)]
 
 
-def _gain(one, default, sign):
-    return statistics.mean(_gains(one["scores"], default["scores"], sign))
-
-
-def accuracy_gains(one: Any, default: Any) -> Any:
+def accuracy_gains(record: Any, default: Any) -> Any:
     """Return what a trial gained in accuracy on each split over another one, None where that was not measured."""
-    mine, other = ([measured.get(ACCURACY) for measured in record["measures"]] for record in (one, default))
+    mine, other = ([measured.get(ACCURACY) for measured in each["measures"]] for each in (record, default))
     if not mine or len(mine) != len(other) or None in mine or None in other:
         return None
     return [round(gain, 6) for gain in _gains(mine, other)]  # shares of images, whose last digits are rounding
 
 
-def _is_surer(one, default, validation):
-    gains = accuracy_gains(one, default)
+def _is_surer(record, default, validation):
+    gains = accuracy_gains(record, default)
     if gains is None:
         return True
     gain, error = statistics.mean(gains), _error(gains, default["measures"][0][ACCURACY], True, validation)

@@ -11,7 +11,7 @@ import numpy as np
 from kresnets._util import files
 
 _NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
-_ASKED = "search.json"  # in Keras Tuner's folder: what its trials are of
+_SEARCH = "search.json"  # in Keras Tuner's folder: what its trials are of
 _WRITTEN = (
     "search", "trials.csv", "search.html", "best_recipe.json", "verdict.json", "images", "answers-*.json",
     "tensorboard", ".tmp-*", "config.json",
@@ -50,8 +50,8 @@ def check_folder(folder, options):
 def earlier_arguments(folder):
     """Return the arguments of the search in a folder, or None where there is none."""
     try:
-        found = dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["arguments"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        found = dict((files.read_json(folder / "config.json") or {})["arguments"])
+    except (KeyError, TypeError, ValueError):
         return None
     return {"columns": None} | found if "oracle" in found else None  # older ones did not ask for them
 
@@ -59,10 +59,7 @@ def earlier_arguments(folder):
 def make_room(folder, options, recipe=None):
     """Clear what --overwrite replaces, now that all else has been found good.
 
-    Args:
-        folder: the search's.
-        options: the verb's.
-        recipe: what its trials are variations of, as JSON can say it; None where that is not known. Defaults to None.
+    `recipe` is what its trials are variations of, as JSON can say it; None where that is not known.
 
     Raises:
         ValueError: where the same command came to another recipe when the search began.
@@ -70,10 +67,10 @@ def make_room(folder, options, recipe=None):
     earlier = earlier_arguments(folder)
     if earlier is None:
         return
-    told = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("recipe", recipe)
-    if options.overwrite and (earlier != arguments(options) or told != recipe):
+    begun_with = (files.read_json(folder / "config.json") or {}).get("recipe", recipe)
+    if options.overwrite and (earlier != arguments(options) or begun_with != recipe):
         clear(folder, _WRITTEN)
-    elif told != recipe:
+    elif begun_with != recipe:
         raise ValueError(
             f"--out {folder} was begun when the same command came to another recipe, by another rule or other "
             "weights: give another folder, or --overwrite to replace it."
@@ -86,11 +83,11 @@ def arguments(options):
     # What the files say, not where they lie.
     found |= {name: _text(found[name]) for name in ("space", "recipe") if found[name] is not None}
     found["beside"] = [[pathlib.Path(file).name, _text(file)] for file in found["beside"]]
-    stems = ["winner", "default", "start", *(pathlib.Path(file).stem for file in options.beside)]
-    if len(set(stems)) < len(stems):
+    names = [pathlib.Path(file).stem for file in options.beside]
+    if len({"winner", "default", "start", *names}) < 3 + len(names):
         raise ValueError(
             "--beside: files are told apart by their names, and start, winner and default are taken: "
-            f"{', '.join(stems[3:])}."
+            f"{', '.join(names)}."
         )
     return found
 
@@ -102,12 +99,6 @@ def _text(file):
 def check_same_search(project, hypermodel, objective, splits):
     """Note in Keras Tuner's folder what its trials are of; refuse to go on with those of another search.
 
-    Args:
-        project: the folder.
-        hypermodel: the `RecipeHyperModel`.
-        objective: the oracle's, or a list of such.
-        splits: list of pairs `(train, validation)`.
-
     Raises:
         ValueError: naming what differs.
     """
@@ -117,7 +108,7 @@ def check_same_search(project, hypermodel, objective, splits):
         "base": {name: repr(value) for name, value in hypermodel.base.as_data().items()},
         "data": [[_identity(part) for part in split] for split in splits],
     }
-    found, path = json.loads(json.dumps(found)), project / _ASKED
+    found, path = json.loads(json.dumps(found)), project / _SEARCH
     earlier = files.read_json(path) or {}
     differing = [name for name in found if name in earlier and earlier[name] != found[name]]
     if differing:
@@ -144,8 +135,6 @@ def _identity(source):
 
 def ended(project):
     """Return how many trials have ended in Keras Tuner's folder."""
-    if not project.is_dir():
-        return 0
     trials = (path.read_text(errors="replace") for path in project.glob("trial_*/trial.json"))
     return sum('"RUNNING"' not in text for text in trials)
 

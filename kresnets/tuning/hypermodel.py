@@ -19,8 +19,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
     It works in any tuner of Keras Tuner, `tuner.search(train, validation)`; `RecipeTuner` takes less time for the same.
     What `base` leaves out is resolved once, by the data of the search and by `kresnets.plan`: `resolve`, which
-    `RecipeTuner`
-    calls when a search begins, else `fit`. Trials are variations of the very recipe that `fine_tune` would run.
+    `RecipeTuner` calls when a search begins, else `fit`. Trials are variations of what `fine_tune` would run.
 
     Args:
         build: function without arguments that returns a model with its head on, pretrained, as `fine_tune` takes it; or
@@ -81,9 +80,9 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         self._training = {
             "groups": groups, "preprocess": preprocess, "loss": loss, "metrics": metrics, "class_weight": class_weight,
         }  # fmt: skip
-        where = layout(self.make(0), groups)
-        self.names = where.names
-        self.space = Space(space, self.names, self.base, epochs, check=where.first)
+        model_layout = layout(self.make(0), groups)
+        self.names = model_layout.names
+        self.space = Space(space, self.names, self.base, epochs, check=model_layout.first)
         if self.plan is not None:
             self._settle()
 
@@ -109,9 +108,10 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if self.plan is None or self.base.unresolved:
             if model is None:
                 model = self._make if isinstance(self._make, keras.Model) else self.make(self.base.seed)
-            told = {"pretrained": self._pretrained, "groups": self.groups}
-            told |= {} if self._training["loss"] is None else {"loss": self._training["loss"]}
-            self.plan = rule.plan(model, train, validation, self.base, **told)
+            loss = {} if self._training["loss"] is None else {"loss": self._training["loss"]}
+            self.plan = rule.plan(
+                model, train, validation, self.base, pretrained=self._pretrained, groups=self.groups, **loss
+            )
             self._settle()
         return self.plan
 
@@ -125,7 +125,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         elif epochs is not None and "head_epochs" in left and recipe.head_epochs:
             fits = min(round(recipe.head_epochs * epochs / most), epochs - self.space.deepest())
             recipe = dataclasses.replace(recipe, head_epochs=max(1, fits))
-        # What Keras Tuner was told of once is not to change: its trials hold values of it.
+        # What Keras Tuner knows already is not to change: its trials hold values of it.
         self.space = self.space.on(recipe, epochs, anew=not self._declared)
 
     def make(self, seed):
@@ -154,16 +154,13 @@ class RecipeHyperModel(keras_tuner.HyperModel):
 
     def ready(self):
         """Return a model compiled and with its preprocessing, as `build` does."""
-        model = self.make(self.space.base.seed)
-        self._ready(model)
-        return model
-
-    def _ready(self, model):
+        model, loss, metrics = self.make(self.space.base.seed), self._training["loss"], self._training["metrics"]
         # `fine_tune` does both anew; but Keras Tuner's users evaluate what `get_best_models` builds and loads.
-        told = self._training
-        metrics = ["accuracy"] if told["metrics"] is None else told["metrics"]
-        model.compile(loss=cross_entropy(model) if told["loss"] is None else told["loss"], metrics=metrics)
-        carry(model, resolve(model, told["preprocess"]))
+        model.compile(
+            loss=cross_entropy(model) if loss is None else loss, metrics=["accuracy"] if metrics is None else metrics
+        )
+        carry(model, resolve(model, self._training["preprocess"]))
+        return model
 
     def recipe(self, hp, seed=None):
         """Return the `Recipe` of a trial; before `resolve`, with what `base` leaves out.

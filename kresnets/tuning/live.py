@@ -2,55 +2,36 @@
 
 import time
 
+from kresnets import report
 from kresnets._util import files
+from kresnets.tuning.records import COMPLETED, RUNNING, as_csv, read_records
 
 _PAGE_EVERY = 20  # seconds; the importance of parameters takes a second of one core
 
 
 class Live:
-    """Write what is known after each trial.
-
-    Args:
-        folder: the search's folder.
-        project: Keras Tuner's folder in it.
-        objective: Keras Tuner's.
-        space: the `kresnets.tuning.Space`.
-        options: the verb's.
-        command: the command of the search.
-    """
+    """Write into a search's folder what Keras Tuner's folder in it, `project`, holds after each trial."""
 
     def __init__(self, folder, project, objective, space, options, command):
         self._folder, self.project, self.objective = folder, project, objective
         self.space, self._options, self._command = space, options, command
-        self._told, self._page_at, self._warned = None, 0.0, False
-
-    def _told_records(self, records=None):
-        """Return the records for people: the one that the search began with in the words of the others."""
-        words = self.space.words() if not self.space.base.unresolved else {}
-        mine = {name: words[name] for name in self.space.ordered() if name in words}
-        records = self._records() if records is None else records
-        return [one | {"values": mine} if one["default"] else one for one in records]
+        self._shown, self._page_at, self._warned = set(), 0.0, False
 
     def begin(self):
         """Say what there is already."""
-        self._told = {record["trial_id"] for record in self._ended()}
-        if self._told:
-            print(f"Going on after {len(self._told)} of {self._options.trials} trials.", flush=True)
-
-    def _records(self):
-        from kresnets.tuning import read_records
-
-        return read_records(self.project)
+        self._shown = {record["trial_id"] for record in self._ended()}
+        if self._shown:
+            print(f"Going on after {len(self._shown)} of {self._options.trials} trials.", flush=True)
 
     def _ended(self):
-        return [record for record in self._records() if record["status"] != "running"]
+        return [record for record in read_records(self.project) if record["status"] != RUNNING]
 
     def changed(self, oracle=None):
-        """Tell of the trials that ended since the last call."""
+        """Show the trials that ended since the last call."""
         records = self._ended()
         for record in records:
-            if record["trial_id"] not in self._told:
-                self._told.add(record["trial_id"])
+            if record["trial_id"] not in self._shown:
+                self._shown.add(record["trial_id"])
                 print(self._line(record, records), flush=True)
         try:
             self.write_csv(records)
@@ -60,44 +41,40 @@ class Live:
             print(f"trials.csv or search.html could not be written: {error.strerror}.", flush=True)
 
     def _line(self, record, records):
-        done, total = len(self._told), self._options.trials
-        values = ", ".join(f"{name} {_short(value)}" for name, value in record["values"].items())
-        values = "what the search starts from" if record["default"] else values
-        best = self.best(records)
+        done, total = len(self._shown), self._options.trials
+        values = [
+            f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
+            for name, value in record["values"].items()
+        ]
+        values = "what the search starts from" if record["default"] else ", ".join(values)
         score = "no score" if record["score"] is None else f"{self.objective.name} {record['score']:.4g}"
-        what = score if record["status"] == "completed" else f"{record['status']}: {record['reason']}"
-        times = [one["seconds"] for one in records if one["seconds"] is not None]
-        left = (total - done) * sum(times) / max(1, len(times))
-        so_far = f"best {best['score']:.4g} (trial {best['trial_id']})" if best else "none completed"
+        outcome = score if record["status"] == COMPLETED else f"{record['status']}: {record['reason']}"
+        best = self.best(records)
+        best = f"best {best['score']:.4g} (trial {best['trial_id']})" if best else "none completed"
+        times = [record["seconds"] for record in records if record["seconds"] is not None]
+        left = int((total - done) * sum(times) / max(1, len(times)))
         return (
-            f"trial {record['trial_id']}, {done}/{total}: {values}: {what}; {record['seconds'] or 0:.1f} s; {so_far}; "
-            f"about {int(left) // 60}:{int(left) % 60:02d} left"
+            f"trial {record['trial_id']}, {done}/{total}: {values}: {outcome}; {record['seconds'] or 0:.1f} s; {best}; "
+            f"about {left // 60}:{left % 60:02d} left"
         )
 
     def best(self, records=None):
         """Return the record of the best trial, or None; one that was given up has no score to compare."""
-        records = self._records() if records is None else records
-        scored = [one for one in records if one["score"] is not None and one["whole"]]
-        if not scored:
-            return None
+        records = read_records(self.project) if records is None else records
+        scored = [record for record in records if record["score"] is not None and record["whole"]]
         sign = 1 if self.objective.direction == "min" else -1
-        return min(scored, key=lambda one: (sign * one["score"], one["trial_id"]))
+        return min(scored, key=lambda record: (sign * record["score"], record["trial_id"]), default=None)
 
     def write_csv(self, records=None):
         """Write trials.csv."""
-        from kresnets.tuning.records import as_csv
-
-        text = as_csv(self._told_records(records), self.space.ordered())
-        files.write_text(self._folder / "trials.csv", text)
+        files.write_text(self._folder / "trials.csv", as_csv(self._readable(records), self.space.ordered()))
 
     def page(self, running=False, winner=None, notes=()):
         """Write search.html; without Plotly say once what is missing."""
-        from kresnets import report
-
         self._page_at = time.monotonic()
         try:
             report.search_page(
-                self._folder / "search.html", self._told_records(), (self.objective.name, self.objective.direction),
+                self._folder / "search.html", self._readable(), (self.objective.name, self.objective.direction),
                 self.space.as_data(), f"{self._options.model} on {self._options.data}", self._command, winner, notes,
                 self._options.trials, running,
             )  # fmt: skip
@@ -106,13 +83,9 @@ class Live:
                 print(f"No page is written: {error}", flush=True)
             self._warned = True
 
-
-def write_recipe(path, recipe, facts):
-    """Write what differs from the default, for `kresnets finetune --recipe`."""
-    from kresnets.tuning.choice import differing
-
-    files.write_json(path, differing(recipe, facts))
-
-
-def _short(value):
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
+    def _readable(self, records=None):
+        """Return records in which the trial that the search began with has the values that its recipe comes to."""
+        values = {} if self.space.base.unresolved else self.space.words()
+        values = {name: values[name] for name in self.space.ordered() if name in values}
+        records = read_records(self.project) if records is None else records
+        return [record | {"values": values} if record["default"] else record for record in records]

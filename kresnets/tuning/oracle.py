@@ -88,7 +88,7 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None,
         raise ValueError(f"seed was {seed!r}; it has to be a whole number of at least 0, or None.")
     if not isinstance(oracle, _Sound):
         kind = type(oracle)
-        oracle._kresnets = Memory(failures, deadline, kills, on_change, begins, overridden(oracle))
+        oracle._kresnets = Memory(overridden(oracle))
         oracle.__class__ = type(kind.__name__, (_Sound, kind), {"__module__": kind.__module__, "__doc__": kind.__doc__})
         oracle.max_consecutive_failed_trials = math.inf  # else Keras Tuner raises before the last one is written
         hooks.try_longer(oracle)
@@ -102,10 +102,7 @@ def sound(oracle, failures=3, deadline=60.0, kills=3, seed=None, on_change=None,
 
 
 def kind_of(message):
-    """Return the kind of a failure, from a trial's message.
-
-    Args:
-        message: "KIND: sentence", or a traceback, or None.
+    """Return the kind of a failure from a trial's message: "KIND: sentence", or a traceback, or None.
 
     Example:
         >>> kind_of("NaN: the loss was not a number at epoch 3."), kind_of(None)
@@ -142,10 +139,15 @@ class _Sound(OracleStorage):
         memory.heard[tuner_id] = time.monotonic()
         self.forget_silent()
         again = tuner_id in self.ongoing_trials
-        if not again:
-            self._fail_killed()
+        for trial in [] if again else [self.trials[trial_id] for trial_id in hooks.waiting(self)]:
+            if memory.handed.get(trial.trial_id, 0) >= memory.kills:
+                trial.status = TrialStatus.FAILED
+                trial.message = f"Killed: the process ended while this trial ran, {memory.kills} times: out of memory?"
+                self._finish(trial)
         if memory.stopped_because:
-            return self._stop(tuner_id)
+            self._leave(tuner_id)
+            memory.announced = True
+            return Trial(self.get_space(), trial_id=str(len(self.trials)), status=TrialStatus.STOPPED)
         known = set(self.trials)
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.STOPPED and is_chief() and self.ongoing_trials:
@@ -153,7 +155,7 @@ class _Sound(OracleStorage):
             self.tuner_ids.add(tuner_id)
             trial.status = TrialStatus.IDLE
         if trial.status == TrialStatus.STOPPED:
-            memory.told_stop = True
+            memory.announced = True
         if trial.trial_id in known and tuner_id in self.ongoing_trials:
             # Else `BaseTuner` takes the old results for the new ones, or the mean of both (a NaN stays for ever).
             trial.metrics, trial.score, trial.best_step = type(trial.metrics)(), None, 0
@@ -234,14 +236,14 @@ class _Sound(OracleStorage):
     def is_over(self):
         """Return whether a chief may leave: nothing runs or waits, and all workers that live know that it is over."""
         waiting = self.ongoing_trials or self.tuner_ids or (hooks.waiting(self) and not self.stopped_because)
-        return not waiting and (self._kresnets.told_stop or self.remaining_trials() == 0)
+        return not waiting and (self._kresnets.announced or self.remaining_trials() == 0)
 
     @whole
     def finish(self):
         """Write that the search is through, so that workers that come late leave."""
         self._kresnets.finished = self._kresnets.dirty = True
 
-    def tell(self):
+    def call_hook(self):
         """Call the hook `on_change`, if a trial ended since the last call."""
         memory, hook = self._kresnets, self._kresnets.on_change
         changed, memory.changed = memory.changed, False
@@ -287,20 +289,6 @@ class _Sound(OracleStorage):
                 f"The search stopped since {len(last)} trials in a row failed in the same way, the last with "
                 f"{message!r}: mend that, then give the same command again."
             )
-
-    def _fail_killed(self):
-        memory = self._kresnets
-        for trial_id in list(hooks.waiting(self)):
-            if memory.handed.get(trial_id, 0) >= memory.kills:
-                trial = self.trials[trial_id]
-                trial.status = TrialStatus.FAILED
-                trial.message = f"Killed: the process ended while this trial ran, {memory.kills} times: out of memory?"
-                self._finish(trial)
-
-    def _stop(self, tuner_id):
-        self._leave(tuner_id)
-        self._kresnets.told_stop = True
-        return Trial(self.get_space(), trial_id=str(len(self.trials)), status=TrialStatus.STOPPED)
 
     # Workers.
 

@@ -34,12 +34,13 @@ _log = logging.getLogger(__name__)
 class Memory:
     """What a sound oracle keeps beside what Keras Tuner's keeps."""
 
-    failures: int
-    deadline: float
-    kills: int
-    on_change: Callable | None
-    begins: bool
     given: dict  # what `overridden` returned
+    # As `sound` takes them.
+    failures: int = 3
+    deadline: float = 60.0
+    kills: int = 3
+    on_change: Callable | None = None
+    begins: bool = False
     # In oracle.json: how often each trial was handed out since it last ended, why the search stopped, whether the chief
     # is through.
     handed: dict = dataclasses.field(default_factory=dict)
@@ -48,7 +49,7 @@ class Memory:
     # Of this process alone.
     heard: dict = dataclasses.field(default_factory=dict)  # worker -> when it was last heard, time.monotonic()
     count_from: int = 0  # failures count from this place of end_order on
-    told_stop: bool = False
+    announced: bool = False  # some worker knows that the search is over
     changed: bool = False  # a trial ended since the hook was last called
     owner: bool = False  # this process has begun to write
     differs: str | None = None
@@ -111,7 +112,7 @@ def whole(method):
             raise error
         # A chief's server has one thread, which all workers wait for: there `serve` calls the hook.
         if self._kresnets.changed and not self._kresnets.depth and not is_chief():
-            self.tell()
+            self.call_hook()
         return result
 
     return outer
@@ -209,8 +210,8 @@ class OracleStorage(hooks.Oracle):
         state = read_json(self._trial_path(trial_id))
         if state is not None:
             return Trial.from_state(state)
-        told = "Lost: the trial.json of this trial is missing or broken."
-        return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, told)
+        message = "Lost: the trial.json of this trial is missing or broken."
+        return Trial(keras_tuner.HyperParameters(), trial_id, TrialStatus.FAILED, message)
 
     def _settle(self):
         """Bring the trials, each as its own file says, and the oracle's lists of them into line."""

@@ -15,8 +15,7 @@ COMPLETED, PRUNED, FAILED, RUNNING, REPEATED = "completed", "pruned", "failed", 
 _STATUS = {"COMPLETED": COMPLETED, "FAILED": FAILED, "INVALID": FAILED, "RUNNING": RUNNING}
 
 
-def _untold():
-    return {"reason": None, "epochs": 0, "scores": [], "history": []}
+_NOTHING = {"reason": None, "epochs": 0, "scores": [], "history": []}
 
 
 def write_record(folder: PathLike, **record: Any) -> None:
@@ -29,7 +28,7 @@ def write_record(folder: PathLike, **record: Any) -> None:
             split all that was measured in the epoch kept), `whole` (whether it trained on every split to the end),
             `history` (rows of the first split).
     """
-    write_json(os.path.join(folder, "record.json"), _untold() | record)
+    write_json(os.path.join(folder, "record.json"), _NOTHING | record)
 
 
 def chosen(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -58,19 +57,16 @@ def read_records(folder: PathLike) -> list[dict[str, Any]]:
         trial = read_json(path)
         if trial is None:
             continue
-        told = read_json(path.with_name("record.json")) or {}
-        status = _STATUS.get(trial["status"], RUNNING)
+        record = read_json(path.with_name("record.json")) or {}
+        values, status = trial["hyperparameters"]["values"], _STATUS.get(trial["status"], RUNNING)
         if status == COMPLETED:
-            status = told.get("status", COMPLETED)
-        given = trial["hyperparameters"]["values"]
-        entries = _untold() | {"started": None, "seconds": None}
-        entries |= {"measures": [], "whole": status in (COMPLETED, REPEATED)}  # of what older records lack
-        if status != RUNNING:
-            entries |= told
+            status = record.get("status", COMPLETED)
+        entries = {"started": None, "seconds": None, "measures": [], "whole": status in (COMPLETED, REPEATED)}
+        entries |= _NOTHING | (record if status != RUNNING else {})
         if status == FAILED and not entries["reason"]:
             entries["reason"] = trial.get("message")
-        told = {"trial_id": trial["trial_id"], "status": status, "score": trial["score"], "values": chosen(given)}
-        found.append({**entries, **told, "default": DEFAULT in given})
+        entries |= {"trial_id": trial["trial_id"], "status": status, "score": trial["score"]}
+        found.append(entries | {"values": chosen(values), "default": DEFAULT in values})
     return found
 
 
@@ -88,11 +84,9 @@ def as_csv(records: Sequence[Mapping[str, Any]], parameters: Sequence[str] = ())
         0,completed,0.5,0.3,,,
     """
     names = list(dict.fromkeys([*parameters, *(name for record in records for name in record["values"])]))
+    columns = ["trial_id", "status", "score", *names, "seconds", "epochs", "reason"]
     text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial_id", "status", "score", *names, "seconds", "epochs", "reason"])
-    for record in records:
-        values = [record["values"].get(name) for name in names]
-        rest = [record.get(name) for name in ("seconds", "epochs", "reason")]
-        writer.writerow([record["trial_id"], record["status"], record["score"], *values, *rest])
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({**record, **record["values"]} for record in records)
     return text.getvalue()

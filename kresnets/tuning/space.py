@@ -110,11 +110,21 @@ class Space:
             raise ValueError(f"`base` must be a kresnets.Recipe, or None. Received: {base!r}")
         self.names, self.base, self.epochs = tuple(names), base or Recipe(), epochs
         self.is_default, self._check_place = fields is None, check or self._check_group
-        if epochs is not None and (not isinstance(epochs, int) or epochs < 2):
+        if epochs is not None and not (isinstance(epochs, int) and epochs >= 2):
             raise ValueError(f"`epochs` of a trial must be a whole number from 2. Received: {epochs!r}")
         if self.base.timetable is not None or self.base.advance != "epochs":
             raise ValueError("A search takes a recipe of fixed epochs: leave out its timetable, and advance='plateau'.")
-        self.fields = self._read(fields)
+        source = "The space"
+        if isinstance(fields, (str, os.PathLike)):
+            source, fields = f"The space {fields}", _read_toml(fields)
+        if fields is None:
+            fields = self._default()
+        if not isinstance(fields, dict) or not fields:
+            raise ValueError(
+                f"{source} must name at least one field with its choices, such as thaw = ['head', 'stage4']. Received: "
+                f"{fields!r}"
+            )
+        self.fields = {name: self._field(source, name, value) for name, value in fields.items()}
         self._check()
 
     def on(self, base, epochs=None, anew=False):
@@ -129,26 +139,6 @@ class Space:
         found = Space(fields, self.names, base, epochs, self._check_place)
         found.is_default = self.is_default
         return found
-
-    def _read(self, fields):
-        where = "The space"
-        if isinstance(fields, (str, os.PathLike)):
-            where = f"The space {fields}"
-            try:
-                with open(fields, "rb") as file:
-                    fields = tomllib.load(file)
-            except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-                raise ValueError(f"{where} is no TOML file: {str(error).rstrip('.')}.") from None
-            except OSError as error:
-                raise ValueError(f"{where} cannot be read: {error.strerror}.") from None
-        if fields is None:
-            fields = self._default()
-        if not isinstance(fields, dict) or not fields:
-            raise ValueError(
-                f"{where} must name at least one field with its choices, such as thaw = ['head', 'stage4']. Received: "
-                f"{fields!r}"
-            )
-        return {name: self._field(where, name, value) for name, value in fields.items()}
 
     def _default(self):
         """Return the fields of the default space: what the base has is among the choices of each."""
@@ -170,37 +160,38 @@ class Space:
     def words(self):
         """Return the base in the words of a trial: field -> value, with `thaw` and `unfreeze` where they can say its
         stages."""
-        told = {name: getattr(self.base, name) for name in FIELDS if name not in (THAW, UNFREEZE)}
-        told = {name: value for name, value in told.items() if not self.base.is_auto(name)}
-        if self.base.is_auto("stages"):
-            return told
-        stages = self._of_base()
-        thaw = stages[-1] if stages else self.names[-1]
-        for way in (GRADUAL, AT_ONCE):
-            if _group(thaw) in self.names and self.stages(thaw, way) == stages:
-                return {THAW: thaw, UNFREEZE: way} | told
-        return told
+        names = [name for name in FIELDS if name not in (THAW, UNFREEZE) and not self.base.is_auto(name)]
+        values = {name: getattr(self.base, name) for name in names}
+        if not self.base.is_auto("stages"):
+            stages = self._stages_of_base()
+            thaw = stages[-1] if stages else self.names[-1]
+            for way in (GRADUAL, AT_ONCE):
+                if _group(thaw) in self.names and self.stages(thaw, way) == stages:
+                    return {THAW: thaw, UNFREEZE: way} | values
+        return values
 
-    def _field(self, where, name, value):
+    def _field(self, source, name, value):
         if name not in FIELDS:
-            raise ValueError(f"{where} names {name!r}, which is no field: use {', '.join(FIELDS)}.")
+            raise ValueError(f"{source} names {name!r}, which is no field: use {', '.join(FIELDS)}.")
         if name == "epochs_per_stage" and self.epochs is not None:
-            raise ValueError(f"{where} names epochs_per_stage, which `epochs` says already: leave one of them out.")
+            raise ValueError(f"{source} names epochs_per_stage, which `epochs` says already: leave one of them out.")
         if isinstance(value, dict):
             if not {"min", "max"} <= value.keys() <= _RANGE:
                 raise ValueError(
-                    f"{where}: the range of {name!r} must have min and max, and may have step and log. Received: "
+                    f"{source}: the range of {name!r} must have min and max, and may have step and log. Received: "
                     f"{value!r}"
                 )
             value = Range(**value)
         if isinstance(value, Range):
-            return _checked_range(where, name, value)
+            return _checked_range(source, name, value)
         choices = list(value) if isinstance(value, (list, tuple)) else [value]
         # A truth value counts as a number in Python alone.
-        plain = all(isinstance(choice, (str, int, float)) and not isinstance(choice, bool) for choice in choices)
-        if not choices or not plain or len({type(choice) is str for choice in choices}) > 1:
+        kinds = {
+            bool if isinstance(one, bool) else float if isinstance(one, (int, float)) else type(one) for one in choices
+        }
+        if kinds not in ({str}, {float}):
             raise ValueError(
-                f"{where}: {name!r} must have numbers or names to choose from, of one kind, or a range "
+                f"{source}: {name!r} must have numbers or names to choose from, of one kind, or a range "
                 f"{{min, max}}. Received: {value!r}"
             )
         if any(isinstance(choice, float) for choice in choices):
@@ -226,28 +217,25 @@ class Space:
                     dataclasses.replace(self.base, stages=self.names[:1], **{name: value})
                 except ValueError as error:
                     raise ValueError(f"The space: {error}") from None
-        (least, most), deepest = self._limits("head_epochs"), self.deepest()
-        if self.epochs is not None and most + deepest > self.epochs and deepest:
+        # What the rule will say is not known yet: it takes one epoch at the least.
+        own = 1 if self.base.is_auto("head_epochs") else self.base.head_epochs
+        head_epochs, deepest = _ends(self.fields.get("head_epochs", (own,))), self.deepest()
+        if self.epochs is not None and max(head_epochs) + deepest > self.epochs and deepest:
             raise ValueError(
-                f"Trials of {self.epochs} epochs are too short for {most} of the head and one for each of {deepest} "
-                "stages of the trunk: give more epochs, fewer head_epochs, or thaw less."
+                f"Trials of {self.epochs} epochs are too short for {max(head_epochs)} of the head and one for each of "
+                f"{deepest} stages of the trunk: give more epochs, fewer head_epochs, or thaw less."
             )
-        if self._head_alone() and least == 0 and self.epochs is None:
+        head = self.names[-1]
+        if self._head_alone() and min(head_epochs) == 0 and self.epochs is None:
             raise ValueError(
-                f"Where {self.names[-1]!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs at "
-                f"1, or leave {self.names[-1]!r} out of thaw."
+                f"Where {head!r} alone learns and head_epochs is 0 nothing would learn: start head_epochs at 1, or "
+                f"leave {head!r} out of thaw."
             )
-        if not self._some_difference():
+        several = (name for name, one in self.fields.items() if isinstance(one, Range) or len(one) > 1)
+        if not any((self.condition(name) or (None, True))[1] for name in several):
             raise ValueError("The space holds one recipe alone: give at least one field two choices, or a range.")
 
-    def _limits(self, name):
-        """Return the least and the most that a field which counts may take."""
-        # What the rule will say is not known yet: it takes one epoch at the least.
-        own = 1 if self.base.is_auto(name) else getattr(self.base, name)
-        ends = _ends(self.fields.get(name, (own,)))
-        return min(ends), max(ends)
-
-    def _of_base(self):
+    def _stages_of_base(self):
         """Return the stages of the base, which the rule has not to say."""
         return self.names[2:-1][::-1] if self.base.stages is None else tuple(self.base.stages)
 
@@ -258,15 +246,9 @@ class Space:
     def deepest(self):
         """Return how many stages the deepest unfreezing has."""
         if THAW not in self.fields:
-            return 1 if self.base.is_auto("stages") else len(self._of_base())
+            return 1 if self.base.is_auto("stages") else len(self._stages_of_base())
         ways = self.fields.get(UNFREEZE, (GRADUAL,))
         return max(len(self.stages(name, way)) for name in self.fields[THAW] for way in ways)
-
-    def _some_difference(self):
-        return any(
-            (isinstance(allowed, Range) or len(allowed) > 1) and (self.condition(name) or (None, True))[1]
-            for name, allowed in self.fields.items()
-        )
 
     def stages(self, thaw, unfreeze=GRADUAL):
         """Return the groups that are unfrozen one after the other down to `thaw`."""
@@ -291,8 +273,7 @@ class Space:
             return None
         parent, matters = rules[name]
         if parent not in self.fields:
-            told = "stages" if parent == THAW else parent
-            if self.base.is_auto(told):
+            if self.base.is_auto("stages" if parent == THAW else parent):
                 return None
             always = self.base.stages != () if parent == THAW else matters(getattr(self.base, parent))
             return None if always else (parent, [])
@@ -378,26 +359,37 @@ def _group(place):
     return place.rpartition("_block")[0] or place if isinstance(place, str) else place
 
 
-def _checked_range(where, name, found):
+def _read_toml(path):
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"The space {path} is no TOML file: {str(error).rstrip('.')}.") from None
+    except OSError as error:
+        raise ValueError(f"The space {path} cannot be read: {error.strerror}.") from None
+
+
+def _checked_range(source, name, found):
+    """Return a range as it suits its field: of whole numbers where that counts, else of floats."""
+    least, counts = 1 if found.log else 0, isinstance(getattr(_KIND, name, ""), int)
     numbers = [value for value in (found.min, found.max, found.step) if value is not None]
-    if any(not is_number(value) for value in numbers):
-        raise ValueError(f"{where}: the range of {name!r} must be numbers. Received: {found}")
-    if name in (THAW, UNFREEZE) or isinstance(getattr(_KIND, name), str):
-        raise ValueError(f"{where}: {name!r} has names to choose from, no range. Received: {found}")
-    if not isinstance(found.log, bool):
-        raise ValueError(f"{where}: `log` of the range of {name!r} must be true or false. Received: {found}")
-    low = found.min <= 0 if found.log else False
-    if found.min >= found.max or low or found.step is not None and found.step <= (1 if found.log else 0):
-        raise ValueError(
-            f"{where}: the range of {name!r} must rise from min to max{', above 0' if found.log else ''}, by a step "
-            f"above {1 if found.log else 0}. Received: {found}"
-        )
-    if isinstance(getattr(_KIND, name), int) and not found.whole:
-        raise ValueError(f"{where}: {name!r} counts: its range must be of whole numbers. Received: {found}")
-    if not isinstance(getattr(_KIND, name), int) and found.whole:
-        step = None if found.step is None else float(found.step)
-        return Range(float(found.min), float(found.max), step, found.log)
-    return found
+    problem = None
+    if not all(map(is_number, numbers)):
+        problem = f"the range of {name!r} must be numbers"
+    elif isinstance(getattr(_KIND, name, ""), str):
+        problem = f"{name!r} has names to choose from, no range"
+    elif not isinstance(found.log, bool):
+        problem = f"`log` of the range of {name!r} must be true or false"
+    elif found.min >= found.max or found.log and found.min <= 0 or found.step is not None and found.step <= least:
+        above = ", above 0" if found.log else ""
+        problem = f"the range of {name!r} must rise from min to max{above}, by a step above {least}"
+    elif counts and not found.whole:
+        problem = f"{name!r} counts: its range must be of whole numbers"
+    if problem:
+        raise ValueError(f"{source}: {problem}. Received: {found}")
+    if counts or not found.whole:
+        return found
+    return Range(float(found.min), float(found.max), None if found.step is None else float(found.step), found.log)
 
 
 def _declare(hp, name, allowed):

@@ -4,50 +4,34 @@ import hashlib
 import os
 import pathlib
 
+from kresnets._util.store import memory_limit
+from kresnets.data.decoded import is_large
+from kresnets.data.split import split
+from kresnets.tuning.folds import FEW, FOLDS, ROUNDS, folds
+
 
 def parts(data, options):
-    """Return pairs of parts to train and to validate on, and a sentence that says which.
-
-    Args:
-        data: `kresnets.data.Data`; its test part is not touched.
-        options: the verb's: `repeats`, `seed`.
-    """
-    from kresnets.tuning.folds import FEW, FOLDS, ROUNDS
-
+    """Return pairs of parts of `data` to train and to validate on, as `options.repeats` says, and a sentence that says
+    which. The test part is not touched."""
     own, count = [(data.train, data.validation)], len(data.validation)
     if options.repeats != "auto":
         found = own + (list(_random(data, options)) if options.repeats > 1 else [])
-        return found, f"Each is scored on {_splits(len(found))}, as --repeats says."
+        splits = "one split" if len(found) == 1 else f"{len(found)} splits"
+        return found, f"Each is scored on {splits}, as --repeats says."
+    sentence = f"Each is scored on the {count} validation images"
     if count >= FEW:
-        return own, f"Each is scored on the {count} validation images."
-    found = list(_folds(data, FOLDS, ROUNDS, options.seed))
+        return own, f"{sentence}."
+    pool = data.train.joined(data.validation)
+    found = folds(pool.labels, FOLDS, ROUNDS, options.seed, pool.ids, _digests(pool))
     if not found:
-        return (
-            own,
-            f"Each is scored on the {count} validation images: a class has a single image, which folds cannot share.",
-        )
-    return found, (
-        f"Each is scored on {len(found)} splits, twice {len(found) // ROUNDS} folds of the {len(data.train) + count} "
-        f"images that are not for testing: {count} for validation, below {FEW}, choose by chance (--repeats says "
-        "otherwise)."
+        return own, f"{sentence}: a class has a single image, which folds cannot share."
+    return [(pool.subset(train), pool.subset(validation)) for train, validation in found], (
+        f"Each is scored on {len(found)} splits, twice {len(found) // ROUNDS} folds of the {len(pool)} images that are "
+        f"not for testing: {count} for validation, below {FEW}, choose by chance (--repeats says otherwise)."
     )
 
 
-def _splits(count):
-    return "one split" if count == 1 else f"{count} splits"
-
-
-def _folds(data, count, rounds, seed):
-    from kresnets.tuning import folds
-
-    pool = data.train.joined(data.validation)
-    for train, validation in folds(pool.labels, count, rounds, seed, pool.ids, _digests(pool)):
-        yield pool.subset(train), pool.subset(validation)
-
-
 def _random(data, options):
-    from kresnets.data.split import split
-
     pool = data.train.joined(data.validation)
     share = len(data.validation) / len(pool)
     for repeat in range(1, options.repeats):
@@ -59,23 +43,15 @@ def _random(data, options):
 
 def _digests(pool):
     """Return what is equal for exact duplicates, which stay in one part."""
-    return [hashlib.sha256(_bytes(pool.encoded(row))).digest() for row in range(len(pool))]
-
-
-def _bytes(encoded):
-    return pathlib.Path(os.fsdecode(encoded)).read_bytes() if isinstance(encoded, bytes) else encoded.read()
+    files = (pool.encoded(row) for row in range(len(pool)))
+    contents = (
+        pathlib.Path(os.fsdecode(file)).read_bytes() if isinstance(file, bytes) else file.read() for file in files
+    )
+    return [hashlib.sha256(content).digest() for content in contents]
 
 
 def cache(parts, size, folder):
-    """Return the `cache` of the batches of all parts: each is decoded once where all of them together have room.
-
-    Args:
-        parts: pairs of parts.
-        size: pixels a side.
-        folder: for large images.
-    """
-    from kresnets._util.store import memory_limit
-    from kresnets.data.decoded import is_large
-
+    """Return the `cache` of the batches of pairs of parts, of so many pixels a side: each image is decoded once where
+    all of them together have room; large ones go to the folder."""
     needed = sum(len(part) for pair in parts for part in pair) * 12 * size**2
     return folder if len(parts) == 1 or needed <= memory_limit() or is_large(parts[0][0], size) else False

@@ -82,8 +82,8 @@ def _handing_on():
 
     def start(command):
         nonlocal child
-        told = {CHILD: str(os.getpid())} | ({} if child is None else {_LATER: "1"})
-        child = subprocess.Popen(command, env=os.environ | told, preexec_fn=_die_with_parent)
+        role = {CHILD: str(os.getpid())} | ({} if child is None else {_LATER: "1"})
+        child = subprocess.Popen(command, env=os.environ | role, preexec_fn=_die_with_parent)
         if came:
             child.send_signal(signal.SIGINT)
         return child, came

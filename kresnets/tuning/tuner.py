@@ -2,14 +2,11 @@
 
 import contextlib
 import copy
-import dataclasses
 import errno
-import hashlib
-import json
 import logging
-import math
 import os
 import pathlib
+import shutil
 import statistics
 import time
 
@@ -18,9 +15,7 @@ import keras_tuner
 
 from kresnets._util import files
 from kresnets._util.checks import is_number, is_whole
-from kresnets._util.files import read_json, write_json
 from kresnets._util.store import SharedStore
-from kresnets.callbacks import Progress
 from kresnets.tuning import keras_tuner_hooks as hooks
 from kresnets.tuning import shared_stages as stages
 from kresnets.tuning.chief import Worker, heartbeat, serve
@@ -31,10 +26,7 @@ from kresnets.tuning.oracle import sound
 from kresnets.tuning.oracle_storage import is_chief, is_default, is_worker
 from kresnets.tuning.prune import Pruning, best_so_far
 from kresnets.tuning.records import COMPLETED, FAILED, PRUNED, REPEATED, chosen, read_records, write_record
-from kresnets.tuning.space import THAW
-
-_BUDGET = "tuner/epochs"  # Hyperband's: train up to this epoch
-_TOLD = {"epoch", "stage", "seconds"}  # of a row of a history, what is no measurement
+from kresnets.tuning.training import Training
 
 
 class RecipeTuner(hooks.Tuner):
@@ -151,46 +143,38 @@ class RecipeTuner(hooks.Tuner):
             ValueError: where another process searches in the same folder, there are no data to train on, or the folder
                 has the trials of a search with another objective, space, base or other data.
         """
-        unknown = self.hypermodel.plan is None and self.hypermodel.leaves_out
-        if is_chief():
-            with self._alone():
+        splits = [(train, validation)] if splits is None else list(splits)
+        has_data = all(part is not None for split in splits for part in split)
+        if not has_data and not is_chief():
+            raise ValueError("A search needs training and validation data: give both, or `splits` of both.")
+        unresolved = self.hypermodel.plan is None and self.hypermodel.leaves_out
+        if has_data and (unresolved or train is not None and self.hypermodel.leaves_out):
+            self.hypermodel.resolve(*splits[0])
+        if unresolved:  # a chief without data declares what does not depend on them; its workers know the rest
+            self._declare()
+        busy = f"Another search is running in {self.project_dir}: wait for it, or give another folder."
+        alone = contextlib.nullcontext() if is_worker() else files.alone_in(self.project_dir, busy, seconds=5)
+        with alone, _quiet():
+            if not is_worker():
                 self.oracle.verbose = verbose
-                if unknown and train is not None:
-                    self.hypermodel.resolve(train, validation)
-                if unknown:  # without data in the words that do not hang on them; the workers know the rest
-                    self._declare()
+            if is_chief():
                 self.save()
                 serve(self.oracle)
-            self.finished = True
-            return
-        splits = [(train, validation)] if splits is None else list(splits)
-        if any(part is None for split in splits for part in split):
-            raise ValueError("A search needs training and validation data: give both, or `splits` of both.")
-        if unknown or train is not None and self.hypermodel.leaves_out:
-            self.hypermodel.resolve(*splits[0])
-        if unknown:
-            self._declare()
-        if not is_worker():
-            self.oracle.verbose = verbose
-        with contextlib.nullcontext() if is_worker() else self._alone(), _quiet():
+                self.finished = True
+                return
             if not is_worker():
                 check_same_search(pathlib.Path(self.project_dir), self.hypermodel, self.oracle.objective, splits)
             try:
                 super().search(splits, callbacks=list(callbacks), epoch=epoch)
                 self.finished = True
-                if verbose != 0 and (stopped := getattr(self.oracle, "stopped_because", None)):
-                    print(stopped, flush=True)
+                if verbose != 0 and (reason := getattr(self.oracle, "stopped_because", None)):
+                    print(reason, flush=True)
             except _Leave:
                 pass
             except keras_tuner.errors.FatalError as error:
                 if isinstance(error.__cause__, OSError):
                     raise error.__cause__ from None
                 raise
-
-    def _alone(self):
-        """Hold a lock on the project's folder."""
-        busy = f"Another search is running in {self.project_dir}: wait for it, or give another folder."
-        return files.alone_in(self.project_dir, busy, seconds=5)
 
     def pre_create_trial(self):
         if self._leave is not None and self._leave():
@@ -224,75 +208,83 @@ class RecipeTuner(hooks.Tuner):
 
     def _write_record(self, trial, began, record):
         write_record(self.get_trial_dir(trial.trial_id), started=began, seconds=round(time.time() - began, 3), **record)
-        with contextlib.suppress(FileNotFoundError):
-            os.remove(self._splits_done(trial))
+        self._splits_done(trial).unlink(missing_ok=True)
 
     def _run(self, trial, splits, callbacks, epoch):
-        values, budget = self._values(trial), trial.hyperparameters.values.get(_BUDGET)
-        records = read_records(self.project_dir)
-        for other in records if self._share else ():
-            if other["trial_id"] != trial.trial_id and budget is None and self._has_score_of(values, other):
-                reason = f"Equal to trial {other['trial_id']}, whose score it has."
-                told = self.oracle.get_trial(other["trial_id"]).metrics.metrics
-                metrics = {name: history.get_best_value() for name, history in told.items()}
-                same = {name: other[name] for name in ("scores", "measures", "whole")}
-                return metrics, {"status": REPEATED, "reason": reason, **same}
+        """Return what `run_trial` returns, and the entries of the record."""
+        values, budget = (
+            self._values(trial),
+            trial.hyperparameters.values.get("tuner/epochs"),
+        )  # Hyperband's: train to it
+        records = [record for record in read_records(self.project_dir) if record["trial_id"] != trial.trial_id]
+        equal = next(
+            (one for one in records if self._share and budget is None and self._has_score_of(values, one)), None
+        )
+        if equal:
+            metrics = self.oracle.get_trial(equal["trial_id"]).metrics.metrics
+            reason = f"Equal to trial {equal['trial_id']}, whose score it has."
+            same = {name: equal[name] for name in ("scores", "measures", "whole")}
+            best = {name: history.get_best_value() for name, history in metrics.items()}
+            return best, {"status": REPEATED, "reason": reason, **same}
         curves = [
             best_so_far(record["history"], self.oracle.objective)
             for record in records
-            if record["status"] in (COMPLETED, PRUNED) and record["trial_id"] != trial.trial_id
+            if record["status"] in (COMPLETED, PRUNED)
         ]
         path, total = self._splits_done(trial), len(splits) * self.executions_per_trial
-        results, behind = [_Result(**told) for told in read_json(path) or ()], None
+        results, behind = files.read_json(path) or [], None
         found = len(results)
         while len(results) < total:
-            behind = self._behind(trial, [one.best_value for one in results], records, total)
-            if behind or results and results[-1].pruned:
+            behind = self._behind(trial, [result["best_value"] for result in results], records, total)
+            if behind or results and results[-1]["pruned"]:
                 break
             if len(results) > found and self._leave is not None and not is_worker() and self._leave():
                 raise _Leave
-            hopeful = curves if not results and not is_default(trial) else None
-            run = self._train(trial, values, budget, splits, len(results), callbacks, epoch, hopeful)
-            if all(self.oracle.objective.better_than(run.best_value, one.best_value) for one in results):
+            prunable = not results and not is_default(trial)
+            run = self._train(
+                trial, values, budget, splits, len(results), callbacks, epoch, curves if prunable else None
+            )
+            if all(self.oracle.objective.better_than(run.best_value, result["best_value"]) for result in results):
                 stages.write_state(self._checkpoint(trial), {}, [], run.best)
             results.append(run.result(with_rows=not results))
             if total > 1:  # a killed trial goes on at its next split
-                write_json(path, [dataclasses.asdict(one) for one in results])
-        first = results[0]
-        record = {
-            "status": PRUNED if first.pruned or behind else COMPLETED,
-            "reason": first.pruned or behind,
-            "epochs": sum(one.trained for one in results),
-            "scores": [one.best_value for one in results],
-            "measures": [one.kept for one in results],
-            "whole": len(results) == total and all(one.whole and not one.pruned for one in results),
-            "history": first.rows,
+                files.write_json(path, results)
+        first, histories = results[0], [keras.callbacks.History() for _ in results]
+        for history, result in zip(histories, results):
+            history.history = result["history"]
+        return histories, {
+            "status": PRUNED if first["pruned"] or behind else COMPLETED,
+            "reason": first["pruned"] or behind,
+            "epochs": sum(result["trained"] for result in results),
+            "scores": [result["best_value"] for result in results],
+            "measures": [result["kept"] for result in results],
+            "whole": len(results) == total and all(result["whole"] and not result["pruned"] for result in results),
+            "history": first["rows"],
         }
-        return [one.measured for one in results], record
 
     def _splits_done(self, trial):
-        return os.path.join(self.get_trial_dir(trial.trial_id), "splits.json")
+        return pathlib.Path(self.get_trial_dir(trial.trial_id)) / "splits.json"
 
     def _behind(self, trial, scores, records, total):
         """Return why a trial with these scores is not to go on to its next split, or None."""
         done = len(scores)
         if self._race is None or is_default(trial) or not self._race <= done < total:
             return None
-        whole = [one for one in records if one["whole"] and len(one["scores"]) == total]
-        default = next((one for one in whole if one["default"]), None)
+        whole = [record for record in records if record["whole"] and len(record["scores"]) == total]
+        default = next((record for record in whole if record["default"]), None)
         if default is None:
             return None
-        better, name = self.oracle.objective.better_than, self.oracle.objective.name
-        best = default
-        for one in whole:
-            fair = statistics.mean(accuracy_gains(one, default) or [0]) >= 0
-            best = one if fair and _better_mean(better, one["scores"], best["scores"]) else best
-        if _better_mean(better, scores, best["scores"][:done]):
+        better_than, best = self.oracle.objective.better_than, default
+        for record in whole:
+            fair = statistics.mean(accuracy_gains(record, default) or [0]) >= 0
+            if fair and better_than(statistics.mean(record["scores"]), statistics.mean(best["scores"])):
+                best = record
+        mine, others = statistics.mean(scores), statistics.mean(best["scores"][:done])
+        if better_than(mine, others):
             return None
-        told = [statistics.mean(one) for one in (scores, best["scores"][:done])]
         return (
-            f"Given up after {done} of {total} splits: its mean {name} of {told[0]:.4g} was no better than the "
-            f"{told[1]:.4g} of trial {best['trial_id']} on the same."
+            f"Given up after {done} of {total} splits: its mean {self.oracle.objective.name} of {mine:.4g} was no "
+            f"better than the {others:.4g} of trial {best['trial_id']} on the same."
         )
 
     def _values(self, trial):
@@ -311,11 +303,12 @@ class RecipeTuner(hooks.Tuner):
         recipe = hypermodel.space.recipe(values, seed)
         keras.backend.clear_session()
         model = hypermodel.make(seed)
+        shared = stages.SharedStages(self, trial, recipe, model, number, split, budget, self._share)
         pruning = None
         if self._prune is not None and curves is not None and budget is None:
-            pruning = Pruning(self.oracle.objective, curves, self._prune, _first_epochs(recipe, hypermodel.names))
-        keep = _SharedStage(self, trial, recipe, model, number, split, budget) if stages.shares(recipe) else None
-        run = _Run(self.oracle.objective, recipe, model, hypermodel, pruning, keep, budget)
+            first, *others = shared.ends  # a trial trains its first stage at the least, or half of its only one
+            pruning = Pruning(self.oracle.objective, curves, self._prune, first if others else max(1, first // 2))
+        run = Training(self.oracle.objective, recipe, hypermodel.names, pruning, shared, budget)
         try:
             callbacks = copy.deepcopy(callbacks)
         except Exception as error:
@@ -381,8 +374,6 @@ class RecipeTuner(hooks.Tuner):
 
     def clear(self):
         """Remove what trials share: features and stages. Scores, records and the best weights of each trial stay."""
-        import shutil
-
         for name in ("features", "stages"):
             shutil.rmtree(os.path.join(self.project_dir, name), ignore_errors=True)
 
@@ -402,17 +393,6 @@ def _quiet():
         log.removeFilter(errors)
 
 
-def _better_mean(better_than, scores, others):
-    """Return whether the mean of scores is better than that of others, in the objective's sense."""
-    return better_than(statistics.mean(scores), statistics.mean(others))
-
-
-def _first_epochs(recipe, names):
-    """Return how many epochs a trial trains at the least: its first stage, or half of its only one."""
-    ends = list(stages.ends(recipe, names))
-    return ends[0] if len(ends) > 1 else max(1, ends[0] // 2)
-
-
 def _is_full(error):
     codes = {getattr(one, "errno", None) for one in (error, error.__cause__)}
     return bool(codes & {errno.ENOSPC, errno.EDQUOT})
@@ -425,169 +405,3 @@ def _reason(error):
     elif isinstance(error, MemoryError) or name == "ResourceExhaustedError":
         name = "OutOfMemory"
     return f"{name}: {' '.join(str(error).split())[:500] or 'no more was said'}"
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class _Result:
-    """What came of one training of a trial.
-
-    Args:
-        best_value: the objective in the epoch that the recipe keeps.
-        kept: what was measured in that epoch.
-        history: metric -> its values, epochs that another trial trained included.
-        rows: the history, a dict an epoch.
-        pruned: why it was given up, or None.
-        trained: epochs that it trained itself.
-        whole: whether it trained to the recipe's end.
-    """
-
-    best_value: float
-    kept: dict
-    history: dict
-    rows: list
-    pruned: str | None
-    trained: int
-    whole: bool
-
-    @property
-    def measured(self):
-        """The Keras `History` that Keras Tuner reads."""
-        found = keras.callbacks.History()
-        found.history = self.history
-        return found
-
-
-class _SharedStage:
-    """Find where a training may begin, and leave its states for others.
-
-    States lie in `stages/`, named by all that led to them; the state that a promoted trial goes on from lies with the
-    trial that was promoted.
-    """
-
-    def __init__(self, tuner, trial, recipe, model, number, split, budget):
-        self._tuner, self._trial, self._recipe, self._number = tuner, trial, recipe, number
-        self._split, self._budget, self._share = split, budget, tuner._share
-        self._ends = stages.ends(recipe, tuner.hypermodel.names)
-        self.learnt = stages.Learnt(model, tuner.hypermodel.groups)
-
-    def _path(self, epochs):
-        """Return where the state after so many epochs lies, or None where no other trial can meet it."""
-        told = self._ends.get(epochs)
-        if not self._share or told is None or not stages.can_meet(self._tuner.hypermodel.space, told):
-            return None
-        text = json.dumps([told, self._split], sort_keys=True)
-        name = hashlib.sha256(text.encode()).hexdigest()[:24]
-        return pathlib.Path(self._tuner.project_dir) / "stages" / f"{name}.npz"
-
-    def _of_trial(self, trial_id):
-        return pathlib.Path(self._tuner.get_trial_dir(trial_id)) / f"state-{self._number}.npz"
-
-    def found(self, most):
-        """Return the longest way that was gone already, of `most` epochs at the most, or None."""
-        values = self._trial.hyperparameters.values
-        if "tuner/trial_id" in values:
-            promoted = stages.read_state(self._of_trial(values["tuner/trial_id"]))
-            if promoted is not None:
-                return promoted
-        for epochs in sorted(self._ends, reverse=True):
-            path = self._path(epochs) if epochs < most else None
-            if path is not None and (state := stages.read_state(path)) is not None:
-                return state
-        return None
-
-    def leave(self, epochs, most, stage, rows, best):
-        """Write the state after so many epochs, if somebody may want it."""
-        paths = [self._path(epochs) if epochs < max(self._ends) or self._is_a_part() else None]
-        if epochs == most and self._budget is not None:
-            paths.append(self._of_trial(self._trial.trial_id))
-        for path in paths:
-            if path is not None and not path.exists():
-                stages.write_state(path, self.learnt.state(stage), rows, best)
-
-    def _is_a_part(self):
-        """Whether another trial can begin with all that this one trains, and thaw more."""
-        space, mine = self._tuner.hypermodel.space, self._recipe.stages
-        deeper = [space.stages(thaw) for thaw in space.fields.get(THAW, ())]
-        return space.epochs is None and any(more[: len(mine)] == mine != more for more in deeper)
-
-
-class _Run(keras.callbacks.Callback):
-    """Follow one training of a trial: begin it where another one got to, note it, keep its best weights, end it."""
-
-    def __init__(self, objective, recipe, model, hypermodel, pruning, keep, budget):
-        super().__init__()
-        self._objective, self._pruning, self._keep = objective, pruning, keep
-        self._stages = [(end, told["stages"][-1][0]) for end, told in stages.ends(recipe, hypermodel.names).items()]
-        self._progress = Progress(dataclasses.replace(recipe.staging(hypermodel.names), undo=True))
-        self._keeps_last = recipe.keep == "last"
-        self.epochs = min(self._stages[-1][0], budget or math.inf)
-        self.whole = self.epochs == self._stages[-1][0]
-        self._learnt = keep.learnt if keep else stages.Learnt(model, hypermodel.groups)
-        self.rows, self.best, self.pruned, self.trained, self._state = [], (None, {}), None, 0, None
-        found = keep.found(self.epochs) if keep else None
-        if found is not None:
-            self._state, self.rows, self.best = found
-        self._lowest = best_so_far(self.rows, objective)[-1] if self.rows else None
-        self._progress = Progress.replay(self._progress.schedule, self.rows)
-        self.initial_epoch = len(self.rows)
-
-    @property
-    def best_value(self):
-        """The objective in the epoch that the recipe keeps."""
-        return self._objective.get_value(self.rows[self.best[0]])
-
-    def result(self, with_rows):
-        """Return what the trial needs to know of it, with its history if asked for."""
-        names = set.intersection(*map(set, self.rows)) - _TOLD
-        # What only some epochs have (rates of groups that thaw later) would stand beside others' epochs there. Of a
-        # history
-        # Keras Tuner takes the best epoch.
-        rows = [self.rows[self.best[0]]] if self._keeps_last else self.rows
-        return _Result(
-            best_value=self.best_value,
-            kept={name: value for name, value in self.rows[self.best[0]].items() if name not in _TOLD},
-            history={name: [row[name] for row in rows] for name in self.rows[-1] if name in names},
-            rows=self.rows if with_rows else [],
-            pruned=self.pruned,
-            trained=self.trained,
-            whole=self.whole,
-        )
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self._began = time.perf_counter()
-        if self._state is not None:  # by now the optimizer is built on what this epoch trains
-            stages.surgery.put_back(self.model, self._state, clock_too=True)
-            self._state = None
-
-    def on_epoch_end(self, epoch, logs=None):
-        stage = next(group for end, group in self._stages if epoch < end)
-        numbers = {name: float(value) for name, value in (logs or {}).items()}
-        for name in ("loss", "val_loss"):
-            if not math.isfinite(numbers.get(name, 0.0)):
-                raise FloatingPointError(f"the {name} was {numbers[name]} in epoch {epoch} ({stage}).")
-        if not self._objective.has_value(numbers):
-            raise ValueError(
-                f"The objective {self._objective.name!r} is none of what is measured: {', '.join(numbers)}."
-            )
-        self.rows.append(
-            {"epoch": epoch, "stage": stage, "seconds": round(time.perf_counter() - self._began, 3), **numbers}
-        )
-        self.trained += 1
-        value = self._objective.get_value(numbers)
-        if self._lowest is None or self._objective.better_than(value, self._lowest):
-            self._lowest = value
-        self._progress = self._progress.after(self.rows[-1])
-        ends, last = self._progress.finished or self._progress.starts[-1] == epoch + 1, epoch + 1 >= self.epochs
-        if self._pruning and not last:
-            self.pruned = self._pruning.verdict(self._lowest, epoch + 1)
-        if self._keeps_last:
-            kept = (ends or last or self.pruned) and not (ends and self._progress.undoes)
-        else:
-            kept = self.best[0] is not None and self._objective.better_than(value, self.best_value)
-        if kept or self.best[0] is None:
-            self.best = (epoch, self._learnt.weights(stage))
-        # Where a stage is undone, the next one begins otherwise than this one has ended.
-        if self._keep and not self._progress.undone:
-            self._keep.leave(epoch + 1, self.epochs, stage, self.rows, self.best)
-        if last or self.pruned:
-            self.model.stop_training = True

@@ -4,16 +4,21 @@ import dataclasses
 import hashlib
 import json
 
+import numpy as np
+
 from kresnets._util import files
+from kresnets.report import metrics
+
+_METRICS = ("accuracy", "balanced_accuracy", "auc")
 
 
 def judge(folder, train, data, recipes, seed, why=""):
-    """Return the verdict on the test part; what was found before an interruption is kept.
+    """Return the verdict on the test part, which is used nowhere else; what was found before an interruption is kept.
 
     Args:
         folder: the search's folder.
         train: function of a recipe that returns a trained model and its `Preprocessing`.
-        data: `kresnets.data.Data`; its test part is used here, and nowhere else.
+        data: `kresnets.data.Data`.
         recipes: dict `default` and perhaps `winner`, `start` and others -> `Recipe`.
         seed: of the bootstrap.
         why: a sentence for where there is no winner. Defaults to none.
@@ -23,17 +28,15 @@ def judge(folder, train, data, recipes, seed, why=""):
         `difference` of the winner (else of what the search started from) and the default, `worse`: whether a winner did
         worse than the default, by more than chance.
     """
-    import numpy as np
-
-    from kresnets.report import metrics
-
     answers = {}
     for name, recipe in recipes.items():
         text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)  # an earlier winner's are not this one's
         path = folder / f"answers-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         if not path.exists():
             print(f"The {name} recipe trains on {len(data.train)} images ...", flush=True)
-            given = _answers(*train(recipe), data.test)
+            model, preprocessing = train(recipe)
+            images = data.test.batches(64, model.input_shape[1], preprocessing.crop, cache=False)
+            given = model.predict(images.map(lambda x, y, to=preprocessing: to(x, "channels_last")), verbose=0)
             files.write_json(path, np.asarray(given, "float64").tolist())
         answers[name] = np.array(json.loads(path.read_text()))
     labels, names = data.test.labels, list(data.class_names)
@@ -43,33 +46,28 @@ def judge(folder, train, data, recipes, seed, why=""):
     if judged is None:
         return found | {"sentence": why, "worse": False}
     gain = metrics.difference(labels, answers[judged], answers["default"], seed)
-    won, who = judged == "winner", "The search's recipe" if judged == "winner" else "It"
-    sentence = f"{why} " * (not won) + _sentence(who, gain, len(labels))
-    return found | {"difference": gain, "sentence": sentence, "worse": won and gain["interval"][1] < 0}
+    worse = judged == "winner" and gain["interval"][1] < 0
+    sentence = _sentence("The search's recipe", gain, len(labels))
+    if judged != "winner":
+        sentence = f"{why} {_sentence('It', gain, len(labels))}"
+    return found | {"difference": gain, "sentence": sentence, "worse": worse}
 
 
-def _answers(model, preprocessing, part):
-    images = part.batches(64, model.input_shape[1], preprocessing.crop, cache=False)
-    return model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
-
-
-def _sentence(who, gain, count):
+def _sentence(subject, gain, count):
     low, high = gain["interval"]
-    told = f"{gain['accuracy']:+.3f} (95 %: {low:+.3f} to {high:+.3f}) in accuracy on {count} test images"
+    by = f"{gain['accuracy']:+.3f} (95 %: {low:+.3f} to {high:+.3f}) in accuracy on {count} test images"
     if low > 0:
-        return f"{who} beat the default: {told}."
+        return f"{subject} beat the default: {by}."
     if high < 0:
-        return f"{who} did worse than the default: {told}. Keep the default."
-    return f"{who} did not beat the default: {told}, which may be chance. The default will do."
+        return f"{subject} did worse than the default: {by}. Keep the default."
+    return f"{subject} did not beat the default: {by}, which may be chance. The default will do."
 
 
 def tell(verdict):
     """Print the verdict."""
     for name in verdict["names"]:
-        numbers, told = verdict[name], []
-        for metric in ("accuracy", "balanced_accuracy", "auc"):
-            if numbers.get(metric) is not None:
-                low, high = numbers[f"{metric}_interval"]
-                told.append(f"{metric} {numbers[metric]:.3f} ({low:.3f} to {high:.3f})")
-        print(f"  {name:8} {', '.join(told)}")
+        numbers = verdict[name]
+        ends = {metric: numbers[f"{metric}_interval"] for metric in _METRICS if numbers.get(metric) is not None}
+        texts = (f"{metric} {numbers[metric]:.3f} ({low:.3f} to {high:.3f})" for metric, (low, high) in ends.items())
+        print(f"  {name:8} {', '.join(texts)}")
     print(verdict["sentence"])

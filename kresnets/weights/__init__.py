@@ -61,20 +61,12 @@ def list(name=None):
 def resolve(spec, weights):
     """Check a builder's `weights` as far as that goes without the model.
 
-    Args:
-        spec: a row of `kresnets.SPECS`, or one made from it.
-        weights: None, `"imagenet"`, a tag that `kresnets.weights.list(spec.name)` shows, or the path of a file.
-
     Returns:
         None where there is nothing to load, else a `WeightsSource` for `load`.
 
     Raises:
-        ValueError: for anything else, for a file that can't be read, and for one whose layout the row can't take.
-
-    Example:
-        >>> import kresnets
-        >>> kresnets.weights.resolve(kresnets.SPECS["ResNet50"], "imagenet").published.file
-        'resnet50_weights_tf_dim_ordering_tf_kernels.h5'
+        ValueError: for what is neither None, `"imagenet"`, a tag of the network nor a path, for a file that can't be
+            read, and for one whose layout the row can't take.
     """
     if weights is None:
         return None
@@ -87,24 +79,11 @@ def resolve(spec, weights):
 
 
 def fetched(source, spec, include_top, classes):
-    """Fetch the file of a published source; give any other back as it is.
-
-    Args:
-        source: what `resolve` returned.
-        spec: the row.
-        include_top: whether the model will have its head.
-        classes: outputs of the head.
-
-    Returns:
-        A `WeightsSource` with its path, or None.
+    """Fetch the file of a published source, for a model with or without its head; give any other back as it is.
 
     Raises:
         ValueError: for a tag that is for another number of classes.
         RuntimeError: for a published file that can't be fetched.
-
-    Example:
-        >>> import kresnets
-        >>> kresnets.weights.fetched(None, kresnets.SPECS["ResNet50"], True, 1000)
     """
     if source is None or source.path is not None:
         return source
@@ -113,8 +92,7 @@ def fetched(source, spec, include_top, classes):
         others = ", ".join(repr(row.tag) for row in sources.of(spec.name) if row.classes is None)
         raise ValueError(
             f"{spec.name}: weights={source.published.tag!r} are for the head that they were published with: pass "
-            f"classes={wanted} "
-            f"and include_top=True, or take the trunk alone by {others}. Received: classes={classes}, "
+            f"classes={wanted} and include_top=True, or take the trunk alone by {others}. Received: classes={classes}, "
             f"include_top={include_top}"
         )
     path = fetch.fetch(source.published, trunk_only=not include_top or classes != spec.classes)
@@ -122,14 +100,9 @@ def fetched(source, spec, include_top, classes):
 
 
 def load(model, spec, source, include_top, classes):
-    """Fill a model from its source, or raise and leave it as it was.
+    """Fill a model from what `resolve` returned for its row, or raise and leave it as it was.
 
-    Args:
-        model: the model that was built from the row.
-        spec: the row.
-        source: what `resolve` returned for it.
-        include_top: whether the model has its head.
-        classes: outputs of the head. Where the file has them for another number, the head keeps its random start.
+    Where the file has a head of another number of classes, the model's keeps its random start.
 
     Returns:
         The `kresnets.Preprocessing` that the weights want.
@@ -137,13 +110,6 @@ def load(model, spec, source, include_top, classes):
     Raises:
         ValueError: for a file that does not fit the model tensor by tensor; both sides are listed.
         RuntimeError: for a published file that can't be fetched.
-
-    Example:
-        >>> import kresnets
-        >>> spec = kresnets.SPECS["ResNet50"]
-        >>> source = kresnets.weights.resolve(spec, "imagenet")
-        >>> kresnets.weights.load(kresnets.ResNet50(weights=None), spec, source, True, 1000).mode  # doctest: +SKIP
-        'caffe'
     """
     source = fetched(source, spec, include_top, classes)
     published = source.published

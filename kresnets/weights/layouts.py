@@ -86,86 +86,48 @@ class FileLayout:
         return self.missing(spec) if family is None else family.unfit(spec)
 
 
-_TORCH = dict(
-    known=lambda names: {name: None if name.endswith(".num_batches_tracked") else name for name in names},
-    join=".",
-    variables={
-        "kernel": "weight",
-        "gamma": "weight",
-        "beta": "bias",
-        "moving_mean": "running_mean",
-        "moving_variance": "running_var",
-    },
-    axes={4: (2, 3, 1, 0), 2: (1, 0)},
-)
+def _torch(serves, module, head, **more):
+    return Family(
+        serves=serves,
+        module=module,
+        is_head=lambda name: name == head,
+        known=lambda names: {name: None if name.endswith(".num_batches_tracked") else name for name in names},
+        join=".",
+        variables=dict(
+            kernel="weight", gamma="weight", beta="bias", moving_mean="running_mean", moving_variance="running_var"
+        ),
+        axes={4: (2, 3, 1, 0), 2: (1, 0)},
+        **more,
+    )
+
+
+def _keras(serves, module, known, mode, **more):
+    preprocessing = Preprocessing(mode)
+    is_head = keras_names.is_head
+    return Family(serves=serves, module=module, is_head=is_head, known=known, preprocessing=preprocessing, **more)
+
+
 # timm's Inception nets, and its pre-activation ones, are trained on pixels scaled to -1..1: the torch mode with means
 # and deviations of a half.
-_HALVES = Preprocessing("torch", mean=(0.5,) * 3, std=(0.5,) * 3)
+_HALVES = dict(preprocessing=Preprocessing("torch", mean=(0.5,) * 3, std=(0.5,) * 3))
 TORCH = FileLayout(
     "timm and torchvision",
     (
-        Family(
-            serves=torch_names.is_v1,
-            module=torch_names.v1,
-            is_head=lambda module: module == "fc",
-            unfit=torch_names.v1_unfit,
-            **_TORCH,
-        ),
-        Family(
-            serves=torch_names.is_v2,
-            module=torch_names.v2,
-            is_head=lambda module: module == "head.fc",
-            unfit=torch_names.v2_unfit,
-            dense_as_conv=True,
-            preprocessing=_HALVES,
-            **_TORCH,
-        ),
-        Family(
-            serves=torch_names.is_inception_v4,
-            module=torch_names.inception_v4,
-            is_head=lambda module: module == "last_linear",
-            preprocessing=_HALVES,
-            **_TORCH,
-        ),
-        Family(
-            serves=torch_names.is_inception_resnet_v2,
-            module=torch_names.inception_resnet_v2,
-            is_head=lambda module: module == "classif",
-            preprocessing=_HALVES,
-            **_TORCH,
-        ),
+        _torch(torch_names.is_v1, torch_names.v1, "fc", unfit=torch_names.v1_unfit),
+        _torch(torch_names.is_v2, torch_names.v2, "head.fc", unfit=torch_names.v2_unfit, dense_as_conv=True, **_HALVES),
+        _torch(torch_names.is_inception_v4, torch_names.inception_v4, "last_linear", **_HALVES),
+        _torch(torch_names.is_inception_resnet_v2, torch_names.inception_resnet_v2, "classif", **_HALVES),
     ),
     missing=torch_names.missing,
 )
+_HEAD = keras_names.known_head
 KERAS_APPLICATIONS = FileLayout(
     "keras.applications",
     (
-        Family(
-            serves=keras_names.is_v1,
-            module=keras_names.v1,
-            is_head=keras_names.is_head,
-            unfit=keras_names.v1_unfit,
-            known=keras_names.known_head,
-            conv_bias=True,
-            preprocessing=Preprocessing("caffe"),
-        ),
-        Family(
-            serves=keras_names.is_v2,
-            module=keras_names.v2,
-            is_head=keras_names.is_head,
-            unfit=keras_names.v2_unfit,
-            known=keras_names.known_head,
-            preprocessing=Preprocessing("tf"),
-        ),
-        Family(
-            serves=keras_names.is_inception,
-            module=keras_names.inception,
-            is_head=keras_names.is_head,
-            known=keras_names.known_inception,
-            # Theirs have none (a ReLU passes a scale on to what follows); ours, as timm's, have: it starts at 1
-            gamma=False,
-            preprocessing=Preprocessing("tf"),
-        ),
+        _keras(keras_names.is_v1, keras_names.v1, _HEAD, "caffe", unfit=keras_names.v1_unfit, conv_bias=True),
+        _keras(keras_names.is_v2, keras_names.v2, _HEAD, "tf", unfit=keras_names.v2_unfit),
+        # Their norms have no scale (a ReLU passes a scale on to what follows); ours, as timm's, have: it starts at 1.
+        _keras(keras_names.is_inception, keras_names.inception, keras_names.known_inception, "tf", gamma=False),
     ),
 )
 ONNX = FileLayout(
@@ -194,11 +156,7 @@ KRESNETS = FileLayout(
 
 
 def of(file):
-    """Find the layout of an opened `WeightsFile`.
-
-    Raises:
-        ValueError: where it has none of those that are known.
-    """
+    """Find the layout of an opened `WeightsFile`, or raise a ValueError where it has none of those that are known."""
     if file.kind in ("safetensors", "onnx"):
         return TORCH if file.kind == "safetensors" else ONNX
     modules = {name.rpartition("/")[0] for name in file.tensors}
@@ -212,14 +170,8 @@ def of(file):
 
 
 def modules(family, model, spec, positional=False):
-    """Map the network's own layers with weights to the file's names for them, in the order of the model.
-
-    Args:
-        family: a `Family`.
-        model: the model that was built from the row.
-        spec: the row.
-        positional: whether the file names layers by class and place.
-    """
+    """Map the network's own layers with weights to what a family's file calls them, in the order of the model; to
+    classes and places (`conv2d_1`) where the file names layers so."""
     own = [layer for layer in model.layers if layer.weights and _OWN.fullmatch(layer.name)]
     names = _by_place(own) if positional else (family.module(layer.name, spec) for layer in own)
     return dict(zip(own, names, strict=True))

@@ -17,14 +17,10 @@ _PASSED = ("Transpose", "Cast")
 
 
 def read(path):
-    """Read a graph of convolutions with norms and at most one dense layer at its end.
+    """Read the `.onnx` file of a graph of convolutions with norms and at most one dense layer at its end.
 
-    Args:
-        path: of the `.onnx` file.
-
-    Returns:
-        A `WeightsFile` with `conv1/kernel` `(height, width, in, out)`, `conv1/bias`, `norm1/moving_mean`,
-        `norm1/scale`, `norm1/beta` and so on, numbered in the graph's order, and `dense/kernel`, `dense/bias`.
+    Its tensors are `conv1/kernel` `(height, width, in, out)`, `conv1/bias`, `norm1/moving_mean`, `norm1/scale`,
+    `norm1/beta` and so on, numbered in the graph's order, and `dense/kernel`, `dense/bias`.
 
     Raises:
         ValueError: for a graph of another form.
@@ -86,14 +82,8 @@ def _array(onnx, array, axes):
 
 
 def with_variances(file, variances, epsilon):
-    """Give norms that a file has as scales the variances that were measured for them, and the gammas that keep the
-    function: gamma = scale * sqrt(variance + epsilon).
-
-    Args:
-        file: a `WeightsFile` of `read`.
-        variances: the same of a file with `norm1/moving_variance` and so on.
-        epsilon: of the row's norms.
-    """
+    """Give the norms of `file`, which has them as scales, the measured variances of another file, and the gammas that
+    keep the function: gamma = scale * sqrt(variance + epsilon)."""
     tensors = dict(file.tensors)
     for name, variance in variances.tensors.items():
         norm = name.rpartition("/")[0]

@@ -10,12 +10,7 @@ TRAINED = "an earlier fine_tune"  # the origin of a model that began at random, 
 
 
 def note(model: keras.Model, origin: str | None) -> None:
-    """Have a model say where its weights came from, beside the preprocessing that they want.
-
-    Args:
-        model: a Keras model of kresnets; another one stays as it is.
-        origin: a tag, or the name of a file; None for a random start.
-    """
+    """Have a model of kresnets say where its weights came from: a tag or a file's name, None for a random start."""
     for layer in with_inner(model):
         if getattr(layer, "preprocessing", None) is not None:
             layer.origin = origin

@@ -79,10 +79,7 @@ class WeightsFile:
 
 @contextlib.contextmanager
 def opened(path):
-    """Open a weights file and give its `WeightsFile`; tensors can be read until the context ends.
-
-    Args:
-        path: of a `.safetensors` or `.onnx` file, else of an HDF5 file.
+    """Open a `.safetensors`, `.onnx` or else HDF5 file as a `WeightsFile`, to be read until the context ends.
 
     Raises:
         ValueError: for a file that is damaged, half there, of another kind or unsafe to read.
@@ -177,14 +174,9 @@ def _keras_3_file(path, file, datasets):
     model_name = _text(file["vars"].attrs.get("name")) if "vars" in file else None
     preprocessing = _text(file.attrs.get("preprocessing"))
     return WeightsFile(
-        path,
-        "h5",
-        _by_name(path, named, datasets),
-        positional=None in labels.values(),
-        model_name=model_name,
-        preprocessing=_fields(path, preprocessing) if preprocessing else None,
-        origin=_text(file.attrs.get("origin")),
-    )
+        path, "h5", _by_name(path, named, datasets), positional=None in labels.values(), model_name=model_name,
+        preprocessing=_fields(path, preprocessing) if preprocessing else None, origin=_text(file.attrs.get("origin")),
+    )  # fmt: skip
 
 
 def _variable(group, index, scaled):
@@ -201,11 +193,8 @@ def _by_name(path, named, datasets):
         if name in tensors:
             raise Refusal(f"{path} holds two tensors that are both called {shown(name)}.")
         dataset = datasets[full]
-        is_bfloat16 = (
-            dataset.dtype.kind == "V"
-            and dataset.dtype.itemsize == 2
-            and _text(dataset.attrs.get("dtype")) == "bfloat16"
-        )
+        is_bytes = dataset.dtype.kind == "V" and dataset.dtype.itemsize == 2
+        is_bfloat16 = is_bytes and _text(dataset.attrs.get("dtype")) == "bfloat16"
         dtype = "bfloat16" if is_bfloat16 else dataset.dtype.name
         tensors[name] = Tensor(dataset.shape, dtype, _reader(path, name, _read_dataset, dataset, is_bfloat16))
     return tensors

@@ -115,14 +115,14 @@ def _timm(
     )
 
 
-def _shipped(network, taught, md5, size):
+def _shipped(network, pictures, md5, size):
     """A file in `kresnets/weights/shipped`, whose card says what it was trained on and what it gains."""
     return Published(
         network=network,
-        tag=f"kresnets/{taught}",
+        tag=f"kresnets/{pictures}",
         host="package",
         repository="weights/shipped",
-        file=f"{network.lower()}-{taught}.weights.h5",
+        file=f"{network.lower()}-{pictures}.weights.h5",
         md5=md5,
         imagenet=False,
         preprocessing=Preprocessing("torch", size=size),
@@ -148,8 +148,7 @@ _OPEN_NSFW_NOTICE = (
 
 def _open_nsfw(tag, **head):
     """Yahoo's open_nsfw (github.com/yahoo/open_nsfw), trained on ImageNet and then on their own task: its trunk is a
-    general one,
-    its head is not. Crop 1: what is said of it here was measured so (their program cuts 224 out of 256)."""
+    general one, its head is not. Crop 1: so it was measured here (their program cuts 224 out of 256)."""
     return Published(
         network="ResNet50Thin",
         tag=tag,
@@ -290,5 +289,5 @@ def best(network):
     `top1` decides, which is the accuracy at the smallest size that one was published for; a row without comes last.
     None for a network without weights trained on ImageNet.
     """
-    taught = [row for row in of(network) if row.imagenet]
-    return max(taught, key=lambda row: row.top1 or 0.0, default=None)
+    trained = [row for row in of(network) if row.imagenet]
+    return max(trained, key=lambda row: row.top1 or 0.0, default=None)

@@ -34,17 +34,8 @@ class Table(list):
         digests = [md5[:8] for md5 in (row.md5, row.trunk_md5) if md5 is not None]
         digest = f"md5 {', '.join(digests)}" if digests else f"sha256 {row.sha256[:8]}" if row.sha256 else "not known"
         size = str(row.input_size) if row.test_size is None else f"{row.input_size}, test {row.test_size}"
-        return (
-            row.network,
-            row.tag + best,
-            source,
-            file,
-            digest,
-            row.licence,
-            _preprocessing(row.preprocessing),
-            size,
-            _top1(row),
-        )
+        wanted, top1 = _preprocessing(row.preprocessing), _top1(row)
+        return row.network, row.tag + best, source, file, digest, row.licence, wanted, size, top1
 
 
 def _preprocessing(preprocessing):

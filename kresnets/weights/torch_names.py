@@ -126,7 +126,7 @@ def other_numbers(spec, last=2):
             "with those"
         )
     if not 0.9e-5 < spec.epsilon < 1.1e-5:  # 1e-5 of torch and 1.001e-5 of keras.applications differ by nothing seen
-        return "its network was taught with epsilon=1e-5: build the row with that"
+        return "its network was trained with epsilon=1e-5: build the row with that"
     return None
 
 

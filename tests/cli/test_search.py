@@ -4,6 +4,7 @@ input."""
 import contextlib
 import csv
 import errno
+import functools
 import json
 import os
 import pathlib
@@ -21,6 +22,7 @@ import pytest
 from commands import ask, command
 from PIL import Image
 from places import ROOT
+from searching import formula as formula
 
 import kresnets
 import kresnets.data
@@ -29,7 +31,8 @@ import kresnets_command
 from kresnets._util import files as whole
 from kresnets.cli.options import flat
 from kresnets.transfer.plan import RULE
-from kresnets.tuning import folder as asked
+from kresnets.transfer.trunk import with_trunk
+from kresnets.tuning import folder as search_folder
 from kresnets.tuning import splitting, supervisor
 from kresnets.tuning.live import Live
 
@@ -39,7 +42,7 @@ head_epochs = 1
 learning_rate = [1e-3, 3e-3, 1e-2]
 ratio = [0.3, 1.0]
 """
-TRIALS = 5
+TRIALS = 4
 # What trials are variations of: next to nothing is learned, so that any of them is better.
 BASE = {"augment": "none", "stages": [], "head_epochs": 3, "learning_rate": 1e-7}
 
@@ -114,6 +117,9 @@ def here(monkeypatch, capsys):
         signal.signal(number, handler)
 
 
+_with_trunk = functools.cache(with_trunk)  # a network is built once for all that is wrong with other arguments
+
+
 @pytest.fixture
 def never(monkeypatch):
     """Fail where photographs are looked at, or a process is started."""
@@ -123,6 +129,7 @@ def never(monkeypatch):
 
     monkeypatch.setattr(kresnets.data, "load_data", looked)
     monkeypatch.setattr(supervisor, "keep", looked)
+    monkeypatch.setattr("kresnets.cli.search.with_trunk", _with_trunk)
 
 
 def rows(folder):
@@ -175,13 +182,13 @@ def test_a_whole_search(finished):
     # One line at the least says whether the search was worth it; nothing but results is left.
     verdict = json.loads((folder / "verdict.json").read_text())
     assert verdict["default"]["count"] == verdict["start"]["count"] == 10 and verdict["sentence"] in out
-    told = json.loads((folder / "best_recipe.json").read_text())
-    assert told.pop("rule") == RULE and "seed" not in told
+    recipe_file = json.loads((folder / "best_recipe.json").read_text())
+    assert recipe_file.pop("rule") == RULE and "seed" not in recipe_file
     if "winner" in verdict and not verdict["worse"]:
         recipe = verdict["recipes"]["winner"]
         assert recipe["learning_rate"] == float(best["learning_rate"]) and verdict["trial_id"] == best["trial_id"]
         assert recipe["stages"] == ([] if best["thaw"] == "head" else ["stage3"])
-        assert {name: recipe[name] for name in told} == told
+        assert {name: recipe[name] for name in recipe_file} == recipe_file
     kept = {"best_recipe.json", "config.json", "search", "search.html", "tensorboard", "trials.csv", "verdict.json"}
     assert kept == {name for name in left(folder) if not name.startswith(("answers-default-", "answers-start-"))}
     assert not {"features", "stages"} & set(left(folder / "search"))
@@ -194,9 +201,9 @@ def test_the_verdict_is_what_scikit_learn_says_of_the_answers(finished, place):
     (path,) = finished[0].glob("answers-default-*.json")
     answers = np.array(json.loads(path.read_text()))
     labels = kresnets.data.load_data(str(place / "photographs"), seed=1, progress=False).test.labels
-    told = json.loads((finished[0] / "verdict.json").read_text())["default"]
-    assert told["accuracy"] == pytest.approx(accuracy_score(labels, answers.argmax(1)))
-    assert told["auc"] == pytest.approx(roc_auc_score(labels, answers[:, 1]), abs=1e-6)
+    judged = json.loads((finished[0] / "verdict.json").read_text())["default"]
+    assert judged["accuracy"] == pytest.approx(accuracy_score(labels, answers.argmax(1)))
+    assert judged["auc"] == pytest.approx(roc_auc_score(labels, answers[:, 1]), abs=1e-6)
 
 
 @pytest.mark.slow
@@ -205,15 +212,15 @@ def test_the_logs_are_read_by_tensorboard(finished):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
     from tensorboard.plugins.hparams import metadata
 
-    told, seen = {row["trial_id"]: row for row in rows(finished[0])}, {}
+    table, seen = {row["trial_id"]: row for row in rows(finished[0])}, {}
     for folder in (finished[0] / "tensorboard").glob("*/*"):
         content = EventAccumulator(str(folder)).Reload().PluginTagToContent("hparams")
         begun = metadata.parse_session_start_info_plugin_data(content[metadata.SESSION_START_INFO_TAG])
         seen[folder.parent.name] = begun.hparams
         curves = EventAccumulator(str(folder / "validation")).Reload()
         assert "epoch_loss" in curves.Tags()["tensors"]
-    assert set(seen) == set(told)
-    for trial_id, row in list(told.items())[1:]:  # the first one has no values of the search's
+    assert set(seen) == set(table)
+    for trial_id, row in list(table.items())[1:]:  # the first one has no values of the search's
         assert seen[trial_id]["thaw"].string_value == row["thaw"]
         assert seen[trial_id]["learning_rate"].number_value == pytest.approx(float(row["learning_rate"]))
 
@@ -234,8 +241,12 @@ def test_a_better_choice_is_handed_over_and_finetune_trains_the_very_recipe_that
     records = kresnets.tuning.read_records(tmp_path / "search/search")
     assert [record["default"] for record in records] == [True, False, False]
     verdict = json.loads((tmp_path / "search/verdict.json").read_text())
-    told = json.loads((tmp_path / "search/best_recipe.json").read_text())
-    assert verdict["names"] == ["winner", "default", "start"] and told["rule"] == RULE and told["learning_rate"] == 0.03
+    recipe_file = json.loads((tmp_path / "search/best_recipe.json").read_text())
+    assert (
+        verdict["names"] == ["winner", "default", "start"]
+        and recipe_file["rule"] == RULE
+        and recipe_file["learning_rate"] == 0.03
+    )
     assert "more than the" in out and verdict["winner"]["accuracy"] > verdict["start"]["accuracy"]
 
     run = ["--data", tmp_path / "photographs", "--model", "CifarResNet20", "--weights", "none"]
@@ -253,6 +264,7 @@ def test_a_better_choice_is_handed_over_and_finetune_trains_the_very_recipe_that
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("formula")
 def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
     (place / "nothing.toml").write_text("warmup = [0.1, 0.101]\n")
     given = arguments(place, tmp_path / "search", trials=3, space="nothing.toml")
@@ -280,8 +292,10 @@ def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
 def test_few_validation_images_choose_by_folds(place, tmp_path, here):
     data = kresnets.data.load_data(str(place / "photographs"), seed=1, progress=False)
     options = options_of(arguments(place, tmp_path, "--repeats", "auto"))
-    parts, told = splitting.parts(data, options)
-    assert len(parts) == 10 and "twice 5 folds of the 30 images" in told and "4 for validation, below 100" in told
+    parts, sentence = splitting.parts(data, options)
+    assert (
+        len(parts) == 10 and "twice 5 folds of the 30 images" in sentence and "4 for validation, below 100" in sentence
+    )
     pool = {*data.train.ids, *data.validation.ids}
     for number in (0, 5):
         held = [one for _, validation in parts[number : number + 5] for one in validation.ids]
@@ -290,8 +304,8 @@ def test_few_validation_images_choose_by_folds(place, tmp_path, here):
         assert {*train.ids} | {*validation.ids} == pool and not {*train.ids} & {*validation.ids}
         assert validation.counts() == {"dark": 3, "light": 3}
     options.repeats = 3
-    parts, told = splitting.parts(data, options)
-    assert len(parts) == 3 and parts[0] == (data.train, data.validation) and "3 splits, as --repeats says" in told
+    parts, sentence = splitting.parts(data, options)
+    assert len(parts) == 3 and parts[0] == (data.train, data.validation) and "3 splits, as --repeats says" in sentence
 
 
 # Kills.
@@ -342,15 +356,15 @@ def test_kills_and_ctrl_c_change_no_result(finished, place, tmp_path):
     folder = tmp_path / "search"
     given, project = arguments(place, folder), folder / "search"
     first = start(given, start_new_session=True)
-    wait_for(lambda: asked.ended(project) >= 1, first)
+    wait_for(lambda: search_folder.ended(project) >= 1, first)
     killed = child_of(first)
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: asked.ended(project) >= 2, first)
+    wait_for(lambda: search_folder.ended(project) >= 2, first)
     assert child_of(first) != killed
     kill_all(first)
 
     second = start(given, start_new_session=True)
-    wait_for(lambda: asked.ended(project) >= 3, second)
+    wait_for(lambda: search_folder.ended(project) >= 3, second)
     child = child_of(second)
     os.kill(second.pid, signal.SIGSTOP)
     os.kill(child, signal.SIGSTOP)
@@ -371,8 +385,8 @@ def test_kills_and_ctrl_c_change_no_result(finished, place, tmp_path):
     out, _ = finish(given)
     assert f"Going on after {TRIALS} of {TRIALS} trials" in out and "The default recipe trains" not in out
     assert_same(results(folder), results(finished[0]))
-    told = [json.loads((each / "verdict.json").read_text())["sentence"] for each in (folder, finished[0])]
-    assert told[0] == told[1]
+    sentences = [json.loads((each / "verdict.json").read_text())["sentence"] for each in (folder, finished[0])]
+    assert sentences[0] == sentences[1]
     assert left(folder) == [name for name in left(finished[0]) if name != "tensorboard"]
 
 
@@ -386,9 +400,9 @@ def test_twenty_kills_change_no_result(place, tmp_path):
         process = process or start(given, start_new_session=True)
         # At any moment from the import of TensorFlow on; but a trial under which it dies three times is given up.
         with contextlib.suppress(TimeoutError):
-            wait_for(lambda: asked.ended(project) == 9, process, choose.uniform(0, 25))
-        wait_for(lambda: most_handed_out(project) < 3 or asked.ended(project) == 9, process)
-        if asked.ended(project) == 9:
+            wait_for(lambda: search_folder.ended(project) == 9, process, choose.uniform(0, 25))
+        wait_for(lambda: most_handed_out(project) < 3 or search_folder.ended(project) == 9, process)
+        if search_folder.ended(project) == 9:
             break
         kind = choose.choice(("child", "parent", "group", signal.SIGINT, signal.SIGTERM))
         kills.append(kind)
@@ -442,8 +456,8 @@ def test_memory_ends_with_the_process_that_trains(place, tmp_path):
         grown = resident(process.pid) - first
         time.sleep(0.2)
     assert process.returncode == 0, process.communicate()
-    told = ", ".join(f"{most >> 20} MB, {begin:.1f} s to its first trial" for most, begin in children.values())
-    print(f"the process that stays grew by {grown / 2**20:.1f} MB; those that train: {told}")
+    processes = ", ".join(f"{most >> 20} MB, {begin:.1f} s to its first trial" for most, begin in children.values())
+    print(f"the process that stays grew by {grown / 2**20:.1f} MB; those that train: {processes}")
     assert len(rows(folder)) == 100 and grown < 100 * 2**20
 
 
@@ -552,13 +566,13 @@ def test_bad_arguments_are_told_before_a_process_starts(files, tmp_path, here, n
 def made(folder, given, ended=0):
     """Make what a search with these arguments leaves when so many trials have ended."""
     options = options_of(given)
-    whole.write_text(folder / "config.json", json.dumps({"arguments": asked.arguments(options)}))
+    whole.write_text(folder / "config.json", json.dumps({"arguments": search_folder.arguments(options)}))
     for number in range(ended):
         whole.write_text(folder / f"search/trial_{number}/trial.json", '{"status": "COMPLETED"}')
 
 
 def test_folders_of_something_else_are_left_alone(place, tmp_path, here, never):
-    def told(folder, *more):
+    def refusal(folder, *more):
         before = sorted(folder.rglob("*")) if folder.is_dir() else None
         code, out, err = here(arguments(place, folder, *more), trains=False)
         assert (code, out) == (2, "") and err.count("\n") == 1
@@ -567,15 +581,15 @@ def test_folders_of_something_else_are_left_alone(place, tmp_path, here, never):
 
     for name in ("notes.txt", "images/mine.png"):  # a search has a folder of that name, but not before its config.json
         whole.write_text(tmp_path / name.split(".")[0] / name, "mine")
-        assert f"holds {name.split('/')[0]!r} and is no search" in told(tmp_path / name.split(".")[0])
+        assert f"holds {name.split('/')[0]!r} and is no search" in refusal(tmp_path / name.split(".")[0])
     (tmp_path / "a file").write_text("mine")
-    assert "is a file: give a folder" in told(tmp_path / "a file")
+    assert "is a file: give a folder" in refusal(tmp_path / "a file")
     whole.write_text(tmp_path / "run/config.json", json.dumps({"arguments": {"model": "ResNet18"}}))
     for more in ((), ("--overwrite",)):
-        assert "none of a search: give another --out" in told(tmp_path / "run", *more)
+        assert "none of a search: give another --out" in refusal(tmp_path / "run", *more)
     made(tmp_path / "search", arguments(place, tmp_path / "search"), ended=6)
-    assert "holds 6 trials already: give --trials 6 or more" in told(tmp_path / "search")
-    assert "another --oracle, --size: give another folder, or" in told(
+    assert "holds 6 trials already: give --trials 6 or more" in refusal(tmp_path / "search")
+    assert "another --oracle, --size: give another folder, or" in refusal(
         tmp_path / "search", "--oracle", "grid", "--size", 32
     )
 
@@ -594,7 +608,7 @@ def test_what_is_replaced_lasts_until_all_else_is_found_good(place, tmp_path, he
         assert here(given)[0] == 2 and here([*given, "--epochs", 1])[0] == 2
     assert sorted(folder.rglob("*")) == before
     options = options_of(given)
-    asked.make_room(folder, options)
+    search_folder.make_room(folder, options)
     assert not left(folder)
 
 
@@ -647,8 +661,8 @@ def test_a_process_that_dies_again_and_again_ends_the_search(tmp_path, capfd, sc
     script.write_text(f"import os; os.kill(os.getpid(), {end.value})")
     with pytest.raises(RuntimeError, match="killed 9 times in a row without a trial coming to its end"):
         supervisor.keep([str(script)], lambda: 0)
-    told = capfd.readouterr().err
-    assert told.count(f"was killed ({end.name}); another one goes on.") == supervisor.MOST_DEATHS - 1
+    messages = capfd.readouterr().err
+    assert messages.count(f"was killed ({end.name}); another one goes on.") == supervisor.MOST_DEATHS - 1
 
 
 def test_an_interrupt_that_was_lost_is_sent_again(tmp_path):
@@ -660,8 +674,12 @@ def test_an_interrupt_that_was_lost_is_sent_again(tmp_path):
         "while len(heard) < 2: signal.pause()\n"
         "sys.exit(130)"
     )
-    keep = (
-        "import sys, kresnets_command; from kresnets.tuning import supervisor; print('here', flush=True)\n"
+    keep = (  # without TensorFlow, which the room imports
+        "import importlib.util, sys, kresnets_command\n"
+        f"spec = importlib.util.spec_from_file_location('supervisor', {supervisor.__file__!r})\n"
+        "supervisor = importlib.util.module_from_spec(spec)\n"
+        "spec.loader.exec_module(supervisor)\n"
+        "print('here', flush=True)\n"
         "kresnets_command.command = lambda *argv: [sys.executable, *argv]\n"
         f"sys.exit(supervisor.keep([{str(script)!r}], lambda: 0))"
     )
@@ -698,10 +716,10 @@ def test_a_chief_and_its_workers_run_each_trial_once(place, tmp_path):
 
     chief = begin("--chief")
     workers = {name: begin("--worker", name) for name in "abc"}
-    wait_for(lambda: asked.ended(folder / "search") >= 2, chief)
+    wait_for(lambda: search_folder.ended(folder / "search") >= 2, chief)
     kill_all(workers.pop("a"))
     workers["d"] = begin("--worker", "d")
-    wait_for(lambda: asked.ended(folder / "search") >= 5, chief)
+    wait_for(lambda: search_folder.ended(folder / "search") >= 5, chief)
     kill_all(chief)
     chief = begin("--chief")
     for process in (*workers.values(), chief):

@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 import sys
+from unittest import mock
 
 import pytest
 from browsing import asked, complaints, eventually, open_page
@@ -94,8 +95,9 @@ class Page(html.parser.HTMLParser):
         return {figure["id"]: figure for figure in data["plots"]}
 
 
-def page_of(tmp_path, records, **arguments):
-    search_page(tmp_path / "search.html", records, **arguments)
+def page_of(tmp_path, records, resamples=2, **arguments):
+    with mock.patch.object(importance_module, "_BOOTSTRAPS", resamples):  # which take most of the time
+        search_page(tmp_path / "search.html", records, **arguments)
     assert [file.name for file in tmp_path.iterdir()] == ["search.html"]
     return Page(tmp_path / "search.html")
 
@@ -233,7 +235,7 @@ def test_what_alone_moves_the_score_is_most_important(tmp_path):
         record.update(
             status="completed", score=abs(math.log10(record["values"]["learning_rate"]) + 3) + rng.uniform(0, 0.01)
         )
-    page = page_of(tmp_path, records)
+    page = page_of(tmp_path, records, resamples=8)
     bars = page.plots["importance"]["data"][0]
     *others, first = zip(bars["x"], bars["error_x"]["arrayminus"], bars["error_x"]["array"])  # the topmost is the last
     assert bars["y"][-1] == "learning_rate" and 0.7 < first[0] - first[1] <= first[0] <= first[0] + first[2] < 1.3
@@ -257,7 +259,7 @@ def test_importance_is_the_share_of_variance():
 def test_noise_is_called_noise(tmp_path):
     rng = random.Random(2)
     records = [{**record, "status": "completed", "score": rng.random()} for record in made_records(40)]
-    assert "do not trust this order" in page_of(tmp_path, records).text
+    assert "do not trust this order" in page_of(tmp_path, records, resamples=8).text
 
 
 def test_few_trials_have_no_importance(tmp_path):
@@ -444,17 +446,6 @@ def test_rows_keys_and_headings(browser, tmp_path):
     browser.find_elements("css selector", "#trials th button")[2].click()
     ranked = sorted((r for r in records if r["score"] is not None), key=lambda record: record["score"])
     assert visible_rows(browser)[: len(ranked)] == [record["trial_id"] for record in ranked]
-
-
-@pytest.mark.browser
-def test_the_history_by_time(browser, tmp_path):
-    from selenium.webdriver.support.select import Select
-
-    page_of(tmp_path, made_records(3))
-    opened(browser, tmp_path / "search.html")
-    Select(browser.find_element("css selector", "select[aria-label='Best so far']")).select_by_visible_text("by time")
-    points = "return document.getElementById('history').data[1].x"
-    assert eventually(lambda: browser.execute_script(points) == [30, 71, 112])  # seconds since the first began
 
 
 @pytest.mark.browser

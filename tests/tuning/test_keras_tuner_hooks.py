@@ -145,8 +145,8 @@ def test_random_state(tmp_path, plain):
     made = plain("bayesian")
     hooks.random_state(made.oracle).uniform()
     made.save()
-    told = [hooks.random_state(oracle).uniform() for oracle in (made.oracle, plain("bayesian").oracle)]
-    assert told[0] != told[1]  # it begins anew with the process
+    drawn = [hooks.random_state(oracle).uniform() for oracle in (made.oracle, plain("bayesian").oracle)]
+    assert drawn[0] != drawn[1]  # it begins anew with the process
 
 
 def test_find_place(plain):

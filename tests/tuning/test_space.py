@@ -26,10 +26,10 @@ def drawn(space, count=300):
     oracle.update_space(hp)
     found = []
     for number in range(count):
-        told = oracle.populate_space(str(number))
+        drawn = oracle.populate_space(str(number))
         trial = keras_tuner.engine.trial.Trial(hp.copy())
-        trial.hyperparameters.values = told["values"]
-        found.append({name: told["values"][name] for name in told["values"] if trial.hyperparameters.is_active(name)})
+        trial.hyperparameters.values = drawn["values"]
+        found.append({name: drawn["values"][name] for name in drawn["values"] if trial.hyperparameters.is_active(name)})
     return list({frozen(one): one for one in found}.values())
 
 
@@ -76,7 +76,6 @@ def test_each_condition_by_hand(tmp_path):
             "schedule": ["constant", "cosine"],
             "warmup": [0.0, 0.2],
             "head_epochs": [0, 1, 2],
-            # Fmt: skip
             "learning_rate": [1e-3, 1e-2],
             "augment": ["none", "light"],
             "views": [1, 2],
@@ -162,16 +161,15 @@ def test_toml_and_dict_are_the_same(tmp_path):
         'thaw = ["head", "stage3"]\nratio = [1, 0.5]\noptimizer = "sgd"\n'
         "[learning_rate]\nmin = 1e-4\nmax = 1e-2\nlog = true\n"
     )
-    # Fmt: skip
-    told = {
+    fields = {
         "thaw": ("head", "stage3"),
         "ratio": [1.0, 0.5],
         "optimizer": ["sgd"],
         "learning_rate": Range(1e-4, 1e-2, log=True),
     }
-    assert Space(str(path), NAMES).fields == Space(path, NAMES).fields == Space(told, NAMES).fields
-    again = Space(Space(told, NAMES).as_data(), NAMES)
-    assert again.fields == Space(told, NAMES).fields
+    assert Space(str(path), NAMES).fields == Space(path, NAMES).fields == Space(fields, NAMES).fields
+    again = Space(Space(fields, NAMES).as_data(), NAMES)
+    assert again.fields == Space(fields, NAMES).fields
 
 
 def test_the_default_fits_each_network():

@@ -1,18 +1,17 @@
 """The search over recipes: against Keras Tuner's own tuners with the same hypermodel, `fine_tune`, and hand-made
 counts."""
 
-import collections
 import dataclasses
 import errno
 import fcntl
-import gc
+import itertools
 import json
 import os
 import pathlib
-import socket
 import statistics
 import subprocess
 import sys
+import types
 
 import keras
 import keras_tuner
@@ -28,6 +27,8 @@ ROW = dataclasses.replace(kresnets.SPECS["CifarResNet20"], name="Tiny", depths=(
 BASE = kresnets.Recipe.textbook(augment="none", head_epochs=1, epochs_per_stage=1)
 RATES = {"thaw": "head", "learning_rate": [1e-3, 1e-2, 0.1]}
 TOLERANCE = 1e-3
+# Tracing a function of TensorFlow's takes longer than a few steps of a small network.
+pytestmark = [pytest.mark.usefixtures("eager"), pytest.mark.filterwarnings("ignore:Even though the .tf.config")]
 
 
 def images(count=40, seed=0):
@@ -40,15 +41,6 @@ TRAIN, VALIDATION = images(), images(24, seed=1)
 
 
 OWN = {"groups": {"low": "low.*", "high": "high.*", "head": "top"}, "preprocess": "torch"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _quick_to_tidy():
-    """Leave what is there already out of the collections of garbage, one before each trial."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def residual():
@@ -105,8 +97,8 @@ def plainly(folder, oracle, *space, **options):
 def tuned(recipe, train=TRAIN, validation=VALIDATION, make=own):
     """Return the history of `fine_tune` itself."""
     keras.utils.set_random_seed(recipe.seed)
-    told = {} if make is residual else OWN
-    return kresnets.fine_tune(make(), train, validation, recipe, cache=False, verbose=0, **told).history
+    options = {} if make is residual else OWN
+    return kresnets.fine_tune(make(), train, validation, recipe, cache=False, verbose=0, **options).history
 
 
 def evaluated(model, data=VALIDATION):
@@ -216,8 +208,8 @@ def test_what_users_of_keras_tuner_expect(shared, plain, capsys):
         np.testing.assert_allclose(mine, other, atol=TOLERANCE)
     capsys.readouterr()
     tuner.results_summary(2)
-    told = capsys.readouterr().out
-    assert f"Trial {best.trial_id} summary" in told and f"Score: {best.score}" in told
+    printed = capsys.readouterr().out
+    assert f"Trial {best.trial_id} summary" in printed and f"Score: {best.score}" in printed
     hp = tuner.get_best_hyperparameters(1)[0]
     assert tuner.best_recipe() == tuner.hypermodel.recipe(hp)
     assert tuned(tuner.best_recipe())["val_loss"][best.best_step] == pytest.approx(best.score, abs=TOLERANCE)
@@ -245,18 +237,6 @@ def test_averaged_weights(tmp_path):
 # Grid search, bad luck, interruptions.
 
 
-@pytest.fixture(scope="module")
-def plain_rates(tmp_path_factory):
-    """The scores of a grid of rates of the head, by Keras Tuner's own GridSearch."""
-    oracle = keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)
-    _, trials = plainly(tmp_path_factory.mktemp("rates"), oracle, RATES, epochs=2)
-    return {trial.hyperparameters.values["learning_rate"]: trial.score for trial in trials.values()}
-
-
-def rates(records):
-    return {record["values"]["learning_rate"]: record["score"] for record in records}
-
-
 class Interrupted(keras.callbacks.Callback):
     """Press Ctrl-C in one epoch of the whole search. Keras Tuner copies callbacks for each trial."""
 
@@ -268,7 +248,7 @@ class Interrupted(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
-def test_trials_compute_in_the_policy_that_the_user_has_set(tmp_path):
+def test_trials_compute_in_the_policy_that_the_user_has_set(tmp_path, formula):
     seen = []
 
     class Note(keras.callbacks.Callback):
@@ -285,10 +265,15 @@ def test_trials_compute_in_the_policy_that_the_user_has_set(tmp_path):
         keras.config.set_dtype_policy("float32")
 
 
-def test_an_interrupted_search_goes_on(tmp_path, plain_rates):
+def test_an_interrupted_search_goes_on(tmp_path, formula):
+    def grid():
+        return keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)
+
     def tuner():
-        oracle = keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)
-        return recipe_tuner(tmp_path, oracle, RATES, epochs=2)
+        return recipe_tuner(tmp_path, grid(), RATES, epochs=2)
+
+    _, plain = plainly(tmp_path, grid(), RATES, epochs=2)  # by Keras Tuner's own
+    scores = {trial.hyperparameters.values["learning_rate"]: trial.score for trial in plain.values()}
 
     with pytest.raises(KeyboardInterrupt):
         search(tuner(), callbacks=[Interrupted()])
@@ -297,7 +282,7 @@ def test_an_interrupted_search_goes_on(tmp_path, plain_rates):
     again = tuner()
     assert again.best_recipe().learning_rate == first[0]["values"]["learning_rate"]  # the best so far
     records = search(again)
-    assert rates(records) == pytest.approx(plain_rates, abs=TOLERANCE)  # three trials exhaust the grid
+    assert {one["values"]["learning_rate"]: one["score"] for one in records} == scores  # three trials exhaust the grid
     assert len(records) == 3 and [record["status"] for record in records] == ["completed"] * 3
     assert records[0]["started"] == first[0]["started"]
     assert again.finished and not os.path.exists(tmp_path / "search" / ".lock")
@@ -305,8 +290,8 @@ def test_an_interrupted_search_goes_on(tmp_path, plain_rates):
 
 def test_a_second_search_in_the_folder_is_told(tmp_path, monkeypatch):
     tuner = recipe_tuner(tmp_path, keras_tuner.oracles.RandomSearchOracle("val_loss", max_trials=1), RATES, epochs=2)
-    monkeypatch.setattr("kresnets.tuning.tuner.time.sleep", lambda seconds: None)
-    # Fmt: skip
+    clock = types.SimpleNamespace(monotonic=itertools.count(step=10).__next__)  # a second look comes too late
+    monkeypatch.setattr("kresnets._util.files.time", clock)
     holder = (
         f"import fcntl, os; d = os.open({tuner.project_dir!r}, os.O_RDONLY); fcntl.flock(d, fcntl.LOCK_EX); "
         "print(1, flush=True); input()"
@@ -343,8 +328,7 @@ FAILING = [
 ]
 
 
-@pytest.fixture(scope="module")
-def failing(tmp_path_factory):
+def test_failures_are_recorded_and_a_hopeless_trial_is_given_up(tmp_path, formula):
     """A search with a failure of each kind, and a trial that cannot come to anything."""
     built = []
 
@@ -355,12 +339,8 @@ def failing(tmp_path_factory):
         return own()
 
     space = {"thaw": "head", "learning_rate": {"min": 1e-9, "max": 1e30}, "optimizer": ["adamw", "sgd"]}
-    tuner = recipe_tuner(tmp_path_factory.mktemp("failing"), Listed(FAILING), space, epochs=4, make=make, prune=0.5)
-    return tuner, search(tuner, callbacks=[Unlucky()])
-
-
-def test_failures_are_recorded_and_the_search_goes_on(failing):
-    tuner, records = failing
+    tuner = recipe_tuner(tmp_path, Listed(FAILING), space, epochs=4, make=make, prune=0.5)
+    records = search(tuner, callbacks=[Unlucky()])
     ok = "completed"
     assert [one["status"] for one in records] == [ok, ok, ok, "failed", "failed", "failed", ok, "pruned", "repeated"]
     reasons = [record["reason"] for record in records[3:6]]
@@ -371,10 +351,6 @@ def test_failures_are_recorded_and_the_search_goes_on(failing):
     assert all(reason.count("\n") == 0 for reason in reasons)
     assert tuner.oracle.stopped_because is None and tuner.finished
     assert tuner.oracle.get_best_trials(1)[0].score == min(r["score"] for r in records if r["score"] is not None)
-
-
-def test_a_hopeless_trial_is_given_up_for_the_reason_that_is_told(failing):
-    _, records = failing
     pruned, others = records[7], [record for record in records if record["status"] == "completed"]
     assert len(pruned["history"]) == pruned["epochs"] == 2  # half of its only stage, with four trials before it
     by_then = [min(row["val_loss"] for row in other["history"][:2]) for other in others]
@@ -382,8 +358,7 @@ def test_a_hopeless_trial_is_given_up_for_the_reason_that_is_told(failing):
     assert len(others) == 4 and mine > statistics.median(by_then)
     assert pruned["reason"] == (
         f"Given up after 2 epochs: its best {mine:.4g} was worse than the {statistics.median(by_then):.4g} that 50% "
-        "of 4 "
-        "others had by then."
+        "of 4 others had by then."
     )
     assert pruned["score"] == mine
     assert records[8]["epochs"] == 0 and records[8]["score"] == mine  # its repetition is as hopeless
@@ -414,7 +389,7 @@ class NoRoom(keras.callbacks.Callback):
         raise MemoryError("no room")
 
 
-def test_three_failures_of_a_kind_stop_the_search(tmp_path, capsys):
+def test_three_failures_of_a_kind_stop_the_search(tmp_path, capsys, formula):
     def tuner():
         values = [{"learning_rate": rate} for rate in (1e-5, 1e-4, 1e-3, 1e-2, 1e-1)]
         return recipe_tuner(
@@ -479,16 +454,18 @@ def hyperband(tmp_path_factory):
 
 def test_hyperband(hyperband):
     tuner, records = hyperband
-    told = {record["trial_id"]: tuner.oracle.trials[record["trial_id"]].hyperparameters.values for record in records}
-    promoted = [record for record in records if "tuner/trial_id" in told[record["trial_id"]]]
+    values_of = {
+        record["trial_id"]: tuner.oracle.trials[record["trial_id"]].hyperparameters.values for record in records
+    }
+    promoted = [record for record in records if "tuner/trial_id" in values_of[record["trial_id"]]]
     assert promoted and all(record["status"] == "completed" for record in records)
     for record in records:
-        values = told[record["trial_id"]]
+        values = values_of[record["trial_id"]]
         assert record["epochs"] == values["tuner/epochs"] - values["tuner/initial_epoch"]
         assert len(record["history"]) == values["tuner/epochs"]
         assert not any(name.startswith("tuner/") for name in record["values"])
     for record in promoted:
-        before = next(one for one in records if one["trial_id"] == told[record["trial_id"]]["tuner/trial_id"])
+        before = next(one for one in records if one["trial_id"] == values_of[record["trial_id"]]["tuner/trial_id"])
         assert before["values"] == record["values"]
         assert before["history"] == record["history"][: len(before["history"])]
     recipe = dataclasses.replace(BASE, stages=(), head_epochs=3, **promoted[0]["values"])
@@ -520,7 +497,7 @@ def test_keras_tuners_own_hyperband(tmp_path, hyperband):
     assert compared >= 3
 
 
-def test_bayesian_optimization(tmp_path):
+def test_bayesian_optimization(tmp_path, formula):
     oracle = keras_tuner.oracles.BayesianOptimizationOracle("val_accuracy", max_trials=4, num_initial_points=2, seed=0)
     space = {"thaw": "head", "learning_rate": {"min": 1e-4, "max": 1e-1, "log": True}}
     records = search(recipe_tuner(tmp_path, oracle, space, epochs=2))
@@ -530,7 +507,7 @@ def test_bayesian_optimization(tmp_path):
         assert record["score"] == max(row["val_accuracy"] for row in record["history"])
 
 
-def test_several_objectives(tmp_path):
+def test_several_objectives(tmp_path, formula):
     both = [keras_tuner.Objective("val_loss", "min"), keras_tuner.Objective("val_accuracy", "max")]
     tuner = recipe_tuner(tmp_path, Listed([{"learning_rate": 1e-2}], both), RATES, epochs=2)
     record = search(tuner)[0]
@@ -538,7 +515,7 @@ def test_several_objectives(tmp_path):
     assert record["score"] == pytest.approx(min(row["val_loss"] - row["val_accuracy"] for row in record["history"]))
 
 
-def test_an_objective_that_nobody_measures(tmp_path):
+def test_an_objective_that_nobody_measures(tmp_path, formula):
     tuner = recipe_tuner(
         tmp_path, Listed([{"learning_rate": 1e-2}], keras_tuner.Objective("val_f1", "max")), RATES, epochs=2
     )
@@ -582,11 +559,11 @@ def test_a_model_and_groups_of_the_users_own(tmp_path):
 
 def test_a_loss_and_metrics_of_the_users_own(tmp_path):
     """What Keras Tuner gives back is compiled with them: here the sum over a batch, not the mean."""
-    told = {
+    compiled = {
         "loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="sum"),
         "metrics": ["sparse_categorical_accuracy"],
     }
-    made = RecipeHyperModel(own, {"thaw": "head", "learning_rate": [1e-3, 1e-2]}, BASE, 2, **OWN, **told)
+    made = RecipeHyperModel(own, {"thaw": "head", "learning_rate": [1e-3, 1e-2]}, BASE, 2, **OWN, **compiled)
     tuner = RecipeTuner(made, keras_tuner.oracles.GridSearchOracle("val_loss"), directory=str(tmp_path))
     records = search(tuner)
     model = tuner.get_best_models()[0]
@@ -647,51 +624,14 @@ def test_on_jax(tmp_path):
     assert done.stdout.splitlines()[-1] == "5 True True"
 
 
-BOTH = {"thaw": ["head", "high"], "learning_rate": [1e-3, 1e-2, 0.1]}
-MEMBER = """
-import sys
-import test_tuning as t
-import keras_tuner
-oracle = keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=20)
-t.recipe_tuner(sys.argv[1], oracle, t.BOTH, t.LONG).search(t.TRAIN, t.VALIDATION, verbose=0)
-"""
-
-
-@pytest.mark.everything
-def test_a_chief_and_two_workers(tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {**os.environ, "PYTHONPATH": python_path(__file__), "KERASTUNER_ORACLE_IP": "127.0.0.1",
-              "KERASTUNER_ORACLE_PORT": str(port)}  # fmt: skip
-    members = []
-    for name in ("chief", "worker0", "worker1"):
-        with open(tmp_path / f"{name}.log", "w") as log:
-            command, environment = (
-                [sys.executable, "-c", MEMBER, str(tmp_path)],
-                {**common, "KERASTUNER_TUNER_ID": name},
-            )
-            members.append(subprocess.Popen(command, env=environment, stdout=log, stderr=log))
-    for member in members:
-        assert member.wait(timeout=300) == 0, [log.read_text()[-2000:] for log in tmp_path.glob("*.log")]
-    records = read_records(tmp_path / "search")
-    assert [record["status"] for record in records] == ["completed"] * 6
-    assert collections.Counter(record["values"]["thaw"] for record in records) == {"head": 3, "high": 3}
-    space = hypermodel(BOTH, LONG).space
-    for record in records:
-        best = min(tuned(space.recipe(record["values"]))["val_loss"])
-        assert record["score"] == pytest.approx(best, abs=TOLERANCE)
-
-
 class _Full(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         raise OSError(errno.ENOSPC, "No space left on device", "state.npz")
 
 
-def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path):
+def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path, formula):
     def tuner():
-        hypermodel = RecipeHyperModel(residual, {"thaw": "head", "learning_rate": [1e-3, 1e-2]}, BASE)
-        return RecipeTuner(hypermodel, keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=2), str(tmp_path))
+        return recipe_tuner(tmp_path, keras_tuner.oracles.GridSearchOracle("val_loss", max_trials=2), RATES)
 
     with pytest.raises(OSError, match="No space left"):
         tuner().search(TRAIN, VALIDATION, callbacks=[_Full()], verbose=0)
@@ -709,7 +649,7 @@ def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path):
         ("data", {"data": (TRAIN, images(20, seed=1))}),
     ],
 )
-def test_trials_of_another_search_are_not_mixed_with_these(tmp_path, what, changed):
+def test_trials_of_another_search_are_not_mixed_with_these(tmp_path, formula, what, changed):
     def reopened(objective="val_loss", space=RATES, base=BASE, data=(TRAIN, VALIDATION), count=2, **options):
         oracle = Listed([{"thaw": "head", "learning_rate": rate} for rate in (1e-3, 1e-2)][:count], objective)
         return search(recipe_tuner(tmp_path, oracle, space, base, **options), *data)
