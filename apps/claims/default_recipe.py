@@ -6,10 +6,9 @@ import time
 import numpy as np
 from scipy import stats
 
-from claims import cells, peers, plots, tuned, ways
-from claims.claim import Claim, Finding
-from claims.results import mean_of, of, pick
-from claims.verdicts import CONFIRMED, NOT_CONFIRMED, UNDECIDED, everywhere, exactly, paired
+from claims import cells, peers, tuned, ways
+from claims.claim import Claim, Finding, Panel
+from claims.judge import UNDECIDED, above, exactly, mean_of, of, paired, pick, worst
 from claims.ways import cell_of
 
 METRICS = {"test_accuracy": "accuracy", "test_auc": "AUC"}
@@ -181,19 +180,19 @@ def _theirs(rows, metric, peer, cell, network):
 
 def _in_the_mean(rows, metric):
     """Test that the chosen way is a point above every peer, in the mean over the cells where both were measured."""
-    found = {}
-    for peer in _peers(rows):
-        both = [(_ours(rows, metric, *at), _theirs(rows, metric, peer, *at)) for at in _where(rows, peer)]
-        found[peer] = mean_of([{s: ours[s] - theirs[s] for s in ours.keys() & theirs.keys()} for ours, theirs in both])
+    gaps = {
+        peer: mean_of([(_ours(rows, metric, *at), _theirs(rows, metric, peer, *at)) for at in _where(rows, peer)])
+        for peer in _peers(rows)
+    }
     return Finding(
         f"The default is above every peer by a point of {METRICS[metric]} or more, in the mean over the cells.",
-        everywhere(list(found.values()), 0.01),
-        f"Over {'; '.join(f'{peer} {gap.points()}' for peer, gap in found.items())}.",
+        worst(above(gap, 0.01) for gap in gaps.values()),
+        f"Over {'; '.join(f'{peer} {gap.points()}' for peer, gap in gaps.items())}.",
     )
 
 
 def _in_a_cell(rows, cell, network):
-    told, verdicts = [], set()
+    told, verdicts = [], []
     for metric, name in METRICS.items():
         ours = _ours(rows, metric, cell, network)
         peers = {peer: _theirs(rows, metric, peer, cell, network) for peer in _peers(rows)}
@@ -201,47 +200,19 @@ def _in_a_cell(rows, cell, network):
         best = max(means, key=means.get)
         gap = paired(ours, peers[best])
         error = stats.sem(gap.values) if len(gap.values) > 1 else None
-        if error is None and gap.mean < 0:
-            verdicts.add(UNDECIDED)
-        else:
-            verdicts.add(exactly(gap.mean >= -2 * (error or 0)))
+        unsure = error is None and gap.mean < 0
+        verdicts.append(UNDECIDED if unsure else exactly(gap.mean >= -2 * (error or 0)))
         apart = f"{100 * gap.mean:+.1f} points, " + ("one seed" if error is None else f"SE {100 * error:.1f}")
         told.append(f"{name} {np.mean(list(ours.values())):.3f}, best peer {best} {means[best]:.3f} ({apart})")
     claim = f"{_name(cell, network)}: the default is not below the best peer by more than two standard errors."
-    worst = next(verdict for verdict in (NOT_CONFIRMED, UNDECIDED, CONFIRMED) if verdict in verdicts)
-    return Finding(claim, worst, "; ".join(told) + ".")
-
-
-def _cost(setting):
-    """Return about how many seconds a run takes."""
-    if setting["task"] == "teach":
-        return 1500.0
-    if setting["rule"] == "regression":
-        return 20.0
-    if setting["rule"] == "default":
-        return _cost(setting | setting["recipe"] | {"rule": "recipe"})
-    stages = len(setting.get("stages", [0]))
-    epochs = setting.get("epochs", 0) + setting.get("epochs_per_stage", 0) * stages
-    return 60.0 + epochs * cells.learning(setting["n"]) * (setting["size"] / 128) ** 2 / 45
+    return Finding(claim, worst(verdicts), "; ".join(told) + ".")
 
 
 CLAIM = Claim(
-    title="the default recipe is better than what one would do otherwise",
-    source="arXiv 2202.10054 (head, then all), 1802.01483, 2109.01903; peers: 1912.11370, Keras's guide, fastai",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(plots.Panel("test_accuracy", "way", ("target", "n", "network"), _is_judged)),
-    cost=_cost,
-    keeps=True,
+    panels=(Panel("test_accuracy", "way", ("target", "n", "network"), _is_judged),),
     committed=True,
-    notes=(
-        "The trunk is ResNet50Thin with the weights open_nsfw, at 128 pixels (CIFAR-10 and digits: 96), in bfloat16 "
-        "with float32 weights, 32 images a step. Of a cell's images 15 % validate; the test images are the same for "
-        "each seed. CIFAR-10's images by which ways are judged are others than those by which one is chosen. 'best "
-        "loss' is the epoch that validated best, 'average' a moving average of the weights, 'tail' the mean of the "
-        "last third of the epochs, 'mix' that share of the last weights and the rest of those before the trunk was "
-        "unfrozen. BiT-HyperRule has its 500 steps and its rate, but 32 images a step in place of 512.",
-    ),
     data=("judge",),
 )

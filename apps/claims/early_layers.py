@@ -5,10 +5,9 @@ import re
 import numpy as np
 
 import kresnets
-from claims import plots, transfer
-from claims.claim import Finding
-from claims.results import gap, mean, pick
-from claims.verdicts import above, exactly
+from claims import transfer
+from claims.claim import Finding, Panel
+from claims.judge import above, exactly, gap, mean, pick
 
 # The head's rate is the one at which it did best alone in freeze-or-finetune, 250 pictures.
 THAW, KEEP = {"rate": 1e-3, "head_rate": 3e-2}, {"rate": 3e-3}
@@ -160,8 +159,8 @@ def _findings(options, rows):
              _kept(near, number), _kept(far, number), 0)
             for what, number in (("all groups", count), ("the stem and stage1", 2))
         ]  # fmt: skip
-    first = "the first less the second"
-    yield from transfer.compared(rows, [(claim, first, one, other, [{}], least) for claim, one, other, least in said])
+    for claim, one, other, least in said:
+        yield from transfer.compared(claim, "the first less the second", rows, one, other, least=least)
     found = gap(rows, "moved", *(_thawed(stem, "from", moved=group) for group in (last, stem)))
     told = ", ".join(f"{g} {mean(rows, 'moved', **_thawed(stem, 'from', moved=g)):.3f}" for g in trunk.groups)
     yield Finding(
@@ -172,20 +171,12 @@ def _findings(options, rows):
 
 
 CLAIM = transfer.claim(
-    title="early layers are general and gain little from being unfrozen, late ones are specific to their task",
-    source="arXiv 1411.1792; arXiv 1801.06146 section 3.1",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("test_accuracy", "group", "way", {"task": "thaw", "moved_group": "stem"}),
-        plots.Panel("moved", "moved_group", ("way", "group"), {"task": "thaw"}),
-        plots.Panel("test_accuracy", "groups_kept", "source", {"task": "keep", "moved_group": "stem"}),
-    ),
-    cost=lambda setting: 13.0,
-    notes=(
-        "250 images of the target, 12 passes. What is unfrozen: from the nearer source, 4 passes of the head alone at "
-        "0.03, then 8 at 0.001 of all that learns (the head alone: 12 at 0.03); batch norms frozen. What is kept: the "
-        "first groups of the trunk, frozen; the others are drawn anew and learn at 0.003 with their batch norms.",
+    panels=(
+        Panel("test_accuracy", "group", "way", {"task": "thaw", "moved_group": "stem"}),
+        Panel("moved", "moved_group", ("way", "group"), {"task": "thaw"}),
+        Panel("test_accuracy", "groups_kept", "source", {"task": "keep", "moved_group": "stem"}),
     ),
 )
