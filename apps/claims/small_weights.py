@@ -73,7 +73,7 @@ def _trunk(setting, kept):
         model, found = teach.teach(*how, verbose=0)
         files.write_text(accuracy, str(found))
         with files.replacing(path) as beside:
-            teach.save(model, beside)
+            teach.save(model, lesson["network"], beside)
     return path, float(accuracy.read_text())
 
 

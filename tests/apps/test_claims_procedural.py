@@ -59,11 +59,9 @@ def test_the_classes_of_each_family_can_be_told_apart(family):
     assert judge.score(simple_features(held_out), held_labels) > 2.5 / 8
 
 
-def test_the_share_of_colour_is_what_was_asked():
-    for colour in (0.0, 0.5, 1.0):
-        images, _ = procedural.pictures(20, 20, 16, seed=0, colour=colour)
-        tinted = (images != images[..., :1]).any((1, 2, 3)).mean()
-        assert abs(tinted - colour) < 0.1 and (tinted == colour or 0 < colour < 1)
+def test_a_quarter_of_the_pictures_has_a_colour(drawn):
+    tinted = (drawn[0] != drawn[0][..., :1]).any((1, 2, 3)).mean()
+    assert tinted == pytest.approx(0.25, abs=0.06)
 
 
 def test_mean_brightness_does_not_give_the_class_away(drawn):
@@ -72,22 +70,6 @@ def test_mean_brightness_does_not_give_the_class_away(drawn):
     brightness = images.mean((1, 2, 3))
     between = brightness.reshape(24, 24).mean(1).var()
     assert between < 4 * brightness.var() / 24
-
-
-@pytest.mark.parametrize(
-    "bad, named",
-    [
-        ({"classes": 0}, "classes"),
-        ({"per_class": 1.5}, "per_class"),
-        ({"size": 8}, "size"),
-        ({"families": ("fractals",)}, "fractals"),
-        ({"families": ()}, "families"),
-        ({"colour": 2}, "colour"),
-    ],
-)
-def test_what_cannot_be_drawn_is_refused(bad, named):
-    with pytest.raises(ValueError, match=named):
-        procedural.pictures(**{"classes": 2, "per_class": 2, "size": 32, "seed": 0} | bad)
 
 
 # --- targets ---------------------------------------------------------------------------------------------------------
@@ -155,21 +137,18 @@ def test_a_target_that_there_is_not_is_refused(name, n_train):
 
 @pytest.mark.parametrize("name", teach.NAMES)
 def test_a_taught_trunk_fits_in_3_megabytes_and_computes_the_same_from_its_file(name, tmp_path):
-    path = tmp_path / "small.weights.h5"
-    model = kresnets.build(kresnets.SPECS[name], input_shape=(32, 32, 3), classes=200, classifier_activation=None)
-    model.compile("adamw", loss="mse")
-    model.optimizer.build(
-        model.trainable_variables
-    )  # its state is as large as two networks, and has no place in the file
-    teach.save(model, path)
+    path, model = tmp_path / "small.weights.h5", teach.network(name, 32, 200)
+    teach.save(model, name, path)
     assert path.stat().st_size < 3e6
-    again = kresnets.build(
-        kresnets.SPECS[name], weights=path, input_shape=(32, 32, 3), classes=200, classifier_activation=None
-    )
+    how = {"weights": path, "input_shape": (32, 32, 3), "classes": 200, "classifier_activation": None}
+    again = kresnets.build(kresnets.SPECS[name], **how)
     for kept, read in zip(model.weights, again.weights, strict=True):
         np.testing.assert_array_equal(np.asarray(kept).astype(np.float16), np.asarray(read))
     trunk = kresnets.build(kresnets.SPECS[name], weights=path, input_shape=(64, 64, 3), classes=2)
     np.testing.assert_array_equal(trunk.weights[0], again.weights[0])
+    model.set_weights([np.full_like(array, 1e5) for array in model.get_weights()])
+    with pytest.raises(ValueError, match="float16"):
+        teach.save(model, name, path)
 
 
 def test_each_epoch_draws_other_pictures_and_a_seed_repeats_them():
