@@ -53,7 +53,7 @@ def main(argv=None):
 def _pictures():
     """Yield batches `(n, 224, 224, 3)` 0..255: a third each of single pictures, 2 x 2 and 3 x 3 of them."""
     import numpy as np
-    from claims.cifar10 import cifar10
+    from claims.images import cifar10
     from PIL import Image
 
     pictures, random = cifar10()[0], np.random.default_rng(0)

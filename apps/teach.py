@@ -38,7 +38,7 @@ def main(argv=None):
     model, accuracy = teach.teach(options.name, options.size, options.epochs, options.seed, options.classes)
     beside = options.out.with_name(f".tmp-{options.out.name}")
     try:
-        teach.save(model, beside)
+        teach.save(model, options.name, beside)
         beside.replace(options.out)
     finally:
         beside.unlink(missing_ok=True)

@@ -10,25 +10,65 @@ import argparse
 import importlib
 import os
 import pathlib
-import sys
 
 import _common
 
-# Where each command is.
-COMMANDS = {
-    "step": "step",
-    "serving": "serving",
-    "finetune": "finetune",
-    "search": "search",
-    "input": "pipeline",
-    "soak": "soak",
-    "trace": "trace",
-    "peak": "peak",
-    "build": "start",
-    "load": "start",
-    "import": "start",
-}
 DTYPES = ("float32", "mixed_bfloat16")
+_COUNT = {"type": _common.positive_int}
+_OWN_SIZE = {"--size": _COUNT | {"help": "pixels a side; default the network's own"}}
+_BOTH = "a network of both libraries; default %(default)s"
+_CELLS = {
+    "--images": _COUNT | {"default": 600, "help": "photographs of solar cells, to learn and to validate; default 600"},
+    "--size": _COUNT | {"default": 224},
+    "--batch-size": _COUNT | {"default": 32},
+}
+# Command -> its module, what it measures, how many rounds, its options.
+COMMANDS = {
+    "step": ("step", "training and prediction, images a second and share of the machine's peak", 4, {
+        "--model": {"nargs": "+", "default": ["ResNet50"], "help": "networks of kresnets; default ResNet50"},
+        **_OWN_SIZE,
+        "--batch-size": _COUNT | {"default": 16},
+        "--steps": _COUNT | {"default": 3, "help": "timed steps a round; default 3"},
+        "--dtype": {"nargs": "+", "choices": DTYPES, "default": DTYPES},
+        "--memory": {"action": "store_true", "help": "also what a training step adds to a process's peak memory"},
+    }),
+    "serving": ("serving", "an exported model against Keras's own export, and `kresnets serve` with it", 5, {
+        "--model": {"default": "ResNet50", "help": "a network of kresnets; default ResNet50"},
+        **_OWN_SIZE,
+        "--batch-size": _COUNT | {"nargs": "+", "default": [1, 32]},
+        "--clients": _COUNT | {"nargs": "+", "default": [1, 4, 16], "help": "at once; default 1 4 16"},
+        "--seconds": {"type": float, "default": 10.0, "help": "of each measurement of the server; default 10"},
+        "--parts": {"nargs": "+", "choices": ("graph", "server"), "default": ["graph", "server"]},
+    }),
+    "finetune": ("finetune", "fine-tuning with the feature cache, without, and as Keras's guide", None, _CELLS),
+    "search": ("search", "a search for a recipe against Keras Tuner with keras.applications", 1, _CELLS | {
+        "--trials": _COUNT | {"default": 24},
+        "--spaces": {"nargs": "+", "choices": ("to stage3", "to stage4"), "default": ["to stage3", "to stage4"]},
+        "--ways": {"nargs": "+", "choices": ("whole", "pruned"), "default": ["whole", "pruned"], "help": "of ours"},
+    }),
+    "input": ("pipeline", "a folder of large JPEGs: what the pipeline delivers, what a step uses", 3, {}),
+    "soak": ("soak", "`kresnets serve` saturated, with new versions and hostile requests: what goes wrong", None, {
+        "--model": {"default": "CifarResNet20", "help": "a network of kresnets; default CifarResNet20"},
+        **_OWN_SIZE,
+        "--minutes": {"type": float, "default": 30.0, "help": "default 30"},
+        "--changes": _COUNT | {"default": 5, "help": "new versions meanwhile; default 5"},
+        "--hostile": {"type": float, "default": 0.01, "help": "share of hostile requests; default 0.01"},
+    }),
+    "trace": ("trace", "where the time of a training step goes, by kind of operation", None, {
+        "--model": {"default": "ResNet50", "help": _BOTH},
+        "--size": _COUNT | {"default": 224},
+        "--batch-size": _COUNT | {"default": 16},
+        "--dtype": {"choices": DTYPES, "default": "float32"},
+    }),
+    "peak": ("peak", "the machine's convolution and matrix peak", 5, {}),
+    "build": ("start", "time to build a network, against keras.applications", 9, {
+        "--model": {"default": "ResNet50", "help": _BOTH},
+    }),
+    "load": ("start", "time and memory to load a local weights file, against keras.applications", 5, {
+        "--model": {"default": "ResNet152", "help": _BOTH},
+    }),
+    "import": ("start", "seconds that importing kresnets adds to importing keras", 9, {}),
+}  # fmt: skip
 
 
 def main(argv=None):
@@ -41,92 +81,21 @@ def main(argv=None):
         _common.import_tensorflow()
     if hasattr(options, "model"):
         _check_models(options)
-    module = importlib.import_module(f"bench.{COMMANDS[options.command]}")
+    module = importlib.import_module(f"bench.{COMMANDS[options.command][0]}")
     return getattr(module, f"bench_{options.command}")(options)
 
 
 def _parser():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    count = _common.positive_int
-
-    add = _command(commands, "step", "training and prediction, images a second and share of the machine's peak", 4)
-    add("--model", nargs="+", default=["ResNet50"], help="networks of kresnets; default ResNet50")
-    add("--size", type=count, help="pixels a side; default each network's own")
-    add("--batch-size", type=count, default=16)
-    add("--steps", type=count, default=3, help="timed steps a round; default 3")
-    add("--dtype", nargs="+", choices=DTYPES, default=list(DTYPES))
-    add("--memory", action="store_true", help="also what a training step adds to a process's peak memory")
-    add("--timm-python", default=sys.executable, help="a Python that has timm; default this one")
-
-    add = _command(commands, "serving", "an exported model against Keras's own export, and `kresnets serve` with it", 5)
-    add("--model", default="ResNet50", help="a network of kresnets; default ResNet50")
-    add("--size", type=count, help="pixels a side; default the network's own")
-    add("--batch-size", type=count, nargs="+", default=[1, 32])
-    add("--steps", type=count, default=5, help="timed requests a round; default 5")
-    add("--dtype", nargs="+", choices=("float32", "bfloat16"), default=["float32", "bfloat16"])
-    add("--clients", type=count, nargs="+", default=[1, 4, 16], help="that ask the server at once; default 1 4 16")
-    add("--seconds", type=float, default=10.0, help="of each measurement of the server; default 10")
-    parts = ("graph", "server")
-    add("--parts", nargs="+", choices=parts, default=list(parts), help="what is measured; default both")
-
-    add = _command(commands, "finetune", "fine-tuning with the feature cache, without, and as Keras's guide", None)
-    add("--images", type=count, default=600, help="photographs of solar cells, to learn and to validate; default 600")
-    add("--size", type=count, default=224)
-    add("--batch-size", type=count, default=32)
-    add("--seeds", type=count, default=1)
-    from bench.finetune import RECIPES, WAYS
-
-    add("--recipes", nargs="+", choices=tuple(RECIPES), default=list(RECIPES))
-    add("--ways", nargs="+", choices=WAYS[1:], default=list(WAYS[1:]), help="what the cached way is measured against")
-
-    add = _command(commands, "search", "a search for a recipe against Keras Tuner with keras.applications", 1)
-    add("--images", type=count, default=600, help="photographs of solar cells, to learn and to validate; default 600")
-    add("--size", type=count, default=224)
-    add("--batch-size", type=count, default=32)
-    add("--trials", type=count, default=24)
-    add("--prune", type=float, default=0.5, help="share of the others that may be better; default 0.5")
-    from bench import search
-
-    add("--spaces", nargs="+", choices=tuple(search.SPACES), default=list(search.SPACES))
-    add("--ways", nargs="+", choices=search.WAYS, default=list(search.WAYS), help="of ours")
-
-    add = _command(commands, "input", "a folder of large JPEGs: what the pipeline delivers, what a step uses", 3)
-    add("--images", type=count, default=128)
-    add("--dtype", choices=DTYPES, default="float32")
-
-    add = _command(
-        commands, "soak", "`kresnets serve` saturated, with new versions and hostile requests: what goes wrong", None
-    )
-    add("--model", default="CifarResNet20", help="a network of kresnets; default CifarResNet20")
-    add("--size", type=count, help="pixels a side; default the network's own")
-    add("--minutes", type=float, default=30.0, help="default 30")
-    add("--changes", type=count, default=5, help="new versions meanwhile; default 5")
-    add("--hostile", type=float, default=0.01, help="share of hostile requests; default 0.01")
-
-    add = _command(commands, "trace", "where the time of a training step goes, by kind of operation", None)
-    add("--model", default="ResNet50", help="a network of both libraries; default ResNet50")
-    add("--size", type=count, default=224)
-    add("--batch-size", type=count, default=16)
-    add("--steps", type=count, default=3)
-    add("--optimizer", default="sgd")
-    add("--dtype", choices=DTYPES, default="float32")
-
-    _command(commands, "peak", "the machine's convolution and matrix peak", 5)
-    add = _command(commands, "build", "time to build a network, against keras.applications", 9)
-    add("--model", default="ResNet50", help="a network of both libraries; default ResNet50")
-    add = _command(commands, "load", "time and memory to load a local weights file, against keras.applications", 5)
-    add("--model", default="ResNet152", help="a network of both libraries; default ResNet152")
-    _command(commands, "import", "seconds that importing kresnets adds to importing keras", 9)
+    for name, (_, text, rounds, options) in COMMANDS.items():
+        command = commands.add_parser(name, help=text, allow_abbrev=False)
+        if rounds:
+            command.add_argument("--rounds", **_COUNT, default=rounds, help=f"default {rounds}")
+        command.add_argument("--out", type=pathlib.Path, default=pathlib.Path(f"runs/bench/{name}.json"))
+        for option, how in options.items():
+            command.add_argument(option, **how)
     return parser
-
-
-def _command(commands, name, text, rounds):
-    command = commands.add_parser(name, help=text, allow_abbrev=False)
-    if rounds:
-        command.add_argument("--rounds", type=_common.positive_int, default=rounds, help=f"default {rounds}")
-    command.add_argument("--out", type=pathlib.Path, default=pathlib.Path(f"runs/bench/{name}.json"))
-    return command.add_argument
 
 
 def _check_models(options):

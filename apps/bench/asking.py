@@ -16,25 +16,19 @@ _SERVE = pathlib.Path(__file__).resolve().parents[1] / "serve.py"
 
 
 def pictures(count, height=240, width=320):
-    """Return the bytes of `count` JPEGs of smooth random colours, all different."""
+    """Return the bytes of `count` JPEGs of smooth random colours with noise, all different."""
     import tensorflow as tf
 
     random = np.random.default_rng(0)
     coarse = random.uniform(0, 255, (count, 3, 4, 3)).astype("float32")
-    smooth = tf.image.resize(coarse, (height, width), "bicubic").numpy()
-    noisy = np.clip(smooth + random.normal(0, 6, smooth.shape), 0, 255).astype("uint8")
+    smooth = (tf.image.resize(image, (height, width), "bicubic").numpy() for image in coarse)
+    noisy = (np.clip(image + random.normal(0, 6, image.shape), 0, 255).astype("uint8") for image in smooth)
     return [tf.io.encode_jpeg(image).numpy() for image in noisy]
 
 
 def classifiers(name, size, count, images):
-    """Yield `count` states of a network, no two of which answer alike, nor one of them alike to two pictures.
-
-    Args:
-        name: of a network of kresnets.
-        size: pixels a side, or None for the network's own.
-        count: int.
-        images: bytes of the pictures, which set the scale of the logits.
-    """
+    """Yield `count` states of a network, no two of which answer alike, nor one of them alike to two pictures, whose
+    bytes `images` set the scale of the logits; `size` is None for the network's own."""
     import keras
     import tensorflow as tf
 
@@ -46,17 +40,12 @@ def classifiers(name, size, count, images):
     decoded = [tf.image.resize(tf.io.decode_jpeg(image), (size, size)) for image in images[:16]]
     inputs = kresnets.preprocess_input(np.stack(decoded), mode="torch")
     features = keras.Model(model.input, model.layers[-1].input).predict(inputs, verbose=0)
-    for seed in range(count):
-        model.layers[-1].set_weights(head(features, 10, seed))
-        yield model
-
-
-def head(features, classes, seed):
-    """Return the kernel and the bias of a Dense layer whose answers differ between the images with these features."""
     mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3 * features.std()
-    kernel = np.random.default_rng(seed).normal(size=(len(mean), classes)) / spread[:, np.newaxis]
-    kernel *= 2 / ((features - mean) @ kernel).std()
-    return [kernel, -mean @ kernel]
+    for seed in range(count):
+        kernel = np.random.default_rng(seed).normal(size=(len(mean), 10)) / spread[:, np.newaxis]
+        kernel *= 2 / ((features - mean) @ kernel).std()
+        model.layers[-1].set_weights([kernel, -mean @ kernel])
+        yield model
 
 
 def answers(folder, images):
@@ -75,46 +64,33 @@ def body(images, by_row=True):
 
 
 class Server:
-    """apps/serve.py on a free port, in a process of its own.
-
-    Args:
-        folder: the model's.
-        arguments: more of the app's.
-
-    Attributes:
-        url: where it answers.
-        lines: what it has printed.
-        process: its `subprocess.Popen`.
-    """
+    """apps/serve.py of a model's folder on a free port, in a process of its own; it answers at `url`."""
 
     def __init__(self, folder, *arguments):
         command = [sys.executable, str(_SERVE), str(folder), "--port", "0", *map(str, arguments)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self.lines, self._new = [], queue.Queue()
+        self._lines = queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self.url = self.said(r"(http://\S+) is a page", 120)[1]
+            self.url = self._said(r"(http://\S+) is a page", 120)[1]
         except BaseException:
             self.process.kill()
             raise
 
     def _read(self):
         for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
-            self._new.put(line.rstrip("\n"))
-        self._new.put(None)
+            self._lines.put(line.rstrip("\n"))
+        self._lines.put(None)
 
-    def said(self, pattern, seconds=60):
-        """Wait for a line that was not read yet, and return the match."""
-        while True:
-            try:
-                line = self._new.get(timeout=seconds)
-            except queue.Empty:
-                line = None
-            if line is None:
-                raise RuntimeError(f"The server did not say {pattern!r} but: {self.lines[-20:]}")
-            if found := re.search(pattern, line):
-                return found
+    def _said(self, pattern, seconds):
+        """Wait for a line, and return the match."""
+        seen = []
+        with contextlib.suppress(queue.Empty):
+            while (line := self._lines.get(timeout=seconds)) is not None:
+                seen.append(line)
+                if found := re.search(pattern, line):
+                    return found
+        raise RuntimeError(f"The server did not say {pattern!r} but: {seen[-20:]}")
 
     @property
     def memory(self):

@@ -1,6 +1,5 @@
 """The same network in other libraries, each ready to be timed."""
 
-import functools
 import importlib.util
 import pathlib
 import subprocess
@@ -14,23 +13,16 @@ _HUB = {
 }
 
 
-def peers(model, dtype, size, batch_size, steps, timm_python=sys.executable):
-    """Return what can be timed of one network.
+def peers(model, dtype, size, batch_size, steps):
+    """Return what can be timed of a builder of kresnets, under a dtype policy.
 
-    Args:
-        model: name of a builder of kresnets.
-        dtype: a Keras dtype policy.
-        size, batch_size: int, of the images.
-        steps: int, timed steps a round.
-        timm_python: a Python whose environment has timm. Defaults to this one.
-
-    Returns:
-        Dict of library -> (function that times training, function that times prediction), kresnets first; both return
-        seconds a step. A library that is not installed, or lacks the network, is not in it.
+    Returns dict of library -> (function that times training, function that times prediction), kresnets first; both
+    return seconds a step. A library that is not installed, or lacks the network, is not in it.
     """
     import keras
 
     import kresnets
+    from kresnets import weights
     from kresnets.analysis.timing import Prediction, Training
 
     shape = (size, size, 3)
@@ -39,29 +31,12 @@ def peers(model, dtype, size, batch_size, steps, timm_python=sys.executable):
         found["keras.applications"] = getattr(keras.applications, model)(weights=None, input_shape=shape)
     if model in _HUB and importlib.util.find_spec("keras_hub"):
         found["keras_hub"] = _of_keras_hub(model, shape)
-    timed = {
-        name: (Training(one, size, batch_size, steps), Prediction(one, size, batch_size, steps))
-        for name, one in found.items()
-    }
-    name = timm_name(model)
-    if name and has_timm(timm_python):
-        start = functools.partial(Timm, timm_python, name, dtype, size, batch_size, steps)
-        timed["timm"] = start("training"), start("prediction")
+    how = size, batch_size, steps
+    timed = {name: (Training(one, *how), Prediction(one, *how)) for name, one in found.items()}
+    tags = [row.tag.removeprefix("timm/") for row in weights.list(model) if row.tag.startswith("timm/")]
+    if tags and importlib.util.find_spec("timm"):
+        timed["timm"] = tuple(Timm(tags[0].split(".")[0], dtype, *how, what) for what in ("training", "prediction"))
     return timed
-
-
-def timm_name(model):
-    """Return what timm calls a network, or None."""
-    from kresnets import weights
-
-    tags = [row.tag for row in weights.list(model) if row.tag.startswith("timm/")]
-    return tags[0].removeprefix("timm/").split(".")[0] if tags else None
-
-
-@functools.cache
-def has_timm(python):
-    """Whether a Python's environment has timm."""
-    return subprocess.run([python, "-c", "import timm, torch"], capture_output=True, check=False).returncode == 0
 
 
 def _of_keras_hub(model, shape):
@@ -78,16 +53,10 @@ class Timm:
     The process waits between rounds, so that TensorFlow has the processor for its own.
     """
 
-    def __init__(self, python, name, dtype, size, batch_size, steps, what):
-        script = pathlib.Path(__file__).with_name("timm_child.py")
-        arguments = [name, dtype, size, batch_size, steps, what]
-        self._child = subprocess.Popen(
-            [python, script, *map(str, arguments)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+    def __init__(self, *arguments):
+        command = [sys.executable, pathlib.Path(__file__).with_name("timm_child.py"), *map(str, arguments)]
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        self._child = subprocess.Popen(command, **pipes, text=True)
 
     def __call__(self):
         self._child.stdin.write("go\n")

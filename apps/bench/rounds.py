@@ -15,14 +15,9 @@ def seconds(function, *args, **kwargs):
 
 
 def alternate(functions, rounds):
-    """Call functions in turn, once to warm and then as often as asked.
+    """Call functions that return a number in turn, dict of name -> function, once to warm and then as often as asked.
 
-    Args:
-        functions: dict of name -> function without arguments that returns a number.
-        rounds: int.
-
-    Returns:
-        Dict of name -> list of what it returned, without the first.
+    Returns dict of name -> list of what it returned, without the first.
     """
     for function in functions.values():
         function()
@@ -39,18 +34,29 @@ def ratio(ours, theirs):
     return statistics.median(ours) / statistics.median(theirs), min(each), max(each)
 
 
-def limited(what, pairs, limit, of="ratio"):
-    """Print two columns of rounds and whether their ratio A / B (or A, or A - B) is within its limit; return a row."""
+def tell(row):
+    """Print what was measured, but for what is long, and return it."""
+
+    def short(value):
+        if isinstance(value, list | tuple):
+            return " to ".join(map(short, value))
+        return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+    told = [f"{name.replace('_', ' ')} {short(value)}" for name, value in row.items() if name not in ("what", "kept")]
+    told = [text for text in told if len(text) < 100]
+    told += [] if "kept" not in row else ["kept" if row["kept"] else "MISSED"]
+    print(f"{row['what']}: {', '.join(told)}", flush=True)
+    return row
+
+
+def limited(what, pairs, limit, of="A / B"):
+    """Tell two columns of rounds, and whether `of` them (`"A / B"`, `"A"`, `"A - B"`) is within its limit."""
     ours, theirs = pairs.values()
     a, b = statistics.median(ours), statistics.median(theirs)
-    values = {"ratio": a / b, "a": a, "difference": a - b}
-    kept = values[of] <= limit
-    _, low, high = ratio(ours, theirs)
-    print(f"{what}: A {a:.3f}, B {b:.3f}, A / B {a / b:.3f} ({low:.3f} to {high:.3f})")
-    names = {"ratio": "A / B", "a": "A", "difference": "A - B"}
-    print(f"    {names[of]} = {values[of]:.3f}, at most {limit}: {'kept' if kept else 'MISSED'}", flush=True)
+    value = {"A / B": a / b, "A": a, "A - B": a - b}[of]
     ratios = [one / other for one, other in zip(ours, theirs)]
-    return {"what": what, "a": a, "b": b, "ratios": ratios, "limit": limit, "limit_of": names[of], "kept": kept}
+    row = {"what": what, "a": a, "b": b, "ratios": ratios, "value": value, "limit_of": of, "limit": limit}
+    return tell(row | {"kept": value <= limit})
 
 
 def write(options, rows, **more):

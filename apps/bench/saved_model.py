@@ -5,15 +5,17 @@ import pathlib
 import statistics
 import tempfile
 
-from bench.rounds import alternate, ratio, seconds
+from bench.asking import pictures
+from bench.rounds import alternate, ratio, seconds, tell
 
 REACH = {("float32", 1): 1.15, ("float32", 32): 1.1, ("bfloat16", 1): 1.7, ("bfloat16", 32): 1.7}
 SIZE_LIMIT = 1.02  # bytes on disk for one of weights
 FIRST_LIMIT = 2.0  # times a warm request, for the first one after the warm-up file
+STEPS = 5  # timed requests a round
 
 
 def measured(options):
-    """Print images a second from tensors and from JPEGs, the size on disk and the first request; return the rows."""
+    """Tell images a second from tensors and from JPEGs, the size on disk and the first request; return the rows."""
     import keras
 
     import kresnets
@@ -27,61 +29,46 @@ def measured(options):
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
         theirs.export(folder / "keras", verbose=False)
-        for dtype in options.dtype:
+        weights = sum(variable.numpy().nbytes for variable in model.variables)
+        for dtype in ("float32", "bfloat16"):
             version = kresnets.export_saved_model(model, folder / dtype, dtype=dtype)
-            rows += _speed(options, folder / "keras", version, dtype, size)
-            rows.append(_size(version, model, dtype))
-            rows += _first(version, dtype)
+            taken = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
+            row = {"what": "size", "dtype": dtype, "bytes": taken, "of_weights": taken / weights, "limit": SIZE_LIMIT}
+            rows.append(tell(row | {"kept": taken <= SIZE_LIMIT * weights}))
+            with opened(version) as ours, opened(folder / "keras") as peer:
+                rows += _speed(options, peer, ours, dtype, size)
+            with opened(version) as ours:
+                rows += _first(version, ours("serving_default"), dtype)
     return rows
 
 
-def _speed(options, theirs, version, dtype, size):
-    """Time both from tensors, alternating, and ours from JPEGs."""
+def _speed(options, peer, ours, dtype, size):
+    """Yield both from tensors, alternating, and ours from JPEGs."""
     import numpy as np
-    import tensorflow as tf
 
-    rows, random = [], np.random.default_rng(0)
-    coarse = random.uniform(0, 255, (max(options.batch_size), size // 8, size // 8, 3)).astype("float32")
-    photographs = tf.cast(tf.image.resize(coarse, (size * 5 // 4, size * 5 // 4)), tf.uint8)
-    jpegs = [tf.io.encode_jpeg(each).numpy() for each in photographs]
-    with opened(theirs) as peer, opened(version) as ours:
-        for batch in options.batch_size:
-            images = random.uniform(0, 255, (batch, size, size, 3)).astype("float32")
-            files = np.array(jpegs[:batch], object)
-            timed = {
-                "kresnets": _repeated(ours("predict_tensor"), images, options.steps),
-                "Keras's export": _repeated(peer("serving_default"), images, options.steps),
-                "from JPEGs": _repeated(ours("serving_default"), files, options.steps),
-            }
-            found = alternate(timed, options.rounds)
-            for name, times in found.items():
-                row = {"dtype": dtype, "batch": batch, "what": name}
-                row["images_per_second"] = batch / statistics.median(times)
-                line = f"{options.model}, {dtype}, batch {batch}, {name}: {row['images_per_second']:.1f} images/s"
-                if name == "kresnets":
-                    faster, low, high = ratio(found["Keras's export"], times)
-                    limit = REACH.get((dtype, batch))
-                    row |= {"ratio": faster, "ratio_range": [low, high], "to_reach": limit}
-                    line += f", {faster:.3f} ({low:.3f} to {high:.3f}) of Keras's float32 export"
-                    if limit:
-                        row["kept"] = faster >= limit
-                        line += f", to reach {limit}: {'kept' if row['kept'] else 'MISSED'}"
-                rows.append(row)
-                print(line, flush=True)
-    return rows
-
-
-def _repeated(function, argument, steps):
-    return lambda: statistics.median(seconds(function, argument) for _ in range(steps))
+    jpegs = pictures(max(options.batch_size), size * 5 // 4, size * 5 // 4)
+    for batch in options.batch_size:
+        images = np.random.default_rng(0).uniform(0, 255, (batch, size, size, 3)).astype("float32")
+        asked = {
+            "kresnets": (ours("predict_tensor"), images),
+            "Keras's export": (peer("serving_default"), images),
+            "from JPEGs": (ours("serving_default"), np.array(jpegs[:batch], object)),
+        }
+        repeated = lambda *call: statistics.median(seconds(*call) for _ in range(STEPS))
+        found = alternate({name: lambda call=call: repeated(*call) for name, call in asked.items()}, options.rounds)
+        for name, times in found.items():
+            row = {"what": name, "dtype": dtype, "batch": batch, "images_per_second": batch / statistics.median(times)}
+            if name == "kresnets":
+                row["ratio"], *row["ratio_range"] = ratio(found["Keras's export"], times)
+                if limit := REACH.get((dtype, batch)):
+                    row |= {"to_reach": limit, "kept": row["ratio"] >= limit}
+            yield tell(row)
 
 
 @contextlib.contextmanager
 def opened(folder):
-    """Load a SavedModel as TF Serving does.
-
-    Gives a function from a signature's name to a function of its one input, whose answer is a list of the signature's
-    outputs, sorted by name.
-    """
+    """Load a SavedModel as TF Serving does: gives a function from a signature's name to a function of its one input,
+    whose answer is a list of the signature's outputs, sorted by name."""
     import tensorflow as tf
 
     graph = tf.Graph()
@@ -99,30 +86,15 @@ def opened(folder):
             yield signature
 
 
-def _size(version, model, dtype):
-    """Compare the bytes of a version with those of the weights as the dtype stores them in the file."""
-    taken = sum(file.stat().st_size for file in version.rglob("*") if file.is_file())
-    weights = sum(variable.numpy().nbytes for variable in model.variables)
-    row = {"dtype": dtype, "what": "size", "bytes": taken, "of_weights": taken / weights, "to_reach": SIZE_LIMIT}
-    row["kept"] = row["of_weights"] <= SIZE_LIMIT
-    print(f"{dtype}: {taken:,} bytes on disk, {row['of_weights']:.4f} of the float32 weights, to reach {SIZE_LIMIT}")
-    return row
-
-
-def _first(version, dtype):
-    """Time the first request of each batch after the warm-up file was replayed, against warm ones."""
+def _first(version, ask, dtype):
+    """Yield the first request of each batch after the warm-up file was replayed, against warm ones."""
     from kresnets.export.warmup import requests
 
-    rows, asked = [], requests(version)
-    with opened(version) as ours:
-        ask = ours("serving_default")
-        for files in asked:
-            ask(files)
-        for files in asked:
-            first = seconds(ask, files)
-            warm = statistics.median(seconds(ask, files) for _ in range(5))
-            row = {"dtype": dtype, "batch": len(files), "what": "first request", "first": first, "warm": warm}
-            row["kept"] = first <= FIRST_LIMIT * warm
-            rows.append(row)
-            print(f"{dtype}, batch {len(files)}: the first request after warm-up took {first / warm:.2f} of a warm one")
-    return rows
+    asked = requests(version)
+    for files in asked:
+        ask(files)
+    for files in asked:
+        first = seconds(ask, files)
+        warm = statistics.median(seconds(ask, files) for _ in range(5))
+        row = {"what": "first request", "dtype": dtype, "batch": len(files), "first": first, "warm": warm}
+        yield tell(row | {"limit": FIRST_LIMIT, "kept": first <= FIRST_LIMIT * warm})

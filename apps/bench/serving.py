@@ -9,11 +9,11 @@ import numpy as np
 
 from bench import saved_model
 from bench.asking import Server, body, classifiers, pictures
-from bench.rounds import write
+from bench.rounds import tell, write
 
 
 def bench_serving(options):
-    """Print what the exported graph and the server reach; write JSON."""
+    """Tell what the exported graph and the server reach; write JSON."""
     rows = saved_model.measured(options) if "graph" in options.parts else []
     if "server" in options.parts:
         rows += _server(options)
@@ -21,7 +21,7 @@ def bench_serving(options):
 
 
 def _server(options):
-    """Ask for one picture at a time, again and again, from 1, 4, 16 clients; return the rows."""
+    """Ask for one picture at a time, again and again, from 1, 4, 16 clients; yield the rows."""
     import kresnets
 
     images = pictures(32)
@@ -29,24 +29,17 @@ def _server(options):
         path = pathlib.Path(folder) / "net"
         [model] = classifiers(options.model, options.size, 1, images)
         kresnets.export_saved_model(model, path)
-        rows = []
         for way, arguments in (("batching", []), ("no batching", ["--no-batching"])):
             with Server(path, *arguments) as server:
                 for clients in options.clients:
-                    rows.append(_measured(server, way, clients, images, options.seconds))
-    return rows
+                    asyncio.run(_ask(server.url, clients, images, min(2, options.seconds)))
+                    times, took = asyncio.run(_ask(server.url, clients, images, options.seconds))
+                    yield tell({"what": way, "clients": clients, "rate": len(times) / took} | percentiles(times))
 
 
-def _measured(server, way, clients, images, seconds):
-    asyncio.run(_ask(server.url, clients, images, min(2, seconds)))
-    times, took = asyncio.run(_ask(server.url, clients, images, seconds))
-    p50, p95, p99 = (1000 * value for value in np.percentile(times, (50, 95, 99)))
-    rate = len(times) / took
-    print(
-        f"{way}, {clients} clients: {rate:.1f} images a second; p50 {p50:.1f} ms, p95 {p95:.1f}, p99 {p99:.1f}",
-        flush=True,
-    )
-    return {"what": way, "clients": clients, "rate": rate, "p50_ms": p50, "p95_ms": p95, "p99_ms": p99}
+def percentiles(times):
+    """Return p50, p95 and p99 of seconds, in milliseconds."""
+    return {f"p{share}_ms": 1000 * float(np.percentile(times, share)) for share in (50, 95, 99)}
 
 
 async def _ask(url, clients, images, seconds):
@@ -54,8 +47,7 @@ async def _ask(url, clients, images, seconds):
 
     bodies, times, end = [body([image]) for image in images], [], time.monotonic() + seconds
 
-    async def client(first):
-        number = first
+    async def client(number):
         while time.monotonic() < end:
             began = time.perf_counter()
             async with session.post(f"{url}/v1/models/net:predict", data=bodies[number % len(bodies)]) as response:

@@ -12,7 +12,8 @@ import numpy as np
 
 from bench import hostile
 from bench.asking import Server, answers, body, classifiers, pictures
-from bench.rounds import write
+from bench.rounds import tell, write
+from bench.serving import percentiles
 
 _CLIENTS, _TOLERANCE, _GROWTH = 16, 1e-4, 50e6
 _PATIENCE = 120  # seconds for a change-over
@@ -50,20 +51,11 @@ def _check_distinct(expected):
 
 
 def _limited(what, value, limit):
-    value, kept = float(value), bool(value <= limit)
-    print(f"{what}: {value:g}, at most {limit:g}: {'kept' if kept else 'MISSED'}", flush=True)
-    return {"what": what, "value": value, "limit": limit, "kept": kept}
+    return tell({"what": what, "value": float(value), "limit": limit, "kept": bool(value <= limit)})
 
 
 class Soak:
-    """One run.
-
-    Args:
-        server: `asking.Server`, which serves version 1.
-        images: bytes of the pictures.
-        expected: dict version -> answer for each picture.
-        options: the bench's: `minutes`, `changes`, `hostile`.
-    """
+    """One run against a `Server` of version 1; `expected` has the answer for each of the pictures by version."""
 
     def __init__(self, server, images, expected, options):
         self._server, self._images, self._expected, self._options = server, images, expected, options
@@ -84,7 +76,7 @@ class Soak:
             self._began = time.monotonic()
             self._end = self._began + self._seconds
             self._publishing = asyncio.ensure_future(self._publish(ready, live))
-            clients = [self._client() for _ in range(_CLIENTS)]
+            clients = [self._client(self._options.hostile) for _ in range(_CLIENTS)]
             await asyncio.gather(*clients, self._watch(), self._publishing)
             self._took = time.monotonic() - self._began
             for task in self._slow:
@@ -105,10 +97,8 @@ class Soak:
         await asyncio.gather(*(self._client(share=0) for _ in range(_CLIENTS)))
         self._baseline = self._server.memory
         self._times.clear()
-        print(f"warmed up; {self._baseline / 1e6:.0f} MB", flush=True)
 
-    async def _client(self, share=None):
-        share = self._options.hostile if share is None else share
+    async def _client(self, share):
         while self._goes_on():
             if self._random.random() < share:
                 await self._be_hostile(self._random.choice(sorted(hostile.WAYS)))
@@ -140,26 +130,22 @@ class Soak:
             rows = [(row["labels"], row["scores"], row["valid"]) for row in answer["predictions"]]
         else:
             rows = list(zip(*(answer["outputs"][name] for name in ("labels", "scores", "valid"))))
+        wanted = [self._expected[version][index] for index in chosen]
         return len(rows) == len(chosen) and all(
             valid
-            and set(labels) == self._expected[version][index].keys()
-            and all(
-                abs(self._expected[version][index][label] - score) < _TOLERANCE for label, score in zip(labels, scores)
-            )
-            for index, (labels, scores, valid) in zip(chosen, rows)
+            and set(labels) == one.keys()
+            and all(abs(one[label] - score) < _TOLERANCE for label, score in zip(labels, scores))
+            for one, (labels, scores, valid) in zip(wanted, rows)
         )
 
     async def _be_hostile(self, name):
         attack = hostile.WAYS[name](self._session, self._server.url, self._images[0])
+        self._hostile[name] += 1
         if name in hostile.SLOW:  # beside the others, who must not wait for it
             task = asyncio.ensure_future(attack)
             self._slow.add(task)
             task.add_done_callback(self._slow.discard)
-            self._hostile[name] += 1
-            return
-        problem = await attack
-        self._hostile[name] += 1
-        if problem:
+        elif problem := await attack:
             self._unmoved.append(f"{name}: {problem}")
 
     def _goes_on(self):
@@ -178,7 +164,7 @@ class Soak:
                         await asyncio.sleep(0.05)
 
     async def _watch(self):
-        """Note the memory each second, and print how it goes twenty times."""
+        """Note the memory each second, and tell how it goes twenty times."""
         told = 0
         while self._goes_on():
             seconds = time.monotonic() - self._began
@@ -186,39 +172,23 @@ class Soak:
                 self._memory.append((round(seconds, 1), self._server.memory))
                 if seconds >= told:
                     told += self._seconds / 20
-                    print(
-                        f"{seconds:.0f} of {self._seconds:.0f} s: version {self._seen}, {len(self._times)} good "
-                        "requests, "
-                        f"{len(self._wrong)} wrong, {len(self._failed)} failed, {self._memory[-1][1] / 1e6:.0f} MB",
-                        flush=True,
-                    )
+                    tell({"what": "so far"} | self._counts(seconds))
             await asyncio.sleep(min(1, self._seconds / 60))
 
+    def _counts(self, seconds):
+        found = {"value": len(self._times), "seconds": seconds, "version": self._seen, "MB": self._memory[-1][1] / 1e6}
+        return found | {"wrong": len(self._wrong), "failed": len(self._failed)}
+
     def rows(self):
-        """Print what was found, and return it."""
-        for problems in (self._wrong, self._failed, self._unmoved):
-            for problem in problems[:3]:
-                print(f"  {str(problem)[:300]}")
-        p50, p95, p99 = (1000 * value for value in np.percentile(self._times, (50, 95, 99)))
-        hostile_ones = dict(sorted(self._hostile.items()))
-        print(
-            f"{len(self._times)} good requests, {len(self._times) / self._took:.1f} a second; p50 {p50:.1f} ms, "
-            f"p95 {p95:.1f}, p99 {p99:.1f}; {sum(self._hostile.values())} hostile: {hostile_ones}",
-            flush=True,
-        )
-        bytes_held = [held for _, held in self._memory]
-        late, most = float(np.median(bytes_held[-max(1, len(bytes_held) // 10) :])), max(bytes_held)
-        print(f"memory {self._baseline / 1e6:.0f} MB warmed up, {late / 1e6:.0f} late, {most / 1e6:.0f} at most")
+        """Tell what was found, and return it."""
+        for problem in (*self._wrong[:3], *self._failed[:3], *self._unmoved[:3]):
+            print(f"  {str(problem)[:300]}")
+        tell({"what": "hostile requests"} | dict(sorted(self._hostile.items())))
+        held = [held for _, held in self._memory]
+        late, most = float(np.median(held[-max(1, len(held) // 10) :])), max(held)
         return [
-            {
-                "what": "good requests",
-                "value": len(self._times),
-                "seconds": self._took,
-                "p50_ms": p50,
-                "p95_ms": p95,
-                "p99_ms": p99,
-            },
-            {"what": "memory", "warm": self._baseline, "late": late, "most": most, "samples": self._memory},
+            tell({"what": "good requests"} | self._counts(self._took) | percentiles(self._times)),
+            tell({"what": "memory", "warm": self._baseline, "late": late, "most": most, "samples": self._memory}),
             _limited("wrong answers", len(self._wrong), 0),
             _limited("failed good requests", len(self._failed), 0),
             _limited("hostile requests with another answer than a refusal", len(self._unmoved), 0),

@@ -4,7 +4,6 @@ import gc
 import importlib
 import logging
 import pathlib
-import re
 import subprocess
 import sys
 import tempfile
@@ -58,7 +57,7 @@ def bench_build(options):
         gc.collect()
         return seconds(getattr(importlib.import_module(library), options.model), weights=None)
 
-    pairs = alternate({name: lambda name=name: build(LIBRARIES[name]) for name in LIBRARIES}, options.rounds)
+    pairs = _in_turn(options, build, LIBRARIES)
     return write(options, [limited(f"seconds to build {options.model}", pairs, 1.0)])
 
 
@@ -69,10 +68,9 @@ def bench_load(options):
     import kresnets
 
     logging.getLogger("absl").setLevel("ERROR")  # the published files are in the format that Keras calls legacy
-    build = getattr(keras.applications, options.model)
-    theirs, ours = build(weights=None), getattr(kresnets, options.model)(weights=None)
-    size = sum(weight.numpy().nbytes for weight in theirs.weights)
-    spec = kresnets.SPECS[options.model]
+    builders = {"A": getattr(kresnets, options.model), "B": getattr(keras.applications, options.model)}
+    ours, theirs = (build(weights=None) for build in builders.values())
+    size, spec = sum(weight.numpy().nbytes for weight in theirs.weights), kresnets.SPECS[options.model]
 
     def load():
         kresnets.weights.load(ours, spec, kresnets.weights.resolve(spec, path), include_top=True, classes=spec.classes)
@@ -80,31 +78,31 @@ def bench_load(options):
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "weights.h5"
         theirs.save(path)
-        rounds = options.rounds
-        loaded = alternate({"A": lambda: seconds(load), "B": lambda: seconds(theirs.load_weights, path)}, rounds)
-        builders = {"A": getattr(kresnets, options.model), "B": build}
-        whole = alternate({k: lambda b=b: seconds(b, weights=path) for k, b in builders.items()}, rounds)
-        peaks = alternate(
-            {k: lambda v=v: child(_PEAK + _LOAD, v, options.model, path) / size for k, v in LIBRARIES.items()}, rounds
-        )
-    return write(
-        options,
-        [
-            limited(f"seconds to load {options.model} into a built model", loaded, 1.5),
-            limited("seconds to build and load", whole, 1.5),
-            limited(f"peak memory of that, in sizes of the weights ({size >> 20} MiB)", peaks, 2.5, of="a"),
-        ],
-    )
+        loads = {"A": load, "B": lambda: theirs.load_weights(path)}
+        memory = f"peak memory of that, in sizes of the weights ({size >> 20} MiB)"
+        whole = lambda build: seconds(build, weights=path)
+        peak = lambda library: child(_PEAK + _LOAD, library, options.model, path) / size
+        rows = [
+            limited(f"seconds to load {options.model} into a built model", _in_turn(options, seconds, loads), 1.5),
+            limited("seconds to build and load", _in_turn(options, whole, builders), 1.5),
+            limited(memory, _in_turn(options, peak, LIBRARIES), 2.5, of="A"),
+        ]
+    return write(options, rows)
 
 
 def bench_import(options):
     """Time the imports in fresh processes."""
     modules = {"A": "keras, kresnets", "B": "keras"}
-    pairs = alternate({k: lambda m=m: child(_IMPORT.format(m)) for k, m in modules.items()}, options.rounds)
-    return write(options, [limited("seconds to import keras, A with kresnets", pairs, 0.3, of="difference")])
+    pairs = _in_turn(options, lambda names: child(_IMPORT.format(names)), modules)
+    return write(options, [limited("seconds to import keras, A with kresnets", pairs, 0.3, of="A - B")])
 
 
-def training_memory(library, model, dtype, size, batch_size, recompute=False):
+def _in_turn(options, measure, things):
+    """Return `alternate`'s rounds of a measure of each thing."""
+    return alternate({name: lambda thing=thing: measure(thing) for name, thing in things.items()}, options.rounds)
+
+
+def training_memory(library, model, dtype, size, batch_size, recompute):
     """Return the bytes by which a training step raises a fresh process's peak memory."""
     return child(_PEAK + _TRAIN, library, model, dtype, size, batch_size, recompute)
 
@@ -115,4 +113,4 @@ def child(script, *arguments):
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"A process that was to measure failed: {done.stderr.strip().splitlines()[-1]}")
-    return float(re.split(r"\s", done.stdout.strip())[-1])
+    return float(done.stdout.split()[-1])

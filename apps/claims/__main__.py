@@ -16,17 +16,16 @@ import claims
 def main(argv=None):
     options = _parser().parse_args(argv)
     names = _chosen(options.names)
-    if options.publish is not None and options.quick:
-        raise ValueError("--publish is for what --quick does not measure: leave one of them out.")
-    if options.recipe == "paper" and options.quick:
-        raise ValueError("--recipe paper takes days and --quick minutes: leave one of them out.")
+    for option in ("publish", "recipe"):
+        if options.quick and getattr(options, option) not in (None, "short"):
+            raise ValueError(f"--{option} is for what --quick does not measure: leave one of them out.")
     _common.import_tensorflow()
-    from claims import runner
+    from claims import page, runner
     from claims.claim import Options
 
     if options.names == ["list"]:
         for name in names:
-            print(f"{name:20} {claims.find(name).title}")
+            print(f"{name:20} {page.words(name).title}")
         return 0
     for name in names:
         claim = claims.find(name)
@@ -37,12 +36,12 @@ def main(argv=None):
             raise ValueError(f"{name} has no --recipe {options.recipe}: leave it out.")
     asked = Options(quick=options.quick, seeds=options.seeds, data=options.data, recipe=options.recipe)
     for name in names:
-        folder = options.out / runner.folder_name(name, asked)
-        print(f"{name}: {claims.find(name).title}")
+        folder = options.out / page.folder_name(name, asked)
+        print(f"{name}: {page.words(name).title}")
         say = lambda line: print(f"  {line}", flush=True)
         for found in runner.run(name, asked, folder, options.jobs, say, options.publish):
             print(f"  {found.verdict}: {found.claim} {found.numbers}")
-        print(f"  {folder / runner.TEXT}, {folder / runner.PICTURE}, {folder / runner.TABLE}")
+        print(f"  {folder / page.TEXT}, {folder / page.PICTURE}, {folder / page.TABLE}")
     if options.publish is not None:
         runner.publish(claims.NAMES, options.out, options.publish)
     return 0
@@ -58,8 +57,8 @@ def _parser():
     add("--quick", action="store_true", help="minutes in place of hours; proves little")
     add("--seeds", type=count, help="how many (default: each claim's own)")
     told = (
-        "what small networks learn from: digits, patches or cifar10; what a carried trunk has learned from: imagenet "
-        "or open_nsfw; judge: default-recipe by what it was not chosen by"
+        "what small networks learn from: digits or cifar10; what a carried trunk has learned from: imagenet or "
+        "open_nsfw; judge: default-recipe by what it was not chosen by"
     )
     add("--data", metavar="NAME", help=told)
     told = "paper: 164 epochs as in the paper, for days (degradation)"

@@ -3,19 +3,15 @@
 import dataclasses
 
 import kresnets
-from claims import plots, probes, rates
-from claims.claim import Claim, Finding
+from claims import probes, scratch
+from claims.claim import Claim, Finding, Panel, grid
 from claims.degradation import spec as cifar
-from claims.probes import faster, milliseconds, undisturbed
-from claims.results import gap, mean, pick
-from claims.verdicts import above, exactly
+from claims.judge import above, exactly, mean, pick
 
 KINDS = ("basic", "bottleneck")
 WEIGHTS = {"basic": 9 + 9, "bottleneck": 4 + 9 + 4}  # of a block, in C^2: what figure 5 says
 LAYERS = {"basic": [2], "bottleneck": [3]}
 CHANNELS = (16, 32, 64)
-# Top-1 error on ImageNet in percent, 10 crops (arXiv 1512.03385 table 3).
-PUBLISHED = {"ResNet-34 (B), basic": 24.52, "ResNet-50, bottleneck": 22.85}
 
 
 def stack(kind, channels, blocks):
@@ -32,25 +28,25 @@ def network(kind, blocks=3):
 
 def _settings(options, rows):
     quick = options.quick
-    counted = [{"part": "counting", "channels": each, "size": 16} for each in CHANNELS]
-    one = {"part": "time", "size": 16, "batch": 8 if quick else 32, "rounds": 1 if quick else 7}
-    one["blocks"] = [1, 3] if quick else [2, 8]
-    timed, all_timed = undisturbed([one | {"channels": each} for each in CHANNELS[: 1 if quick else 3]], rows)
-    if not all_timed:
-        return timed
-    learner = {"part": "learning", "data": "digits", "size": 8 if quick else 16, "blocks": 1 if quick else 3}
-    networks = [learner | {"kind": kind, "epochs": 1 if quick else 15} for kind in KINDS]
-    return timed + counted + rates.tuned(networks, (0.1,) if quick else (0.03, 0.1, 0.3), options.count(5), rows)
+    how = {"batch": 8, "rounds": 1, "blocks": ([1, 3],)} if quick else {"batch": 32, "rounds": 7, "blocks": ([2, 8],)}
+    timed = grid(part="time", size=16, **how, channels=CHANNELS[: 1 if quick else 3])
+    learner = {"size": 8, "blocks": 1} if quick else {"size": 16, "blocks": 3}
+    networks = grid(part="learning", data="digits", **learner, kind=KINDS, epochs=1 if quick else 15)
+
+    def others():
+        counted = grid(part="counting", channels=CHANNELS, size=16)
+        return counted + scratch.tuned(networks, (0.1,) if quick else (0.03, 0.1, 0.3), options.count(5), rows)
+
+    return probes.undisturbed(timed, rows, others)
 
 
-def _measure(setting):
+def _measure(setting, kept):
     if setting["part"] == "counting":
         return [_block(kind, setting["channels"], setting["size"]) for kind in KINDS]
     if setting["part"] == "time":
         ends = [(kind, blocks) for kind in KINDS for blocks in setting["blocks"]]
-        rows = {f"{kind} {blocks}": stack(kind, setting["channels"], blocks) for kind, blocks in ends}
-        return probes.times(rows, setting["size"], setting["batch"], setting["rounds"])
-    return rates.learned(network(setting["kind"], setting["blocks"]), setting, counted=True)
+        return probes.times(setting, {f"{kind} {many}": stack(kind, setting["channels"], many) for kind, many in ends})
+    return scratch.learner(network, "kind", "blocks", counted=True)(setting, kept)
 
 
 def _block(kind, channels, size):
@@ -71,7 +67,7 @@ def _block(kind, channels, size):
 def block_times(rows, kind, work, channels):
     """Return dict round -> milliseconds of one block: what the longer stack takes more, over the blocks it has more."""
     few, many = pick(rows, part="time")[0]["blocks"]
-    less, more = (milliseconds(rows, f"{kind} {blocks}", work, channels=channels) for blocks in (few, many))
+    less, more = (probes.milliseconds(rows, f"{kind} {blocks}", work, channels=channels) for blocks in (few, many))
     return {number: (more[number] - less[number]) / (many - few) for number in more}
 
 
@@ -95,41 +91,26 @@ def _findings(options, rows):
         + ".",
     )
     claim = "A bottleneck takes no more time than two 3x3 in"
-    yield from faster(claim, "More time a block, in rounds A B A B", block_times, KINDS[::-1], rows, 17 / 18)
-    saved, less = (gap(rows, c, {"kind": "basic"}, {"kind": "bottleneck"}) for c in ("test_error", "test_loss"))
+    yield from probes.faster(claim, "More time a block, in rounds A B A B", block_times, KINDS[::-1], rows, 17 / 18)
+    saved, told = scratch.saved(rows, "kind", "bottleneck", "basic")
     costs = {row["kind"]: row for row in pick(rows, part="learning")}
-    told = ", ".join(
+    means = ", ".join(
         f"{kind} {100 * mean(rows, 'test_error', kind=kind):.2f} % with {row['parameters']:,} parameters and "
         f"{row['multiply_adds'] / 1e6:.2f}e6 multiply-adds"
         for kind, row in costs.items()
     )
-    yield Finding(
-        "A CIFAR network of bottlenecks makes fewer test errors than one of as many basic blocks.",
-        above(saved),
-        f"Test error, basic less bottleneck: {saved.points(2)}; test loss: {less.text(digits=4)}. Means: {told}.",
-    )
+    claim = "A CIFAR network of bottlenecks makes fewer test errors than one of as many basic blocks."
+    yield Finding(claim, above(saved), f"{told} Means: {means}.")
 
 
 CLAIM = Claim(
-    title="a bottleneck gives three layers and four times the channels at the cost of two 3x3",
-    source="arXiv 1512.03385 section 4.1 (deeper bottleneck architectures), figure 5",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("adds", "channels", "kind"),
-        plots.Panel("ms", ("network", "channels"), "work", log=True),
-        plots.Panel("test_error", "kind"),
+    panels=(
+        Panel("adds", "channels", "kind"),
+        Panel("ms", ("network", "channels"), "work", log=True),
+        Panel("test_error", "kind"),
     ),
     data=(),
-    cost=lambda setting: {"time": 3.0, "counting": 0.3, "learning": 1.0}[setting["part"]],
-    notes=(
-        "A block's cost and time are those of a stack less those of a shorter one, so stem and head do not count; "
-        "times are measured with no other run beside.",
-        "What learns are CIFAR networks with the same number of blocks, shortcuts A, each at its own best rate of the "
-        "same few (by the training loss of one more seed).",
-        "The paper compares at about equal multiply-adds on ImageNet, top-1 error of 10 crops: "
-        + ", ".join(f"{name} {error} %" for name, error in PUBLISHED.items())
-        + ".",
-    ),
 )

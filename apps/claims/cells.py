@@ -11,10 +11,7 @@ import numpy as np
 from PIL import Image
 
 import kresnets
-from claims import judging, runner, transfer
-from claims.cifar10 import cifar10
-from claims.pictures import Pictures
-from kresnets._util import files
+from claims import images, runner, scores, transfer
 from kresnets.data.split import take
 
 VALIDATION = 0.15  # of the images that a user has, as `kresnets finetune` parts them
@@ -23,7 +20,7 @@ CIFAR = "cifar10"
 
 
 class Cell(NamedTuple):
-    """A task, `"cifar10"` or a key of `targets.TARGETS`; the images that a user has in all; pixels a side."""
+    """A task, `"cifar10"` or a key of `images.TARGETS`; the images that a user has in all; pixels a side."""
 
     target: str
     n: int
@@ -32,14 +29,12 @@ class Cell(NamedTuple):
 
 # What a recipe is chosen by, the two small ones first; then what it is judged by, once, after the choice.
 CHOOSE = (Cell("elpv/poly", 100, 128), Cell(CIFAR, 100, 96), Cell("elpv/poly", 400, 128), Cell(CIFAR, 2000, 96))
-JUDGE = (
-    *(Cell("elpv/mono", n, 128) for n in (75, 250, 806)), Cell(CIFAR, 400, 96), Cell("digits", 100, 96)
-)  # fmt: skip
+JUDGE = (*(Cell("elpv/mono", n, 128) for n in (75, 250, 806)), Cell(CIFAR, 400, 96), Cell("digits", 100, 96))
 QUICK = (Cell("digits", 60, 32), Cell("faces", 40, 32))
 # A network whose trunk is taught here, on CIFAR-10, and where it is carried.
 PUPIL = "ResNet18DThin"
 TAUGHT = (Cell("elpv/mono", 75, 128), Cell("elpv/mono", 250, 128))
-TEACHING = {"size": 48, "epochs": 6, "rate": 3e-3, "augment": "light"}
+TEACHING = {"taught_size": 48, "taught_epochs": 6, "taught_rate": 3e-3, "taught_augment": "light"}
 
 
 def learning(n):
@@ -54,42 +49,35 @@ def draw(cell, seed, judged):
     Where a recipe is judged by them, CIFAR-10's images are others than those it is chosen by, to learn from and to
     test; of the other tasks none is in both phases. The classes are in proportion in each part.
     """
-    read, labels, test_labels = _source(cell, judged)
+    if cell.target == CIFAR:
+        pixels, labels, test, test_labels = _cifar10(judged)
+    else:
+        drawn = images.target(cell.target, cell.size, "all", 0)
+        test, test_labels = drawn.test, drawn.test_labels
+        pixels = np.concatenate([drawn.train, drawn.validation])
+        labels = np.concatenate([drawn.train_labels, drawn.validation_labels])
     order = np.random.default_rng((seed, int(judged))).permutation(len(labels))
     chosen = take(order.tolist(), labels.tolist(), cell.n)
     again = np.random.default_rng((seed, cell.n)).permutation(chosen)
     validation = np.array(take(again.tolist(), labels.tolist(), cell.n - learning(cell.n)))
     train = np.setdiff1d(chosen, validation)
-    learned, validated = ((read("rest", rows), labels[rows]) for rows in (train, validation))
-    return Pictures(int(labels.max()) + 1, *learned, read("test", slice(None)), test_labels, *validated)
+    learned, validated = ((resized(pixels[rows], cell.size), labels[rows]) for rows in (train, validation))
+    return images.Pictures(int(labels.max()) + 1, *learned, resized(test, cell.size), test_labels, *validated)
 
 
-def _source(cell, judged):
-    """Return a function of a part, `"rest"` or `"test"`, and rows to their images, and the labels of both parts."""
-    if cell.target == CIFAR:
-        images, labels, test, test_labels = _cifar(judged)
-        return lambda part, rows: resized((images if part == "rest" else test)[rows], cell.size), labels, test_labels
-    drawn = transfer.pictures(cell.target, cell.size, "all", 0)
-    parts = {"rest": np.concatenate([drawn.train, drawn.validation]), "test": drawn.test}
-    labels = np.concatenate([drawn.train_labels, drawn.validation_labels])
-    return lambda part, rows: parts[part][rows], labels, drawn.test_labels
+_cifar10_whole = functools.cache(lambda: images.cifar10())
 
 
-@functools.lru_cache(maxsize=1)
-def _cifar_whole():
-    return cifar10()
-
-
-def _cifar(judged):
+def _cifar10(judged):
     """Return a half of CIFAR-10: images to learn from and labels, test images and labels."""
-    images, labels, test, test_labels = _cifar_whole()
+    pixels, labels, test, test_labels = _cifar10_whole()
     half = slice(len(labels) // 2) if judged else slice(len(labels) // 2, None)
     tested = slice(_TEST) if judged else slice(_TEST, 2 * _TEST)
-    return images[half], labels[half], test[tested], test_labels[tested]
+    return pixels[half], labels[half], test[tested], test_labels[tested]
 
 
-def resized(images, size):
-    return np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in images])
+def resized(pixels, size):
+    return np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in pixels])
 
 
 @contextlib.contextmanager
@@ -126,21 +114,16 @@ def network(setting, classes, kept):
 
 def lesson(dtype):
     """Return the setting in which the trunk is taught that the judged cells carry too."""
-    taught = {f"taught_{name}": value for name, value in TEACHING.items()}
-    return {"task": "teach", "network": PUPIL, "trunk": "none", "dtype": dtype, "seed": 0} | taught
+    return {"task": "teach", "network": PUPIL, "trunk": "none", "dtype": dtype, "seed": 0} | TEACHING
 
 
 def teach(setting, kept):
     """Teach the trunk, and measure how good it is, with its own head, on test images of CIFAR-10."""
     path, size = _file(setting, kept), setting["taught_size"]
-    images, labels, test, test_labels = _cifar_whole()
+    pixels, labels, test, test_labels = _cifar10_whole()
     model = network(setting | {"size": size}, 10, kept)
     if not path.exists():
-        recipe = kresnets.Recipe.from_scratch(setting["taught_epochs"], setting["taught_rate"], seed=setting["seed"])
-        recipe = dataclasses.replace(recipe, augment=setting["taught_augment"])
-        kresnets.fine_tune(model, (resized(images, size), labels), recipe=recipe, verbose=0)
-        with files.replacing(path) as beside:
-            model.save_weights(beside)
+        transfer.teach(model, resized(pixels, size), labels, setting["taught_augment"], setting, path)
     model.load_weights(path)
     return [judged(model, resized(test[:_TEST], size), test_labels[:_TEST])]
 
@@ -149,6 +132,6 @@ def _file(setting, kept):
     return kept / f"trunk-{runner.key(setting)}.weights.h5"
 
 
-def judged(model, images, labels):
-    """Return how good a network is on images 0..255, see `judging.measured`."""
-    return judging.measured(judging.outputs(judging.asker(model), judging.prepared(model, images)), labels)
+def judged(model, pixels, labels):
+    """Return how good a network is on images 0..255, see `scores.measured`."""
+    return scores.measured(scores.outputs(scores.asker(model), scores.prepared(model, pixels)), labels)

@@ -1,25 +1,21 @@
 """What a claim is: which runs it needs, what one run measures, what they say together."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import NamedTuple
+
+TUNING_SEED = 1000  # of the runs that choose a rate, which are not compared
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asked for.
+    """What the user asked for."""
 
-    Args:
-        quick: minutes in place of hours: fewer seeds, smaller networks, fewer epochs. Its verdicts prove little.
-        seeds: number of seeds; None for the claim's own.
-        data: name of the images to learn from, or of the trunk; None for the claim's own.
-        recipe: `"short"`, or `"paper"` for the paper's own schedule, which takes days on a processor.
-    """
-
-    quick: bool = False
-    seeds: int | None = None
-    data: str | None = None
-    recipe: str = "short"
+    quick: bool = False  # minutes in place of hours: fewer seeds, smaller networks, fewer epochs; proves little
+    seeds: int | None = None  # None for the claim's own number
+    data: str | None = None  # name of the images to learn from, or of the trunk; None for the claim's own
+    recipe: str = "short"  # or "paper": the paper's own schedule, which takes days on a processor
 
     def count(self, own):
         """Return the number of seeds, where a claim has so many of its own."""
@@ -27,45 +23,48 @@ class Options:
 
 
 class Finding(NamedTuple):
-    """One sentence that was tested, one of `verdicts.VERDICTS`, and what was measured, with its interval."""
+    """One sentence that was tested, one of `judge.VERDICTS`, and what was measured, with its interval."""
 
     claim: str
     verdict: str
     numbers: str
 
 
+class Panel(NamedTuple):
+    """A panel of the picture: each seed as a dot beside the mean, or as a curve."""
+
+    y: str  # column that is shown, of the rows that have it
+    x: str | tuple[str, ...]  # column, or columns that make a place together
+    by: str | tuple[str, ...] = ()  # columns of the colours; () for one
+    where: dict | Callable = {}  # what the rows have, or a function that says whether a row belongs
+    curve: bool = False  # each seed as a curve over x
+    log: bool = False  # y on a scale of powers of ten
+    each: str = ""  # column of which every value has a panel of its own
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim, its experiment and its reading.
+    """An experiment and its reading; what is told of it in words is in its page, `docs/claims/NAME.md`.
 
     A *setting* is a dict of plain values that says all of one run; equal settings are run once, so whatever changes the
     outcome must be in it. A *row* is a setting together with numbers measured in it, a line of the CSV.
-
-    Args:
-        title: the claim in one sentence.
-        source: arXiv id and section.
-        settings: `(options, rows) -> list of settings` that are needed, given the rows so far; asked again until all it
-            asks for is there, so that a second phase may depend on the first (the rate that was best, then more seeds).
-        measure: `setting -> list of dicts` of numbers, one dict a row (an epoch, a block ...).
-        findings: `(options, rows)`; gives `Finding`s.
-        draw: `(options, rows, path)`; writes a PNG of less than 300 kB.
-        cost: `setting -> number`, how long a run takes in any unit, for the time left.
-        keeps: whether `measure` is given a folder as its second argument, in which it keeps files that other settings
-            and other claims read, whole or not at all.
-        committed: whether its finished runs are kept in the repository too, and read from there.
-        notes: sentences that belong under the findings, or a function from the `Options` to them.
-        data, recipes: what `--data` and `--recipe` may be; () where it cannot be chosen.
     """
 
-    title: str
-    source: str
+    # (options, rows) -> settings that are needed, given the rows so far; asked again until all is there, so that a
+    # second phase may depend on the first (the rate that was best, then more seeds).
     settings: Callable
+    # (setting, folder) -> dicts of numbers, one a row (an epoch, a block ...). In the folder it may keep files that
+    # other settings and other claims read, whole or not at all.
     measure: Callable
-    findings: Callable
-    draw: Callable
-    cost: Callable = lambda setting: 1.0
-    keeps: bool = False
-    committed: bool = False
-    notes: tuple[str, ...] | Callable = ()
-    data: tuple[str, ...] = ("digits", "patches", "cifar10")
+    findings: Callable  # (options, rows) -> `Finding`s
+    panels: tuple[Panel, ...]
+    data: tuple[str, ...] = ("digits", "cifar10")  # what `--data` may be; () where it cannot be chosen
     recipes: tuple[str, ...] = ("short",)
+    committed: bool = False  # whether finished runs are kept in the repository too, and read from there
+    notes: Callable = lambda data: None  # `--data` -> the note that stands in place of the page's first one
+
+
+def grid(**axes):
+    """Return settings for all combinations of values: of a tuple, list or range one each, all else is in each."""
+    values = (value if isinstance(value, tuple | list | range) else (value,) for value in axes.values())
+    return [dict(zip(axes, each)) for each in itertools.product(*values)]

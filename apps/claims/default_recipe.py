@@ -6,10 +6,9 @@ import time
 import numpy as np
 from scipy import stats
 
-from claims import cells, peers, plots, tuned, ways
-from claims.claim import Claim, Finding
-from claims.results import mean_of, of, pick
-from claims.verdicts import CONFIRMED, NOT_CONFIRMED, UNDECIDED, everywhere, exactly, paired
+from claims import cells, peers, tuned, ways
+from claims.claim import Claim, Finding, Panel
+from claims.judge import UNDECIDED, above, exactly, mean_of, paired, pick, worst
 from claims.ways import cell_of
 
 METRICS = {"test_accuracy": "accuracy", "test_auc": "AUC"}
@@ -67,12 +66,15 @@ def _in(where, compared, seed, judged=False, **network):
 
 
 def _best(rows, compared, where, seeds, count):
-    """Return the best `count` of some ways by these seeds, None before all of them are measured."""
+    """Return the best `count` of some ways by these seeds, by the last weights; None before all are measured."""
     there = {(row["way"], cell_of(row), row["seed"]) for row in rows}
     if not all((way, cell, seed) in there for way in compared for cell in where for seed in seeds):
         return None
-    best = ranked([row for row in rows if row["seed"] in seeds], where, compared)[:count]
-    return {way: ways.WAYS[way] for way in best}
+    found = measured([row for row in rows if row["seed"] in seeds])
+    means = {
+        way: score(metrics for (cell, _), metrics in found[way, "last"].items() if cell in where) for way in compared
+    }
+    return {way: ways.WAYS[way] for way in sorted(means, key=means.get, reverse=True)[:count]}
 
 
 def _measure(setting, kept):
@@ -92,22 +94,20 @@ def _measure(setting, kept):
         return [{n: short(v) if isinstance(v, float) else v for n, v in (row | told).items()} for row in rows]
 
 
-def values(rows, metric, way, keep, cell, network=None):
-    """Return dict seed -> a metric of a way in a cell, of one network or of any; empty where nothing is there."""
-    where = cell._asdict() | ({"network": network} if network else {})
-    return of(rows, metric, task="tune", way=way, keep=keep, **where)
+def measured(rows):
+    """Return dict (way, the weights that it keeps) -> (cell, network) -> metric -> seed -> number."""
+    found = {}
+    for row in pick(rows, task="tune"):
+        places = found.setdefault((row["way"], row["keep"]), {})
+        metrics = places.setdefault((cell_of(row), row["network"]), {metric: {} for metric in METRICS})
+        for metric, seeds in metrics.items():
+            seeds[row["seed"]] = row[metric]
+    return found
 
 
-def score(rows, way, keep, where):
-    """Return the mean over cells and seeds of half accuracy, half AUC; nan where a cell is missing."""
-    found = [[list(values(rows, metric, way, keep, cell).values()) for metric in METRICS] for cell in where]
-    return float(np.mean([np.mean(both) if both[0] else np.nan for both in found]))
-
-
-def ranked(rows, where, compared):
-    """Return those ways that are measured in all these cells, the best first, by the weights that each ends with."""
-    found = {way: score(rows, way, "last", where) for way in compared}
-    return sorted((way for way in found if np.isfinite(found[way])), key=found.get, reverse=True)
+def score(places):
+    """Return the mean over places and seeds of half accuracy, half AUC."""
+    return float(np.mean([np.mean([list(seeds.values()) for seeds in metrics.values()]) for metrics in places]))
 
 
 def kept_of(way):
@@ -121,127 +121,76 @@ def _is_judged(row):
 
 def _findings(options, rows):
     if options.data != "judge" or options.quick:
-        yield _chosen(rows)
+        yield _chosen(measured(rows))
         return
-    yield from (_in_the_mean(rows, metric) for metric in METRICS)
-    yield from (_in_a_cell(rows, *place) for place in _where(rows))
+    theirs = {way: places for (way, keep), places in measured(rows).items() if keep == kept_of(way)}
+    ours = theirs.pop(ways.CHOSEN)
+    yield from (_in_the_mean(ours, theirs, metric) for metric in METRICS)
+    for at in dict.fromkeys((cell_of(row), row["network"]) for row in pick(rows, task="tune")):
+        yield _in_a_cell(at, ours[at], {way: places[at] for way, places in theirs.items() if at in places})
     judged = pick(rows, task="tune", way=ways.CHOSEN, keep="last")
     below = [row for row in judged if row["test_accuracy"] < row["majority"]]
     claim = "No run of the default is below the share of the largest class."
     yield Finding(claim, exactly(bool(judged) and not below), f"{len(below)} of {len(judged)} runs are.")
     for n, least in TO_REACH.items():
-        found = [list(_ours(rows, m, cells.Cell("elpv/mono", n, 128), "ResNet50Thin").values()) for m in METRICS]
-        if found[0]:
-            means = np.mean(found, 1)
-            yield Finding(
-                f"elpv/mono, {n} images: accuracy {least[0]} and AUC {least[1]}, in the mean of the seeds.",
-                exactly(bool((means >= least).all())),
-                f"{means[0]:.3f} and {means[1]:.3f} ({len(found[0])} seeds).",
-            )
-
-
-def _chosen(rows):
-    """Tell all ways, the best first, each with the weights that suit it best in the cells where it was measured."""
-    told = []
-    for way in dict.fromkeys(row["way"] for row in rows):
-        where = _where(rows, way)
-        kept = dict.fromkeys(row["keep"] for row in rows if row["way"] == way)
-        found = {keep: score(rows, way, keep, [cell for cell, _ in where]) for keep in kept}
-        keep = max(found, key=found.get)
-        each = []
-        for cell, network in where:
-            both = [list(values(rows, metric, way, keep, cell, network).values()) for metric in METRICS]
-            each.append(f"{_name(cell, network)} " + "/".join(f"{np.mean(one):.3f}" for one in both))
-        told.append((len(where), found[keep], f"{way} (keeps {keep}): {', '.join(each)}"))
-    numbers = "Accuracy/AUC, means over the seeds. " + "; ".join(text for *_, text in sorted(told, reverse=True)) + "."
-    return Finding("All ways that were asked for were measured.", exactly(bool(told)), numbers)
-
-
-def _where(rows, way=None):
-    """Return the pairs of cell and network that a way, or any, was measured in."""
-    tuned = pick(rows, task="tune", way=way) if way else pick(rows, task="tune")
-    return list(dict.fromkeys((cell_of(row), row["network"]) for row in tuned))
+        found = [list(seeds.values()) for seeds in ours[cells.Cell("elpv/mono", n, 128), "ResNet50Thin"].values()]
+        means = np.mean(found, 1)
+        claim = f"elpv/mono, {n} images: accuracy {least[0]} and AUC {least[1]}, in the mean of the seeds."
+        told = f"{means[0]:.3f} and {means[1]:.3f} ({len(found[0])} seeds)."
+        yield Finding(claim, exactly(bool((means >= least).all())), told)
 
 
 def _name(cell, network):
     return f"{cell.target} {cell.n}" + " (trained here)" * (network == cells.PUPIL)
 
 
-def _peers(rows):
-    return [way for way in dict.fromkeys(row["way"] for row in pick(rows, task="tune")) if way != ways.CHOSEN]
+def _chosen(found):
+    """Tell all ways, the best first, each with the weights that suit it best in the cells where it was measured."""
+    told = []
+    for way in dict.fromkeys(way for way, _ in found):
+        scores = {keep: score(places.values()) for (one, keep), places in found.items() if one == way}
+        keep = max(scores, key=scores.get)
+        places = {at: [np.mean(list(seeds.values())) for seeds in m.values()] for at, m in found[way, keep].items()}
+        each = ", ".join(f"{_name(*at)} {'/'.join(f'{mean:.3f}' for mean in means)}" for at, means in places.items())
+        told.append((len(places), scores[keep], f"{way} (keeps {keep}): {each}"))
+    numbers = "Accuracy/AUC, means over the seeds. " + "; ".join(text for *_, text in sorted(told, reverse=True)) + "."
+    return Finding("All ways that were asked for were measured.", exactly(bool(told)), numbers)
 
 
-def _ours(rows, metric, cell, network):
-    return values(rows, metric, ways.CHOSEN, "last", cell, network)
-
-
-def _theirs(rows, metric, peer, cell, network):
-    return values(rows, metric, peer, kept_of(peer), cell, network)
-
-
-def _in_the_mean(rows, metric):
+def _in_the_mean(ours, theirs, metric):
     """Test that the chosen way is a point above every peer, in the mean over the cells where both were measured."""
-    found = {}
-    for peer in _peers(rows):
-        both = [(_ours(rows, metric, *at), _theirs(rows, metric, peer, *at)) for at in _where(rows, peer)]
-        found[peer] = mean_of([{s: ours[s] - theirs[s] for s in ours.keys() & theirs.keys()} for ours, theirs in both])
+    gaps = {
+        peer: mean_of([(ours[at][metric], metrics[metric]) for at, metrics in places.items()])
+        for peer, places in theirs.items()
+    }
     return Finding(
         f"The default is above every peer by a point of {METRICS[metric]} or more, in the mean over the cells.",
-        everywhere(list(found.values()), 0.01),
-        f"Over {'; '.join(f'{peer} {gap.points()}' for peer, gap in found.items())}.",
+        worst(above(gap, 0.01) for gap in gaps.values()),
+        f"Over {'; '.join(f'{peer} {gap.points()}' for peer, gap in gaps.items())}.",
     )
 
 
-def _in_a_cell(rows, cell, network):
-    told, verdicts = [], set()
+def _in_a_cell(at, ours, theirs):
+    """Test that the chosen way is not below the best peer, by dicts metric -> seed -> number."""
+    told, verdicts = [], []
     for metric, name in METRICS.items():
-        ours = _ours(rows, metric, cell, network)
-        peers = {peer: _theirs(rows, metric, peer, cell, network) for peer in _peers(rows)}
-        means = {peer: np.mean(list(found.values())) for peer, found in peers.items() if found}
+        means = {peer: np.mean(list(metrics[metric].values())) for peer, metrics in theirs.items()}
         best = max(means, key=means.get)
-        gap = paired(ours, peers[best])
+        gap = paired(ours[metric], theirs[best][metric])
         error = stats.sem(gap.values) if len(gap.values) > 1 else None
-        if error is None and gap.mean < 0:
-            verdicts.add(UNDECIDED)
-        else:
-            verdicts.add(exactly(gap.mean >= -2 * (error or 0)))
+        unsure = error is None and gap.mean < 0
+        verdicts.append(UNDECIDED if unsure else exactly(gap.mean >= -2 * (error or 0)))
         apart = f"{100 * gap.mean:+.1f} points, " + ("one seed" if error is None else f"SE {100 * error:.1f}")
-        told.append(f"{name} {np.mean(list(ours.values())):.3f}, best peer {best} {means[best]:.3f} ({apart})")
-    claim = f"{_name(cell, network)}: the default is not below the best peer by more than two standard errors."
-    worst = next(verdict for verdict in (NOT_CONFIRMED, UNDECIDED, CONFIRMED) if verdict in verdicts)
-    return Finding(claim, worst, "; ".join(told) + ".")
-
-
-def _cost(setting):
-    """Return about how many seconds a run takes."""
-    if setting["task"] == "teach":
-        return 1500.0
-    if setting["rule"] == "regression":
-        return 20.0
-    if setting["rule"] == "default":
-        return _cost(setting | setting["recipe"] | {"rule": "recipe"})
-    stages = len(setting.get("stages", [0]))
-    epochs = setting.get("epochs", 0) + setting.get("epochs_per_stage", 0) * stages
-    return 60.0 + epochs * cells.learning(setting["n"]) * (setting["size"] / 128) ** 2 / 45
+        told.append(f"{name} {np.mean(list(ours[metric].values())):.3f}, best peer {best} {means[best]:.3f} ({apart})")
+    claim = f"{_name(*at)}: the default is not below the best peer by more than two standard errors."
+    return Finding(claim, worst(verdicts), "; ".join(told) + ".")
 
 
 CLAIM = Claim(
-    title="the default recipe is better than what one would do otherwise",
-    source="arXiv 2202.10054 (head, then all), 1802.01483, 2109.01903; peers: 1912.11370, Keras's guide, fastai",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(plots.Panel("test_accuracy", "way", ("target", "n", "network"), _is_judged)),
-    cost=_cost,
-    keeps=True,
+    panels=(Panel("test_accuracy", "way", ("target", "n", "network"), _is_judged),),
     committed=True,
-    notes=(
-        "The trunk is ResNet50Thin with the weights open_nsfw, at 128 pixels (CIFAR-10 and digits: 96), in bfloat16 "
-        "with float32 weights, 32 images a step. Of a cell's images 15 % validate; the test images are the same for "
-        "each seed. CIFAR-10's images by which ways are judged are others than those by which one is chosen. 'best "
-        "loss' is the epoch that validated best, 'average' a moving average of the weights, 'tail' the mean of the "
-        "last third of the epochs, 'mix' that share of the last weights and the rest of those before the trunk was "
-        "unfrozen. BiT-HyperRule has its 500 steps and its rate, but 32 images a step in place of 512.",
-    ),
     data=("judge",),
 )

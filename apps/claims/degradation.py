@@ -5,15 +5,12 @@ import dataclasses
 import numpy as np
 
 import kresnets
-from claims import plots, rates
-from claims.claim import Claim, Finding
-from claims.results import gap, mean
-from claims.verdicts import above, paired
+from claims import scratch
+from claims.claim import Claim, Finding, Panel, grid
+from claims.judge import above, gap, mean, paired
 
 KINDS = {"plain": "CifarPlainNet20", "residual": "CifarResNet20"}
 RATES = (0.01, 0.03, 0.1, 0.3)
-# What the paper gives for CIFAR-10, test error in percent (table 6).
-PUBLISHED = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97, 110: 6.43}
 
 
 def spec(kind, depth):
@@ -23,16 +20,16 @@ def spec(kind, depth):
 
 
 def _settings(options, rows):
-    digits = options.data in (None, "digits")
     if options.recipe == "paper":  # its schedule is of as many steps as CIFAR-10 makes
         network = {"data": options.data or "cifar10", "size": 32, "recipe": "paper", "epochs": 164, "rate": 0.1}
-        seeds, depths = range(options.seeds or 3), (20, 56)
-        return [network | {"kind": k, "depth": d, "seed": seed} for seed in seeds for k in KINDS for d in depths]
+        networks = grid(**network, kind=[*KINDS], depth=(20, 56))
+        return [network | {"seed": seed} for seed in range(options.seeds or 3) for network in networks]
+    digits = options.data in (None, "digits")
     depths = (8, 14, 20, 32, 56) if digits and not options.quick else (20, 56)
-    network = rates.images(options) | {"recipe": "short", "epochs": 3 if options.quick else 30 if digits else 15}
-    networks = [network | {"kind": kind, "depth": depth} for kind in KINDS for depth in depths]
+    epochs = 3 if options.quick else 30 if digits else 15
+    networks = grid(**scratch.data_of(options), recipe="short", epochs=epochs, kind=[*KINDS], depth=depths)
     tried = (0.03,) if options.quick else RATES if digits else RATES[1:]
-    return rates.tuned(networks, tried, options.count(5 if digits else 3), rows)
+    return scratch.tuned(networks, tried, options.count(5 if digits else 3), rows)
 
 
 def _findings(options, rows):
@@ -74,25 +71,12 @@ def _findings(options, rows):
 
 
 CLAIM = Claim(
-    title="plain networks get worse when they are deeper, on their training images too; residual ones do not",
-    source="arXiv 1512.03385 section 4.2, figure 6",
     settings=_settings,
-    measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting),
+    measure=scratch.learner(spec, "kind", "depth"),
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("loss", "epoch", "depth", each="kind", curve=True, log=True),
-        plots.Panel("train_loss", "depth", "kind", log=True),
+    panels=(
+        Panel("loss", "epoch", "depth", each="kind", curve=True, log=True),
+        Panel("train_loss", "depth", "kind", log=True),
     ),
-    cost=lambda setting: setting["depth"] + 6.0,
     recipes=("short", "paper"),
-    notes=(
-        "Training losses lie on a scale of powers of ten, as in the picture, so they are compared by their "
-        "logarithms; the plain difference is given beside. (Decided after the first three seeds, in which the "
-        "difference varied most.)",
-        "SGD with momentum 0.9. Unless by --recipe paper, each network learns at its own best rate of the same few (by "
-        "the training loss of one more seed), with a cosine and no augmentation.",
-        "The paper's test errors on CIFAR-10 with its full recipe (--data cifar10 --recipe paper): "
-        + ", ".join(f"{depth} layers {error} %" for depth, error in PUBLISHED.items())
-        + "; plain networks are worse at 56 layers than at 20 in its figure 6.",
-    ),
 )

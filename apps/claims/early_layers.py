@@ -5,10 +5,9 @@ import re
 import numpy as np
 
 import kresnets
-from claims import plots, transfer
-from claims.claim import Finding
-from claims.results import gap, mean, pick
-from claims.verdicts import above, exactly
+from claims import transfer
+from claims.claim import Finding, Panel
+from claims.judge import above, exactly, gap, mean, pick
 
 # The head's rate is the one at which it did best alone in freeze-or-finetune, 250 pictures.
 THAW, KEEP = {"rate": 1e-3, "head_rate": 3e-2}, {"rate": 3e-3}
@@ -29,51 +28,43 @@ def _settings(options, rows, trunk):
 
 
 def _measure(setting, target, weights):
-    classes, groups = target.classes, None
-    if setting["task"] == "thaw":
-        model = transfer.build(setting, classes, weights)
-        recipe, groups = thawing(setting)
-    else:
-        model = partly(setting, classes, weights)
-        recipe = keeping(setting)
-    before = _weights(model)
-    found = transfer.fine_tuned(model, target, recipe, groups=groups)
+    build = transfer.build if setting["task"] == "thaw" else partly
+    model = build(setting, target.classes, weights)
+    before, (how, groups) = _weights(model), recipe(setting)
+    found = transfer.fine_tuned(model, target, how, groups=groups)
     distance = lambda one, other: float(np.linalg.norm(other - one) / np.linalg.norm(one))
     return [{"moved_group": g, "moved": distance(before[g], after)} | found for g, after in _weights(model).items()]
 
 
-def _groups(setting):
-    return transfer.TRUNKS["imagenet" if "network" in setting else None].groups
+def learning(setting):
+    """Return the groups of the trunk that learn: what is thawed (`way` is `"head"`, none; `"only"`, that group alone;
+    `"from"`, all from it on), or what is not kept."""
+    groups = transfer.TRUNKS["imagenet" if "network" in setting else None].groups
+    if setting["task"] == "keep":
+        return groups[setting["groups_kept"] :]
+    if setting["way"] == "from":
+        return groups[groups.index(setting["group"]) :]
+    return (setting["group"],) if setting["way"] == "only" else ()
 
 
-def thawing(setting):
-    """Return the recipe, and the `groups` for `kresnets.fine_tune`, that train the head and what a setting thaws.
-
-    `way` is `"head"` (nothing), `"only"` (that group alone) or `"from"` (that group and all behind it). For one group
-    alone the model is told as three: the rest, that group, the head.
-    """
-    stages = {"head": (), "only": ("alone",), "from": (setting["group"],)}[setting["way"]]
-    # The head first in each way, or what a group gains would be what a head gains by more of its own rate.
-    first = setting["passes"] // 3 if stages else setting["passes"]
-    rest = max(1, setting["passes"] - first)
-    recipe = _recipe(setting, stages, head_epochs=first, epochs_per_stage=rest, learning_rate=setting["head_rate"])
-    if setting["way"] != "only":
-        return recipe, None
-    mine = re.escape(setting["group"])
-    return recipe, {"rest": f"(?!{mine}_|head_).*", "alone": f"{mine}_.*", "head": "head_.*"}
-
-
-def keeping(setting):
-    """Return the recipe that freezes the groups that a setting keeps, and trains the others, which were redrawn."""
-    stages = _groups(setting)[setting["groups_kept"] :][:1]
-    fields = {"head_epochs": 0, "epochs_per_stage": setting["passes"]} if stages else {"head_epochs": setting["passes"]}
-    # Norms of what was redrawn learn; frozen groups keep theirs.
-    return _recipe(setting, stages, learning_rate=setting["rate"], batchnorm="train", **fields)
-
-
-def _recipe(setting, stages, **fields):
-    fields |= {"trunk_learning_rate": setting["rate"], "augment": setting["augment"], "seed": setting["seed"]}
-    return kresnets.Recipe.textbook(stages=stages, ratio=1.0, **fields)
+def recipe(setting):
+    """Return the recipe that trains the head and what learns, and the `groups` of `kresnets.fine_tune`, which for one
+    group alone are three: the rest, that group, the head."""
+    fields = {"trunk_learning_rate": setting["rate"], "augment": setting["augment"], "seed": setting["seed"]}
+    passes, stages, groups = setting["passes"], learning(setting)[:1], None
+    if setting["task"] == "keep":
+        # Norms of what was redrawn learn; frozen groups keep theirs.
+        fields |= {"learning_rate": setting["rate"], "batchnorm": "train"}
+        first = 0 if stages else passes
+    else:
+        # The head first in each way, or what a group gains would be what a head gains by more of its own rate.
+        fields |= {"learning_rate": setting["head_rate"]}
+        first = passes // 3 if stages else passes
+        if setting["way"] == "only":
+            stages, mine = ("alone",), re.escape(setting["group"])
+            groups = {"rest": f"(?!{mine}_|head_).*", "alone": f"{mine}_.*", "head": "head_.*"}
+    fields |= {"stages": stages, "head_epochs": first, "epochs_per_stage": max(1, passes - first)}
+    return kresnets.Recipe.textbook(ratio=1.0, **fields), groups
 
 
 def partly(setting, classes, weights):
@@ -82,7 +73,7 @@ def partly(setting, classes, weights):
         return transfer.build(setting, classes)
     taught = kresnets.groups(transfer.build(setting, classes, weights))
     model = transfer.build(setting, classes)
-    for group in _groups(setting)[: setting["groups_kept"]]:
+    for group in list(taught)[: setting["groups_kept"]]:
         for one, other in zip(kresnets.groups(model)[group], taught[group], strict=True):
             one.set_weights(other.get_weights())
     return model
@@ -98,14 +89,7 @@ def _weights(model):
 
 def frozen(row):
     """Whether the group of a row, of how far it moved, was frozen."""
-    groups, moved = _groups(row), row["moved_group"]
-    if moved == "head":
-        return False
-    if row["task"] == "keep":
-        return groups.index(moved) < row["groups_kept"]
-    if row["way"] == "only":
-        return moved != row["group"]
-    return row["way"] == "head" or groups.index(moved) < groups.index(row["group"])
+    return row["moved_group"] not in (*learning(row), "head")
 
 
 def before_thawing(row):
@@ -160,8 +144,8 @@ def _findings(options, rows):
              _kept(near, number), _kept(far, number), 0)
             for what, number in (("all groups", count), ("the stem and stage1", 2))
         ]  # fmt: skip
-    first = "the first less the second"
-    yield from transfer.compared(rows, [(claim, first, one, other, [{}], least) for claim, one, other, least in said])
+    for claim, one, other, least in said:
+        yield from transfer.compared(claim, "the first less the second", rows, one, other, least=least)
     found = gap(rows, "moved", *(_thawed(stem, "from", moved=group) for group in (last, stem)))
     told = ", ".join(f"{g} {mean(rows, 'moved', **_thawed(stem, 'from', moved=g)):.3f}" for g in trunk.groups)
     yield Finding(
@@ -172,20 +156,12 @@ def _findings(options, rows):
 
 
 CLAIM = transfer.claim(
-    title="early layers are general and gain little from being unfrozen, late ones are specific to their task",
-    source="arXiv 1411.1792; arXiv 1801.06146 section 3.1",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("test_accuracy", "group", "way", {"task": "thaw", "moved_group": "stem"}),
-        plots.Panel("moved", "moved_group", ("way", "group"), {"task": "thaw"}),
-        plots.Panel("test_accuracy", "groups_kept", "source", {"task": "keep", "moved_group": "stem"}),
-    ),
-    cost=lambda setting: 13.0,
-    notes=(
-        "250 images of the target, 12 passes. What is unfrozen: from the nearer source, 4 passes of the head alone at "
-        "0.03, then 8 at 0.001 of all that learns (the head alone: 12 at 0.03); batch norms frozen. What is kept: the "
-        "first groups of the trunk, frozen; the others are drawn anew and learn at 0.003 with their batch norms.",
+    panels=(
+        Panel("test_accuracy", "group", "way", {"task": "thaw", "moved_group": "stem"}),
+        Panel("moved", "moved_group", ("way", "group"), {"task": "thaw"}),
+        Panel("test_accuracy", "groups_kept", "source", {"task": "keep", "moved_group": "stem"}),
     ),
 )

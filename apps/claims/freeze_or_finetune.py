@@ -6,26 +6,13 @@ from typing import NamedTuple
 import numpy as np
 
 import kresnets
-from claims import plots, rates, transfer
-from claims.claim import Finding
-from claims.results import of, pick
-from claims.verdicts import above, paired
+from claims import scratch, transfer
+from claims.claim import Finding, Panel
+from claims.judge import above, of, paired, pick
+from claims.transfer import head_alone, whole
 
 # Passes over the pictures, the same for every method; divisible by the three stages of "head, then stages".
 PASSES = {75: 45, 250: 18, "all": 12}
-
-
-class Method(NamedTuple):
-    """A way to carry a trunk over: in a few words, the rates of which each cell takes its best, and the fields of its
-    `kresnets.Recipe`, from a rate and a number of passes."""
-
-    what: str
-    rates: tuple[float, ...]
-    recipe: Callable
-
-
-def _head(rate, passes):
-    return dict(head_epochs=passes, stages=(), learning_rate=rate)
 
 
 def _stages(rate, passes):
@@ -34,18 +21,21 @@ def _stages(rate, passes):
     return dict(head_epochs=third, epochs_per_stage=third, learning_rate=rate, trunk_learning_rate=rate / 10)
 
 
-def _whole(rate, passes, ratio=1.0, batchnorm="frozen"):
-    rest = dict(epochs_per_stage=passes, trunk_learning_rate=rate, ratio=ratio, batchnorm=batchnorm)
-    return dict(head_epochs=0, stages=("stem",)) | rest
+class Method(NamedTuple):
+    """A way to carry a trunk over."""
+
+    what: str
+    rates: tuple[float, ...]  # of which each cell takes its best
+    recipe: Callable  # (rate, passes) -> fields of its `kresnets.Recipe`
 
 
 METHODS = {
-    "head": Method("head only", (1e-2, 3e-2), _head),
+    "head": Method("head only", (1e-2, 3e-2), head_alone),
     "stages": Method("head, then stages", (1e-2, 3e-2), _stages),
-    "whole": Method("whole, one rate", (1e-3, 3e-3), _whole),
-    "layerwise": Method("whole, layer-wise rates", (3e-3, 1e-2), lambda r, n: _whole(r, n, ratio=0.5)),
-    "norms": Method("whole, norms learn too", (1e-3, 3e-3), lambda r, n: _whole(r, n, batchnorm="train")),
-    "scratch": Method("from scratch", (3e-3, 1e-2), lambda r, n: _whole(r, n, batchnorm="train")),
+    "whole": Method("whole, one rate", (1e-3, 3e-3), whole),
+    "layerwise": Method("whole, layer-wise rates", (3e-3, 1e-2), lambda r, n: whole(r, n, ratio=0.5)),
+    "norms": Method("whole, norms learn too", (1e-3, 3e-3), lambda r, n: whole(r, n, batchnorm="train")),
+    "scratch": Method("from scratch", (3e-3, 1e-2), lambda r, n: whole(r, n, batchnorm="train")),
 }
 
 
@@ -72,7 +62,7 @@ def _settings(options, rows, trunk):
     for name, method in METHODS.items():
         tried = method.rates[1:2] if options.quick else method.rates
         mine = pick(cells(options, trunk), method=name)
-        wanted += rates.tuned(mine, tried, options.count(trunk.seeds), rows, by="validation_loss")
+        wanted += scratch.tuned(mine, tried, options.count(trunk.seeds), rows, by="validation_loss")
     return wanted
 
 
@@ -121,7 +111,7 @@ def _findings(options, rows):
         cells = [{"source": source, "n": n} for source, n in where if (source, n) in done]
         cells = [cell for cell in cells if all(pick(rows, method=method, **cell) for method in (one, other))]
         told = f"{METHODS[one].what} less {METHODS[other].what}"
-        yield from transfer.compared(rows, [(claim, told, {"method": one}, {"method": other}, cells, least)])
+        yield from transfer.compared(claim, told, rows, {"method": one}, {"method": other}, cells, least)
     for source, distance in sources.items():
         yield from (_winner(rows, source, distance, n) for n in PASSES if (source, n) in done)
 
@@ -137,32 +127,11 @@ def _winner(rows, source, distance, n):
     return Finding(claim, above(gap), f"Test accuracy over the next: {gap.points()}. Means: {ranked}.")
 
 
-def _cost(setting):
-    """Return about how many seconds a run takes: an epoch of the pictures, and what tracing the steps costs."""
-    share = {"head": 0.5, "stages": 0.7}.get(setting["method"], 1.0)
-    images = (0.03 if "network" in setting else 0.001) * (650 if setting["n"] == "all" else setting["n"])
-    return (9.0 if setting["method"] == "stages" else 5.0) + share * setting["passes"] * (0.15 + images)
-
-
 CLAIM = transfer.claim(
-    title="freeze the trunk where images are few and similar, fine-tune it where they are many or different",
-    source="the advice in common use (CS231n, Transfer Learning); arXiv 1411.1792, 1801.06146 section 3.2 and 3.3",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("test_accuracy", ("source", "n"), "method", {"task": "carry"}),
-        plots.Panel("test_auc", ("source", "n"), "method", {"task": "carry"}),
-    ),
-    cost=_cost,
-    notes=(
-        "All methods go through `kresnets.fine_tune` with the same number of passes ("
-        + ", ".join(f"{passes} at {n}" for n, passes in PASSES.items())
-        + "), light augmentation, and keep the epoch with the best validation loss. Each cell of the grid takes the "
-        "best of two rates, by the validation loss of one more seed that is not compared.",
-        "The winners of the map were picked by the very numbers that are then compared, which flatters them. A demo of "
-        "before carried a CifarResNet20 so trained to 75 cells and lost to training from scratch (accuracy 0.683 "
-        "against 0.810, AUC 0.782 against 0.842, one seed): a trunk trained on 1,162 photographs of the same kind is "
-        "not ImageNet's.",
+    panels=tuple(
+        Panel(column, ("source", "n"), "method", {"task": "carry"}) for column in ("test_accuracy", "test_auc")
     ),
 )

@@ -4,10 +4,9 @@ import keras
 import numpy as np
 
 import kresnets
-from claims import plots, transfer
-from claims.claim import Finding
-from claims.results import of, pick
-from claims.verdicts import above, exactly, paired
+from claims import images, scores, transfer
+from claims.claim import Finding, Panel
+from claims.judge import above, exactly, of, paired, pick
 
 RATES = (1e-3, 3e-3)  # those that freeze-or-finetune tries for the whole net
 # Epochs of the head alone, then of everything; equal passes.
@@ -30,30 +29,24 @@ def _settings(options, rows, trunk):
 def _measure(setting, target, weights):
     # What the trunk has learned from, where it is at hand, else what it is carried to.
     taught = setting["source"] in transfer.TAUGHT
-    seen = transfer.pictures(setting["source"], setting["size"], "all", 0) if taught else target
+    seen = images.target(setting["source"], setting["size"], "all", 0) if taught else target
     old_head = transfer.build(setting, seen.classes, weights).get_layer("head_dense").get_weights()
     model = transfer.build(setting, target.classes, weights)
     trunk = keras.Model(model.input, model.layers[-2].output)
-    before, rows = transfer.outputs(trunk, seen.test), []
+    before, rows = scores.untraced(trunk, seen.test), []
 
     def look(epoch, logs):
-        after = transfer.outputs(trunk, seen.test)
+        after = scores.untraced(trunk, seen.test)
         row = {"epoch": epoch + 1, "thawed": max(0, epoch + 1 - setting["head_epochs"])}
         row |= {"relative": relative(before, after), "unlike": 1 - alike(before, after)}
         if taught:
             row["source_accuracy"] = np.mean((after @ old_head[0] + old_head[1]).argmax(1) == seen.test_labels)
         rows.append(row)
 
-    recipe = kresnets.Recipe.textbook(
-        head_epochs=setting["head_epochs"],
-        stages=("stem",) if setting["whole_epochs"] else (),
-        epochs_per_stage=setting["whole_epochs"] or 1,
-        learning_rate=1e-2,
-        trunk_learning_rate=setting["rate"],
-        ratio=1.0,
-        augment=setting["augment"],
-        seed=setting["seed"],
-    )
+    fields = transfer.whole(setting["rate"], setting["whole_epochs"] or 1)
+    fields |= {} if setting["whole_epochs"] else {"stages": ()}
+    fields |= {"head_epochs": setting["head_epochs"], "learning_rate": 1e-2, "augment": setting["augment"]}
+    recipe = kresnets.Recipe.textbook(**fields, seed=setting["seed"])
     found = transfer.fine_tuned(model, target, recipe, [keras.callbacks.LambdaCallback(on_epoch_end=look)])
     rows[-1] |= found
     return rows
@@ -124,20 +117,11 @@ def _of_source(rows, source, like):
 
 
 CLAIM = transfer.claim(
-    title="training the head first keeps the trunk's features from being distorted",
-    source="arXiv 1801.06146 section 3.3; arXiv 2202.10054",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("relative", "epoch", ("way", "rate"), each="source", curve=True),
-        plots.Panel("test_accuracy", "source", "way", {"task": "carry"}),
-    ),
-    cost=lambda setting: 9.0 if setting["way"] == "head only" else 15.0,
-    notes=(
-        "250 images of the target, 12 passes: everything at one rate, or 4 passes of the head alone at 0.01 and 8 of "
-        "everything at that rate; batch norms frozen. Where two rates are tried, the numbers are the means over both. "
-        "Distances are of the trunk's pooled features of the source's test images (a published trunk's: of the "
-        "target's): relative L2 is the norm of the change over the norm of the features about their mean.",
+    panels=(
+        Panel("relative", "epoch", ("way", "rate"), each="source", curve=True),
+        Panel("test_accuracy", "source", "way", {"task": "carry"}),
     ),
 )

@@ -8,29 +8,27 @@ import numpy as np
 import tensorflow as tf
 
 import kresnets
-from claims import plots, rates, training
-from claims.claim import Claim, Finding
+from claims import scratch
+from claims.claim import Claim, Finding, Panel, grid
 from claims.degradation import spec as cifar
-from claims.results import gap, pick
-from claims.training import pictures_of
-from claims.verdicts import above, exactly, paired
+from claims.judge import above, exactly, gap, paired, pick
 
 # Deepened step by step; of the last depth from the start, without and with zero-gamma; of the first depth to the end.
 WAYS = ("grown", "scratch", "scratch, zero-gamma", "shallow")
 
 
 def _settings(options, rows):
-    quick, network = options.quick, rates.images(options, size=8)
-    depths = "8 14" if quick else "20 32 56"
-    seeds = range(options.count(5))
-    starts = [network | {"part": "start", "depth": 14 if quick else 56, "seed": seed} for seed in seeds]
+    quick, seeds, network = options.quick, options.count(5), scratch.data_of(options, size=8)
+    depths, depth, epochs, rates = ("8 14", 14, 3, (0.1,)) if quick else ("20 32 56", 56, 30, (0.03, 0.1))
+    starts = grid(**network, part="start", depth=depth, seed=range(seeds))
     plain = [network | {"part": "plain", "depths": depths, "epochs": 3 if quick else 10, "rate": 0.03, "seed": 0}]
-    ways = [network | {"part": "train", "way": way, "depths": depths, "epochs": 3 if quick else 30} for way in WAYS]
-    return starts + plain + rates.tuned(ways, (0.1,) if quick else (0.03, 0.1), len(seeds), rows)
+    ways = grid(**network, part="train", way=WAYS, depths=depths, epochs=epochs)
+    return starts + plain + scratch.tuned(ways, rates, seeds, rows)
 
 
-def _measure(setting):
-    return {"start": _start, "plain": _plain, "train": _train}[setting["part"]](setting, pictures_of(setting))
+def _measure(setting, kept):
+    part = {"start": _start, "plain": _plain, "train": _train}[setting["part"]]
+    return part(setting, scratch.pictures_of(setting))
 
 
 def _start(setting, data):
@@ -59,9 +57,10 @@ def _start(setting, data):
 def _plain(setting, data):
     """Return what becomes of a trained plain network when blocks of F(x) = 0 are put into it."""
     shallow, *_, deep = map(int, setting["depths"].split())
-    model = training.fresh(cifar("plain", shallow), data, setting["seed"])
-    training.learn(model, data, training.Cosine(setting["rate"], setting["epochs"]), setting["seed"])
-    deeper = training.fresh(cifar("plain", deep), data, setting["seed"])
+    model = scratch.fresh(cifar("plain", shallow), data, setting["seed"])
+    rate = scratch.cosine(setting["rate"], setting["epochs"])
+    scratch.learn(model, data, rate, setting["epochs"], setting["seed"])
+    deeper = scratch.fresh(cifar("plain", deep), data, setting["seed"])
     for layer in deeper.layers:
         if layer.name in {each.name for each in model.layers}:
             layer.set_weights(model.get_layer(layer.name).get_weights())
@@ -72,7 +71,7 @@ def _plain(setting, data):
         refused = ""
     except ValueError as error:
         refused = str(error)
-    before, after = training.judged(model, data), training.judged(deeper, data)
+    before, after = scratch.judged(model, data), scratch.judged(deeper, data)
     return [{"error_before": before["train_error"], "error_after": after["train_error"], "refused": refused}]
 
 
@@ -81,8 +80,8 @@ def _train(setting, data):
     depths, way, epochs = [int(depth) for depth in setting["depths"].split()], setting["way"], setting["epochs"]
     steps = {"grown": depths, "shallow": depths[:1]}.get(way, depths[-1:])
     spec = dataclasses.replace(cifar("residual", steps[0]), zero_gamma=way == "scratch, zero-gamma")
-    model, rows, spent = training.fresh(spec, data, setting["seed"]), [], 0.0
-    whole = epochs * _multiply_adds(depths[-1], data)
+    model, rows, spent = scratch.fresh(spec, data, setting["seed"]), [], 0.0
+    whole, cosine = epochs * _multiply_adds(depths[-1], data), scratch.cosine(setting["rate"], epochs)
     for place, depth in enumerate(steps):
         difference = {}
         if place:
@@ -92,8 +91,8 @@ def _train(setting, data):
         cost = _multiply_adds(depth, data)
         # Rounded down: what is grown never gets more.
         passes = max(1, int((whole - spent) / (len(steps) - place) / cost + 1e-9))
-        part = training.Cosine(setting["rate"], passes, spent / whole, (spent + passes * cost) / whole, epochs)
-        learned = training.learn(model, data, part, setting["seed"])
+        rate = lambda share: cosine(min((spent + share * passes * cost) / whole, 1.0))
+        learned = scratch.learn(model, data, rate, passes, setting["seed"])
         for row in learned:
             spent += cost
             row |= {"depth": depth, "compute": spent / whole} | difference
@@ -152,20 +151,12 @@ def _findings(options, rows):
 
 
 CLAIM = Claim(
-    title="blocks of F(x) = 0 can be added to a trained residual network without changing what it computes",
-    source="arXiv 1511.05641 section 2.3 (deepening), 1706.02677 section 5.1 (zero-gamma), 1512.03385 section 1",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("branch", "block", "zero_gamma"),
-        plots.Panel("gradient", "block", "zero_gamma", log=True),
-        plots.Panel("loss", "compute", "way", curve=True, log=True),
-    ),
-    cost=lambda setting: 1.0 if setting["part"] == "start" else 5.0,
-    notes=(
-        "'grown' starts with the fewest layers and is deepened by `kresnets.deepen`, its optimizer's state with it, "
-        "after each equal share of the computing (multiply-adds times images; rounded down to whole epochs). All ways "
-        "follow one cosine over the computing, each at its own best rate of the same few.",
+    panels=(
+        Panel("branch", "block", "zero_gamma"),
+        Panel("gradient", "block", "zero_gamma", log=True),
+        Panel("loss", "compute", "way", curve=True, log=True),
     ),
 )

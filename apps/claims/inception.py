@@ -5,27 +5,22 @@ import dataclasses
 import keras
 
 import kresnets
-from claims import plots, probes, rates
-from claims.claim import Claim, Finding
-from claims.probes import faster, milliseconds, undisturbed
-from claims.results import gap, mean, of, pick
-from claims.verdicts import above, exactly, interval, paired
+from claims import probes, scratch
+from claims.claim import Claim, Finding, Panel, grid
+from claims.judge import above, exactly, interval, mean, of, paired, pick
 from kresnets.specs import Conv, Pool, Residual, swap
 
 KINDS = ("5x5", "two 3x3")
 WEIGHTS = {"5x5": 25, "two 3x3": 9 + 9}  # in C^2
 CHANNELS = (16, 64)
 SCALES = (1.0, 0.3, 0.1)
-HIGH_RATES = (0.1, 0.3, 1.0, 3.0)
 FAILED = 0.5  # error on the training images from which on a network counts as one that failed; guessing has 0.9
 
 
 def _row(name, stem, stages):
     """Return a small row with Inception-v3's constants, but for a norm that has few steps to learn its statistics."""
-    inception = kresnets.SPECS["InceptionV3"]
-    return dataclasses.replace(
-        inception, name=name, stem=stem, stages=stages, min_size=8, momentum=0.9, imagenet=False, params=None
-    )
+    changed = dict(min_size=8, momentum=0.9, imagenet=False, params=None)
+    return dataclasses.replace(kresnets.SPECS["InceptionV3"], name=name, stem=stem, stages=stages, **changed)
 
 
 def _in(kind, channels, steps):
@@ -56,35 +51,30 @@ def scaled(scale, blocks):
 
 def _settings(options, rows):
     quick, seeds = options.quick, options.count(5)
-    counted = [{"part": "counting", "channels": each, "size": 16} for each in CHANNELS]
-    one = {"part": "time", "size": 16, "batch": 8 if quick else 32, "rounds": 1 if quick else 7}
-    one["convolutions"] = 2 if quick else 6
-    timed, all_timed = undisturbed([one | {"channels": each} for each in CHANNELS[: 1 if quick else 2]], rows)
-    if not all_timed:
-        return timed
+    how = dict(zip(("batch", "rounds", "convolutions"), (8, 1, 2) if quick else (32, 7, 6)))
+    timed = grid(part="time", size=16, **how, channels=CHANNELS[: 1 if quick else 2])
     # 16 pixels a side: on the third grid of 8 a pool would find nothing.
-    learner = {"part": "learning", "data": "digits", "size": 16, "epochs": 2 if quick else 15}
-    networks = [learner | {"kind": kind} for kind in KINDS]
-    compared = rates.tuned(networks, (0.1,) if quick else (0.03, 0.1, 0.3), seeds, rows)
-    deep = {"part": "scale", "data": "digits", "size": 8, "blocks": 2 if quick else 8, "epochs": 1 if quick else 6}
-    grid = [
-        deep | {"scale": scale, "rate": rate, "seed": seed}
-        for seed in range(seeds)
-        for scale in ((1.0, 0.1) if quick else SCALES)
-        for rate in ((0.1,) if quick else HIGH_RATES)
-    ]
-    return timed + counted + compared + grid
+    networks = grid(part="learning", data="digits", size=16, epochs=2 if quick else 15, kind=KINDS)
+    rates, scales, high = ((0.1,), (1.0, 0.1), (0.1,)) if quick else ((0.03, 0.1, 0.3), SCALES, (0.1, 0.3, 1.0, 3.0))
+    deep = {"part": "scale", "data": "digits", "size": 8} | dict(zip(("blocks", "epochs"), (2, 1) if quick else (8, 6)))
+
+    def others():
+        counted = grid(part="counting", channels=CHANNELS, size=16)
+        stability = [one | {"seed": seed} for seed in range(seeds) for one in grid(**deep, scale=scales, rate=high)]
+        return counted + scratch.tuned(networks, rates, seeds, rows) + stability
+
+    return probes.undisturbed(timed, rows, others)
 
 
-def _measure(setting):
+def _measure(setting, kept):
     if setting["part"] == "counting":
         return [_counts(kind, setting["channels"], setting["size"]) for kind in KINDS]
     if setting["part"] == "time":
         rows = {kind: stack(kind, setting["channels"], setting["convolutions"]) for kind in KINDS}
-        return probes.times(rows, setting["size"], setting["batch"], setting["rounds"])
+        return probes.times(setting, rows)
     if setting["part"] == "learning":
-        return rates.learned(network(setting["kind"]), setting)
-    return rates.learned(scaled(setting["scale"], setting["blocks"]), setting)[-1:]
+        return scratch.learner(network, "kind")(setting, kept)
+    return scratch.learner(scaled, "scale", "blocks")(setting, kept)[-1:]
 
 
 def _counts(kind, channels, size):
@@ -126,27 +116,27 @@ def _findings(options, rows):
         f"Positions with a gradient: {'; '.join(f'{kind} ' + ', '.join(found) for kind, found in fields.items())}.",
     )
     claim = "Two 3x3 with norm and ReLU after each take less time than a 5x5 in"
-    yield from faster(claim, "More time, in rounds A B A B", milliseconds, KINDS[::-1], rows, 18 / 25)
-    saved, less = (gap(rows, column, *({"kind": kind} for kind in KINDS)) for column in ("test_error", "test_loss"))
+    told = "More time, in rounds A B A B"
+    yield from probes.faster(claim, told, probes.milliseconds, KINDS[::-1], rows, 18 / 25)
+    saved, told = scratch.saved(rows, "kind", *KINDS[::-1])
     means = ", ".join(f"{kind} {100 * mean(rows, 'test_error', kind=kind):.2f} %" for kind in KINDS)
-    numbers = f"Test error, 5x5 less two 3x3: {saved.points(2)}"
     yield Finding(
         "A network with two 3x3 for each 5x5 makes at most 1 point more errors on images it has not seen.",
         above(saved, -0.01),
-        f"{numbers}; test loss: {less.text(digits=4)}. Means: {means}.",
+        f"{told} Means: {means}.",
     )
     claim = "A network with two 3x3 for each 5x5 makes fewer errors on images it has not seen."
-    yield Finding(claim, above(saved), f"{numbers}.")
+    yield Finding(claim, above(saved), f"Test error, 5x5 less two 3x3: {saved.points(2)}.")
     yield from _stable(rows)
 
 
 def _stable(rows):
-    grid = pick(rows, part="scale")
-    scales, tried = [s for s in SCALES if pick(grid, scale=s)], sorted({row["rate"] for row in grid})
+    scaled = pick(rows, part="scale")
+    scales, tried = [s for s in SCALES if pick(scaled, scale=s)], sorted({row["rate"] for row in scaled})
     fails = {scale: {rate: failed(rows, scale, rate) for rate in tried} for scale in scales}
     lost = {scale: [sum(seed) for seed in zip(*(each.values() for each in fails[scale].values()))] for scale in scales}
-    best = {s: min(tried, key=lambda rate: mean(grid, "train_loss", scale=s, rate=rate)) for s in scales}
-    errors = {scale: of(grid, "test_error", scale=scale, rate=best[scale]) for scale in scales}
+    best = {s: min(tried, key=lambda rate: mean(scaled, "train_loss", scale=s, rate=rate)) for s in scales}
+    errors = {scale: of(scaled, "test_error", scale=scale, rate=best[scale]) for scale in scales}
     table = "; ".join(
         f"scale {scale:g}: "
         + ", ".join(f"{sum(each.values())} of {len(each)} at {rate:g}" for rate, each in fails[scale].items())
@@ -169,24 +159,13 @@ def _stable(rows):
 
 
 CLAIM = Claim(
-    title="two 3x3 see what a 5x5 sees for 18 / 25 of its cost; a scaled residual branch learns more stably",
-    source="arXiv 1512.00567 section 3.1 and figure 1; 1602.07261 section 3.3",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("loss", "epoch", "kind", {"part": "learning"}, curve=True, log=True),
-        plots.Panel("test_error", "kind", where={"part": "learning"}),
-        plots.Panel("train_error", "rate", "scale", {"part": "scale"}),
+    panels=(
+        Panel("loss", "epoch", "kind", {"part": "learning"}, curve=True, log=True),
+        Panel("test_error", "kind", where={"part": "learning"}),
+        Panel("train_error", "rate", "scale", {"part": "scale"}),
     ),
     data=(),
-    cost=lambda setting: {"time": 4.0, "counting": 0.2, "learning": 2.0, "scale": 1.0}[setting["part"]],
-    notes=(
-        "What learns is a chain of six 5x5 convolutions with norm and ReLU on three grids, or of two 3x3, norm and "
-        "ReLU after each, in their place; each at its own best rate of the same few (by the training loss of one more "
-        "seed).",
-        "Stability: a stack of residual blocks as Inception-ResNet-v1's first, 64 channels, no norm after their last "
-        f"1x1; a training fails where its loss is no number or it ends with {FAILED:.0%} of its training images wrong. "
-        "The paper saw networks of more than 1000 filters die at scale 1 and chose 0.1 to 0.3; it gives no table.",
-    ),
 )

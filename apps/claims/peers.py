@@ -4,13 +4,12 @@ Each rule is run as its authors wrote it down, on the same images in the same au
 said beside it.
 """
 
-import math
 from typing import NamedTuple
 
 import keras
 import numpy as np
 
-from claims import cells, judging, keeps
+from claims import cells, keeps, scores
 from kresnets.groups import groups
 from kresnets.keras_hooks.optimizer import scale_updates
 from kresnets.preprocess import resolve
@@ -20,8 +19,8 @@ from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
 
 def solved_head(model, images, labels):
     """Give a network's head the logistic regression on the features of these images; return its chosen strength."""
-    ask = judging.asker(keras.Model(model.input, model.get_layer("head_dense").input))
-    features = judging.outputs(ask, judging.prepared(model, images))
+    ask = scores.asker(keras.Model(model.input, model.get_layer("head_dense").input))
+    features = scores.outputs(ask, scores.prepared(model, images))
     kernel, bias, strength = regression(features, labels, model.output_shape[-1])
     model.get_layer("head_dense").set_weights([np.float32(kernel), np.float32(bias)])
     return strength
@@ -33,49 +32,42 @@ def regressed(model, setting, pictures):
     if setting["images"] == "all":
         images = np.concatenate([images, pictures.validation])
         labels = np.concatenate([labels, pictures.validation_labels])
-    strength = solved_head(model, images, labels)
-    told = {"keep": "last", "strength": strength}
+    told = {"keep": "last", "strength": solved_head(model, images, labels)}
     return [told | cells.judged(model, pictures.test, pictures.test_labels)]
 
 
-class OneCycle(keras.optimizers.schedules.LearningRateSchedule):
+class Rates(keras.optimizers.schedules.LearningRateSchedule):
+    """A learning rate for each step, as listed."""
+
+    def __init__(self, rates):
+        self.rates = keras.ops.convert_to_tensor(rates, "float32")
+
+    def __call__(self, step):
+        return keras.ops.take(self.rates, keras.ops.minimum(keras.ops.cast(step, "int32"), len(self.rates) - 1))
+
+
+def one_cycle(peak, steps, rising, div):
     """fastai's one cycle: a cosine up from `peak / div` in a share of the steps, then one down to `peak / 1e5`."""
-
-    def __init__(self, peak, steps, rising, div):
-        self.peak, self.steps, self.rising, self.div = peak, steps, rising, div
-
-    def __call__(self, step):
-        place = keras.ops.cast(step, "float32") / max(self.steps - 1, 1)
-        up = keras.ops.clip(place / self.rising, 0.0, 1.0)
-        down = keras.ops.clip((place - self.rising) / (1 - self.rising), 0.0, 1.0)
-        low, end = self.peak / self.div, self.peak / 1e5
-        risen = low + (self.peak - low) * (1 - keras.ops.cos(math.pi * up)) / 2
-        fallen = end + (self.peak - end) * (1 + keras.ops.cos(math.pi * down)) / 2
-        return keras.ops.where(place < self.rising, risen, fallen)
+    place = np.arange(steps) / max(steps - 1, 1)
+    up, down = np.clip(place / rising, 0, 1), np.clip((place - rising) / (1 - rising), 0, 1)
+    low, end = peak / div, peak / 1e5
+    risen = low + (peak - low) * (1 - np.cos(np.pi * up)) / 2
+    return Rates(np.where(place < rising, risen, end + (peak - end) * (1 + np.cos(np.pi * down)) / 2))
 
 
-class Drops(keras.optimizers.schedules.LearningRateSchedule):
+def drops(peak, steps):
     """BiT-HyperRule: a linear rise in the first fifth of the steps, a tenth of the rate from each further one on."""
-
-    def __init__(self, peak, steps):
-        self.peak, self.steps = peak, steps
-
-    def __call__(self, step):
-        step = keras.ops.cast(step, "float32")
-        fifth = self.steps / 5
-        passed = keras.ops.floor(step / fifth)
-        fallen = self.peak * keras.ops.power(0.1, keras.ops.maximum(passed - 1.0, 0.0))
-        return keras.ops.where(step < fifth, self.peak * step / fifth, fallen)
+    fifths = np.arange(steps) / (steps / 5)
+    return Rates(peak * np.where(fifths < 1, fifths, 0.1 ** np.maximum(np.floor(fifths) - 1, 0)))
 
 
 class Phase(NamedTuple):
-    """One `compile` and `fit` of a rule: optimizer, epochs, what learns (`"head"`, `"head and norms"`,
-    `"all but norms"`, `"all"`; norms that learn take a batch's statistics), dict group -> share of the rate."""
+    """One `compile` and `fit` of a rule."""
 
     optimizer: keras.optimizers.Optimizer
     epochs: int
-    learns: str
-    shares: dict = {}
+    learns: str  # "head", "head and norms", "all but norms", "all"; norms that learn take a batch's statistics
+    shares: dict = {}  # group -> share of the rate
 
 
 def guide(setting, steps):
@@ -91,11 +83,11 @@ def fastai(setting, steps):
 
     The head is one layer where fastai's has two, and momentum stays where fastai's falls and rises.
     """
-    options = {"weight_decay": 0.01, "beta_2": 0.99, "epsilon": 1e-5}
     rate, early, late = setting["rate"], ("stem", "stage1", "stage2"), ("stage3", "stage4")
-    first = OneCycle(rate, steps * setting["head_epochs"], 0.99, 25)
-    then = OneCycle(rate / 2, steps * setting["epochs"], 0.3, 5)
+    first = one_cycle(rate, steps * setting["head_epochs"], 0.99, 25)
+    then = one_cycle(rate / 2, steps * setting["epochs"], 0.3, 5)
     shares = dict.fromkeys(early, 0.01) | dict.fromkeys(late, 0.1)
+    options = {"weight_decay": 0.01, "beta_2": 0.99, "epsilon": 1e-5}
     one, two = keras.optimizers.AdamW(first, **options), keras.optimizers.AdamW(then, **options)
     for optimizer in (one, two):
         optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
@@ -110,7 +102,7 @@ def bit(setting, steps):
 
     BiT's nets have no statistics of batches, so these norms keep those that they have.
     """
-    rate = Drops(setting["rate"], steps * setting["epochs"])
+    rate = drops(setting["rate"], steps * setting["epochs"])
     return [Phase(keras.optimizers.SGD(rate, momentum=0.9), setting["epochs"], "all but norms")]
 
 
@@ -144,7 +136,7 @@ def ruled(model, setting, pictures):
             verbose=0,
         )
         epoch += phase.epochs
-    return keeps.rows(model, record, pictures, keeps.PLAIN)
+    return record.rows(pictures, keeps.PLAIN)
 
 
 def _prepare(model, phase):

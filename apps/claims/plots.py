@@ -1,58 +1,31 @@
 """The claims' pictures, as declared: panels of a column by another, coloured by a third."""
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 
-from claims.results import TUNING_SEED, pick
+from claims.claim import TUNING_SEED
+from claims.judge import pick
 from kresnets.report import figures
 
 _COLOURS = "#c2410c #1d4ed8 #15803d #7e22ce #a16207 #0f766e #be185d #64748b".split()
 
 
-class Panel(NamedTuple):
-    """A panel: each seed as a dot beside the mean, or as a curve.
-
-    Args:
-        y: column that is shown, of the rows that have it.
-        x: column, or columns that make a place together.
-        by: column or columns of the colours; () for one.
-        where: what the rows have, or a function that says whether a row belongs.
-        curve: whether each seed is a curve over `x`.
-        log: whether `y` lies on a scale of powers of ten.
-        each: column of which every value has a panel of its own.
-    """
-
-    y: str
-    x: str | tuple[str, ...]
-    by: str | tuple[str, ...] = ()
-    where: dict | Callable = {}
-    curve: bool = False
-    log: bool = False
-    each: str = ""
-
-    def split(self, rows):
-        """Return the panels that this one stands for, given the rows."""
-        if not self.each:
-            return [self]
-        values = dict.fromkeys(row[self.each] for row in pick(rows, **self.where) if self.y in row)
-        return [self._replace(where=self.where | {self.each: value}, each="") for value in values]
+def draw(panels, rows, path):
+    """Draw `claim.Panel`s of rows, and write a PNG of less than 300 kB."""
+    shown = [one for panel in panels for one in _split(panel, rows)]
+    columns = min(len(shown), 3)
+    lines = -(-len(shown) // columns)
+    made = figures.figure(max(900, 380 * columns), 440 * lines, layout="constrained")
+    for axis, panel in zip(np.ravel(made.subplots(lines, columns, squeeze=False)), shown):
+        _draw(axis, rows, panel)
+    figures.save(made, path)
 
 
-def panels(*wanted):
-    """Return a function `(options, rows, path)` that draws `Panel`s, for `Claim.draw`."""
-
-    def draw(options, rows, path):
-        shown = [one for panel in wanted for one in panel.split(rows)]
-        columns = min(len(shown), 3)
-        lines = -(-len(shown) // columns)
-        made = figures.figure(max(900, 380 * columns), 440 * lines, layout="constrained")
-        for axis, panel in zip(np.ravel(made.subplots(lines, columns, squeeze=False)), shown):
-            _draw(axis, rows, panel)
-        figures.save(made, path)
-
-    return draw
+def _split(panel, rows):
+    """Return the panels that one stands for, given the rows."""
+    if not panel.each:
+        return [panel]
+    values = dict.fromkeys(row[panel.each] for row in pick(rows, **panel.where) if panel.y in row)
+    return [panel._replace(where=panel.where | {panel.each: value}, each="") for value in values]
 
 
 def _draw(axis, rows, panel):

@@ -3,10 +3,9 @@
 import dataclasses
 
 import kresnets
-from claims import degradation, plots, rates
-from claims.claim import Claim, Finding
-from claims.results import gap, pick
-from claims.verdicts import above, paired
+from claims import degradation, scratch
+from claims.claim import Claim, Finding, Panel, grid
+from claims.judge import above, gap, paired, pick
 
 KINDS = ("v1", "v2")
 
@@ -19,10 +18,9 @@ def spec(kind, depth):
 
 
 def _settings(options, rows):
-    depths, epochs = ((8, 20), 3) if options.quick else ((20, 56, 110), 20)
-    network = rates.images(options, size=8) | {"epochs": epochs}
-    networks = [network | {"kind": kind, "depth": depth} for kind in KINDS for depth in depths]
-    return rates.tuned(networks, (0.1,) if options.quick else (0.03, 0.1), options.count(5), rows)
+    depths, epochs, rates = ((8, 20), 3, (0.1,)) if options.quick else ((20, 56, 110), 20, (0.03, 0.1))
+    networks = grid(**scratch.data_of(options, size=8), epochs=epochs, kind=KINDS, depth=depths)
+    return scratch.tuned(networks, rates, options.count(5), rows)
 
 
 def _findings(options, rows):
@@ -44,19 +42,12 @@ def _findings(options, rows):
 
 
 CLAIM = Claim(
-    title="pre-activation (v2) learns more easily than v1, the more so the deeper the network is",
-    source=(
-        "arXiv 1603.05027 section 4.1, table 2 (CIFAR-10, 110 layers: 6.61 to 6.37 % error; 1001 layers: 7.61 to "
-        "4.92 %)"
-    ),
     settings=_settings,
-    measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting),
+    measure=scratch.learner(spec, "kind", "depth"),
     findings=_findings,
-    draw=plots.panels(
-        plots.Panel("loss", "epoch", ("kind", "depth"), curve=True, log=True),
-        plots.Panel("train_loss", "depth", "kind", log=True),
-        plots.Panel("test_error", "depth", "kind"),
+    panels=(
+        Panel("loss", "epoch", ("kind", "depth"), curve=True, log=True),
+        Panel("train_loss", "depth", "kind", log=True),
+        Panel("test_error", "depth", "kind"),
     ),
-    cost=lambda setting: setting["depth"] + 10.0,
-    notes=("Both kinds have the same blocks, widths and shortcuts (A), each at its own best rate of the same few.",),
 )

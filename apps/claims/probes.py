@@ -9,8 +9,7 @@ from bench.rounds import alternate
 
 import kresnets
 from claims.claim import Finding
-from claims.results import pick
-from claims.verdicts import above, interval
+from claims.judge import above, interval, pick
 from kresnets.analysis.timing import Prediction, Training
 
 
@@ -46,21 +45,18 @@ def field(inputs, outputs):
     return tuple(int(np.ptp(np.flatnonzero(seen.any(axis)))) + 1 for axis in (1, 0))
 
 
-def times(specs, size, batch_size, rounds, steps=3):
-    """Measure training and prediction of networks in turn, A B A B.
-
-    Each of `specs`, dict of name -> row, has its turn in so many rounds, after one to warm up; of the steps of a round
-    the median counts.
-    """
+def times(setting, specs):
+    """Measure training and prediction of networks, dict name -> row, in turn, A B A B, in `rounds` of the setting after
+    one to warm up; of the steps of a round the median counts."""
     functions = {}
     for name, spec in specs.items():
-        model = kresnets.build(spec, input_shape=(size, size, 3), classes=10)
-        functions[name, "training"] = Training(model, size, batch_size, steps)
-        functions[name, "prediction"] = Prediction(model, size, batch_size, steps)
+        model = kresnets.build(spec, input_shape=(setting["size"], setting["size"], 3), classes=10)
+        for work, kind in (("training", Training), ("prediction", Prediction)):
+            functions[name, work] = kind(model, setting["size"], setting["batch"], 3)
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     return [
         {"network": name, "work": work, "round": number, "ms": 1000 * seconds, "threads": threads}
-        for (name, work), found in alternate(functions, rounds).items()
+        for (name, work), found in alternate(functions, setting["rounds"]).items()
         for number, seconds in enumerate(found)
     ]
 
@@ -98,9 +94,9 @@ def faster(claim, told, time, kinds, rows, by_count):
         yield Finding(f"{claim} {work}.", verdict, f"{told}: {shown}; by multiply-adds {by_count - 1:.0%}.")
 
 
-def undisturbed(timed, rows):
-    """Return the settings that are measured already and the next one, so that no other run is beside it; and whether
-    all of `timed`, settings that measure time, are measured."""
+def undisturbed(timed, rows, then):
+    """Return the settings that measure time one more at a time, so that no other run is beside; when all are measured,
+    also those of `then`, a function."""
     done = [setting for setting in timed if pick(rows, **setting)]
     missing = [setting for setting in timed if setting not in done]
-    return done + missing[:1], not missing
+    return done + (missing[:1] or then())

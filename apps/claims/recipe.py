@@ -1,10 +1,9 @@
 """The recipe that freeze-or-finetune points to against the textbook's, on pictures that it was not chosen by."""
 
 import kresnets
-from claims import plots, transfer
-from claims.claim import Finding
-from claims.results import gap, gap_over, mean, pick
-from claims.verdicts import above
+from claims import transfer
+from claims.claim import Finding, Panel
+from claims.judge import above, gap, mean, pick
 from kresnets import Recipe
 
 # Source and target, none of which freeze-or-finetune was judged by, with the sizes; of a published trunk each target.
@@ -61,7 +60,7 @@ def _findings(options, rows):
     cells, textbook = _cells(rows), {"way": "textbook"}
     ways = [way for way in WAYS if pick(rows, way=way)]
     for way in ways[1:]:
-        over = gap_over(rows, "test_accuracy", {"way": way}, textbook, cells)
+        over = gap(rows, "test_accuracy", {"way": way}, textbook, cells)
         told = f"Test accuracy, mean over {len(cells)} targets and sizes: {over.points()}."
         yield Finding(f"'{way}' is better than the textbook's recipe.", above(over), told)
     for cell in cells:
@@ -73,16 +72,9 @@ def _findings(options, rows):
 
 
 CLAIM = transfer.claim(
-    title="the recipe by data size that freeze-or-finetune points to is better than the textbook's",
-    source="`kresnets.Recipe.for_images` against the defaults of `kresnets.Recipe` (1801.06146 in spirit)",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(plots.Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"})),
-    cost=lambda s: 8.0 + 0.0015 * s["n"] * (s["head_epochs"] + 2 * s["epochs_per_stage"]),
-    note=lambda trunk: (
-        "The trunks are those of freeze-or-finetune; its target, monocrystalline cells, does not occur here. Nothing "
-        "was tuned on these images. In freeze-or-finetune norms that learn did best more often than not, so they are "
-        "tried too. 'more epochs' and 'higher rates' take one half of 'measured' each."
-    ),
+    panels=(Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"}),),
+    notes=lambda data: None,
 )

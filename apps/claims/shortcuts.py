@@ -2,14 +2,11 @@
 
 import dataclasses
 
-from claims import degradation, plots, rates
-from claims.claim import Claim, Finding
-from claims.results import gap
-from claims.verdicts import above, exactly
+from claims import degradation, scratch
+from claims.claim import Claim, Finding, Panel, grid
+from claims.judge import above, exactly, gap
 
 KINDS = ("plain", "A", "B", "C")
-# Top-1 error on ImageNet of 34 layers, 10 crops, in percent (table 3).
-PUBLISHED = {"plain": 28.54, "A": 25.03, "B": 24.52, "C": 24.19}
 
 
 def spec(kind, depth):
@@ -20,9 +17,9 @@ def spec(kind, depth):
 
 
 def _settings(options, rows):
-    depth, epochs = (8, 3) if options.quick else (20, 30)
-    networks = [rates.images(options) | {"depth": depth, "kind": kind, "epochs": epochs} for kind in KINDS]
-    return rates.tuned(networks, (0.1,) if options.quick else (0.1, 0.3), options.count(5), rows)
+    depth, epochs, rates = (8, 3, (0.1,)) if options.quick else (20, 30, (0.1, 0.3))
+    networks = grid(**scratch.data_of(options), depth=depth, kind=KINDS, epochs=epochs)
+    return scratch.tuned(networks, rates, options.count(5), rows)
 
 
 def _findings(options, rows):
@@ -40,20 +37,8 @@ def _findings(options, rows):
 
 
 CLAIM = Claim(
-    title=(
-        "any shortcut is better than none; projections (B, C) are a little better than padding with zeros (A), at "
-        "a cost"
-    ),
-    source="arXiv 1512.03385 section 4.1, table 3",
     settings=_settings,
-    measure=lambda setting: rates.learned(spec(setting["kind"], setting["depth"]), setting, counted=True),
+    measure=scratch.learner(spec, "kind", "depth", counted=True),
     findings=_findings,
-    draw=plots.panels(plots.Panel("test_error", "kind"), plots.Panel("loss", "epoch", "kind", curve=True, log=True)),
-    notes=(
-        "CIFAR networks of 20 layers, each at its own best rate of the same few (by the training loss of one more "
-        "seed).",
-        "The paper's top-1 errors on ImageNet, 34 layers, 10 crops: "
-        + ", ".join(f"{kind} {error} %" for kind, error in PUBLISHED.items())
-        + ".",
-    ),
+    panels=(Panel("test_error", "kind"), Panel("loss", "epoch", "kind", curve=True, log=True)),
 )

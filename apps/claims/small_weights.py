@@ -3,10 +3,9 @@
 import numpy as np
 
 import kresnets
-from claims import plots, rates, runner, teach, transfer
-from claims.claim import Claim, Finding
-from claims.results import TUNING_SEED, gap, gap_over, mean, pick
-from claims.verdicts import CONFIRMED, above, everywhere, exactly
+from claims import images, runner, scratch, teach, transfer
+from claims.claim import TUNING_SEED, Claim, Finding, Panel
+from claims.judge import CONFIRMED, above, exactly, gap, mean, pick, worst
 from kresnets._util import files
 
 # What is carried to, and in how many sizes; the first is "few".
@@ -57,7 +56,7 @@ def _carried(lesson, quick, rows, seeds, sizes):
                 # What was best for many is tried no further for all.
                 where = cell | {"start": start, "n": n if n != "all" else TARGETS[target][-2]}
                 del where["passes"]
-                best = tried[0] if quick else rates.best(rows, "validation_loss", **where)
+                best = tried[0] if quick else scratch.best(rows, "validation_loss", **where)
                 if best is not None:
                     chosen = cell | {"start": start, "method": best["method"], "rate": best["rate"]}
                     wanted += [chosen | {"seed": seed} for seed in seeds]
@@ -74,7 +73,7 @@ def _trunk(setting, kept):
         model, found = teach.teach(*how, verbose=0)
         files.write_text(accuracy, str(found))
         with files.replacing(path) as beside:
-            teach.save(model, beside)
+            teach.save(model, lesson["network"], beside)
     return path, float(accuracy.read_text())
 
 
@@ -82,19 +81,17 @@ def _measure(setting, kept):
     path, accuracy = _trunk(setting, kept)
     if setting["task"] == "teach":
         return [{"held_out_accuracy": accuracy, "file_bytes": path.stat().st_size}]
-    target = transfer.pictures(setting["target"], setting["size"], setting["n"], setting["seed"])
+    target = images.target(setting["target"], setting["size"], setting["n"], setting["seed"])
     weights = str(path) if setting["start"] == "taught" else None
     model = transfer.build(setting, target.classes, weights)
     return [transfer.fine_tuned(model, target, _recipe(setting))]
 
 
 def _recipe(setting):
-    passes, rate = setting["passes"], setting["rate"]
     if setting["method"] == "head":
-        fields = dict(head_epochs=passes, stages=(), learning_rate=rate)
+        fields = transfer.head_alone(setting["rate"], setting["passes"])
     else:
-        rest = dict(epochs_per_stage=passes, trunk_learning_rate=rate, ratio=1.0, batchnorm="train")
-        fields = dict(head_epochs=0, stages=("stem",)) | rest
+        fields = transfer.whole(setting["rate"], setting["passes"], batchnorm="train")
     augment = "light" if setting["target"] in MIRRORED else "none"
     return kresnets.Recipe(augment=augment, seed=setting["seed"], **fields)
 
@@ -119,7 +116,7 @@ def _gain(rows, cell):
 
 
 def _mean_gain(rows, cells):
-    return gap_over(rows, "test_accuracy", *BOTH, cells)
+    return gap(rows, "test_accuracy", *BOTH, cells)
 
 
 def _passes_the_sift(rows, network):
@@ -152,12 +149,12 @@ def _findings(options, rows):
         )
         if others:
             gains = [_gain(rows, cell) for cell in others]
-            worst, cell = min(zip(gains, others), key=lambda pair: pair[0].low)
+            unsure, cell = min(zip(gains, others), key=lambda pair: pair[0].low)
             yield Finding(
                 f"{network}: with more images it loses nothing (1 point at most, in each).",
-                everywhere(gains, -LOSS),
+                worst(above(one, -LOSS) for one in gains),
                 f"Mean {_mean_gain(rows, others).points()}; least sure, {cell['target']} with {cell['n']}: "
-                f"{worst.points()}.",
+                f"{unsure.points()}.",
             )
         yield Finding(
             f"{network}: its weights are worth shipping.",
@@ -179,29 +176,10 @@ def _in_a_cell(rows, cell):
     return Finding(claim, above(gain), f"{told[0]} against {told[1]}: {gain.points()}.")
 
 
-def _cost(setting):
-    if setting["task"] == "teach":
-        return 400.0
-    return 6.0 + 0.0015 * setting["passes"] * (1000 if setting["n"] == "all" else setting["n"])
-
-
 CLAIM = Claim(
-    title="a small trunk pretrained on pictures made by procedure helps where real ones are few",
-    source="after 2101.08515 (pre-training without natural images); pictures of `claims/procedural.py`",
     settings=_settings,
     measure=_measure,
     findings=_findings,
-    draw=plots.panels(plots.Panel("test_accuracy", ("target", "n"), "start", each="network")),
-    cost=_cost,
-    keeps=True,
+    panels=(Panel("test_accuracy", ("target", "n"), "start", each="network"),),
     data=(),
-    notes=(
-        "The trunks are SmallResNet20 at 48 pixels and SmallResNet18D at 64, each trained on 200 drawn classes in 6 "
-        "epochs of new pictures. Both starts learn with `kresnets.fine_tune`, the same passes, and the best epoch by "
-        "validation; each takes the best of four ways (the head alone, all at three rates) by the validation loss "
-        "of one more seed, for all images that of the size before. A head on a trunk that was never trained counts as "
-        "from scratch. Three seeds at the two smaller sizes sift: only a network that gains above 2 points by few "
-        "images goes on to five seeds and all images (--seeds 3 sifts alone). The three are among the five: that "
-        "flatters what went on by a little.",
-    ),
 )

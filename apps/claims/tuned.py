@@ -4,7 +4,8 @@ import keras
 import numpy as np
 
 import kresnets
-from claims import cells, keeps, peers, ways
+from claims import cells, peers, ways
+from claims.keeps import ALL, PLAIN, Record, set_momentum
 from kresnets.data.augment import augmentation
 from kresnets.keras_hooks.optimizer import learning_rate, ratio_of
 
@@ -18,42 +19,31 @@ def recipe_of(setting):
     """Return the `kresnets.Recipe` of a setting, all that its numbers depend on written out."""
     rest = {"views": 1, "ema": None, "advance": "epochs", "restore_best": False, "ramp": 0.0, "keep": "last"}
     given = {name: setting[name] for name in _FIELDS if name in setting}
-    return kresnets.Recipe(**given | rest | {"seed": setting["seed"], "head": "trained", "keep": "last"})
+    return kresnets.Recipe(**given | rest | {"seed": setting["seed"], "head": "trained"})
 
 
 def tuned(model, setting, pictures):
-    """Fine-tune, and return a row for each kept weights, see `keeps.rows`."""
+    """Fine-tune, and return a row for each kept weights."""
     found = {}
     if setting["head"] == "solved":
-        images, labels = _views(pictures, setting)
-        found["strength"] = peers.solved_head(model, images, labels)
+        change, views = augmentation(setting["augment"], setting["seed"]), setting.get("head_views", 1)
+        changed = [np.asarray(change(pictures.train, -view)) for view in range(1, views)]
+        labels = np.tile(pictures.train_labels, views)
+        found["strength"] = peers.solved_head(model, np.concatenate([pictures.train, *changed]), labels)
     if setting["trunk"] != "none":
-        keeps.set_momentum(model, setting["norm_momentum"])
-    recipe, names = recipe_of(setting), tuple(kresnets.groups(model))
-    begins = setting["head_epochs"] if setting["stages"] else 0
-    record = keeps.Record(model, begins, recipe.epochs(names))
-    kresnets.fine_tune(
-        model,
-        (pictures.train, pictures.train_labels),
-        (pictures.validation, pictures.validation_labels),
-        recipe,
-        callbacks=[record, *([Pull(model, setting["pull"], begins)] if setting["pull"] else [])],
-        verbose=0,
-    )
-    judged = keeps.rows(model, record, pictures, keeps.ALL if setting["keeps"] == "all" else keeps.PLAIN)
-    return [row | found for row in judged]
+        set_momentum(model, setting["norm_momentum"])
+    recipe, begins = recipe_of(setting), setting["head_epochs"] if setting["stages"] else 0
+    record = Record(model, begins, recipe.epochs(tuple(kresnets.groups(model))))
+    pull = [Pull(model, setting["pull"], begins)] if setting["pull"] else []
+    _fine_tune(model, setting, pictures, recipe, callbacks=[record, *pull])
+    rows = record.rows(pictures, ALL if setting["keeps"] == "all" else PLAIN)
+    return [row | found for row in rows]
 
 
 def by_default(model, setting, pictures):
     """Let `kresnets.fine_tune` do what it does by itself, and return a row; it must be what the setting says."""
-    history = kresnets.fine_tune(
-        model,
-        (pictures.train, pictures.train_labels),
-        (pictures.validation, pictures.validation_labels),
-        kresnets.Recipe(seed=setting["seed"]),
-        pretrained=setting["trunk"] != "none",
-        verbose=0,
-    )
+    recipe = kresnets.Recipe(seed=setting["seed"])
+    history = _fine_tune(model, setting, pictures, recipe, pretrained=setting["trunk"] != "none")
     done, told = ways.plain(history.plan.recipe), setting["recipe"] | {"seed": setting["seed"]}
     if done != told:
         raise ValueError(f"The default was resolved to {done}, where the setting says {told}.")
@@ -61,11 +51,9 @@ def by_default(model, setting, pictures):
     return [told | cells.judged(model, pictures.test, pictures.test_labels)]
 
 
-def _views(pictures, setting):
-    """Return the images to solve a head on, and labels: as they are, and `head_views` - 1 changed copies of each."""
-    change, views = augmentation(setting["augment"], setting["seed"]), setting.get("head_views", 1)
-    copies = [np.asarray(change(pictures.train, -view)) for view in range(1, views)]
-    return np.concatenate([pictures.train, *copies]), np.tile(pictures.train_labels, views)
+def _fine_tune(model, setting, pictures, recipe, **how):
+    parts = (pictures.train, pictures.train_labels), (pictures.validation, pictures.validation_labels)
+    return kresnets.fine_tune(model, *parts, recipe, verbose=0, **how)
 
 
 class Pull(keras.callbacks.Callback):

@@ -95,7 +95,7 @@ def setting_of(way, fields, cell, seed, judged, network="ResNet50Thin", trunk="o
     told = {"task": "tune", "judged": judged, **cell._asdict(), "way": way}
     told = told | {"network": network, "trunk": trunk, "dtype": dtype, "seed": seed}
     if fields is None:
-        return told | {"rule": "default", "recipe": plain(default(cell).recipe)}
+        return told | {"rule": "default", "recipe": plain(default(cell))}
     if fields.get("rule") == "regression":
         return told | fields
     steps = math.ceil(cells.learning(cell.n) / BATCH)
@@ -108,7 +108,7 @@ def setting_of(way, fields, cell, seed, judged, network="ResNet50Thin", trunk="o
     if told["head"] != "trained":
         told["head_epochs"] = 0
     if told.pop("as_long", False):
-        told["epochs_per_stage"] = default(cell).recipe.epochs_per_stage
+        told["epochs_per_stage"] = default(cell).epochs_per_stage
     if "stage_steps" in fields:
         told["epochs_per_stage"] = told["head_epochs"]
     elif told["stages"]:
@@ -123,7 +123,7 @@ def plain(recipe):
 
 
 def default(cell):
-    """Return the `kresnets.Plan` that a pretrained network of kresnets has in a cell."""
+    """Return the `kresnets.Recipe` to which the default is resolved for a pretrained network of kresnets in a cell."""
     images = cells.learning(cell.n)
     facts = plan.Facts(
         groups=("stem", "stage1", "stage2", "stage3", "stage4", "head"),
@@ -134,7 +134,7 @@ def default(cell):
         pretrained=True,
         why="",
     )
-    return plan.resolve(Recipe(), facts)
+    return plan.resolve(Recipe(), facts).recipe
 
 
 def cell_of(row):

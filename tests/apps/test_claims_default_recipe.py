@@ -1,13 +1,12 @@
-"""The claim default-recipe: its cells, its settings, its solved heads, its kept weights and the file of its runs."""
+"""The claim default-recipe: its cells, its settings, its solved heads, and its kept weights."""
 
 import json
-import shutil
 
 import claims
 import keras
 import numpy as np
 import pytest
-from claims import cells, default_recipe, judging, keeps, peers, runner, tuned, ways
+from claims import cells, default_recipe, keeps, peers, runner, scores, tuned, ways
 from claims.claim import Options
 from quick_claims import run
 
@@ -81,7 +80,7 @@ def test_the_parts_of_a_cell_share_no_image(seed):
 
 def test_all_batches_are_asked_for():
     seen = []
-    made = judging.outputs(lambda part: seen.append(len(part)) or part * 2.0, np.arange(150.0)[:, None])
+    made = scores.outputs(lambda part: seen.append(len(part)) or part * 2.0, np.arange(150.0)[:, None])
     np.testing.assert_array_equal(made[:, 0], 2 * np.arange(150))
     assert seen == [64, 64, 64]
 
@@ -130,73 +129,10 @@ def test_the_pull_leads_back_to_the_start():
 
 
 def test_rates_of_the_rules():
-    cycle, drops = peers.OneCycle(1.0, 101, 0.3, 5.0), peers.Drops(1.0, 500)
+    cycle, drops = peers.one_cycle(1.0, 101, 0.3, 5.0), peers.drops(1.0, 500)
     assert [float(cycle(step)) for step in (0, 30, 100)] == pytest.approx([0.2, 1.0, 1e-5], abs=1e-6)
     wanted = [0.5, 1.0, 1.0, 0.1, 0.01, 0.001]
     assert [float(drops(step)) for step in (50, 100, 199, 200, 300, 499)] == pytest.approx(wanted)
-
-
-def test_runs_survive_in_one_file(tmp_path):
-    path = runner.ledger("some", tmp_path)
-    rows = [{"keep": "last", "test_auc": None}]
-    runs = [{"setting": {"way": way, "seed": 0}, "rows": rows, "seconds": 1.5} for way in "ba"]
-    done = {runner.key(one["setting"]): one for one in runs}
-    runner.write_ledger(path, dict(list(done.items())[:1]))
-    runner.write_ledger(path, dict(list(done.items())[1:]))
-    assert runner.read_ledger(path) == done
-    text = path.read_text()
-    assert [json.loads(line)["setting"]["way"] for line in text.splitlines()] == ["a", "b"]
-    path.write_text(text + "{cut off\n" + '{"setting": 3, "rows": [], "seconds": 1}\n')
-    assert runner.read_ledger(path) == done
-    assert runner.read_ledger(tmp_path / "none.jsonl") == {}
-
-
-def test_runs_of_the_repository_are_not_measured_again(tmp_path, monkeypatch):
-    claim = claims.find("default-recipe")
-    setting = ways.setting_of("regression", ways.PEERS["regression"], DIGITS, 0, False)
-    row = {"keep": "last", "test_accuracy": 0.5, "test_auc": 0.5, "majority": 0.1}
-    kept = runner.ledger("default-recipe", tmp_path / "docs")
-    runner.write_ledger(kept, {runner.key(setting): {"setting": setting, "rows": [row], "seconds": 1.0}})
-    told = dict(settings=lambda options, rows: [setting], measure=None, findings=lambda options, rows: [])
-    told |= dict(draw=lambda options, rows, path: path.write_bytes(b""))
-    fake = type(claim)(**{**vars(claim), **told})
-    monkeypatch.setattr(claims, "find", lambda name: fake)
-    monkeypatch.setattr(runner, "DOCS", tmp_path / "docs")
-    runner.run("default-recipe", Options(), tmp_path / "out", jobs=1, say=lambda line: None)
-    assert "0.5" in (tmp_path / "out" / runner.TABLE).read_text()
-
-
-def test_claims_that_did_not_run_here_stay_published(tmp_path):
-    docs, out = tmp_path / "docs", tmp_path / "out"
-    (docs / "claims").mkdir(parents=True)
-    kept = "# identity: kept | so\n\n- **confirmed**: One.\n- **not confirmed**: Two.\n\n"
-    kept += "`python apps/claims.py identity`\n"
-    (docs / "claims" / "identity.md").write_text(kept)
-    (docs / "claims" / "recipe.md").write_text("# recipe: gone\n\nold\n")
-    (out / "recipe").mkdir(parents=True)
-    new = "# recipe: anew\n\n- **confirmed**: It is.\n\n`python apps/claims.py recipe`\n"
-    (out / "recipe" / runner.TEXT).write_text(new)
-    (out / "recipe" / runner.PICTURE).write_bytes(b"picture")
-    for _ in range(2):
-        runner.publish(claims.NAMES, out, docs)
-        assert (docs / "claims" / "identity.md").read_text() == kept
-        page = (docs / "claims" / "recipe.md").read_text()
-        assert page.startswith("# recipe: anew\n\n![recipe](recipe.png)\n\n- **confirmed**") and "old" not in page
-        assert (docs / "claims" / "recipe.png").read_bytes() == b"picture"
-        told = (docs / "claims.md").read_text()
-        assert told.startswith("# Claims\n") and told.count("](claims/") == 2
-        assert told.endswith(
-            r"| [identity](claims/identity.md): kept \| so | 1 confirmed, 1 not confirmed | "
-            "`python apps/claims.py identity` |\n"
-            "| [recipe](claims/recipe.md): anew | 1 confirmed | `python apps/claims.py recipe` |\n"
-        )
-
-
-def test_the_table_of_the_repository_is_that_of_its_pages(tmp_path):
-    docs = tmp_path / "docs"
-    shutil.copytree(runner.DOCS / "claims", docs / "claims")
-    runner.publish(claims.NAMES, tmp_path / "out", docs)
-    assert (docs / "claims.md").read_text() == (runner.DOCS / "claims.md").read_text()
 
 
 def test_judging_tells_every_target():

@@ -4,9 +4,8 @@ theirs."""
 import keras
 import numpy as np
 import pytest
-from claims import bottleneck, inception, probes, runner, variants
-from claims.claim import Claim, Finding, Options
-from claims.verdicts import CONFIRMED
+from claims import bottleneck, inception, probes, variants
+from claims.judge import CONFIRMED
 from quick_claims import run
 
 import kresnets
@@ -148,31 +147,7 @@ def test_what_is_read_is_what_a_convolution_covers():
 
 def test_a_time_is_measured_with_nothing_beside_it():
     timed = [{"part": "time", "channels": channels} for channels in (16, 32)]
-    assert probes.undisturbed(timed, []) == (timed[:1], False)
-    assert probes.undisturbed(timed, [timed[0] | {"ms": 1.0}]) == (timed, False)
-    assert probes.undisturbed(timed, [each | {"ms": 1.0} for each in timed]) == (timed, True)
-
-
-def test_a_claim_goes_on_where_all_that_was_asked_for_first_is_done(tmp_path, monkeypatch):
-    """The second phase was lost where the first was there already."""
-
-    def settings(options, rows):
-        return [{"phase": 1}, {"phase": 2}] if rows else [{"phase": 1}]
-
-    measured = []
-    claim = Claim(
-        title="t",
-        source="s",
-        settings=settings,
-        measure=lambda setting: measured.append(setting["phase"]) or [{"value": 1}],
-        findings=lambda options, rows: [Finding(claim="c", verdict=CONFIRMED, numbers=f"{len(rows)} rows")],
-        draw=lambda options, rows, path: path.write_bytes(b""),
-    )
-    monkeypatch.setattr(runner.claims, "find", lambda name: claim)
-    for _ in range(2):  # the second finds all done
-        (found,) = runner.run("one", Options(), tmp_path, jobs=1, say=lambda line: None)
-        assert found.numbers == "2 rows"
-    assert measured == [1, 2]
-    sorted((tmp_path / runner.RUNS).glob("*.json"))[0].unlink()
-    (found,) = runner.run("one", Options(), tmp_path, jobs=1, say=lambda line: None)
-    assert found.numbers == "2 rows" and len(measured) == 3
+    then = lambda: [{"part": "other"}]
+    assert probes.undisturbed(timed, [], then) == timed[:1]
+    assert probes.undisturbed(timed, [timed[0] | {"ms": 1.0}], then) == timed
+    assert probes.undisturbed(timed, [each | {"ms": 1.0} for each in timed], then) == timed + then()

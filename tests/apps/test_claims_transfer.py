@@ -8,7 +8,7 @@ import claims
 import keras
 import numpy as np
 import pytest
-from claims import early_layers, freeze_or_finetune, head_first, runner, transfer
+from claims import early_layers, freeze_or_finetune, head_first, runner, scores, transfer
 from claims.claim import Options
 from lively import save_legacy
 from quick_claims import run
@@ -75,7 +75,7 @@ def test_freeze_or_finetune_with_the_file_of_keras_applications(tmp_path, monkey
     images = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 3)).astype("float32")
     wanted = np.mean(model(keras.applications.resnet.preprocess_input(images.copy())), axis=(1, 2))
     trunk = keras.Model(carried.input, carried.layers[-2].output)
-    np.testing.assert_allclose(transfer.outputs(trunk, images), wanted, rtol=1e-3, atol=1e-5)
+    np.testing.assert_allclose(scores.untraced(trunk, images), wanted, rtol=1e-3, atol=1e-5)
     findings = runner.run("freeze-or-finetune", options, tmp_path / "claim", 1, lambda line: None)
     assert findings and not (tmp_path / "kept").exists()
 
@@ -111,10 +111,11 @@ def test_freeze_or_finetune(folder):
     # A run that was killed goes on: the trunk is not taught again, and what is done is not done again.
     (kept,) = (folder / "kept").iterdir()
     before = kept.stat().st_mtime_ns
-    done = sorted((folder / "freeze-or-finetune" / runner.RUNS).iterdir())
-    lost = next(path for path in done if json.loads(path.read_text())["setting"].get("method") == "head")
-    told = json.loads(lost.read_text())["rows"]
-    lost.unlink()
+    done = folder / "freeze-or-finetune" / runner.RUNS
+    lines = done.read_text().splitlines()
+    (lost,) = (line for line in lines if json.loads(line)["setting"].get("method") == "head")
+    told = json.loads(lost)["rows"]
+    done.write_text("\n".join(line for line in lines if line != lost))
     _, again, said = run("freeze-or-finetune", folder / "freeze-or-finetune")
     assert said[0].startswith("1 runs to go")
     assert kept.stat().st_mtime_ns == before
@@ -183,12 +184,9 @@ def test_all_of_early_layers():
     kept = {(one["source"], one["groups_kept"], one["seed"]) for one in settings if one["task"] == "keep"}
     assert len(thawed) == 3 * (1 + 4 + 3) and len(kept) == 3 * (1 + 2 * 4)
     for one in settings:
-        if one["task"] == "thaw":
-            recipe, groups = early_layers.thawing(one)
-            names = tuple(groups or ("stem", "stage1", "stage2", "stage3", "head"))
-        if one["task"] == "keep":
-            recipe, names = early_layers.keeping(one), ("stem", "stage1", "stage2", "stage3", "head")
-        assert one["task"] == "teach" or recipe.epochs(names) == one["passes"]
+        if one["task"] != "teach":
+            recipe, groups = early_layers.recipe(one)
+            assert recipe.epochs(tuple(groups or ("stem", "stage1", "stage2", "stage3", "head"))) == one["passes"]
 
 
 @pytest.mark.everything

@@ -1,9 +1,11 @@
-"""When a claim is confirmed: differences paired by seed, with an interval."""
+"""What runs say together: differences paired by seed, their intervals, and when a claim is confirmed."""
 
 import dataclasses
 
 import numpy as np
 from scipy import stats
+
+from claims.claim import TUNING_SEED
 
 CONFIRMED, NOT_CONFIRMED, UNDECIDED = VERDICTS = ("confirmed", "not confirmed", "not decidable here")
 FEWEST = 3  # seeds; fewer prove nothing
@@ -11,11 +13,9 @@ FEWEST = 3  # seeds; fewer prove nothing
 
 @dataclasses.dataclass(frozen=True)
 class Interval:
-    """The mean of some differences, one a seed.
-
-    `low` and `high` are its 95 % interval: on each side the wider one of the bootstrap's (percentile, over seeds) and
-    Student's. Of three values a bootstrap knows no more than their range, so alone it would promise too much.
-    """
+    """The mean of some differences, one a seed, and its 95 % interval: on each side the wider one of the bootstrap's
+    (percentile, over seeds) and Student's. Of three values a bootstrap knows no more than their range, so alone it
+    would promise too much."""
 
     mean: float
     low: float
@@ -23,8 +23,7 @@ class Interval:
     values: tuple[float, ...]
 
     def text(self, unit="", digits=3, scale=1.0, each="seed"):
-        """Return it as text, such as `+0.021 (95 %: +0.010 to +0.032; 5 of 5 seeds)`; `each` says what a value is
-        of."""
+        """Return such as `+0.021 (95 %: +0.010 to +0.032; 5 of 5 seeds)`; `each` is what a value is of."""
         if len(self.values) < 2:
             return f"{scale * self.mean:+.{digits}f}{unit} ({'one' if self.values else 'no'} {each}: no interval)"
         mean, low, high = (f"{scale * number:+.{digits}f}" for number in (self.mean, self.low, self.high))
@@ -32,7 +31,7 @@ class Interval:
         return f"{mean}{unit} (95 %: {low} to {high}; {agreeing} of {len(self.values)} {each}s)"
 
     def points(self, digits=1):
-        """Return it as text in points: hundredths of a share."""
+        """Return it in points: hundredths of a share."""
         return self.text(" points", digits, 100)
 
 
@@ -51,7 +50,43 @@ def interval(values):
 
 def paired(ones, others):
     """Return the `Interval` of `ones - others`, dicts seed -> number; only seeds that are in both count."""
-    return interval([ones[seed] - others[seed] for seed in sorted(ones.keys() & others.keys())])
+    return mean_of([(ones, others)])
+
+
+def mean_of(pairs):
+    """Return the `Interval` of each seed's mean difference over pairs of dicts; of the seeds that all of them have."""
+    seeds = set.intersection(*(set(one) & set(other) for one, other in pairs)) if pairs else ()
+    return interval([np.mean([one[seed] - other[seed] for one, other in pairs]) for seed in sorted(seeds)])
+
+
+# Rows: what was measured, each a setting with numbers.
+
+
+def pick(rows, **where):
+    """Return the rows with these values."""
+    return [row for row in rows if all(row.get(name) == value for name, value in where.items())]
+
+
+def of(rows, column, **where):
+    """Return dict seed -> number of the runs that are compared; a row without the column (an epoch before the last)
+    does not count."""
+    fitting = pick((row for row in rows if column in row), **where)
+    return {row["seed"]: row[column] for row in fitting if row["seed"] != TUNING_SEED}
+
+
+def mean(rows, column, **where):
+    """Return the mean over the seeds that are compared; nan without any."""
+    found = list(of(rows, column, **where).values())
+    return float(np.mean(found)) if found else float("nan")
+
+
+def gap(rows, column, one, other, cells=({},), **where):
+    """Return the `Interval` of one less another, dicts of what their rows have, in the mean over the cells, dicts too;
+    `where` is what all have."""
+    return mean_of([[of(rows, column, **where, **cell, **each) for each in (one, other)] for cell in cells])
+
+
+# Verdicts.
 
 
 def above(found, least=0.0):
@@ -67,8 +102,6 @@ def exactly(holds):
     return CONFIRMED if holds else NOT_CONFIRMED
 
 
-def everywhere(found, least=0.0):
-    """Judge the claim that each of some differences is above `least`: confirmed where all are, not confirmed where one
-    is not, else not decidable."""
-    verdicts = {above(one, least) for one in found}
-    return next(verdict for verdict in (NOT_CONFIRMED, UNDECIDED, CONFIRMED) if verdict in verdicts)
+def worst(verdicts):
+    """Judge the claim that all of some hold: not confirmed where one is not, not decidable where one is not."""
+    return max(verdicts, key=(CONFIRMED, UNDECIDED, NOT_CONFIRMED).index)

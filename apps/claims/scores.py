@@ -19,8 +19,7 @@ def asker(model):
 
 
 def outputs(ask, images):
-    """Return what a network gives for prepared images `(n, size, size, 3)`, float64 `(n, outputs)`; `ask` is an
-    `asker`."""
+    """Return what an `asker` gives for prepared images, float64 `(n, outputs)`."""
     # All batches are of one length, so that the network is traced once; the last one overlaps the one before.
     batch = min(64, len(images))
     made = None
@@ -29,6 +28,11 @@ def outputs(ask, images):
         made = np.empty((len(images), found.shape[-1])) if made is None else made
         made[start : start + batch] = found
     return made
+
+
+def untraced(model, images):
+    """Return what a model gives for images 0..255, for one that is asked once or twice only."""
+    return outputs(lambda part: np.asarray(model(part, training=False)), prepared(model, images))
 
 
 def measured(scores, labels):

@@ -1,0 +1,173 @@
+"""Small networks trained from scratch and compared, each at its own best rate, in one loop that is the same for all."""
+
+import functools
+import math
+
+import keras
+import numpy as np
+from scipy.special import log_softmax
+
+import kresnets
+from claims import images
+from claims.claim import TUNING_SEED
+from claims.judge import gap, pick
+
+
+def data_of(options, size=16):
+    """Return the part of a setting that says what is learned from: digits unless told otherwise, of others 5,000; at 16
+    pixels a side, a quarter of the computing of 32."""
+    data = options.data or "digits"
+    return {"data": data, "size": 8 if options.quick else size} | ({} if data == "digits" else {"limit": 5000})
+
+
+def tuned(networks, rates, seeds, rows, by="train_loss"):
+    """Return the settings that are needed: each network at each rate with one seed, then at its best with all seeds.
+
+    The settings of `networks` lack `rate` and `seed`. A single rate needs no trials; the best of several is the one
+    with the least `by` in the rows so far.
+    """
+    if len(rates) == 1:
+        return [network | {"rate": rates[0], "seed": seed} for seed in range(seeds) for network in networks]
+    trials = [network | {"rate": rate, "seed": TUNING_SEED} for network in networks for rate in rates]
+    found = [best(rows, by, **network) for network in networks]
+    if None in found:
+        return trials
+    return trials + [
+        n | {"rate": one["rate"], "seed": seed} for seed in range(seeds) for n, one in zip(networks, found)
+    ]
+
+
+def best(rows, by, **where):
+    """Return the row of the trial with the least number in a column, None where there is no trial yet."""
+    trials = [row for row in pick(rows, seed=TUNING_SEED, **where) if by in row]
+    return min(trials, key=lambda row: row[by]) if trials else None
+
+
+def learner(spec, *names, counted=False):
+    """Return the `measure` of a claim whose networks are rows of kresnets that `spec` returns for these of a setting.
+
+    The setting also has `data`, `size`, `epochs`, `rate` and `seed`; where `recipe` is `"paper"`, the network learns
+    as in arXiv 1512.03385 section 4.2. `counted` adds its parameters and multiply-adds to the rows of `learn`.
+    """
+
+    def measure(setting, kept):
+        row, data = spec(*(setting[name] for name in names)), pictures_of(setting)
+        model = fresh(row, data, setting["seed"])
+        if setting.get("recipe") == "paper":
+            rows = learn(model, data, paper, setting["epochs"], setting["seed"], batch=128, augment=True)
+        else:
+            rows = learn(model, data, cosine(setting["rate"], setting["epochs"]), setting["epochs"], setting["seed"])
+        if not counted:
+            return rows
+        counts = kresnets.summarize(kresnets.build(row, input_shape=data.train.shape[1:]))
+        return [row | {"parameters": counts.parameters, "multiply_adds": counts.multiply_adds} for row in rows]
+
+    return measure
+
+
+def saved(rows, column, one, other):
+    """Return the `Interval` by which one value of a column has a smaller test error than another, and it in words."""
+    errors, losses = (gap(rows, what, {column: other}, {column: one}) for what in ("test_error", "test_loss"))
+    return errors, f"Test error, {other} less {one}: {errors.points(2)}; test loss: {losses.text(digits=4)}."
+
+
+def pictures_of(setting):
+    """Return the `images.Pictures` of a setting."""
+    return images.small(setting["data"], setting["size"], setting.get("limit"))
+
+
+@functools.lru_cache(maxsize=8)
+def _network(spec, shape, classes):
+    """Return a compiled network that is used for every seed and rate: tracing takes longer than some trainings.
+
+    It learns as in arXiv 1512.03385 section 4.2, by SGD with momentum 0.9 and a weight decay of 1e-4, of kernels only.
+    There the decay is part of the gradient, which the momentum multiplies by 10; Keras's is not, so it is made as
+    large.
+    """
+    model = kresnets.build(spec, input_shape=shape, classes=classes, classifier_activation=None)
+    optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-3)
+    optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
+    model.compile(optimizer, keras.losses.SparseCategoricalCrossentropy(from_logits=True), metrics=["accuracy"])
+    return model
+
+
+def fresh(spec, data, seed):
+    """Return the compiled network of a row, drawn anew: the same object at each call with the same row and data."""
+    shape = data.train.shape[1:]
+    model = _network(spec, shape, data.classes)
+    keras.utils.set_random_seed(seed)
+    start = kresnets.build(spec, input_shape=shape, classes=data.classes, classifier_activation=None)
+    model.set_weights(start.get_weights())
+    for variable in model.optimizer.variables:  # the rate too, which `learn` sets in each step
+        variable.assign(np.zeros(variable.shape, variable.dtype))
+    return model
+
+
+def cosine(peak, epochs):
+    """Return a learning rate as a function of the share of a training that is done, 0..1: it rises to its peak in the
+    first epoch, then falls to 0 as a cosine."""
+
+    def rate(share):
+        epoch = share * epochs
+        return peak * min(1.0, epoch + 0.1) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
+
+    return rate
+
+
+def paper(share):
+    """Return the rate of arXiv 1512.03385 section 4.2: a tenth after half and after three quarters of 164 epochs."""
+    return 0.1 * 0.1 ** sum(share >= boundary for boundary in (0.5, 0.75))
+
+
+def shifted_and_mirrored(data, batch):
+    """Return batches of the training part as there: each image padded by 4 pixels of zeros, cut out anew, and mirrored
+    every other time."""
+    import tensorflow as tf
+
+    def change(image, label):
+        padded = tf.pad(image, ((4, 4), (4, 4), (0, 0)))
+        return tf.image.random_flip_left_right(tf.image.random_crop(padded, data.train.shape[1:])), label
+
+    images = tf.data.Dataset.from_tensor_slices((data.train, data.train_labels))
+    return images.shuffle(len(data.train)).map(change).batch(batch)
+
+
+def learn(model, data, rate, epochs, seed, batch=64, augment=False):
+    """Train, and judge on both parts at the end.
+
+    Returns a dict an epoch: `epoch`, `loss` and `error` of the images as they came; the last also has `train_loss`,
+    `train_error`, `test_loss`, `test_error` in inference. Where the loss is no number any more, training ends and the
+    error is that of guessing.
+    """
+    steps = math.ceil(len(data.train) / batch)
+
+    def follow(batch, logs):
+        model.optimizer.learning_rate = rate(next(step) / steps / epochs)
+
+    step = iter(range(steps * epochs))
+    keras.utils.set_random_seed(seed)
+    given = {"x": data.train, "y": data.train_labels, "batch_size": batch, "shuffle": True}
+    if augment:
+        given = {"x": shifted_and_mirrored(data, batch)}
+    callbacks = [keras.callbacks.LambdaCallback(on_train_batch_begin=follow), keras.callbacks.TerminateOnNaN()]
+    history = model.fit(**given, epochs=epochs, verbose=0, callbacks=callbacks).history
+    rows = [
+        {"epoch": epoch, "loss": loss, "error": 1 - accuracy}
+        for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"]), start=1)
+    ]
+    rows[-1] |= judged(model, data)
+    return rows
+
+
+def judged(model, data):
+    """Return loss and error on both parts, in inference."""
+    found = {}
+    for part in ("train", "test"):
+        images, labels = getattr(data, part), getattr(data, f"{part}_labels")
+        scores = model.predict(images, batch_size=256, verbose=0).astype("float64")
+        if not np.isfinite(scores).all():
+            scores = np.zeros_like(scores)
+        losses = -log_softmax(scores, axis=1)[np.arange(len(labels)), labels]
+        wrong = scores.argmax(1) != labels if np.ptp(scores) else np.full(len(labels), 1 - 1 / data.classes)
+        found |= {f"{part}_loss": float(losses.mean()), f"{part}_error": float(np.mean(wrong))}
+    return found
