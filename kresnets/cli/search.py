@@ -407,7 +407,7 @@ def _judge(folder, recipes, data, hypermodel, options, why):
         hypermodel.train(model, recipe, learned, judged, epoch=_epoch())
         return model, preprocessing
 
-    return verdict.judge(folder, train, data, recipes, options.seed, why)
+    return verdict.judge(folder, train, data, recipes, why)
 
 
 def _set_role(options):

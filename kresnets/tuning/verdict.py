@@ -7,7 +7,7 @@ import json
 from kresnets._util import files
 
 
-def judge(folder, train, data, recipes, seed, why=""):
+def judge(folder, train, data, recipes, why=""):
     """Return the verdict on the test part; what was found before an interruption is kept.
 
     Args:
@@ -15,7 +15,6 @@ def judge(folder, train, data, recipes, seed, why=""):
         train: function of a recipe that returns a trained model and its `Preprocessing`.
         data: `kresnets.data.Data`; its test part is used here, and nowhere else.
         recipes: dict `default` and perhaps `winner`, `start` and others -> `Recipe`.
-        seed: of the bootstrap.
         why: a sentence for where there is no winner. Defaults to none.
 
     Returns:
@@ -37,12 +36,12 @@ def judge(folder, train, data, recipes, seed, why=""):
             files.write_json(path, np.asarray(given, "float64").tolist())
         answers[name] = np.array(json.loads(path.read_text()))
     labels, names = data.test.labels, list(data.class_names)
-    found = {name: metrics.evaluate(labels, given, names, seed=seed) for name, given in answers.items()}
+    found = {name: metrics.evaluate(labels, given, names) for name, given in answers.items()}
     found["names"] = list(answers)
     judged = next((name for name in ("winner", "start") if name in answers), None)
     if judged is None:
         return found | {"sentence": why, "worse": False}
-    gain = metrics.difference(labels, answers[judged], answers["default"], seed)
+    gain = metrics.difference(labels, answers[judged], answers["default"])
     won, who = judged == "winner", "The search's recipe" if judged == "winner" else "It"
     sentence = f"{why} " * (not won) + _sentence(who, gain, len(labels))
     return found | {"difference": gain, "sentence": sentence, "worse": won and gain["interval"][1] < 0}
