@@ -126,7 +126,7 @@ def _train(run, options, arguments, command, machines):
         config = _config(arguments, command, known, data, model, policy, plan.recipe)
         if options.dry_run:
             _introduce(config, data)
-            print(plan.table())
+            print(kresnets_command.spelled(plan.table()))
             return
         machines.agreed(lambda: run.make_room(config))
         if found is not None and machines.first:
@@ -188,8 +188,7 @@ def _images_cache(run, options, machines):
 
 
 def _set_up(quiet):
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("kresnets").setLevel(logging.ERROR if quiet else logging.INFO)
+    kresnets_command.log(logging.ERROR if quiet else logging.INFO)
     # A name that matplotlib's font cannot draw: the boxes in its place say so.
     warnings.filterwarnings("ignore", message="Glyph .* missing from")
 

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import functools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -167,9 +168,7 @@ def _leave_at_once(number, frame):
 
 
 def _set_up(options):
-    import logging
-
-    logging.basicConfig(format="%(message)s")
+    kresnets_command.log(logging.WARNING)
     import keras
 
     from kresnets.devices.hardware import fast_dtype
@@ -190,7 +189,7 @@ def _begin(folder, options, command, data, shown, hypermodel, split):
         return shown.begin()
     print(
         f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, "
-        f"from which the search starts:\n{hypermodel.plan.table()}\n{options.trials} trials, {each}, that one first. "
+        f"from which the search starts:\n{kresnets_command.spelled(hypermodel.plan.table())}\n{options.trials} trials, {each}, that one first. "
         f"{split}",
         flush=True,
     )

@@ -1,12 +1,11 @@
 """The network that a command trains: its row, its trunk from weights, its recipe from a file."""
 
 import dataclasses
-import difflib
 import json
 import logging
 import pathlib
 
-from kresnets._util.checks import is_whole
+from kresnets._util.checks import close_to, is_whole
 from kresnets.runs.folder import RunFolder
 
 
@@ -15,9 +14,7 @@ def spec_of(name):
     import kresnets
 
     if name not in kresnets.SPECS:
-        known = {one.lower(): one for one in kresnets.SPECS}
-        close = [known[one] for one in difflib.get_close_matches(name.lower(), known, n=3)]
-        hint = f"did you mean {' or '.join(close)}?" if close else f"use one of {', '.join(kresnets.list_models())}."
+        hint = close_to(name, kresnets.SPECS) or f"use one of {', '.join(kresnets.list_models())}."
         raise ValueError(f"There is no network {name!r}: {hint}")
     return kresnets.SPECS[name]
 
@@ -29,6 +26,8 @@ def with_trunk(spec, weights, size, classes):
     """
     import kresnets
 
+    if size and size < spec.min_size:
+        raise ValueError(f"`size` must be at least {spec.min_size} pixels a side for {spec.name}. Received: {size}")
     build = getattr(kresnets, spec.name)
     a_run = (pathlib.Path(weights) / "config.json").is_file()
     if a_run:
@@ -67,7 +66,8 @@ def read_recipe(path):
     known = {field.name for field in dataclasses.fields(Recipe)}
     unknown = sorted(set(fields) - known) if isinstance(fields, dict) else [f"a {type(fields).__name__}"]
     if unknown:
-        raise ValueError(f"{what}: it holds {', '.join(unknown)}.")
+        meant = f"; {close_to(unknown[0], known)}" if close_to(unknown[0], known) else "."
+        raise ValueError(f"{what}: it holds {', '.join(unknown)}{meant}")
     if rule is None and set(RESOLVED) - set(_LATER) <= set(fields):
         textbook = Recipe.textbook()
         fields |= {name: getattr(textbook, name) for name in _LATER if name in known and name not in fields}
