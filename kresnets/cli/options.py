@@ -60,7 +60,7 @@ class Network:
         pretrained: Whether the trunk was trained; auto: what its weights say.
         size: Pixels a side. Left out: that of the weights, else the network's own.
         batch_size: Images in a step, of all devices together.
-        dtype: What layers compute in; auto: the fastest that the processor has.
+        dtype: What layers compute in; auto: the fastest that the machine has, float32 for small networks.
     """
 
     model: str = "ResNet50"

@@ -22,7 +22,7 @@ from places import ROOT
 
 from kresnets import Recipe
 from kresnets.cli import finetune
-from kresnets.cli.options import Images, RecipeOptions, flat
+from kresnets.cli.options import Images, Network, RecipeOptions, flat
 from kresnets.runs.folder import RunFolder
 from kresnets.transfer import trunk
 
@@ -137,6 +137,27 @@ def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, 
     done = finish(*small(folder, copy, "--stages", "--head-epochs", "1", "--overwrite"))
     assert done.returncode == 0, done.stderr
     assert len(history(copy)) == 1
+
+
+def test_half_precision_is_for_networks_that_gain_by_it(monkeypatch, folder, tmp_path, capsys):
+    """By multiply-adds, which are the network's and the size's; a run that began in another dtype goes on in it."""
+    monkeypatch.setattr(trunk, "fast_dtype", lambda: "mixed_bfloat16")
+    taken = {
+        ("CifarResNet20", "none", None): "float32",  # 0.04 G
+        ("CifarResNet20", "none", 128): "mixed_bfloat16",  # 16 times as many
+        ("ResNet18", "imagenet", None): "mixed_bfloat16",  # 1.8 G at its weights' 224
+        ("ResNet18", "imagenet", 64): "float32",
+    }
+    for (network, weights, size), dtype in taken.items():
+        assert trunk.dtype_for(trunk.spec_of(network), weights, size)[0] == dtype
+    given = [*small(folder, tmp_path / "run"), "--dtype", "auto", "--dry-run"]
+    assert ask(*given) == 0
+    said = "CifarResNet20, 32 pixels, float32 (bfloat16 gains nothing where an image takes 0.041 G multiply-adds); "
+    assert said in capsys.readouterr().out
+    monkeypatch.setattr(RunFolder, "config", {"arguments": {"model": "CifarResNet20"}, "dtype": "mixed_bfloat16"})
+    options = flat(Network(model="CifarResNet20"))
+    earlier = finetune._dtype(RunFolder("x"), options, {"model": "CifarResNet20"}, trunk.spec_of("CifarResNet20"))
+    assert earlier == ("mixed_bfloat16", "")
 
 
 def epochs_done(run):
