@@ -128,7 +128,7 @@ def _search(folder, options, command):
     classes = [2]  # until the images tell: they come after all else
 
     def build():
-        return with_trunk(spec, options.weights, options.size, classes[-1])
+        return with_trunk(spec, options.weights, options.size, classes[-1], options.preprocess)
 
     hypermodel = _hypermodel(build, options)
     beside = _beside(options, hypermodel)
@@ -192,8 +192,8 @@ def _begin(folder, options, command, data, shown, hypermodel, split):
         return shown.begin()
     print(
         f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, "
-        f"from which the search starts:\n{kresnets_command.spelled(hypermodel.plan.table())}\n{options.trials} trials, {each}, that one first. "
-        f"{split}",
+        f"from which the search starts:\n{kresnets_command.spelled(hypermodel.plan.table())}\n{options.trials} trials, "
+        f"{each}, that one first. {split}",
         flush=True,
     )
     shown.begin()

@@ -7,6 +7,7 @@ import pathlib
 
 from kresnets._util.checks import close_to, is_whole
 from kresnets.devices.hardware import fast_dtype
+from kresnets.preprocess import MODES, Preprocessing, carry
 from kresnets.runs.folder import RunFolder
 from kresnets.weights import sources
 
@@ -21,26 +22,45 @@ def spec_of(name):
     return kresnets.SPECS[name]
 
 
-def with_trunk(spec, weights, size, classes):
+def with_trunk(spec, weights, size, classes, preprocess=None):
     """Build the network with its own head on the trunk of the weights: none, imagenet, a tag, a file, or another run.
 
     Without a size it is that of the weights: what a run was trained at, or what their `Preprocessing` says.
+    `preprocess` says how the images of a file are wanted that does not say it itself: a mode, or the tag of weights
+    that want the same.
     """
     import kresnets
 
     _check_size(spec, size)
     build = getattr(kresnets, spec.name)
+    wanted = _preprocessing(spec, weights, preprocess)
     if _is_run(weights):
         source, _, _ = RunFolder(weights).load()
         size = size or source.input_shape[1]
     else:
         shape = size and (size, size, 3)
         source = build(weights=None if weights == "none" else weights, input_shape=shape, classes=classes)
+        if wanted is not None:
+            carry(source, wanted)
         size = size or kresnets.preprocessing_of(source).size or spec.input_size
         if source.input_shape[1] == size:
             return source
     model = build(weights=None, input_shape=(size, size, 3), classes=classes)
     return kresnets.copy_trunk(source, model)
+
+
+def _preprocessing(spec, weights, preprocess):
+    if preprocess is None:
+        return None
+    if _is_run(weights) or weights == "imagenet" or sources.find(spec.name, weights):
+        raise ValueError(f"`preprocess` is for a file of weights; weights={weights!r} say it themselves: leave it out.")
+    if preprocess in MODES:
+        return Preprocessing(preprocess)
+    if row := sources.tagged(preprocess):
+        return row.preprocessing
+    raise ValueError(
+        f"`preprocess` must be {', '.join(MODES)}, or a tag that `kresnets networks` lists. Received: {preprocess!r}"
+    )
 
 
 # Multiply-adds of one image from which on half precision pays. Measured on a processor with bfloat16: a step of
