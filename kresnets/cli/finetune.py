@@ -115,7 +115,7 @@ def _train(run, options, arguments, command, machines):
             )
         keras.utils.set_random_seed(options.seed)
         with devices.scope():
-            model = with_trunk(spec, options.weights, options.size, len(data.class_names))
+            model = with_trunk(spec, options.weights, options.size, len(data.class_names), options.preprocess)
             model = kresnets.recompute(model) if options.recompute else model
         plan, found = _plan(recipe, options, model, data), None
         if options.learning_rate == "find":

@@ -389,9 +389,9 @@ def _view(record, panels, objective, best):
     """Return what Plotly changes to show another trial, the traces of which it changes that, and its name."""
     rows = record["history"]
     names = [name for panel in panels for name in (panel, f"val_{panel}")]
-    epochs = [row.get("epoch", at) for at, row in enumerate(rows)]
+    epochs = [row.get("epoch", at) + 1 for at, row in enumerate(rows)]  # as people count
     data = {"x": [epochs] * len(names), "y": [[row.get(name) for row in rows] for name in names]}
-    stages = [(row.get("epoch", at), row.get("stage")) for at, row in enumerate(record["history"])]
+    stages = [(epoch, row.get("stage")) for epoch, row in zip(epochs, rows)]
     starts = [next(group) for stage, group in itertools.groupby(stages, key=lambda pair: pair[1]) if stage is not None]
     lines = [{"type": "line", "yref": "paper", "y0": 0, "y1": 1, "x0": epoch - 0.5, "x1": epoch - 0.5,
               "line": {"color": _GREY, "width": 1, "dash": "dash"}} for epoch, _ in starts[1:]]  # fmt: skip

@@ -564,7 +564,7 @@ class _Run(keras.callbacks.Callback):
         numbers = {name: float(value) for name, value in (logs or {}).items()}
         for name in ("loss", "val_loss"):
             if not math.isfinite(numbers.get(name, 0.0)):
-                raise FloatingPointError(f"the {name} was {numbers[name]} in epoch {epoch} ({stage}).")
+                raise FloatingPointError(f"the {name} was {numbers[name]} in epoch {epoch + 1} ({stage}).")
         if not self._objective.has_value(numbers):
             raise ValueError(
                 f"The objective {self._objective.name!r} is none of what is measured: {', '.join(numbers)}."

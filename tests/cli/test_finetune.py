@@ -95,7 +95,10 @@ def test_a_run_leaves_what_it_promises(finished):
     } <= set(numbers)
     assert numbers["accuracy_interval"][0] <= numbers["accuracy"] <= numbers["accuracy_interval"][1]
     assert set(numbers["per_class"]["defective"]) >= {"recall", "precision", "count"}
-    assert "stage 2/3, epoch 3/6, stage3 and above train" in output
+    lines = output.splitlines()
+    begins = lines.index("Stage 2 of 3: stage3 and above train (0.21 M parameters).")
+    assert lines[begins + 1].startswith("epoch 3/6: loss ") and "accuracy" in lines[begins + 1]
+    assert max(len(line) for line in lines if line.startswith("epoch ")) <= 80
     assert "taken for pretrained: as was said" in (run / "plan.txt").read_text()
     page = (run / "report.html").read_text()
     assert "http" not in re.sub(r'base64,[^"]+', "", page.split("<body")[1].split("The same again")[0])
@@ -322,6 +325,22 @@ def test_the_size_is_the_users_else_that_of_the_weights_else_the_networks(finish
         assert kresnets.preprocessing_of(model) == (wanted if weights == file else kresnets.Preprocessing())
         if wanted_kernel is not None:
             np.testing.assert_array_equal(model.get_layer("stage3_block3_conv2").get_weights()[0], wanted_kernel)
+
+
+def test_how_the_images_of_a_file_are_wanted_can_be_said(tmp_path):
+    import kresnets
+
+    spec, file = kresnets.SPECS["CifarResNet20"], str(tmp_path / "trunk.weights.h5")
+    kresnets.CifarResNet20(include_top=False).save_weights(file)
+    for said, size in (("caffe", None), ("none", 40), ("timm/resnet18d.ra4_e3600_r224_in1k", 40)):
+        found = kresnets.preprocessing_of(trunk.with_trunk(spec, file, size, 2, said))
+        assert (found.mode, found.mean) == ((said, None) if "/" not in said else ("torch", HALF))
+    for weights, said, sentence in (
+        (file, "coffee", "`preprocess` must be caffe, tf, torch, none, or a tag"),
+        ("imagenet", "tf", "weights='imagenet' say it themselves"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            trunk.with_trunk(spec, weights, None, 2, said)
 
 
 @pytest.mark.slow
