@@ -7,8 +7,10 @@ a typo in a verb, and shell completion shall not wait for them.
 import contextlib
 import difflib
 import importlib.metadata
+import logging
 import os
 import re
+import shlex
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -48,25 +50,54 @@ def main(argv: list[str] | None = None) -> NoReturn:
             import_tensorflow()
         app = make_app(argv[0] if argv else None)
         try:
+            if argv and argv[0] in VERBS:
+                options.update(name for one in app[argv[0]].assemble_argument_collection() for name in one.names)
             return app(argv, exit_on_error=False, print_error=False, result_action="return_value")
         except CycloptsError as error:
             error.verbose = False
             raise ValueError(f"{_sentence(error)} See {program} --help.") from None
-        except ValueError as error:
-            raise ValueError(_as_spelled(str(error), app, argv)) from error
 
+    options.clear()
     end_with(run, program)
 
 
-def _as_spelled(sentence: str, app: Any, argv: list[str]) -> str:
-    """Write the arguments that a sentence of the library names in backticks as the command spells them."""
-    known = {name for argument in app[argv[0]].assemble_argument_collection() for name in argument.names}
+options: set[str] = set()  # of the verb that runs
+_VALUE_OF = {"None": "none", "True": "yes", "False": "no"}
+_ARGUMENT = re.compile(r"`(?P<name>\w+)`|(?<![^\s(])(?P<given>[a-z]\w*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w+-]+(\.\w+)*)")
 
-    def spelled(match: re.Match[str]) -> str:
-        option = "--" + match[1].replace("_", "-")
-        return option if option in known else match[0]
 
-    return re.sub(r"`(\w+)`", spelled, sentence.removeprefix("Recipe: "))
+def spelled(text: str) -> str:
+    """Write the arguments that a text of the library names as the command spells them.
+
+    Example:
+        >>> options.update(("--weights", "--size"))
+        >>> spelled("`size` is too small; pass weights=None or groups=2.")
+        '--size is too small; pass --weights none or groups=2.'
+    """
+
+    def option(match: re.Match[str]) -> str:
+        name = "--" + (match["name"] or match["given"]).replace("_", "-")
+        if name not in options:
+            return match[0]
+        if match["name"]:
+            return name
+        value = match["value"].strip("'\"")
+        return f"{name} {_VALUE_OF.get(value) or shlex.quote(value)}"
+
+    return _ARGUMENT.sub(option, text.removeprefix("Recipe: "))
+
+
+def log(level: int) -> None:
+    """Show what the library logs, from a level on, as the command spells it."""
+    logging.basicConfig(format="%(message)s")
+    logger = logging.getLogger("kresnets")
+    logger.setLevel(level)
+    logger.addFilter(_as_spelled)
+
+
+def _as_spelled(record: logging.LogRecord) -> bool:
+    record.msg, record.args = spelled(record.getMessage()), ()
+    return True
 
 
 def make_app(asked: str | None = None) -> Any:
@@ -171,7 +202,7 @@ listeners: list[Callable[[BaseException, str], None]] = []
 def _sentence(error: Any) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(spelled(str(error)).split()) or type(error).__name__
 
 
 def _open_streams() -> None:

@@ -1,6 +1,7 @@
 """From a row to a Keras model: every check of a builder's arguments, the input, the trunk, the head, the weights."""
 
 import collections.abc
+import contextlib
 import dataclasses
 import re
 
@@ -31,6 +32,7 @@ def build(
     classifier_activation: str | None = "softmax",
     name: str | None = None,
     recompute: bool = False,
+    dtype: str | keras.DTypePolicy | None = None,
 ) -> keras.Model:
     """Build the network of any row, a user's own too.
 
@@ -48,6 +50,8 @@ def build(
         classifier_activation: activation of the head; None gives logits. Defaults to `"softmax"`.
         name: the model's name. Defaults to the row's in lower case.
         recompute: train in less memory and more time, see `kresnets.recompute`. Defaults to False.
+        dtype: what its layers compute in: a Keras dtype policy or its name, such as `"mixed_bfloat16"`. Defaults to
+            None, Keras's own of the moment.
 
     Returns:
         A flat Functional `keras.Model` from preprocessed images to class scores, features or a feature map.
@@ -72,8 +76,9 @@ def build(
     # Before any layer is made: an unknown file or tag should cost no time and leave nothing behind.
     source = weights_package.fetched(weights_package.resolve(spec, weights), spec, include_top, classes)
     image = _image(input_tensor, input_shape)
-    x = _TRUNKS[type(spec)](image, spec)
-    x = _head(x, spec, include_top, pooling, classes, classifier_activation)
+    with _policy(spec, dtype):
+        x = _TRUNKS[type(spec)](image, spec)
+        x = _head(x, spec, include_top, pooling, classes, classifier_activation)
     inputs = image if input_tensor is None else keras.utils.get_source_inputs(image)
     if isinstance(inputs, list) and len(inputs) == 1:
         inputs = inputs[0]  # a model of one image, not of a list with one image
@@ -84,6 +89,23 @@ def build(
     _carry(model, preprocessing)
     origin.note(model, None if source is None else weights_package.name_of(source))
     return recomputing(model) if recompute else model
+
+
+@contextlib.contextmanager
+def _policy(spec, dtype):
+    """Have new layers compute in a dtype; Keras's policy is that of the process, and comes back."""
+    before = keras.config.dtype_policy()
+    try:
+        keras.config.set_dtype_policy(before if dtype is None else dtype)
+    except ValueError:
+        raise ValueError(
+            f"{spec.name}: `dtype` must be a Keras dtype policy or its name, such as 'float32' or 'mixed_bfloat16'. "
+            f"Received: dtype={dtype!r}"
+        ) from None
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 def _check_arguments(spec, include_top, pooling, classes, classifier_activation):

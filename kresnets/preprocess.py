@@ -14,7 +14,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kresnets._util.checks import is_number, is_whole
+from kresnets._util.checks import asks_what_is_meant, is_number, is_whole
 from kresnets._util.types import Array, Tensor
 from kresnets.keras_hooks.graph import changes_pixels, has_graph, with_inner
 
@@ -31,6 +31,7 @@ _OWN = {"mean": ("torch", "caffe"), "std": ("torch",)}  # the modes that take ot
 _PROBE = np.array([[[0.0, 64.0, 128.0]], [[255.0, 32.0, 16.0]]])
 
 
+@asks_what_is_meant
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """How the weights of a model want their images.

@@ -150,13 +150,12 @@ class Progress:
 def _missing(watch, epoch, row):
     if row is None:
         return (
-            f"The stages cannot go on: {watch.monitor!r} of epoch {epoch} is not known here, and a stage waits for "
+            f"The stages cannot go on: {watch.monitor!r} of epoch {epoch + 1} is not known here, and a stage waits for "
             "its plateau; give "
-            "StagedUnfreezing the `folder` of the interrupted run and put it before BackupAndRestore, or start at "
-            "epoch 0."
+            "StagedUnfreezing the `folder` of the interrupted run and put it before BackupAndRestore, or start "
+            "anew (initial_epoch=0)."
         )
     return (
-        f"The stages wait for {watch.monitor!r}, which the logs of epoch {epoch} lack (they have {', '.join(row)}): "
-        "give fit validation data for "
-        "every epoch, or another `monitor`."
+        f"The stages wait for {watch.monitor!r}, which the logs of epoch {epoch + 1} lack (they have "
+        f"{', '.join(row)}): give fit validation data for every epoch, or another `monitor`."
     )

@@ -9,7 +9,7 @@ import tomllib
 from typing import Any
 
 from kresnets._util import files
-from kresnets._util.checks import is_number, is_whole
+from kresnets._util.checks import asks_what_is_meant, is_number, is_whole
 from kresnets._util.types import PathLike
 
 _RISING = re.compile(
@@ -19,6 +19,7 @@ _RISING = re.compile(
 _FALLING = re.compile(r"loss|error|mse|mae|mape|msle|rmse|crossentropy|divergence|kld|hinge|poisson|logcosh|cosh")
 
 
+@asks_what_is_meant
 @dataclasses.dataclass(frozen=True)
 class Plateau:
     """Say that a stage lasts until what is measured stops improving, as `keras.callbacks.EarlyStopping` judges it.

@@ -54,11 +54,12 @@ class StageCheckpoint:
             saved = dict(json.loads(path.read_text(encoding="utf-8")))
             rows = saved.pop("epochs")
         except (ValueError, KeyError, TypeError):
-            raise ValueError(f"{path} is damaged: remove it and start at epoch 0.") from None
+            raise ValueError(f"{path} is damaged: remove it and start anew (initial_epoch=0).") from None
         saved["schedule"] = {"undo": False} | saved.get("schedule", {})  # of before there was such a field
         if saved != self._run:
             raise ValueError(
-                f"{path} is of a run with other stages or another network: give another `folder`, or start at epoch 0."
+                f"{path} is of a run with other stages or another network: give another `folder`, or start anew "
+                "(initial_epoch=0)."
             )
         return rows
 
@@ -92,8 +93,8 @@ class StageCheckpoint:
         if not path or not agreed(path.exists):
             what = "the best of its stage" if kind == "best" else "with which its stage began"
             raise ValueError(
-                f"The weights of epoch {epoch}, {what}, were not kept: give StagedUnfreezing the `folder` of the "
-                "interrupted run, or start at epoch 0."
+                f"The weights of epoch {epoch + 1}, {what}, were not kept: give StagedUnfreezing the `folder` of the "
+                "interrupted run, or start anew (initial_epoch=0)."
             )
         with first_file(path) as read, np.load(read, allow_pickle=False) as file:
             return dict(file)

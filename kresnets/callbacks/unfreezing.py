@@ -232,9 +232,9 @@ class StagedUnfreezing(GroupCallback):
         self.progress = Progress.replay(self.schedule, self._rows, epoch)
         if self.progress.unknown is not None:
             raise ValueError(
-                f"The stages cannot go on at epoch {epoch} and restore the best weights: what epoch "
-                f"{self.progress.unknown} measured is not "
-                "known here; give StagedUnfreezing the `folder` of the interrupted run, or start at epoch 0."
+                f"The stages cannot go on at epoch {epoch + 1} and restore the best weights: what epoch "
+                f"{self.progress.unknown + 1} measured is not known here; give StagedUnfreezing the `folder` of the "
+                "interrupted run, or start anew (initial_epoch=0)."
             )
         if self.progress.finished:
             # Cut off between its last epoch and its end. Keras trains at least one batch: it will be undone.

@@ -13,7 +13,7 @@ from kresnets.cli.options import Flag, Images, Machines, Network, RecipeOptions,
 from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.runs.folder import RunFolder, digest
-from kresnets.transfer.trunk import read_recipe, spec_of, with_trunk
+from kresnets.transfer.trunk import dtype_for, read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
 _NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
@@ -93,7 +93,6 @@ def _train(run, options, arguments, command, machines):
     import kresnets
     from kresnets.data import load_data
     from kresnets.devices import Devices, all_devices, apart, disconnect
-    from kresnets.devices.hardware import fast_dtype
 
     spec, recipe = spec_of(options.model), _recipe(options)
     if options.recompute and recipe.views not in (1, "auto"):
@@ -101,7 +100,7 @@ def _train(run, options, arguments, command, machines):
             f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
         )
     _check_plan(spec, recipe)
-    policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
+    policy, why = machines.agreed(lambda: _dtype(run, options, arguments, spec))
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images, columns=options.columns)
     known = digest(data)
@@ -116,7 +115,7 @@ def _train(run, options, arguments, command, machines):
             )
         keras.utils.set_random_seed(options.seed)
         with devices.scope():
-            model = with_trunk(spec, options.weights, options.size, len(data.class_names))
+            model = with_trunk(spec, options.weights, options.size, len(data.class_names), options.preprocess)
             model = kresnets.recompute(model) if options.recompute else model
         plan, found = _plan(recipe, options, model, data), None
         if options.learning_rate == "find":
@@ -125,13 +124,13 @@ def _train(run, options, arguments, command, machines):
             plan = dataclasses.replace(_plan(recipe, options, model, data), given=tuple(given))
         config = _config(arguments, command, known, data, model, policy, plan.recipe)
         if options.dry_run:
-            _introduce(config, data)
-            print(plan.table())
+            _introduce(config, data, why)
+            print(kresnets_command.spelled(plan.table()))
             return
         machines.agreed(lambda: run.make_room(config))
         if found is not None and machines.first:
             found.plot(run / "learning_rate.png")
-        _introduce(config, data)
+        _introduce(config, data, why)
         history = _fit(run, options, model, data, plan, config, machines)
         if machines.first:
             with apart(), files.replacing(run / "model.keras") as beside:
@@ -188,8 +187,7 @@ def _images_cache(run, options, machines):
 
 
 def _set_up(quiet):
-    logging.basicConfig(format="%(message)s")
-    logging.getLogger("kresnets").setLevel(logging.ERROR if quiet else logging.INFO)
+    kresnets_command.log(logging.ERROR if quiet else logging.INFO)
     # A name that matplotlib's font cannot draw: the boxes in its place say so.
     warnings.filterwarnings("ignore", message="Glyph .* missing from")
 
@@ -212,8 +210,9 @@ def _config(arguments, command, known, data, model, policy, recipe):
     }
 
 
-def _introduce(config, data):
-    print(f"{config['model']}, {config['size']} pixels, {config['dtype']}; {data.name}:\n{data.summary()}")
+def _introduce(config, data, why):
+    dtype = config["dtype"] + f" ({why})" * bool(why)
+    print(f"{config['model']}, {config['size']} pixels, {dtype}; {data.name}:\n{data.summary()}")
     for note in _data_notes(data):
         print(note)
 
@@ -283,14 +282,29 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines, dev
     return dataclasses.replace(recipe, learning_rate=rate, trunk_learning_rate=trunk), found
 
 
+def _dtype(run, options, arguments, spec):
+    """Return the dtype policy to train in, and why it is that; an interrupted run keeps its own."""
+    if options.dtype != "auto":
+        return options.dtype, ""
+    if earlier := _begun(run, arguments).get("dtype"):
+        return earlier, ""
+    return dtype_for(spec, options.weights, options.size)
+
+
 def _rates_of(run, arguments):
     """Return the rates that were found when this very run began, or None."""
+    recipe = _begun(run, arguments).get("recipe") or {}
+    rates = {name: recipe.get(name) for name in ("learning_rate", "trunk_learning_rate")}
+    return None if None in rates.values() else rates
+
+
+def _begun(run, arguments):
+    """Return what this very run said of itself when it began; nothing where it did not, or is about to be replaced."""
     try:
         earlier = run.config
-        rates = {name: earlier["recipe"][name] for name in ("learning_rate", "trunk_learning_rate")}
-        return rates if earlier["arguments"] == arguments else None
-    except (ValueError, KeyError, TypeError):
-        return None  # no run yet, or one that is about to be replaced
+    except ValueError:
+        return {}
+    return earlier if earlier.get("arguments") == arguments else {}
 
 
 def _check_plan(spec, recipe):

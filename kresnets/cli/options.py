@@ -57,14 +57,17 @@ class Network:
     Args:
         model: A network that `kresnets networks` lists.
         weights: imagenet, none, a tag that `kresnets networks NAME` lists, a file, or another run's folder.
+        preprocess: How the images of a file of weights are wanted: caffe, tf, torch, none, or the tag of weights that
+            want the same. Left out: what the file or its layout says.
         pretrained: Whether the trunk was trained; auto: what its weights say.
         size: Pixels a side. Left out: that of the weights, else the network's own.
         batch_size: Images in a step, of all devices together.
-        dtype: What layers compute in; auto: the fastest that the processor has.
+        dtype: What layers compute in; auto: the fastest that the machine has, float32 for small networks.
     """
 
     model: str = "ResNet50"
     weights: str = "imagenet"
+    preprocess: str | None = None
     pretrained: Literal["auto", "yes", "no"] = "auto"
     size: Count | None = None
     batch_size: Count = 32

@@ -35,7 +35,8 @@ def predict(
     says so, and the exit code is 1.
 
     Args:
-        model: A run, a version's folder, or the folder of versions (the highest is taken).
+        model: A run, a version's folder, the folder of versions (the highest is taken), or an exported .onnx, .tflite
+            or .xml with what was written beside it.
         images: JPEG, PNG, GIF or BMP files, or folders of such.
         top: Labels an image, at most.
         csv: Write the answers into this file too, a line a label: file, rank, label, score, or why there is none.
@@ -79,6 +80,10 @@ def write_csv(path: pathlib.Path, answers: Iterable[tuple[str, Answer]]) -> None
 
 def open_model(folder: pathlib.Path, top: int) -> Callable[..., dict[str, Any]]:
     """Return a function from a string tensor of image bytes to a dict of labels, scores and valid."""
+    if folder.is_file():
+        from kresnets.export.formats import open_file
+
+        return open_file(folder, top)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give a run, or an exported model such as saved_models/NAME.")
     version = newest_version(folder)

@@ -8,7 +8,7 @@ import keras
 
 
 class ProgressLines(keras.callbacks.Callback):
-    """Print one line an epoch, and on a terminal the batch too.
+    """Print a line for each stage and a short one for each epoch, and on a terminal the batch too.
 
     Args:
         stages: the groups or blocks from which on layers learn, one after the other.
@@ -19,11 +19,20 @@ class ProgressLines(keras.callbacks.Callback):
         super().__init__()
         self._stages, self._epochs = list(stages), epochs
         self._terminal = sys.stdout.isatty()
-        self._shown = 0.0
+        self._shown, self._stage = 0.0, None
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
-        self._epoch = epoch
+        self._where = f"epoch {epoch + 1}/{self._epochs}"
+        trained = self.model.trainable_variables  # which tell the stage, also where a plateau decides on it
+        begun = [i for i, name in enumerate(self._stages) if any(v.path.startswith(f"{name}_") for v in trained)]
+        if max(begun) != self._stage:
+            self._stage = max(begun)
+            name, count = self._stages[self._stage], sum(math.prod(v.shape) for v in trained)
+            what = "the head trains" if name == "head" else f"{name} and above train"
+            print(
+                f"Stage {self._stage + 1} of {len(self._stages)}: {what} ({count / 1e6:.2f} M parameters).", flush=True
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         now = time.perf_counter()
@@ -31,31 +40,18 @@ class ProgressLines(keras.callbacks.Callback):
             self._shown = now
             steps = self.params.get("steps")
             done = f"batch {batch + 1}" + (f" of {steps}" if steps else "")
-            print(f"\r{self._where()}: {done}, {now - self._began:.0f} s", end="\033[K", flush=True)
+            print(f"\r{self._where}: {done}, {now - self._began:.0f} s", end="\033[K", flush=True)
 
     def on_epoch_end(self, epoch, logs=None):
-        took = time.perf_counter() - self._began
-        numbers = " ".join(
-            f"{name} {logs[name]:.3f}"
-            for name in ("loss", "accuracy", "val_loss", "val_accuracy")
-            if name in (logs or {})
-        )
-        left = took * (self._epochs - epoch - 1)
-        start = "\r" if self._terminal else ""
-        end = "\033[K\n" if self._terminal else "\n"
-        print(f"{start}{self._where()}: {numbers}; {took:.1f} s, about {_clock(left)} left", end=end, flush=True)
-
-    def _where(self):
-        trained = self.model.trainable_variables  # which tell the stage, also where a plateau decides on it
-        stage = max(
-            i for i, name in enumerate(self._stages, start=1) if any(v.path.startswith(f"{name}_") for v in trained)
-        )
-        name = self._stages[stage - 1]
-        count = sum(math.prod(v.shape) for v in trained)
-        what = "the head trains" if name == "head" else f"{name} and above train"
-        return (
-            f"stage {stage}/{len(self._stages)}, epoch {self._epoch + 1}/{self._epochs}, {what} ({count / 1e6:.2f} M)"
-        )
+        took, logs = time.perf_counter() - self._began, logs or {}
+        numbers = [
+            f"{name} {logs[name]:.3f}" + (f" (val {logs[f'val_{name}']:.3f})" if f"val_{name}" in logs else "")
+            for name in ("loss", "accuracy")
+            if name in logs
+        ]
+        times = f"{took:.1f} s, {_clock(took * (self._epochs - epoch - 1))} left"
+        start, end = ("\r", "\033[K\n") if self._terminal else ("", "\n")
+        print(f"{start}{', '.join((f'{self._where}: {numbers[0]}', *numbers[1:], times))}", end=end, flush=True)
 
 
 def _clock(seconds):

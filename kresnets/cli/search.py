@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import functools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -18,7 +19,7 @@ from cyclopts import Group, Parameter
 import kresnets_command
 from kresnets._util import files
 from kresnets.cli.options import Count, Flag, Images, Network, Share, flat
-from kresnets.transfer.trunk import read_recipe, spec_of, with_trunk
+from kresnets.transfer.trunk import dtype_for, read_recipe, spec_of, with_trunk
 from kresnets.tuning import folder as place
 from kresnets.tuning import live, splitting, supervisor, verdict
 from kresnets.tuning.choice import differing
@@ -121,13 +122,14 @@ def search(
 def _search(folder, options, command):
     _at_interrupt(_leave_at_once)  # nothing has been written yet, and imports take Ctrl-C badly
     signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.ENDS)
-    _set_up(options)
+    spec = spec_of(options.model)
+    _set_up(options, spec)
     from kresnets.data import load_data
 
-    spec, classes = spec_of(options.model), [2]  # until the images tell: they come after all else
+    classes = [2]  # until the images tell: they come after all else
 
     def build():
-        return with_trunk(spec, options.weights, options.size, classes[-1])
+        return with_trunk(spec, options.weights, options.size, classes[-1], options.preprocess)
 
     hypermodel = _hypermodel(build, options)
     beside = _beside(options, hypermodel)
@@ -167,15 +169,15 @@ def _leave_at_once(number, frame):
     os._exit(130)
 
 
-def _set_up(options):
-    import logging
-
-    logging.basicConfig(format="%(message)s")
+def _set_up(options, spec):
+    kresnets_command.log(logging.WARNING)
     import keras
 
-    from kresnets.devices.hardware import fast_dtype
-
-    keras.mixed_precision.set_dtype_policy(fast_dtype() if options.dtype == "auto" else options.dtype)
+    auto = options.dtype == "auto"
+    dtype, why = dtype_for(spec, options.weights, options.size) if auto else (options.dtype, "")
+    keras.mixed_precision.set_dtype_policy(dtype)
+    if why and not supervisor.is_later():
+        print(f"Trains in {dtype}: {why}.")
 
 
 def _begin(folder, options, command, data, shown, hypermodel, split):
@@ -191,8 +193,8 @@ def _begin(folder, options, command, data, shown, hypermodel, split):
         return shown.begin()
     print(
         f"{options.model}; {data.name}:\n{data.summary()}\n{'The recipe given' if options.recipe else 'The default'}, "
-        f"from which the search starts:\n{hypermodel.plan.table()}\n{options.trials} trials, {each}, that one first. "
-        f"{split}",
+        f"from which the search starts:\n{kresnets_command.spelled(hypermodel.plan.table())}\n{options.trials} trials, "
+        f"{each}, that one first. {split}",
         flush=True,
     )
     shown.begin()
@@ -408,7 +410,7 @@ def _judge(folder, recipes, data, hypermodel, options, why):
         hypermodel.train(model, recipe, learned, judged, epoch=_epoch())
         return model, preprocessing
 
-    return verdict.judge(folder, train, data, recipes, options.seed, why)
+    return verdict.judge(folder, train, data, recipes, why)
 
 
 def _set_role(options):

@@ -128,7 +128,7 @@ def _bad_sentence(bad, total):
     more = f"; and {len(bad) - _SHOWN} more, which `Data.bad` lists where they are skipped" if len(bad) > _SHOWN else ""
     return (
         f"{len(bad)} of {total} images cannot be used: {shown}{more}. Repair or delete them, or leave them out with "
-        'bad_images="skip" (--bad-images=skip).'
+        'bad_images="skip".'
     )
 
 

@@ -49,7 +49,8 @@ def _columns(history):
     columns = {name: [_number(value) for value in values] for name, values in history.items() if name != "stage"}
     if "stage" in history:
         columns["stage"] = [str(value) for value in history["stage"]]
-    columns.setdefault("epoch", [float(epoch) for epoch in range(lengths["loss"])])
+    epochs = columns.get("epoch") or range(lengths["loss"])
+    columns["epoch"] = [float(epoch) + 1 for epoch in epochs]  # in the file from 0; people count from 1
     return columns
 
 

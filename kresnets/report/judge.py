@@ -28,7 +28,7 @@ def judge(run, model, data, config, history, notes=()):
     images = data.test.batches(64, size, preprocessing.crop, cache=False)  # drawn once
     probabilities = model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
     labels = data.test.labels
-    numbers = metrics.evaluate(labels, probabilities, list(data.class_names), seed=config["arguments"]["seed"])
+    numbers = metrics.evaluate(labels, probabilities, list(data.class_names))
     seconds = sum(history.history["seconds"])
     numbers |= {"seconds": seconds, "images_per_second": len(data.train) * len(history.epoch) / seconds}
 

@@ -1,8 +1,14 @@
 """How good a classifier is on the test part, with intervals that say how far to trust the numbers.
 
-The bootstrap draws test images with replacement. A resample's accuracy and recalls depend only on how many images fall
-into each cell of the confusion matrix, and its AUC only on how many positives and negatives have each score: so the
-cells are drawn (one multinomial draw a resample), not the images, which has the same distribution and is much faster.
+The intervals are closed formulas that stay honest where an answer is right for all of a few images; there a bootstrap
+has no width, since no resample differs, and near there it is too narrow: with ten images a class and a true AUC of 0.95
+its 95 % intervals hold that AUC in four of five cases.
+
+- accuracy, recall, precision: Wilson's score interval (J. Am. Stat. Assoc. 22, 1927);
+- balanced accuracy: those of the recalls, joined as the variances of their mean (Zou, Huang and Zhang, Comput. Stat.
+  Data Anal. 53, 2009: "MOVER");
+- AUC: Newcombe's method 5 (Stat. Med. 25, 2006, part 2), Hanley and McNeil's variance at the bound itself;
+- a difference on the same images: Bonett and Price's adjusted Wald interval (J. Educ. Behav. Stat. 37, 2012).
 """
 
 from collections.abc import Sequence
@@ -12,14 +18,10 @@ import numpy as np
 
 from kresnets._util.types import Array
 
-_LEVEL = 95  # per cent, of every interval
-_NORMAL_QUANTILE = 1.959963984540054  # two-sided, for that level
-_DRAWN_AT_ONCE = 4_000_000  # cells of resamples in memory (int64, so 32 MB); more is done in pieces
+_NORMAL_QUANTILE = 1.959963984540054  # two-sided, for the 95 % of every interval
 
 
-def evaluate(
-    labels: Array, probabilities: Array, class_names: Sequence[str], seed: int = 0, resamples: int = 1000
-) -> dict[str, Any]:
+def evaluate(labels: Array, probabilities: Array, class_names: Sequence[str]) -> dict[str, Any]:
     """Return the numbers of a classifier on the test part, ready for JSON.
 
     Args:
@@ -27,15 +29,12 @@ def evaluate(
         probabilities: floats `(images, classes)`, the model's answer after softmax: 0..1, rows that sum to 1. A row
             with a value that is not finite counts as a wrong answer.
         class_names: list of `classes` different strings, in the order of the columns.
-        seed: int, of the bootstrap. Defaults to 0.
-        resamples: int, number of bootstrap resamples. Defaults to 1000.
 
     Returns:
         A dict: `count` (images), `accuracy`, `balanced_accuracy` (mean recall of the classes that have a test image)
-        and, for two classes, `auc` (the second class is the positive one), each with a 95 % percentile bootstrap
-        interval `<name>_interval: [low, high]`; `per_class`, class name -> `recall`, `precision` with their Wilson
-        intervals and `count`; `notes`, a list of sentences about what could not be computed and why. What is
-        undefined is None.
+        and, for two classes, `auc` (the second class is the positive one), each with its 95 % interval
+        `<name>_interval: [low, high]`; `per_class`, class name -> `recall`, `precision` with their intervals and
+        `count`; `notes`, a list of sentences about what could not be computed and why. What is undefined is None.
 
     Raises:
         ValueError: for no images, shapes that do not agree, labels out of range, names that repeat, or values that are
@@ -48,34 +47,26 @@ def evaluate(
     """
     from sklearn.metrics import accuracy_score, confusion_matrix
 
-    labels, probabilities, class_names = _checked(labels, probabilities, class_names, resamples)
+    labels, probabilities, class_names = _checked(labels, probabilities, class_names)
     count, classes = probabilities.shape
     predictions = predict_classes(probabilities)
     finite = predictions >= 0
-    rng, notes = np.random.default_rng(seed), []
+    notes: list[str] = []
     if not finite.all():
         notes.append(f"{count - finite.sum()} of {count} answers are not finite numbers; they count as wrong.")
-    # A column of its own for "no answer" keeps those images in the resamples.
+    # A column of its own for "no answer" keeps those images in the recalls.
     matrix = confusion_matrix(labels, np.where(finite, predictions, classes), labels=range(classes + 1))[:classes]
+    right, true = np.diag(matrix), matrix.sum(axis=1)
+    result = {"count": count, "accuracy": float(accuracy_score(labels, predictions))}
+    result["accuracy_interval"] = _wilson(right.sum()[None], true.sum()[None])[0].tolist()
     # Equal to sklearn's balanced_accuracy_score, which has no word for an answer that is no class.
-    with np.errstate(invalid="ignore"):
-        balanced = np.nanmean(np.diag(matrix) / matrix.sum(axis=1))
-    accuracy_interval, balanced_interval = _confusion_intervals(matrix, rng, resamples)
-    result = {
-        "count": count,
-        "accuracy": float(accuracy_score(labels, predictions)),
-        "accuracy_interval": accuracy_interval,
-        "balanced_accuracy": float(balanced),
-        "balanced_accuracy_interval": balanced_interval,
-    }
+    recalls = (right / np.maximum(true, 1))[true > 0]
+    result["balanced_accuracy"] = float(recalls.mean())
+    sides = np.abs(_wilson(right, true)[true > 0].T - recalls)  # from each recall to the ends of its interval
+    low, high = np.sqrt(np.sum(sides**2, axis=1)) / len(recalls) * (-1, 1) + recalls.mean()
+    result["balanced_accuracy_interval"] = [float(max(low, 0)), float(min(high, 1))]
     if classes == 2:
-        result.update(_auc(labels, np.where(finite, probabilities[:, 1], np.nan), rng, resamples, notes))
-    if result["accuracy"] in (0, 1):
-        low, high = _wilson(np.array([result["accuracy"] * count]), np.array([count]))[0]
-        notes.append(
-            f"Every answer is {'right' if result['accuracy'] else 'wrong'}, so no resample differs and the bootstrap "
-            f"interval has no width; Wilson's 95 % interval on {count} images is {low:.3f} to {high:.3f}."
-        )
+        result.update(_auc(labels, np.where(finite, probabilities[:, 1], np.nan), notes))
     result["per_class"] = _per_class(matrix, class_names, notes)
     return {**result, "notes": notes}
 
@@ -98,21 +89,16 @@ def predict_classes(probabilities: Array) -> Array:
     return np.where(np.isfinite(probabilities).all(axis=1), probabilities.argmax(axis=1), -1)
 
 
-def difference(
-    labels: Array, probabilities: Array, others: Array, seed: int = 0, resamples: int = 1000
-) -> dict[str, Any]:
+def difference(labels: Array, probabilities: Array, others: Array) -> dict[str, Any]:
     """Return by how much one classifier is more often right than another on the same images.
 
     Args:
         labels: integers `(images,)`, the true class of each.
         probabilities: floats `(images, classes)`, the answers of the one.
         others: floats `(images, classes)`, those of the other.
-        seed: int, of the bootstrap. Defaults to 0.
-        resamples: int, number of bootstrap resamples. Defaults to 1000.
 
     Returns:
-        A dict: `accuracy`, that of the one less that of the other; `interval`, its paired 95 % percentile bootstrap
-        interval `[low, high]` (images are drawn, each with both answers).
+        A dict: `accuracy`, that of the one less that of the other; `interval`, its paired 95 % interval `[low, high]`.
 
     Example:
         >>> from kresnets.report.metrics import difference
@@ -120,14 +106,16 @@ def difference(
         0.5
     """
     labels = np.asarray(labels)
-    right = [predict_classes(answers) == labels for answers in (probabilities, others)]
-    gains = right[0].astype(int) - right[1]  # -1, 0 or 1 an image: how many of each is all that a resample needs
-    counts = np.array([np.sum(gains == value) for value in (-1, 0, 1)])
-    drawn = np.random.default_rng(seed).multinomial(len(labels), counts / len(labels), size=resamples)
-    return {"accuracy": float(gains.mean()), "interval": _percentiles((drawn[:, 2] - drawn[:, 0]) / len(labels))}
+    one, other = (predict_classes(answers) == labels for answers in (probabilities, others))
+    count = len(labels)
+    # Two made-up images, one for each side: with all alike there would be no width.
+    better, worse = ((np.sum(side) + 1) / (count + 2) for side in (one & ~other, other & ~one))
+    half = _NORMAL_QUANTILE * np.sqrt((better + worse - (better - worse) ** 2) / (count + 2))
+    interval = np.clip((better - worse - half, better - worse + half), -1, 1).tolist()
+    return {"accuracy": float(one.mean() - other.mean()), "interval": interval}
 
 
-def _checked(labels, probabilities, class_names, resamples):
+def _checked(labels, probabilities, class_names):
     labels, probabilities, class_names = (
         np.asarray(labels),
         np.asarray(probabilities, dtype="float64"),
@@ -145,8 +133,6 @@ def _checked(labels, probabilities, class_names, resamples):
         )
     if len(set(class_names)) != len(class_names):
         raise ValueError("`class_names` must all be different: the table of classes is keyed by them.")
-    if resamples < 1:
-        raise ValueError(f"`resamples` must be at least 1. Received: {resamples}")
     rows = probabilities[np.isfinite(probabilities).all(axis=1)]
     # The tolerance lets bfloat16 softmaxes pass, and no logits.
     if rows.size and (rows.min() < -1e-3 or rows.max() > 1.001 or np.abs(rows.sum(axis=1) - 1).max() > 0.05):
@@ -157,64 +143,37 @@ def _checked(labels, probabilities, class_names, resamples):
     return labels, probabilities, class_names
 
 
-def _resampled(cells, rng, resamples):
-    """Yield `(some resamples, *cells.shape)`: how many of the images fall into each cell, `resamples` times in all."""
-    total, filled = cells.sum(), cells > 0
-    shares = cells[filled] / total
-    piece = max(1, _DRAWN_AT_ONCE // cells.size)
-    for start in range(0, resamples, piece):
-        drawn = np.zeros((min(piece, resamples - start), *cells.shape), dtype="int64")
-        drawn[:, filled] = rng.multinomial(total, shares, size=len(drawn))
-        yield drawn
-
-
-def _confusion_intervals(matrix, rng, resamples):
-    """Return the bootstrap intervals of accuracy and balanced accuracy."""
-    cells = np.stack([np.diag(matrix), matrix.sum(axis=1) - np.diag(matrix)], axis=1)  # right and wrong of each class
-    accuracies, balanced = [], []
-    for drawn in _resampled(cells, rng, resamples):
-        right = drawn[:, :, 0]
-        accuracies.append(right.sum(axis=1) / matrix.sum())
-        with np.errstate(invalid="ignore"):  # 0 / 0: a class that this resample misses is left out of its mean
-            balanced.append(np.nanmean(right / drawn.sum(axis=2), axis=1))
-    return _percentiles(np.concatenate(accuracies)), _percentiles(np.concatenate(balanced))
-
-
-def _auc(labels, scores, rng, resamples, notes):
+def _auc(labels, scores, notes):
     from sklearn.metrics import roc_auc_score
 
     undefined = {"auc": None, "auc_interval": None}
     if not np.isfinite(scores).all():
         notes.append("The AUC is unknown, because some answers are not finite numbers.")
         return undefined
-    if len(np.unique(labels)) < 2:
+    positives = int(labels.sum())
+    if positives in (0, len(labels)):
         notes.append("The AUC is unknown, because the test images are all of one class.")
         return undefined
-    # (distinct scores, ascending; negatives and positives)
-    cells = np.zeros((len(np.unique(scores)), 2), dtype="int64")
-    np.add.at(cells, (np.unique(scores, return_inverse=True)[1], labels), 1)
-    aucs = np.concatenate([_auc_of_cells(drawn) for drawn in _resampled(cells, rng, resamples)])
-    single = np.isnan(aucs).sum()
-    if single:
-        notes.append(
-            f"{single} of {resamples} resamples hold one class only and are left out of the interval of the AUC."
-        )
-    interval = None if single == resamples else _percentiles(aucs[~np.isnan(aucs)])
-    return {"auc": float(roc_auc_score(labels, scores)), "auc_interval": interval}
+    auc = float(roc_auc_score(labels, scores))
+    return {"auc": auc, "auc_interval": _newcombe(auc, positives, len(labels) - positives)}
 
 
-def _auc_of_cells(drawn):
-    """Mann-Whitney's form: the share of (positive, negative) pairs in the right order, a tie counting half."""
-    negatives, positives = drawn[..., 0], drawn[..., 1]
-    below = negatives.cumsum(axis=1) - negatives / 2
-    pairs = negatives.sum(axis=1) * positives.sum(axis=1)
-    with np.errstate(invalid="ignore"):  # 0 / 0 where a resample holds one class only
-        return (positives * below).sum(axis=1) / pairs
+def _newcombe(auc, positives, negatives):
+    """Return the AUCs at the ends of those from which the one that was found is less than 1.96 deviations away."""
 
+    def is_near(value):
+        more = (positives + negatives) / 2 - 1
+        spread = 1 + more * (1 - value) / (2 - value) + more * value / (1 + value)
+        return abs(value - auc) <= _NORMAL_QUANTILE * np.sqrt(value * (1 - value) * spread / (positives * negatives))
 
-def _percentiles(values):
-    tail = (100 - _LEVEL) / 2
-    return [float(value) for value in np.percentile(values, [tail, 100 - tail])]
+    ends = []
+    for far in (0.0, 1.0):
+        near = auc
+        for _ in range(60):  # halves: to the last digit
+            middle = (near + far) / 2
+            near, far = (middle, far) if is_near(middle) else (near, middle)
+        ends.append(near)
+    return ends
 
 
 def _per_class(matrix, class_names, notes):

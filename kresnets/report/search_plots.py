@@ -346,7 +346,7 @@ def _view(record, panels, objective, best):
     """Return what Plotly changes to show another trial, the traces of which it changes that, and its name."""
     rows = record["history"]
     names = [name for panel in panels for name in (panel, f"val_{panel}")]
-    epochs = [row.get("epoch", at) for at, row in enumerate(rows)]
+    epochs = [row.get("epoch", at) + 1 for at, row in enumerate(rows)]  # as people count
     data = {"x": [epochs] * len(names), "y": [[row.get(name) for row in rows] for name in names]}
     stages = zip(epochs, (row.get("stage") for row in rows))
     starts = [next(group) for stage, group in itertools.groupby(stages, key=lambda pair: pair[1]) if stage is not None]

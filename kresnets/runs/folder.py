@@ -67,6 +67,7 @@ _SINCE = {
     "columns": None,
     "recompute": False,
     "recipe": None,
+    "preprocess": None,
     "keep": None,
     "pretrained": "auto",
     "head": None,

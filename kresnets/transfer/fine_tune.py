@@ -167,7 +167,9 @@ def fine_tune(
         dataclasses.asdict(preprocessing), state_dir, verbose,
     )  # fmt: skip
     clocks = [one for one in (clock, epoch, cached) if one is not None]
-    run = [*_callbacks(plan, unfreezing, state, groups, clocks), *callbacks]
+    # Keras would put the bar last, where it also has a dozen learning rates to show.
+    bar = [keras.callbacks.ProgbarLogger()] if verbose and not any(map(_is_bar, callbacks)) else []
+    run = [*bar, *_callbacks(plan, unfreezing, state, groups, clocks), *callbacks]
     _say_plan(plan, state)
     carry(model, preprocessing)  # before the first file is written: from now on the weights learn to want it
 
@@ -338,13 +340,17 @@ def _training_batches(train, learning, seed):
     return learning.dataset(train, clock), clock
 
 
+def _is_bar(callback):
+    return isinstance(callback, keras.callbacks.ProgbarLogger)
+
+
 def _say_plan(plan, state):
     table = plan.table()
     if state is not None:
         state.write("plan.txt", lambda path: path.write_text(table + "\n", encoding="utf-8"))
     _LOG.info("%s", table)
     if state is not None and state.initial_epoch:
-        _LOG.info("Going on at epoch %d.", state.initial_epoch)
+        _LOG.info("Going on at epoch %d.", state.initial_epoch + 1)
 
 
 def _notes(plan, schedule, history):
@@ -365,8 +371,8 @@ def _notes(plan, schedule, history):
     if losses and waiting and plan.recipe.advance != "plateau":
         notes.append(
             f"A callback stopped the training after {len(losses)} of {plan.epochs} epochs, before the stage "
-            f"{waiting[0].group!r} (from epoch {waiting[0].first_epoch} on) had begun: what it would have unfrozen was "
-            "not trained."
+            f"{waiting[0].group!r} (from epoch {waiting[0].first_epoch + 1} on) had begun: what it would have unfrozen "
+            "was not trained."
         )
     if plan.facts.validation >= _ENOUGH and _still_improves(judged):
         notes.append(

@@ -210,16 +210,16 @@ class Plan:
         views = f", {copies} copies of each" if copies > 1 else ", anew in each epoch"
         mixed = f", mixup {recipe.mixup:g}" * bool(recipe.mixup)
         smoothed = f", labels smoothed by {recipe.label_smoothing:g}" * bool(recipe.label_smoothing)
-        given = f" Given: {', '.join(self.given)}; the rest by rule {RULE}." if self.given else f" By rule {RULE}."
+        given = f" Given: {', '.join(self.given)}; the rest is" if self.given else " All of it is"
         return [
             f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to "
             f"validate with, {facts.classes} classes.",
-            f"The trunk is taken for {'pretrained' if facts.pretrained else 'fresh'}: {facts.why} "
-            f"(pretrained={not facts.pretrained} says otherwise).",
+            f"The trunk, which is all below the head, is taken for {'pretrained' if facts.pretrained else 'fresh'}: "
+            f"{facts.why} (`pretrained` says otherwise).",
             f"The head {head}.",
             f"Images are taken {changed}{views * (recipe.augment != 'none')}{mixed}{smoothed}; the trunk's norms "
             f"{'stay frozen' if recipe.batchnorm == 'frozen' else 'learn'}; {recipe.optimizer}, {recipe.rate} rate.",
-            f"Kept: {kept}{average}.{given}",
+            f"Kept: {kept}{average}.{given} by rule {RULE} of the default (kresnets.readthedocs.io/default).",
         ]
 
     def as_data(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from kresnets._util.checks import is_number, is_whole
+from kresnets._util.checks import asks_what_is_meant, is_number, is_whole
 from kresnets._util.types import PathLike
 from kresnets.callbacks.schedule import Plateau, Schedule
 from kresnets.freezing import BATCHNORM
@@ -29,6 +29,7 @@ _TEXTBOOK = dict(
 RESOLVED = tuple(_TEXTBOOK)  # the fields that may be left to the rule
 
 
+@asks_what_is_meant
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """Say how to fine-tune: the head first, then the trunk, each earlier group at a smaller rate.

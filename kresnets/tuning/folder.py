@@ -53,7 +53,9 @@ def earlier_arguments(folder):
         found = dict((files.read_json(folder / "config.json") or {})["arguments"])
     except (KeyError, TypeError, ValueError):
         return None
-    return {"columns": None} | found if "oracle" in found else None  # older ones did not ask for them
+    return (
+        {"columns": None, "preprocess": None} | found if "oracle" in found else None
+    )  # older ones did not ask for them
 
 
 def make_room(folder, options, recipe=None):

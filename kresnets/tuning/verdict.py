@@ -12,7 +12,7 @@ from kresnets.report import metrics
 _METRICS = ("accuracy", "balanced_accuracy", "auc")
 
 
-def judge(folder, train, data, recipes, seed, why=""):
+def judge(folder, train, data, recipes, why=""):
     """Return the verdict on the test part, which is used nowhere else; what was found before an interruption is kept.
 
     Args:
@@ -20,7 +20,6 @@ def judge(folder, train, data, recipes, seed, why=""):
         train: function of a recipe that returns a trained model and its `Preprocessing`.
         data: `kresnets.data.Data`.
         recipes: dict `default` and perhaps `winner`, `start` and others -> `Recipe`.
-        seed: of the bootstrap.
         why: a sentence for where there is no winner. Defaults to none.
 
     Returns:
@@ -40,12 +39,12 @@ def judge(folder, train, data, recipes, seed, why=""):
             files.write_json(path, np.asarray(given, "float64").tolist())
         answers[name] = np.array(json.loads(path.read_text()))
     labels, names = data.test.labels, list(data.class_names)
-    found = {name: metrics.evaluate(labels, given, names, seed=seed) for name, given in answers.items()}
+    found = {name: metrics.evaluate(labels, given, names) for name, given in answers.items()}
     found["names"] = list(answers)
     judged = next((name for name in ("winner", "start") if name in answers), None)
     if judged is None:
         return found | {"sentence": why, "worse": False}
-    gain = metrics.difference(labels, answers[judged], answers["default"], seed)
+    gain = metrics.difference(labels, answers[judged], answers["default"])
     worse = judged == "winner" and gain["interval"][1] < 0
     sentence = _sentence("The search's recipe", gain, len(labels))
     if judged != "winner":

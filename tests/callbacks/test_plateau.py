@@ -268,8 +268,8 @@ def test_a_run_goes_on_by_rows_of_a_history_and_never_by_guesses(tmp_path):
     fit(compiled(), [Says(SCRIPT), ours, seen], initial_epoch=6)
     assert ours.progress.starts == (0, 4, 7) and seen.trained[:2] == [4, 6]
     for make, sentence in (
-        (lambda: staged(advance=Plateau()), "'val_loss' of epoch 0 is not known here"),
-        (lambda: staged({0: "head", 4: "late"}, restore_best=True), "what epoch 5 measured"),
+        (lambda: staged(advance=Plateau()), "'val_loss' of epoch 1 is not known here"),
+        (lambda: staged({0: "head", 4: "late"}, restore_best=True), "what epoch 6 measured"),
         (lambda: staged(folder=tmp_path, **PATIENT), "other stages or another network"),
     ):
         staged_run = staged(folder=tmp_path, advance=Plateau(patience=1))
@@ -279,7 +279,7 @@ def test_a_run_goes_on_by_rows_of_a_history_and_never_by_guesses(tmp_path):
             fit(model, [Says(SCRIPT), make()], initial_epoch=6)
         assert all(np.array_equal(before[path], value) for path, value in weights(model).items())
     late = staged({0: "head", 4: "late"}, restore_best=True)
-    with pytest.raises(ValueError, match="'val_loss', which the logs of epoch 0 lack"):
+    with pytest.raises(ValueError, match="'val_loss', which the logs of epoch 1 lack"):
         fit(compiled(), [late], epochs=1)
 
 

@@ -182,3 +182,16 @@ def test_so_many_epochs_are_trained(said, pictures, tmp_path):
 def test_epochs_that_do_not_fit_are_refused(said, pictures, tmp_path, more, words):
     code, _, err = said(*small(pictures, tmp_path / "run", "--epochs", 3, *more))
     assert code == 2 and words in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
+
+
+def test_texts_of_the_library_name_what_is_to_be_typed(monkeypatch):
+    monkeypatch.setattr(kresnets_command, "options", {"--weights", "--size", "--pretrained", "--bad-images"})
+    texts = {
+        "pass weights='open_nsfw', weights=None or weights='two words'.": "pass --weights open_nsfw, --weights none or "
+        "--weights 'two words'.",
+        "Recipe: `size` must be larger. Received: size=8": "--size must be larger. Received: --size 8",
+        '(pretrained=False; `pretrained`) bad_images="skip", groups=2': "(--pretrained no; --pretrained) --bad-images "
+        "skip, groups=2",
+        "/data/weights=None/size=3 is no folder": "/data/weights=None/size=3 is no folder",
+    }
+    assert [kresnets_command.spelled(text) for text in texts] == list(texts.values())

@@ -22,7 +22,7 @@ from places import ROOT
 
 from kresnets import Recipe
 from kresnets.cli import finetune
-from kresnets.cli.options import Images, RecipeOptions, flat
+from kresnets.cli.options import Images, Network, RecipeOptions, flat
 from kresnets.runs.folder import RunFolder
 from kresnets.transfer import trunk
 
@@ -95,7 +95,10 @@ def test_a_run_leaves_what_it_promises(finished):
     } <= set(numbers)
     assert numbers["accuracy_interval"][0] <= numbers["accuracy"] <= numbers["accuracy_interval"][1]
     assert set(numbers["per_class"]["defective"]) >= {"recall", "precision", "count"}
-    assert "stage 2/3, epoch 3/6, stage3 and above train" in output
+    lines = output.splitlines()
+    begins = lines.index("Stage 2 of 3: stage3 and above train (0.21 M parameters).")
+    assert lines[begins + 1].startswith("epoch 3/6: loss ") and "accuracy" in lines[begins + 1]
+    assert max(len(line) for line in lines if line.startswith("epoch ")) <= 80
     assert "taken for pretrained: as was said" in (run / "plan.txt").read_text()
     page = (run / "report.html").read_text()
     assert "http" not in re.sub(r'base64,[^"]+', "", page.split("<body")[1].split("The same again")[0])
@@ -137,6 +140,27 @@ def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, 
     done = finish(*small(folder, copy, "--stages", "--head-epochs", "1", "--overwrite"))
     assert done.returncode == 0, done.stderr
     assert len(history(copy)) == 1
+
+
+def test_half_precision_is_for_networks_that_gain_by_it(monkeypatch, folder, tmp_path, capsys):
+    """By multiply-adds, which are the network's and the size's; a run that began in another dtype goes on in it."""
+    monkeypatch.setattr(trunk, "fast_dtype", lambda: "mixed_bfloat16")
+    taken = {
+        ("CifarResNet20", "none", None): "float32",  # 0.04 G
+        ("CifarResNet20", "none", 128): "mixed_bfloat16",  # 16 times as many
+        ("ResNet18", "imagenet", None): "mixed_bfloat16",  # 1.8 G at its weights' 224
+        ("ResNet18", "imagenet", 64): "float32",
+    }
+    for (network, weights, size), dtype in taken.items():
+        assert trunk.dtype_for(trunk.spec_of(network), weights, size)[0] == dtype
+    given = [*small(folder, tmp_path / "run"), "--dtype", "auto", "--dry-run"]
+    assert ask(*given) == 0
+    said = "CifarResNet20, 32 pixels, float32 (bfloat16 gains nothing where an image takes 0.041 G multiply-adds); "
+    assert said in capsys.readouterr().out
+    monkeypatch.setattr(RunFolder, "config", {"arguments": {"model": "CifarResNet20"}, "dtype": "mixed_bfloat16"})
+    options = flat(Network(model="CifarResNet20"))
+    earlier = finetune._dtype(RunFolder("x"), options, {"model": "CifarResNet20"}, trunk.spec_of("CifarResNet20"))
+    assert earlier == ("mixed_bfloat16", "")
 
 
 def epochs_done(run):
@@ -301,6 +325,22 @@ def test_the_size_is_the_users_else_that_of_the_weights_else_the_networks(finish
         assert kresnets.preprocessing_of(model) == (wanted if weights == file else kresnets.Preprocessing())
         if wanted_kernel is not None:
             np.testing.assert_array_equal(model.get_layer("stage3_block3_conv2").get_weights()[0], wanted_kernel)
+
+
+def test_how_the_images_of_a_file_are_wanted_can_be_said(tmp_path):
+    import kresnets
+
+    spec, file = kresnets.SPECS["CifarResNet20"], str(tmp_path / "trunk.weights.h5")
+    kresnets.CifarResNet20(include_top=False).save_weights(file)
+    for said, size in (("caffe", None), ("none", 40), ("timm/resnet18d.ra4_e3600_r224_in1k", 40)):
+        found = kresnets.preprocessing_of(trunk.with_trunk(spec, file, size, 2, said))
+        assert (found.mode, found.mean) == ((said, None) if "/" not in said else ("torch", HALF))
+    for weights, said, sentence in (
+        (file, "coffee", "`preprocess` must be caffe, tf, torch, none, or a tag"),
+        ("imagenet", "tf", "weights='imagenet' say it themselves"),
+    ):
+        with pytest.raises(ValueError, match=sentence):
+            trunk.with_trunk(spec, weights, None, 2, said)
 
 
 @pytest.mark.slow

@@ -1,8 +1,10 @@
 """`kresnets export` and `kresnets predict`, from a run to a table."""
 
 import csv
+import importlib.util
 import json
 import pathlib
+import re
 import shlex
 import shutil
 
@@ -117,6 +119,45 @@ def test_a_run_and_its_export_give_the_same_table(call, finished, photos, tmp_pa
     tables = [call("predict", model, *files)[1] for model in (finished, path, path / "1")]
     assert tables[0] == tables[1] == tables[2]
     assert len(tables[0]) == 1 + 3 * 3 + 1
+
+
+@pytest.mark.parametrize("format", ["onnx", "litert", "openvino"])
+def test_a_run_and_its_file_for_another_runtime_give_the_same_answers(call, finished, photos, tmp_path, format):
+    """The run cuts out the centre (crop 0.9) and wants the tf mode: the file has to be asked so."""
+    path = tmp_path / f"größe 1.{ {'onnx': 'onnx', 'litert': 'tflite', 'openvino': 'xml'}[format] }"
+    assert call("export", finished, path, "--format", format)[0] == 0
+    answers = []
+    for model in (finished, path):
+        table = tmp_path / f"{len(answers)}.csv"
+        assert call("predict", model, photos, "--csv", table)[0] == 1  # one is no image
+        answers.append(list(csv.DictReader(table.open(encoding="utf-8", newline=""))))
+    assert [row["label"] for row in answers[0]] == [row["label"] for row in answers[1]]
+    scores = [[float(row["score"] or 0) for row in rows] for rows in answers]
+    np.testing.assert_allclose(*scores, atol=1e-4)
+    assert max(scores[0]) < 0.99
+    if format != "onnx":
+        return
+    wants, labels = path.with_suffix(".images.json"), path.with_suffix(".labels.txt")
+    for spoil, said in (
+        (lambda: labels.write_text("cat\ndog\n"), "knows 3 classes, and .* has 2 lines"),
+        (lambda: wants.write_text('{"size": 16}'), "is damaged"),
+        (wants.unlink, "There is no .*images.json beside"),
+        (lambda: path.write_bytes(b"no model"), "beside"),
+    ):
+        spoil()
+        code, lines, errors = call("predict", path, photos / "one.png")
+        assert (code, lines, len(errors)) == (2, [], 1) and re.search(said, errors[0])
+
+
+def test_a_runtime_that_is_missing_is_named(call, photos, tmp_path, monkeypatch):
+    (tmp_path / "net.tflite").write_bytes(b"")
+    (tmp_path / "notes.txt").write_bytes(b"")
+    find = importlib.util.find_spec
+    monkeypatch.setattr("importlib.util.find_spec", lambda name, *more: None if "litert" in name else find(name, *more))
+    code, _, errors = call("predict", tmp_path / "net.tflite", photos / "one.png")
+    assert code == 2 and "LiteRT needs ai_edge_litert: pip install 'kresnets[litert]'." in errors[0]
+    code, _, errors = call("predict", tmp_path / "notes.txt", photos / "one.png")
+    assert code == 2 and "is no file that `kresnets export` writes: .onnx, .tflite, .xml." in errors[0]
 
 
 def run_with(finished, folder, **config):

@@ -146,7 +146,7 @@ def test_the_runtime_answers_as_keras_does(family, format, tmp_path):
     assert exported.difference < 1e-4 and exported.agreement == 1
     if format == "onnx" and family == "v2":  # where a padding of 0 can be the largest of its window
         assert zeros_before_max_pooling(exported.path) == (1, 0)
-    files = {exported.path.name, "net.labels.txt"} | ({"net.bin"} if format == "openvino" else set())
+    files = {exported.path.name, "net.images.json", "net.labels.txt"} | ({"net.bin"} if format == "openvino" else set())
     assert set(left_in(tmp_path)) == files
     assert exported.labels.read_text().split() == ["0", "1", "2", "3", "4"]
 
@@ -365,7 +365,7 @@ def test_whoever_looks_sees_a_whole_file_or_none(tmp_path):
     done.set()
     watcher.join()
     assert set(sizes) <= {(path.stat().st_size, True)}
-    assert left_in(path.parent) == ["net.labels.txt", "net.onnx"]
+    assert left_in(path.parent) == ["net.images.json", "net.labels.txt", "net.onnx"]
 
 
 @EVERYTHING
@@ -388,7 +388,7 @@ export_file(model, sys.argv[1], preprocess="tf")"""
     process.wait()
     assert len(left_in(tmp_path)) == 1 and left_in(tmp_path)[0].startswith(".tmp-")
     export_file(small_net(), path, preprocess="torch")
-    assert left_in(tmp_path) == ["net.labels.txt", "net.onnx"]
+    assert left_in(tmp_path) == ["net.images.json", "net.labels.txt", "net.onnx"]
 
 
 # --- kresnets export --format ---
@@ -430,6 +430,7 @@ def test_the_command_writes_onnx(call, finished, tmp_path):
     assert lines[:2] == [str(tmp_path / "net.onnx"), str(tmp_path / "net.labels.txt")]
     model, images = keras.saving.load_model(finished / "model.keras"), photographs(2, 12)
     np.testing.assert_allclose(ask(tmp_path / "net.onnx", images), keras_answer(model, images, "tf"), atol=1e-4)
+    assert json.loads((tmp_path / "net.images.json").read_text())["size"] == 12
     for name, value in (("--dtype", "bfloat16"), ("--verify", "3")):
         code, lines, errors = call(finished, tmp_path / "net.onnx", "--format", "onnx", name, value)
         assert (code, lines, len(errors)) == (2, [], 1) and f"{name} " in errors[0] and "leave it out" in errors[0]

@@ -561,10 +561,14 @@ def test_a_branch_of_v2_ends_in_the_sum():
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_scores_stay_float32_under_a_mixed_policy(policy):
-    keras.config.set_dtype_policy(policy)
+@pytest.mark.parametrize("said_to", ["keras", "build"])
+def test_scores_stay_float32_under_a_mixed_policy(policy, said_to):
+    if said_to == "keras":
+        keras.config.set_dtype_policy(policy)
     try:
-        model = kresnets.build(dataclasses.replace(TINY, dropout=0.1), input_shape=(32, 32, 3))
+        given = {} if said_to == "keras" else {"dtype": policy}
+        model = kresnets.build(dataclasses.replace(TINY, dropout=0.1), input_shape=(32, 32, 3), **given)
+        assert keras.config.dtype_policy().name == ("float32" if given else policy)
     finally:
         keras.config.set_dtype_policy("float32")
     half = policy.removeprefix("mixed_")
@@ -574,6 +578,12 @@ def test_scores_stay_float32_under_a_mixed_policy(policy):
     answer = np.asarray(model(random(2, 32, 32, 3)))
     assert answer.dtype == np.float32
     np.testing.assert_allclose(answer.sum(-1), 1, rtol=1e-5)
+
+
+def test_a_dtype_that_is_none_leaves_the_policy_as_it_was():
+    with pytest.raises(ValueError, match="`dtype` must be a Keras dtype policy or its name.*'float13'"):
+        kresnets.build(TINY, dtype="float13")
+    assert keras.config.dtype_policy().name == "float32"
 
 
 @pytest.mark.parametrize(

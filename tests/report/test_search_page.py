@@ -321,7 +321,8 @@ def test_curves_are_the_histories(tmp_path):
     for view, record in zip(figure["views"], completed):
         names = ("loss", "val_loss", "accuracy", "val_accuracy")
         assert view["data"]["y"] == [[row[name] for row in record["history"]] for name in names]
-        assert [line["x0"] for line in view["layout"]["shapes"]] == [1.5]  # stage4 begins with epoch 2
+        assert view["data"]["x"][0] == [1, 2, 3, 4]
+        assert [line["x0"] for line in view["layout"]["shapes"]] == [2.5]  # stage4 begins with the third epoch
     shown = [figure["data"][i]["y"] for i in figure["views"][0]["traces"]]
     assert shown == figure["views"][0]["data"]["y"]
 

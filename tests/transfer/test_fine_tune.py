@@ -47,6 +47,19 @@ def test_a_recipe_out_of_range_gets_a_sentence(wrong):
         Recipe(**wrong)
 
 
+@pytest.mark.parametrize("wrong", ["head_epoch", "warmups"])
+def test_a_misspelt_field_asks_what_is_meant(wrong):
+    with pytest.raises(TypeError, match=f"Recipe has no argument {wrong}: did you mean (head_epochs|warmup)[?]"):
+        Recipe.textbook(**{wrong: 1})
+
+
+def test_the_bar_shows_what_is_measured_and_no_rates(capsys):
+    history = fine_tune(tiny(), photographs(), photographs(), dataclasses.replace(SHORT, stages=()), verbose=2)
+    lines = [line for line in capsys.readouterr().out.splitlines() if " - " in line]
+    assert len(lines) == len(history.epoch) and all("val_loss" in line and len(line) < 120 for line in lines)
+    assert "learning_rate/head" in history.history
+
+
 def test_the_schedule_is_keras_cosine_in_each_stage_and_serializes():
     schedule = StagedCosine((0, 20), (1.0, 0.1), 60, warmup=0.25)
     first = keras.optimizers.schedules.CosineDecay(0.0, 15, warmup_target=1.0, warmup_steps=5)

@@ -62,8 +62,12 @@ class Host:
     def answer(self, request, body):
         self.requests.append((request.command, request.path))
         fault = self.fault or request.path.split("/")[2]
-        if fault in ("404", "503"):
+        if fault.isdigit():
             return request.send_error(int(fault))
+        if fault == "silent":
+            return self.go_on.wait(60)
+        if fault == "hangs up" or fault == "hangs up at first" and len(self.requests) < 3:
+            return request.connection.close()
         if fault == "redirect" and "moved" not in request.path:
             request.send_response(302)
             request.send_header("Location", f"{self.url}/moved{request.path}")
@@ -72,7 +76,10 @@ class Host:
             return request.end_headers()
         content = CONTENT[1:] if request.path.endswith("_notop.h5") else CONTENT
         content = bytes(len(content)) if fault == "other-content" else content
-        request.send_response(200)
+        content = b"<!DOCTYPE html><h1>Please log in</h1>" if fault == "login" else content
+        if have := fault == "cut, and goes on" and request.headers.get("Range"):
+            content = content[int(have[6:-1]) :]
+        request.send_response(206 if have else 200)
         self.hub_headers(request)
         if fault != "cut, of unknown length":
             request.send_header("Content-Length", str(len(content)))
@@ -89,13 +96,21 @@ class Host:
     def send(self, request, content, fault):
         if fault == "both at once":
             self.both.wait()
+        if fault == "drips":
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                for byte in content[:200]:
+                    request.wfile.write(bytes([byte]))
+                    time.sleep(0.03)
+            return
         half = len(content) // 2
         request.wfile.write(content[:half])
         request.wfile.flush()
         self.half_sent.set()
         if fault == "halted":
             self.go_on.wait(60)
-        if not fault.startswith("cut"):
+        if fault == "stalls":
+            self.go_on.wait(60)
+        if not fault.startswith(("cut", "stalls")) or fault == "cut, and goes on" and request.headers.get("Range"):
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the process was killed
                 request.wfile.write(content[half:])
 
@@ -104,6 +119,8 @@ class Host:
 def host(monkeypatch):
     with Host().serving() as host:
         monkeypatch.setattr(fetch, "KERAS_URL", host.url)
+        monkeypatch.setattr(fetch, "_PATIENCE", 0.4)
+        monkeypatch.setattr(fetch, "_PAUSE", 0)
         yield host
 
 
@@ -133,9 +150,17 @@ def test_a_file_is_fetched_once_and_kept_where_keras_keeps_it(fault, host, cache
 
 
 FAULTS = {
+    "403": "403",
     "404": "404",
+    "500": "500",
     "503": "503",
-    "cut": "retrieval incomplete",
+    "cut": f"the host sent {len(CONTENT) // 2} of {len(CONTENT)} bytes",
+    "login": "is a web page",
+    "silent": "timed out",
+    "stalls": "timed out",
+    "drips": "too slow",
+    "hangs up": "closed connection",
+    "no such host": "not known",
     "cut, of unknown length": "hash",
     "other-content": "hash",
     "no server": "refused",
@@ -145,18 +170,66 @@ FAULTS = {
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_file_that_cannot_be_had_says_what_to_do_and_leaves_nothing(fault, host, cache, monkeypatch):
     host.fault = fault
-    if fault == "no server":
-        monkeypatch.setattr(fetch, "KERAS_URL", NOWHERE)
+    if fault in ("no server", "no such host"):
+        monkeypatch.setattr(fetch, "KERAS_URL", NOWHERE if fault == "no server" else "http://nowhere.invalid")
+    began = time.monotonic()
     with pytest.raises(RuntimeError) as caught:
         fetch.fetch(KERAS, trunk_only=False)
+    assert time.monotonic() - began < 20  # of which none is ours: a resolver's own
+    again = fault in ("500", "503", "cut", "silent", "stalls", "drips", "hangs up")
+    assert len(host.requests) == (0 if fault.startswith("no s") else 3 if again else 1)
     message = str(caught.value)
     url = f"{fetch.KERAS_URL}/resnet/{KERAS.file}"
-    for word in (url, str(cache / KERAS.file), KERAS.md5, "by hand", "weights=None", FAULTS[fault]):
+    for word in (
+        url,
+        str(cache / KERAS.file),
+        KERAS.md5,
+        "by hand",
+        "weights=None",
+        f"curl -fLO {url}",
+        "'caffe'",
+        "'open_nsfw'",
+        FAULTS[fault],
+    ):
         assert word in message
     assert "\n" not in message and not contents(cache)
     host.fault = "none"
     monkeypatch.setattr(fetch, "KERAS_URL", host.url)
     assert fetch.fetch(KERAS, trunk_only=False).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("fault", ["cut, and goes on", "hangs up at first"])
+def test_what_breaks_off_goes_on(fault, host, cache):
+    host.fault = fault
+    assert fetch.fetch(KERAS, trunk_only=False).read_bytes() == CONTENT
+    assert len(host.requests) > 1
+
+
+def test_a_proxy_is_asked(host, cache, monkeypatch):
+    monkeypatch.setattr(fetch, "KERAS_URL", "http://keras.invalid")
+    monkeypatch.setenv("http_proxy", host.url)
+    host.fault = "none"
+    assert fetch.fetch(KERAS, trunk_only=False).read_bytes() == CONTENT
+    assert host.requests == [("GET", f"http://keras.invalid/resnet/{KERAS.file}")]
+
+
+def test_a_hub_that_drips_is_given_up(tmp_path, monkeypatch):
+    """huggingface_hub's own limits are for hosts that are silent."""
+    monkeypatch.setattr(fetch, "_PATIENCE", 0.1)
+    (tmp_path / "model" / "blobs").mkdir(parents=True)
+
+    def dripping(byte, times):
+        with open(tmp_path / "model" / "blobs" / "x.incomplete", "wb", buffering=0) as file:
+            for _ in range(times):
+                file.write(byte)
+                time.sleep(0.05)
+        return "whole"
+
+    with pytest.raises(TimeoutError, match="too slow: [0-9]+ bytes a second"):
+        fetch._watched(lambda: dripping(b"x", 100), tmp_path)
+    assert fetch._watched(lambda: dripping(bytes(100_000), 20), tmp_path) == "whole"
+    with pytest.raises(KeyError):
+        fetch._watched(lambda: {}["x"], tmp_path)
 
 
 def test_a_damaged_file_in_the_cache_is_fetched_again(host, cache, monkeypatch):
@@ -304,7 +377,7 @@ def test_without_huggingface_hub_it_says_how_to_get_it(monkeypatch):
         fetch.fetch(HUB, trunk_only=True)
     message = str(caught.value)
     for word in (
-        "pip install kresnets[hub]",
+        "pip install 'kresnets[hub]'",
         f"{fetch.HUB_URL}/timm/resnet18.a1_in1k/resolve/main/model.safetensors",
         "by hand",
         "`weights`",

@@ -5,11 +5,12 @@ Pixels go in and probabilities come out, with the preprocessing inside; files of
 
 import dataclasses
 import errno
+import json
 import os
 import pathlib
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -17,9 +18,11 @@ import numpy as np
 import tensorflow as tf
 
 from kresnets._util.types import Array, PathLike
+from kresnets.data.check import MAX_PIXELS
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import litert, onnx, openvino
 from kresnets.export.formats.network import Network
+from kresnets.export.signatures import Signatures
 from kresnets.export.verification import probes
 from kresnets.export.versions import flush, folder_beside, local, writing
 
@@ -68,7 +71,8 @@ def export_file(
     resizes the short side to the model's size (bilinear, antialiased) and cuts out the centre, as
     `kresnets.data.load_image` does. It is written beside and renamed once its own runtime has run it, in batches of 1
     and more, and answered as the Keras model does (probabilities to 1e-4 in float32). `NAME.labels.txt` beside it has
-    one label a line. Nothing that exists is replaced.
+    one label a line, `NAME.images.json` the size and the share of the image that the centre keeps; `kresnets predict`
+    reads both. Nothing that exists is replaced.
 
     - `"onnx"` (`NAME.onnx`): run by onnxruntime; the labels are in its metadata too, as a JSON list.
     - `"litert"` (`NAME.tflite`): of LiteRT's own operations only. It takes one image until its input is resized.
@@ -115,21 +119,79 @@ def export_file(
     _check_path(file, target)
     target.require_libraries()
     classifier = Classifier.of(model, labels, preprocess).computing_in("float32", fold=False)
-    text = _lines(classifier.labels)
-    names = _names(file, target, text)
+    beside = {
+        _labels_name(file): _lines(classifier.labels),
+        _images_name(file): json.dumps({"size": classifier.size, "crop": classifier.preprocessing.crop}),
+    }
+    _names(file, target, beside)  # before anything is computed
     images = _images(target, calibration, classifier.size)
     expected = _answers_of_keras(classifier, images)
     network = Network(classifier.computing_in("float32", fold))
     with folder_beside(file.parent, "model") as folder:
         with writing(file, "model"):
             answers = _written_and_asked(target, network, folder / file.name, classifier.labels, images)
-            (folder / names[0]).write_text(text, encoding="utf-8")
+            for name, text in beside.items():
+                (folder / name).write_text(text, encoding="utf-8")
         difference, agreement = _compared(target, answers, expected)
         with writing(file, "model"):
             flush(folder)
-            for name in _names(file, target, text):
+            for name in _names(file, target, beside):
                 (folder / name).rename(file.with_name(name))
     return Exported(file, file.with_name(_labels_name(file)), difference, agreement)
+
+
+def open_file(path: PathLike, top: int = 5) -> Callable:
+    """Open a file that `export_file` wrote, by its own runtime.
+
+    Args:
+        path: the `.onnx`, `.tflite` or `.xml`; what was written beside it must lie there still.
+        top: labels and scores an image, at most. Defaults to 5.
+
+    Returns:
+        A function from a string tensor of image files' bytes, `(batch,)`, to a dict of `labels`, `scores` and `valid`,
+        as the `serving_default` of an exported SavedModel.
+
+    Raises:
+        ValueError: for a file of another kind, one that is damaged or none of `export_file`'s, and where a file beside
+            it is missing or of another network.
+        ImportError: without the runtime; says how to install it.
+
+    Example:
+        >>> from kresnets.export.formats import open_file
+        >>> open_file("pets.onnx")
+        Traceback (most recent call last):
+        ValueError: There is no file pets.onnx.
+    """
+    path = pathlib.Path(path)
+    target = next((one for one in FORMATS.values() if one.suffixes[0] == path.suffix), None)
+    if target is None:
+        known = ", ".join(dict.fromkeys(one.suffixes[0] for one in FORMATS.values()))
+        raise ValueError(f"{path} is no file that `kresnets export` writes: {known}.")
+    if not path.is_file():
+        raise ValueError(f"There is no file {path}.")
+    target.require_libraries(target.libraries[-1:])
+    labels, wants = path.with_name(_labels_name(path)), path.with_name(_images_name(path))
+    try:
+        names = labels.read_text(encoding="utf-8").splitlines()
+        images = json.loads(wants.read_text(encoding="utf-8"))
+        size, crop = int(images["size"]), float(images["crop"])
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"There is no {error.filename} beside {path.name}, which `kresnets export` writes: put it there, or export "
+            "the run again."
+        ) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{labels} or {wants} is damaged ({error}): export the run again.") from None
+    try:
+        ask = target.open(path)
+        classes = ask(np.zeros((1, size, size, 3), "float32")).shape[-1]
+    except Exception as error:  # each runtime has errors of its own
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f"{path} cannot be run by {target.title} as a file of `kresnets export`: {reason}") from error
+    if classes != len(names):
+        raise ValueError(f"{path} knows {classes} classes, and {labels} has {len(names)} lines, of another network.")
+    network = lambda pixels: {"probabilities": tf.constant(ask(pixels.numpy()), tf.float32)}
+    return Signatures(network, tuple(names), min(top, classes), size, crop, MAX_PIXELS).serving_default
 
 
 def _check_path(path, target):
@@ -143,6 +205,10 @@ def _labels_name(path):
     return f"{path.stem}.labels.txt"
 
 
+def _images_name(path):
+    return f"{path.stem}.images.json"
+
+
 def _lines(labels):
     for label in labels:
         if label.splitlines() != [label] or label.strip() != label:
@@ -153,15 +219,15 @@ def _lines(labels):
     return "".join(f"{label}\n" for label in labels)
 
 
-def _names(path, target, text):
+def _names(path, target, beside):
     """List the names of the files to write, the one that programs look for last; refuse to replace others.
 
-    The labels may be there already, for the same network in another format.
+    What lies beside it may be there already, for the same network in another format.
     """
-    names = [_labels_name(path), *(path.stem + suffix for suffix in reversed(target.suffixes))]
+    names = [*beside, *(path.stem + suffix for suffix in reversed(target.suffixes))]
     for name in names:
         place = path.with_name(name)
-        if place.exists() and not (name == names[0] and place.is_file() and place.read_bytes() == text.encode()):
+        if place.exists() and not (name in beside and place.is_file() and place.read_bytes() == beside[name].encode()):
             raise ValueError(
                 f"{place} exists and is not replaced, since something may be reading it: give another name, or remove "
                 "it."

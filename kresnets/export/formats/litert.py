@@ -30,7 +30,8 @@ def _open(file):
     interpreter = Interpreter(str(file))
     dtype = interpreter.get_input_details()[0]["dtype"]
     run = interpreter.get_signature_runner("serving_default")
-    return lambda images: run(images=images.astype(dtype))["probabilities"]
+    fit = np.rint if dtype == np.uint8 else np.asarray  # an image that was resized has fractions
+    return lambda images: run(images=fit(images).astype(dtype))["probabilities"]
 
 
 FLOAT32 = Format("LiteRT", (".tflite",), ("ai_edge_litert",), "litert", _write, _open)

@@ -37,7 +37,7 @@ class Format:
     Args:
         title: str, what people call it.
         suffixes: tuple of str, of the files that it consists of; the first is the one to open.
-        libraries: tuple of str, the modules that must be there to write and run it.
+        libraries: tuple of str, the modules that must be there to write and run it; the last one runs it.
         extra: str, the extra of kresnets that installs them.
         write: function `(network, file, images, labels)` that writes a `Network` to a pathlib.Path.
         open: function from the pathlib.Path to a function that the format's own runtime answers: from float32 images
@@ -53,8 +53,8 @@ class Format:
     open: Callable
     calibrated: bool = False
 
-    def require_libraries(self):
-        """Raise an ImportError that says what to install, where a library is missing."""
-        missing = [name for name in self.libraries if importlib.util.find_spec(name) is None]
+    def require_libraries(self, libraries=None):
+        """Raise an ImportError that says what to install, where one of the libraries, or of those given, is missing."""
+        missing = [name for name in libraries or self.libraries if importlib.util.find_spec(name) is None]
         if missing:
             raise ImportError(f"{self.title} needs {' and '.join(missing)}: pip install 'kresnets[{self.extra}]'.")
