@@ -12,7 +12,7 @@ from kresnets._util import files
 from kresnets.cli.options import Flag, Images, Machines, Network, RecipeOptions, flat
 from kresnets.devices import watch
 from kresnets.report.judge import judge
-from kresnets.runs.folder import RunFolder, digest
+from kresnets.runs.folder import RunFolder, digest, load_images
 from kresnets.transfer.trunk import read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
@@ -91,7 +91,6 @@ def _train(run, options, arguments, command, machines):
     import keras
 
     import kresnets
-    from kresnets.data import load_data
     from kresnets.devices import Devices, all_devices, apart, disconnect
     from kresnets.devices.hardware import fast_dtype
 
@@ -103,7 +102,9 @@ def _train(run, options, arguments, command, machines):
     _check_plan(spec, recipe)
     policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
-    data = load_data(options.data, options.limit, options.seed, options.bad_images, columns=options.columns)
+    # A run that goes on sees the pixels that it began with.
+    told = machines.agreed(lambda: dataclasses.asdict(run.decoding) if run.goes_on(arguments) else None)
+    data = load_images(arguments, told and kresnets.Decoding(**told))
     known = digest(data)
     if machines.agreed(lambda: known) != known:
         raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
@@ -204,7 +205,7 @@ def _config(arguments, command, known, data, model, policy, recipe):
         "model": arguments["model"],
         "size": model.input_shape[1],
         "dtype": policy,
-        "preprocess": dataclasses.asdict(kresnets.preprocessing_of(model)),
+        "preprocess": dataclasses.replace(kresnets.preprocessing_of(model), decoding=data.decoding).as_data(),
         "recipe": recipe.as_data(),
         "command": command,
         "data": known,
@@ -214,7 +215,7 @@ def _config(arguments, command, known, data, model, policy, recipe):
 
 def _introduce(config, data):
     print(f"{config['model']}, {config['size']} pixels, {config['dtype']}; {data.name}:\n{data.summary()}")
-    for note in _data_notes(data):
+    for note in _data_notes(data)[len(data.notes) :]:  # those the summary has
         print(note)
 
 
@@ -286,9 +287,8 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines, dev
 def _rates_of(run, arguments):
     """Return the rates that were found when this very run began, or None."""
     try:
-        earlier = run.config
-        rates = {name: earlier["recipe"][name] for name in ("learning_rate", "trunk_learning_rate")}
-        return rates if earlier["arguments"] == arguments else None
+        rates = {name: run.config["recipe"][name] for name in ("learning_rate", "trunk_learning_rate")}
+        return rates if run.goes_on(arguments) else None
     except (ValueError, KeyError, TypeError):
         return None  # no run yet, or one that is about to be replaced
 
@@ -309,7 +309,7 @@ def _check_plan(spec, recipe):
 
 
 def _data_notes(data):
-    notes = []
+    notes = list(data.notes)
     if data.bad:
         notes.append(f"{len(data.bad)} images were left out as damaged; bad_images.txt names them.")
     if data.rotated:

@@ -53,7 +53,19 @@ def earlier_arguments(folder):
         found = dict(json.loads((folder / "config.json").read_text(encoding="utf-8"))["arguments"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return {"columns": None} | found if "oracle" in found else None  # older ones did not ask for them
+    return (
+        {"columns": None, "bits": None, "background": "white"} | found if "oracle" in found else None
+    )  # older ones did not ask for them
+
+
+def decoding(folder, options):
+    """Return the `Decoding` with which the search in a folder began, None where another one is to begin."""
+    from kresnets.preprocess import Decoding
+
+    if earlier_arguments(folder) != arguments(options):
+        return None
+    told = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("decoding")
+    return Decoding(**told) if told else Decoding.before()
 
 
 def make_room(folder, options, recipe=None):
@@ -111,11 +123,14 @@ def check_same_search(project, hypermodel, objective, splits):
     Raises:
         ValueError: naming what differs.
     """
+    from kresnets.transfer.checks import decoding_of
+
     found = {
         "objective": [(one.name, one.direction) for one in (objective if isinstance(objective, list) else [objective])],
         "space": {name: repr(allowed) for name, allowed in hypermodel.space.fields.items()},
         "base": {name: repr(value) for name, value in hypermodel.base.as_data().items()},
         "data": [[_identity(part) for part in split] for split in splits],
+        "decoding": [str(decoding_of(*split)) for split in splits],
     }
     found, path = json.loads(json.dumps(found)), project / _ASKED
     earlier = files.read_json(path) or {}
