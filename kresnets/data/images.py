@@ -11,6 +11,8 @@ from kresnets._util.types import Tensor
 from kresnets.data import headers
 from kresnets.preprocess import Decoding
 
+_STRIP = 1 << 20  # pixels
+
 
 def decode_image(image_bytes: Tensor, max_pixels: int | None = None, decoding: Decoding | None = None) -> Tensor:
     """Decode the bytes of one image file to RGB.
@@ -81,19 +83,21 @@ def _ways(decoding):
     def plain(image_bytes, channels=3):
         return tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
 
-    def deep(image_bytes, channels=3):
-        return _high(tf.io.decode_png(image_bytes, channels, tf.uint16), shift)
-
     def scaled(image_bytes, ratio):
         return tf.io.decode_jpeg(image_bytes, channels=3, ratio=ratio)
 
+    def deep(image_bytes):
+        return _by_strips(lambda strip: _high(strip, shift), tf.io.decode_png(image_bytes, 3, tf.uint16))
+
     def clear(image_bytes):
-        return _over(background, plain(image_bytes, 4))
+        return _by_strips(lambda strip: _over(background, strip[..., :3], strip[..., 3:]), plain(image_bytes, 4))
 
     def clear_deep(image_bytes):
-        image = tf.io.decode_png(image_bytes, 4, tf.uint16)
-        colours = _high(image[..., :3], shift)
-        return colours if background is None else _over(background, tf.concat([colours, _high(image[..., 3:], 8)], -1))
+        def change(strip):
+            colours = _high(strip[..., :3], shift)
+            return colours if background is None else _over(background, colours, _high(strip[..., 3:], 8))
+
+        return _by_strips(change, tf.io.decode_png(image_bytes, 4, tf.uint16))
 
     ways = dict.fromkeys(headers.WAYS, plain)
     if decoding.whole is not None:
@@ -111,12 +115,26 @@ def _high(values, shift):
     return tf.cast(tf.minimum(tf.bitwise.right_shift(values, tf.constant(shift, tf.uint16)), 255), tf.uint8)
 
 
-def _over(background, image):
-    """Put RGBA pixels, uint8, on a colour: rounded as Pillow rounds, in arithmetic of 16 bits."""
-    image = tf.cast(image, tf.uint16)
-    alpha, half, byte = image[..., 3:], tf.constant(128, tf.uint16), tf.constant(8, tf.uint16)
-    mixed = image[..., :3] * alpha + tf.constant(background, tf.uint16) * (255 - alpha) + half
+def _over(background, colours, alpha):
+    """Put pixels, uint8, on a colour: rounded as Pillow rounds, in arithmetic of 16 bits."""
+    colours, alpha = tf.cast(colours, tf.uint16), tf.cast(alpha, tf.uint16)
+    half, byte = tf.constant(128, tf.uint16), tf.constant(8, tf.uint16)
+    mixed = colours * alpha + tf.constant(background, tf.uint16) * (255 - alpha) + half
     return tf.cast(tf.bitwise.right_shift(mixed + tf.bitwise.right_shift(mixed, byte), byte), tf.uint8)
+
+
+def _by_strips(change, image):
+    """Change an image, into uint8 of three channels, some rows at a time, as it takes several times the room."""
+    rows = tf.maximum(1, _STRIP // tf.shape(image)[1])
+    count = (tf.shape(image)[0] + rows - 1) // rows
+    strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=(None, None, 3))
+    _, strips = tf.while_loop(
+        lambda number, _: number < count,
+        lambda number, strips: (number + 1, strips.write(number, change(image[number * rows : (number + 1) * rows]))),
+        (0, strips),
+        parallel_iterations=1,
+    )
+    return strips.concat()
 
 
 def resize_and_crop(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
