@@ -17,6 +17,7 @@ from kresnets.networks import layers as layers
 from kresnets.networks.features import features as features
 from kresnets.networks.plain import as_plain_keras as as_plain_keras
 from kresnets.networks.recompute import recompute as recompute
+from kresnets.preprocess import Decoding as Decoding
 from kresnets.preprocess import Preprocessing as Preprocessing
 from kresnets.preprocess import decode_predictions as decode_predictions
 from kresnets.preprocess import preprocess_input as preprocess_input

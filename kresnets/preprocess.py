@@ -33,6 +33,60 @@ _PROBE = np.array([[[0.0, 64.0, 128.0]], [[255.0, 32.0, 16.0]]])
 
 @asks_what_is_meant
 @dataclasses.dataclass(frozen=True)
+class Decoding:
+    """How the bytes of image files become pixels 0..255: one record for the data, the model, the run and the export.
+
+    Args:
+        bits: how many bits the values of 16-bit PNG fill, 8 to 16, the same for all of them: cameras write 10, 12 or 14
+            into 16. A value becomes `value >> (bits - 8)`. None where no such image was seen: then 16.
+        background: colour that transparent pixels are put on (PNG, GIF, WebP): a name that Pillow knows, `"#rrggbb"`,
+            or `(R, G, B)` 0..255; None: alpha is dropped, and such a pixel shows the colour stored under it.
+        whole: JPEGs of more pixels than this are decoded at 1/2, 1/4 or 1/8 of their sides, the largest at which they
+            have at most so many; None: at their own size.
+
+    Raises:
+        ValueError: for a value out of its range.
+
+    Example:
+        >>> import kresnets
+        >>> kresnets.Decoding(bits=12, background="black")
+        Decoding(bits=12, background=(0, 0, 0), whole=50000000)
+    """
+
+    bits: int | None = None
+    background: Any = "white"
+    whole: int | None = 50_000_000
+
+    def __post_init__(self):
+        if self.bits is not None and not (is_whole(self.bits, 8) and self.bits <= 16):
+            raise ValueError(f"`bits` must be a whole number from 8 to 16, or None. Received: bits={self.bits!r}")
+        if self.whole is not None and not is_whole(self.whole, 1):
+            raise ValueError(f"`whole` must be a number of pixels from 1, or None. Received: whole={self.whole!r}")
+        if self.background is not None:
+            object.__setattr__(self, "background", _colour(self.background))
+
+    @classmethod
+    def before(cls):
+        """Return how images were decoded before models carried it: the high byte, alpha dropped, none scaled."""
+        return cls(bits=None, background=None, whole=None)
+
+
+def _colour(given):
+    from PIL import ImageColor
+
+    try:
+        colour = ImageColor.getrgb(given) if isinstance(given, str) else tuple(given)
+    except (ValueError, TypeError):
+        colour = ()
+    if len(colour) != 3 or not all(is_whole(level, 0) and level <= 255 for level in colour):
+        raise ValueError(
+            "`background` must be a colour such as 'white', '#ff8000' or (255, 128, 0), or None. Received: "
+            f"background={given!r}"
+        )
+    return tuple(map(int, colour))
+
+
+@dataclasses.dataclass(frozen=True)
 class Preprocessing:
     """How the weights of a model want their images.
 
@@ -45,6 +99,8 @@ class Preprocessing:
             0..255; None for the mode's own.
         std: three positive numbers of R, G and B scaled to 0..1, in torch alone.
         size: pixels a side that the weights were trained for, or None where that is unknown.
+        decoding: the `Decoding` of the images that the weights were trained on, or None where that is unknown: then
+            `Decoding()`.
 
     Raises:
         ValueError: for an unknown mode, a value out of its range, a mean with the tf mode, or a std with another mode
@@ -61,6 +117,7 @@ class Preprocessing:
     mean: tuple[float, float, float] | None = None
     std: tuple[float, float, float] | None = None
     size: int | None = None
+    decoding: Decoding | None = None
 
     def __post_init__(self):
         check_mode(self.mode)
@@ -75,6 +132,22 @@ class Preprocessing:
             if not is_whole(self.size, 1):
                 raise ValueError(f"`size` must be a whole number of pixels from 1, or None. Received: {self.size!r}")
             object.__setattr__(self, "size", int(self.size))
+        if isinstance(self.decoding, dict):
+            object.__setattr__(self, "decoding", Decoding(**self.decoding))
+        if not isinstance(self.decoding, Decoding | None):
+            raise ValueError(f"`decoding` must be a kresnets.Decoding or None. Received: decoding={self.decoding!r}")
+
+    def as_data(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them; `of_data` reads them."""
+        fields = dataclasses.asdict(self)
+        if self.decoding == Decoding.before():
+            del fields["decoding"]  # what was written before stays as it was
+        return fields
+
+    @classmethod
+    def of_data(cls, fields: dict[str, Any]) -> "Preprocessing":
+        """Return what was written as `as_data`; fields of before there was a `Decoding` mean `Decoding.before()`."""
+        return cls(**{"decoding": Decoding.before()} | fields)
 
     def __call__(self, images, data_format=None):
         """Return RGB pixels 0..255 as the weights want them; see `preprocess_input`."""
@@ -256,7 +329,8 @@ def resolve(model: keras.Model, forced: Any = None) -> "Preprocessing":
     Args:
         model: a Keras model.
         forced: what the user asked for: a mode, a `Preprocessing`, or None for what the model carries. A mode keeps
-            the carried crop and size, and the carried means too where the carried mode is the same.
+            the carried crop and size, and the carried means too where the carried mode is the same. A decoding that is
+            not given is the carried one.
 
     Raises:
         ValueError: where the model carries none and none is forced, for an unknown mode, or where images would be
@@ -265,7 +339,7 @@ def resolve(model: keras.Model, forced: Any = None) -> "Preprocessing":
     Example:
         >>> import kresnets
         >>> kresnets.preprocess.resolve(kresnets.CifarResNet20(), "torch")
-        Preprocessing(mode='torch', crop=1.0, mean=None, std=None, size=None)
+        Preprocessing(mode='torch', crop=1.0, mean=None, std=None, size=None, decoding=None)
     """
     carried = preprocessing_of(model)
     _refuse_twice(model, carried, forced)
@@ -284,6 +358,8 @@ def resolve(model: keras.Model, forced: Any = None) -> "Preprocessing":
         if forced == carried.mode:
             return carried
         chosen = Preprocessing(forced, crop=carried.crop, size=carried.size)
+    if carried is not None and chosen.decoding is None:
+        chosen = dataclasses.replace(chosen, decoding=carried.decoding)
     # By what they make of pixels: torch with its own means written out, or tf and torch with 0.5 thrice, are the same.
     if carried is not None and not np.allclose(chosen(_PROBE, "channels_last"), carried(_PROBE, "channels_last")):
         # A random start carries the torch mode and cannot be told from weights that were trained with it.
@@ -309,10 +385,11 @@ def _refuse_twice(model, carried, forced):
     )
 
 
-def carry(model: keras.Model, preprocessing: "Preprocessing") -> None:
-    """Have a model that carries a `Preprocessing` carry this one instead; any other model stays as it is."""
+def carry(model: keras.Model, preprocessing: "Preprocessing") -> bool:
+    """Have a model that carries a `Preprocessing` carry this one instead; return whether it does, or stays as it is."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")
-    for layer in with_inner(model):
-        if isinstance(getattr(layer, "preprocessing", None), Preprocessing):
-            layer.preprocessing = preprocessing
+    carriers = [one for one in with_inner(model) if isinstance(getattr(one, "preprocessing", None), Preprocessing)]
+    for layer in carriers:
+        layer.preprocessing = preprocessing
+    return bool(carriers)

@@ -12,7 +12,7 @@ from kresnets._util import files
 from kresnets.cli.options import Flag, Images, Machines, Network, RecipeOptions, flat
 from kresnets.devices import watch
 from kresnets.report.judge import judge
-from kresnets.runs.folder import RunFolder, digest
+from kresnets.runs.folder import RunFolder, digest, load_images
 from kresnets.transfer.trunk import dtype_for, read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
@@ -91,7 +91,6 @@ def _train(run, options, arguments, command, machines):
     import keras
 
     import kresnets
-    from kresnets.data import load_data
     from kresnets.devices import Devices, all_devices, apart, disconnect
 
     spec, recipe = spec_of(options.model), _recipe(options)
@@ -102,7 +101,9 @@ def _train(run, options, arguments, command, machines):
     _check_plan(spec, recipe)
     policy, why = machines.agreed(lambda: _dtype(run, options, arguments, spec))
     keras.mixed_precision.set_dtype_policy(policy)
-    data = load_data(options.data, options.limit, options.seed, options.bad_images, columns=options.columns)
+    # A run that goes on sees the pixels that it began with.
+    told = machines.agreed(lambda: dataclasses.asdict(run.decoding) if run.goes_on(arguments) else None)
+    data = load_images(arguments, told and kresnets.Decoding(**told))
     known = digest(data)
     if machines.agreed(lambda: known) != known:
         raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
@@ -202,7 +203,7 @@ def _config(arguments, command, known, data, model, policy, recipe):
         "model": arguments["model"],
         "size": model.input_shape[1],
         "dtype": policy,
-        "preprocess": dataclasses.asdict(kresnets.preprocessing_of(model)),
+        "preprocess": dataclasses.replace(kresnets.preprocessing_of(model), decoding=data.decoding).as_data(),
         "recipe": recipe.as_data(),
         "command": command,
         "data": known,
@@ -213,7 +214,7 @@ def _config(arguments, command, known, data, model, policy, recipe):
 def _introduce(config, data, why):
     dtype = config["dtype"] + f" ({why})" * bool(why)
     print(f"{config['model']}, {config['size']} pixels, {dtype}; {data.name}:\n{data.summary()}")
-    for note in _data_notes(data):
+    for note in _data_notes(data)[len(data.notes) :]:  # those the summary has
         print(note)
 
 
@@ -300,11 +301,7 @@ def _rates_of(run, arguments):
 
 def _begun(run, arguments):
     """Return what this very run said of itself when it began; nothing where it did not, or is about to be replaced."""
-    try:
-        earlier = run.config
-    except ValueError:
-        return {}
-    return earlier if earlier.get("arguments") == arguments else {}
+    return run.config if run.goes_on(arguments) else {}
 
 
 def _check_plan(spec, recipe):
@@ -323,7 +320,7 @@ def _check_plan(spec, recipe):
 
 
 def _data_notes(data):
-    notes = []
+    notes = list(data.notes)
     if data.bad:
         notes.append(f"{len(data.bad)} images were left out as damaged; bad_images.txt names them.")
     if data.rotated:

@@ -40,6 +40,8 @@ class Images:
         bad_images: What to do about damaged images.
         seed: Of the split, the start and the order of the images. Left out: that of --recipe, else 0.
         columns: Columns of a CSV file that have paths, classes and, if there is one, parts. Left out: by their names.
+        bits: How many bits 16-bit PNG fill. Left out: what they say, else what their largest value needs.
+        background: Colour that transparent pixels are put on, such as black or #ff8000; none: what is stored there.
     """
 
     data: str
@@ -47,6 +49,8 @@ class Images:
     limit: Count | None = None
     bad_images: Literal["skip", "error"] = "error"
     seed: Whole | None = None
+    bits: Literal[8, 9, 10, 11, 12, 13, 14, 15, 16] | None = None
+    background: str = "white"
 
 
 @Parameter(name="*", group=_NETWORK)

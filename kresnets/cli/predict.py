@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from kresnets._util import files
 from kresnets.cli.options import Count
+from kresnets.data.check import check_image
 from kresnets.data.listing import files_in
 from kresnets.runs.folder import RunFolder
 
@@ -130,7 +131,8 @@ def ask(answer: Callable[..., dict[str, Any]], files: list[str], top: int) -> li
         if isinstance(content, str):
             answers.append(content)
         elif not valid[row]:
-            answers.append("no image that can be decoded (JPEG, PNG, GIF or BMP)")
+            known = check_image(content).reason  # a model may allow fewer pixels
+            answers.append(f"no image that can be decoded (JPEG, PNG, GIF or BMP){': ' if known else ''}{known or ''}")
         else:
             answers.append([(label.decode(), score) for label, score in zip(labels[row, :top], scores[row, :top])])
     return answers

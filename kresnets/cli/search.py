@@ -19,6 +19,7 @@ from cyclopts import Group, Parameter
 import kresnets_command
 from kresnets._util import files
 from kresnets.cli.options import Count, Flag, Images, Network, Share, flat
+from kresnets.runs.folder import load_images
 from kresnets.transfer.trunk import dtype_for, read_recipe, spec_of, with_trunk
 from kresnets.tuning import folder as place
 from kresnets.tuning import live, splitting, supervisor, verdict
@@ -122,11 +123,8 @@ def search(
 def _search(folder, options, command):
     _at_interrupt(_leave_at_once)  # nothing has been written yet, and imports take Ctrl-C badly
     signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.ENDS)
-    spec = spec_of(options.model)
+    spec, classes = spec_of(options.model), [2]  # until the images tell: they come after all else
     _set_up(options, spec)
-    from kresnets.data import load_data
-
-    classes = [2]  # until the images tell: they come after all else
 
     def build():
         return with_trunk(spec, options.weights, options.size, classes[-1], options.preprocess)
@@ -136,7 +134,7 @@ def _search(folder, options, command):
     shown = live.Live(folder, folder / "search", _objective(options), hypermodel.space, options, command)
     _at_interrupt(signal.default_int_handler)
     try:
-        data = load_data(options.data, options.limit, options.seed, options.bad_images, columns=options.columns)
+        data = load_images(vars(options), place.decoding(folder, options))
         classes.append(len(data.class_names))
         _resolve(hypermodel, data, options)
         shown.space, oracle = hypermodel.space, _oracle(options, hypermodel)
@@ -184,6 +182,7 @@ def _begin(folder, options, command, data, shown, hypermodel, split):
     recipe = json.loads(json.dumps(dataclasses.asdict(hypermodel.space.recipe({}))))
     place.make_room(folder, options, recipe)
     config = {"arguments": place.arguments(options), "command": command, "recipe": recipe}
+    config["decoding"] = dataclasses.asdict(data.decoding)
     files.write_json(folder / "config.json", config, indent=1)
     epochs = hypermodel.space.epochs
     each = f"{epochs} epochs each" if epochs else "each of as many epochs as its recipe says"

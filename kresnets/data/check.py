@@ -3,6 +3,7 @@
 `load_data` refuses what fails here, or leaves it out (`bad_images`)."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import multiprocessing.pool
@@ -12,11 +13,15 @@ import struct
 import warnings
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from kresnets.data import headers
 from kresnets.data.images import decode_image
+from kresnets.preprocess import Decoding
 
-MAX_PIXELS = 50_000_000  # per image: about 150 MB decoded; a few kB of PNG can claim 10,000 times that
+MAX_PIXELS = Decoding.whole  # of a decoded image: about 150 MB; a few kB of PNG can claim 10,000 times that
+DEPTHS = (10, 12, 14, 16)  # bits that cameras fill of the 16 in a file
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _WORKERS = min(16, os.cpu_count() or 1)
 
@@ -29,18 +34,27 @@ class Verdict:
         reason: why it cannot be used, or None where it can.
         rotated: whether its EXIF data ask viewers to turn it.
         digest: SHA-256 of the file's bytes, the same for exact duplicates.
+        largest: the largest colour value of a 16-bit PNG, None for any other image.
+        significant: how many of its bits such a PNG says to be significant (sBIT), or 0.
+        clear: whether it has an alpha channel or a transparent colour that is read.
+        scaled: whether it is decoded at a fraction of its sides.
     """
 
     reason: str | None
     rotated: bool = False
     digest: bytes = b""
+    largest: int | None = None
+    significant: int = 0
+    clear: bool = False
+    scaled: bool = False
 
 
-def check_image(image_bytes: bytes) -> "Verdict":
+def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict":
     """Decode one image in full, as training and serving will, and say what is wrong with it.
 
     Args:
         image_bytes: bytes, the content of the file. Its name plays no part: a JPEG called `.png` is a good JPEG.
+        decoding: a `kresnets.Decoding`; whether large JPEGs are scaled down. Defaults to `Decoding()`.
 
     Returns:
         A `Verdict`.
@@ -57,21 +71,88 @@ def check_image(image_bytes: bytes) -> "Verdict":
     # Pillow's own decoder is not needed: cut anywhere, a file either fails in TensorFlow or still has all its pixels.
     from PIL import Image
 
+    found: dict[str, Any] = {}
     try:
-        with Image.open(io.BytesIO(image_bytes)) as header:
-            reason = _refused_by_header(header)
+        with io.BytesIO(image_bytes) as stream, read_header(stream) as header:
             kind, exif = header.format, header.info.get("exif")
+            pixels = header.width * header.height
+            found["scaled"] = kind in _JPEGS and decoding.whole is not None and pixels > decoding.whole
+            found["clear"] = kind != "BMP" and (header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info)
+            reason = _refused_by_header(header, image_bytes, found["scaled"] and decoding.whole)
     except Image.DecompressionBombError:
         return Verdict(f"more than {MAX_PIXELS:,} pixels", digest=digest)
     except (OSError, ValueError, SyntaxError):  # the three that Pillow's parsers raise on damaged headers
         return Verdict(_unread(image_bytes) or "not an image (or its first bytes are damaged)", digest=digest)
     if reason is None:
         try:
-            decode_image(image_bytes)
+            if kind == "PNG" and image_bytes[24] == 16:
+                found |= _of_16_bits(image_bytes)
+            else:
+                _decoder(decoding)(image_bytes)
         except tf.errors.InvalidArgumentError:
             reason = f"damaged or cut off ({kind})" if kind in _DECODED else f"{kind}, not JPEG, PNG, GIF or BMP"
             reason = _unread(image_bytes) or reason
-    return Verdict(reason, _is_rotated(exif), digest)
+    return Verdict(reason, _is_rotated(exif), digest, **found)
+
+
+@functools.cache
+def _decoder(decoding):
+    """Return `decode_image` as one function, traced once: its steps one by one take longer than a small image."""
+    decode = functools.partial(decode_image, decoding=decoding)
+    return tf.function(lambda data: tf.size(decode(data)), [tf.TensorSpec((), tf.string)], autograph=False)
+
+
+def read_header(stream):
+    """Return a Pillow image of which the header is read: for JPEG of any size, where `Image.open` refuses large ones.
+
+    Args:
+        stream: of an image file's bytes, at its begin.
+    """
+    from PIL import Image, JpegImagePlugin
+
+    jpeg = stream.read(3) == b"\xff\xd8\xff"
+    stream.seek(0)
+    return JpegImagePlugin.JpegImageFile(stream) if jpeg else Image.open(stream)
+
+
+def _of_16_bits(image_bytes):
+    """Decode a PNG of 16 bits, and say how many of them it fills; its alpha has a range of its own."""
+    values = tf.io.decode_png(image_bytes, dtype=tf.uint16).numpy()
+    colours = values.shape[-1] - 1 + values.shape[-1] % 2
+    place, significant = 8, 0
+    while (kind := image_bytes[place + 4 : place + 8]) not in (b"IDAT", b""):
+        if kind == b"sBIT":
+            significant = max(image_bytes[place + 8 : place + 8 + colours])
+        place += 12 + int.from_bytes(image_bytes[place : place + 4], "big")
+    known = significant if 1 <= significant <= 16 else 0
+    return {"largest": int(np.max(values[..., :colours])), "significant": known}
+
+
+def depth(verdicts: Any) -> tuple[int | None, str]:
+    """Tell how many bits the 16-bit PNG of a whole data set fill, never one of them by itself: a dark one stays dark.
+
+    Args:
+        verdicts: those of all its images.
+
+    Returns:
+        Bits, and by what they are known; None and "" where there is no such image. What the files say themselves
+        (sBIT) holds, unless values are larger: the standard (PNG, 3rd edition, 11.3.2.7) has writers scale them up
+        to 16 bits then. Where they say nothing, it is the least of 10, 12, 14 and 16 bits that holds every value.
+
+    Example:
+        >>> from kresnets.data.check import Verdict, depth
+        >>> depth([Verdict(None, largest=900), Verdict(None, largest=4000), Verdict(None)])
+        (12, 'the largest value is 4000')
+    """
+    deep = [verdict for verdict in verdicts if verdict.largest is not None]
+    if not deep:
+        return None, ""
+    largest, said = max(one.largest for one in deep), max(one.significant for one in deep)
+    if not said:
+        return next(bits for bits in DEPTHS if largest < 2**bits), f"the largest value is {largest}"
+    if largest < 2**said:
+        return max(8, said), f"the files say {said} significant bits"
+    return 16, f"the files say {said} significant bits, scaled up to 16"
 
 
 # Brands of ISO media files (ISO/IEC 23008-12, annex B; AV1 Image File Format, section 6): bytes 8 to 12.
@@ -90,12 +171,20 @@ def _unread(content):
     return None
 
 
-_DECODED = ("JPEG", "MPO", "PNG", "GIF", "BMP", "WEBP")  # MPO: a JPEG with more pictures behind it, from phones
+_JPEGS = ("JPEG", "MPO")  # MPO: a JPEG with more pictures behind it, from phones
+_DECODED = (*_JPEGS, "PNG", "GIF", "BMP", "WEBP")
 
 
-def _refused_by_header(header):
+def _refused_by_header(header, image_bytes, whole):
     width, height = header.size
-    if width * height > MAX_PIXELS:
+    if whole and not headers.in_one_scan(image_bytes):
+        return (
+            f"a progressive JPEG of {width} x {height} pixels, more than {whole:,}, all of which must be held at any "
+            "scale: save it as a baseline one"
+        )
+    if whole and headers.reduction(image_bytes, whole)[1] > MAX_PIXELS:
+        return f"{width} x {height} pixels, more than {MAX_PIXELS:,} even at an eighth of its sides"
+    if not whole and width * height > MAX_PIXELS:
         return f"{width} x {height} pixels, more than {MAX_PIXELS:,}"
     if header.format == "BMP" and header.mode in ("1", "P"):
         return "a BMP with a colour palette, which would be read as grey: save it as PNG"
@@ -115,12 +204,13 @@ def _is_rotated(exif):
         return False  # damaged metadata rotate nothing
 
 
-def check_images(items: Any, progress: bool = True) -> Any:
+def check_images(items: Any, progress: bool = True, decoding: Decoding = Decoding()) -> Any:
     """Check many images in parallel, with a progress bar on stderr.
 
     Args:
         items: sequence of paths (str) or file contents (bytes).
         progress: bool, show the bar (only where stderr is a terminal). Defaults to True.
+        decoding: as of `check_image`. Defaults to `Decoding()`.
 
     Returns:
         List of `Verdict`, in the order of `items`.
@@ -134,19 +224,19 @@ def check_images(items: Any, progress: bool = True) -> Any:
 
     with warnings.catch_warnings(), multiprocessing.pool.ThreadPool(_WORKERS) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # what matters of it becomes a verdict
-        verdicts = pool.imap(_check, items, chunksize=8)
+        verdicts = pool.imap(functools.partial(_check, decoding=decoding), items, chunksize=8)
         return list(tqdm(verdicts, "checking images", len(items), disable=None if progress else True, unit=" images"))
 
 
-def _check(item):
+def _check(item, decoding):
     if isinstance(item, bytes):
-        return check_image(item)
+        return check_image(item, decoding)
     try:
         mode = os.stat(item).st_mode
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
             return Verdict("not a regular file")  # a pipe would make us wait for ever
         with open(item, "rb") as file:
-            return check_image(file.read())
+            return check_image(file.read(), decoding)
     except ValueError as error:  # a NUL in the name
         return Verdict(f"cannot be read ({error})")
     except OSError as error:

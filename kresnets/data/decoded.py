@@ -8,11 +8,13 @@ import contextlib
 import logging
 import os
 import pathlib
+import warnings
 
 import numpy as np
 import tensorflow as tf
 
 from kresnets._util.store import Store, as_text, digest, memory_limit
+from kresnets.data.check import read_header
 from kresnets.version import __version__
 
 # How many times the pixels of the result an image must have for its result to be read from a file: where it was
@@ -77,14 +79,20 @@ def is_large(part, size):
     pixels = []
     unreadable = (OSError, ValueError, SyntaxError, Image.DecompressionBombError)  # told where they are decoded
     for index in np.linspace(0, len(part) - 1, min(len(part), _LOOKED_AT), dtype=int):
-        with contextlib.suppress(*unreadable), Image.open(part.encoded(index)) as header:
+        with contextlib.suppress(*unreadable), warnings.catch_warnings(action="ignore"), _opened(part, index) as stream:
+            header = read_header(stream)
             pixels.append(header.width * header.height)
     return bool(pixels) and bool(np.mean(pixels) >= LARGE * size**2)
 
 
+def _opened(part, index):
+    encoded = part.encoded(index)
+    return open(encoded, "rb") if isinstance(encoded, bytes) else encoded
+
+
 def _in_file(part, shape, crop, folder):
     # The versions too: another decoder may give other pixels.
-    key = digest("decoded", part.images_identity(), shape, crop, tf.__version__, __version__)
+    key = digest("decoded", part.images_identity(), part.decoding, shape, crop, tf.__version__, __version__)
     store = Store(folder, limit=0, what="images")
     with _explained(folder):
         array = store.find(key, shape, "float32")

@@ -8,7 +8,11 @@ import tensorflow as tf
 _PASSES = 32  # through the pixels of a JPEG: progressive ones are usually made of 10 scans, of CMYK 24
 _TEXTS, _TEXT = 64, 8_000_000  # compressed ones in a PNG, and how many bytes its decoder unpacks of each
 _GIF_STEPS = 4096  # of a walk through a GIF
+_STEPS = 4096  # of a walk through the pieces of a JPEG or PNG that come before its pixels
 _GIF_RUN = 4096  # blocks that one step takes, where all are as long as the first: so programs write all but the last
+# How an image is decoded: a JPEG at 1, 1/2, 1/4 or 1/8 of its sides; a PNG with alpha, of 16 bits, with both; a WebP
+# with alpha.
+WAYS = PLAIN, HALF, QUARTER, EIGHTH, CLEAR, DEEP, CLEAR_DEEP, CLEAR_WEBP = tuple(range(8))
 _BETWEEN, _EXTENSION, _IMAGE, _DONE, _BROKEN = range(5)  # where such a walk is
 
 
@@ -22,7 +26,12 @@ def is_gif(image_bytes):
     return starts_with(image_bytes, b"GIF8")
 
 
-def claimed_pixels(image_bytes):
+def is_jpeg(image_bytes):
+    """Whether a scalar string tensor starts as a JPEG does, as a scalar bool tensor."""
+    return starts_with(image_bytes, b"\xff\xd8\xff")
+
+
+def claimed_pixels(image_bytes, whole=None):
     """Read how many pixels a file unpacks to, before it is unpacked.
 
     What costs time instead counts as pixels too: the pixels of a JPEG once more for every 32 scans, which may be a few
@@ -32,6 +41,8 @@ def claimed_pixels(image_bytes):
     Args:
         image_bytes: scalar string tensor (or bytes), the content of a JPEG, PNG, BMP or WebP file; for a GIF see
             `first_frame`.
+        whole: int, that of `Decoding`, beyond which JPEGs are scaled down while they are decoded: those in one scan
+            (`in_one_scan`) then claim what is left, others all their pixels. Defaults to None.
 
     Returns:
         Scalar int64 tensor, or -1 for bytes that are of none of these formats or lack what their format begins with.
@@ -46,11 +57,140 @@ def claimed_pixels(image_bytes):
         8
     """
     image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
-    return tf.cond(
-        starts_with(image_bytes, b"\xff\xd8\xff"),
-        lambda: tf.reduce_prod(tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)) * _rounds(image_bytes),
-        lambda: _by_fixed_places(image_bytes),
+
+    def of_jpeg():
+        scaled, left, pixels = reduction(image_bytes, whole)
+        if whole is not None:
+            in_rows = tf.cond(scaled > 0, lambda: in_one_scan(image_bytes), lambda: tf.constant(False))
+            pixels = tf.where(in_rows, left, pixels)
+        return pixels * _rounds(image_bytes)
+
+    return tf.cond(is_jpeg(image_bytes), of_jpeg, lambda: _by_fixed_places(image_bytes))
+
+
+def reduction(image_bytes, whole=None):
+    """Tell by its size alone how far a JPEG is scaled down while it is decoded.
+
+    Args:
+        image_bytes: scalar string tensor (or bytes), the content of a JPEG file.
+        whole: int, that of `Decoding`. Defaults to None, never scaled.
+
+    Returns:
+        Three scalar int64 tensors: how often its sides are halved, 0 to 3; the pixels that are left; all its pixels.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from kresnets.data.headers import reduction
+        >>> jpeg = tf.io.encode_jpeg(tf.zeros((30, 41, 3), "uint8"))
+        >>> [int(number) for number in reduction(jpeg, whole=400)]
+        [1, 315, 1230]
+    """
+    sides = tf.cast(tf.io.extract_jpeg_shape(image_bytes)[:2], tf.int64)
+    # As libjpeg rounds: up.
+    parts = tf.constant([[1], [2], [4], [8]], tf.int64)
+    left = tf.reduce_prod((sides + parts - 1) // parts, axis=1)
+    halved = tf.constant(0, tf.int64) if whole is None else tf.math.count_nonzero(left[:-1] > whole)
+    return halved, left[halved], left[0]
+
+
+def _piece(image_bytes, place, count):
+    """Return bytes of a string as an int64 tensor, zeros behind its end; without a copy of all of it."""
+    size = tf.strings.length(image_bytes)
+    piece = tf.strings.substr(image_bytes, tf.minimum(place, tf.cast(size, tf.int64)), count)
+    return tf.cast(tf.io.decode_raw(piece, tf.uint8, fixed_length=count), tf.int64)
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
+def in_one_scan(image_bytes):
+    """Whether a JPEG is decoded row by row, as baseline ones are: all colours in its first scan, all bits of them.
+
+    Of others, progressive ones above all, decoders hold every coefficient, whatever the scale.
+
+    Args:
+        image_bytes: scalar string tensor (or bytes), the content of a JPEG file.
+
+    Returns:
+        Scalar bool tensor.
+
+    Example:
+        >>> import tensorflow as tf
+        >>> from kresnets.data.headers import in_one_scan
+        >>> picture = tf.zeros((30, 41, 3), "uint8")
+        >>> [bool(in_one_scan(tf.io.encode_jpeg(picture, progressive=way))) for way in (False, True)]
+        [True, False]
+    """
+    size = tf.cast(tf.strings.length(image_bytes), tf.int64)
+
+    def step(place, frame, scanned):
+        piece = _piece(image_bytes, place, 10)
+        marker = tf.where(piece[0] == 0xFF, piece[1], 0)
+        is_frame = (marker >= 0xC0) & (marker <= 0xCF) & tf.reduce_all(marker != [0xC4, 0xC8, 0xCC])
+        # Behind a fill byte comes the marker; a few have no length.
+        bare = (marker == 1) | ((marker >= 0xD0) & (marker <= 0xD8))
+        one, two = tf.constant(1, tf.int64), tf.constant(2, tf.int64)
+        ahead = tf.where(marker == 0xFF, one, tf.where(bare, two, two + piece[2] * 256 + piece[3]))
+        after = tf.where(marker == 0, size, place + ahead)
+        return after, tf.where(is_frame, marker * 256 + piece[9], frame), tf.where(marker == 0xDA, piece[4], scanned)
+
+    _, frame, scanned = tf.while_loop(
+        lambda place, frame, scanned: (scanned == 0) & (place < size),
+        step,
+        (tf.constant(2, tf.int64), tf.constant(0, tf.int64), tf.constant(0, tf.int64)),
+        maximum_iterations=_STEPS,
+        parallel_iterations=1,
     )
+    # Baseline or extended (ITU-T T.81, table B.1), with Huffman codes.
+    return (scanned > 0) & tf.reduce_any(frame - scanned == [0xC000, 0xC100])
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string), tf.TensorSpec((), tf.int64)], autograph=False)
+def way(image_bytes, whole):
+    """Tell how an image is to be decoded.
+
+    Args:
+        image_bytes: scalar string tensor (or bytes), the content of an image file.
+        whole: int, that of `Decoding`; -1 for none.
+
+    Returns:
+        Scalar int32 tensor, one of `WAYS`.
+    """
+    head = tf.io.decode_raw(image_bytes, tf.uint8, fixed_length=32)
+
+    def of_jpeg():
+        return tf.cast(reduction(image_bytes, tf.where(whole < 0, tf.int64.max, whole))[0], tf.int32)
+
+    def of_png():
+        clear = tf.cast((head[25] & 4 > 0) | _has_clear_colour(image_bytes), tf.int32)
+        return tf.where(head[24] == 16, DEEP + clear, CLEAR * clear)
+
+    def of_others():
+        kind = tf.strings.substr(image_bytes, 8, tf.minimum(8, tf.nn.relu(tf.strings.length(image_bytes) - 8)))
+        clear = (kind == b"WEBPVP8X") & (head[20] & 16 > 0) | (kind == b"WEBPVP8L") & (head[24] & 16 > 0)
+        return CLEAR_WEBP * tf.cast(clear, tf.int32)
+
+    png = starts_with(image_bytes, b"\x89PNG\r\n\x1a\n")
+    return tf.cond(is_jpeg(image_bytes), of_jpeg, lambda: tf.cond(png, of_png, of_others))
+
+
+def _has_clear_colour(image_bytes):
+    """Whether a PNG says before its pixels which colours are transparent (tRNS)."""
+    size = tf.cast(tf.strings.length(image_bytes), tf.int64)
+
+    def step(place, _):
+        length, kind = tf.split(_piece(image_bytes, place, 8), 2)
+        length = tf.tensordot(length, tf.constant([2**24, 2**16, 2**8, 1], tf.int64), 1)
+        found = tf.reduce_all(kind == list(b"tRNS"))
+        return tf.where(tf.reduce_all(kind == list(b"IDAT")), size, place + length + 12), found
+
+    def walk():
+        start, none = tf.constant(33, tf.int64), tf.constant(False)
+        going = {"maximum_iterations": _STEPS, "parallel_iterations": 1}
+        return tf.while_loop(lambda place, found: (place < size) & ~found, step, (start, none), **going)[1]
+
+    # Most are known by their first bytes, in one step.
+    first = tf.strings.substr(image_bytes, 0, 4096)
+    none = tf.strings.regex_full_match(first, r"\C*IDAT\C*") & ~tf.strings.regex_full_match(first, r"\C*tRNS\C*")
+    return tf.cond(none, lambda: tf.constant(False), walk)
 
 
 def _rounds(image_bytes):
@@ -113,14 +253,15 @@ def _by_fixed_places(image_bytes):
     return pixels
 
 
-@tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
-def first_frame(image_bytes):
+def first_frame(image_bytes, background=b""):
     """Cut a GIF behind its first frame.
 
     The decoder unpacks every frame even where one is asked for, so that a small file takes any amount of memory.
 
     Args:
         image_bytes: scalar string tensor (or bytes), the content of a GIF file.
+        background: three bytes, the colour that the transparent one becomes. Defaults to none: it is kept, and decoded
+            to black.
 
     Returns:
         The content of a GIF file of one frame, scalar string tensor, empty where the file ends before its first frame
@@ -137,6 +278,11 @@ def first_frame(image_bytes):
         >>> len(cut.numpy()) < len(file.getvalue()), int(pixels)
         (True, 8)
     """
+    return _first_frame(image_bytes, background)
+
+
+@tf.function(input_signature=[tf.TensorSpec((), tf.string)] * 2, autograph=False)
+def _first_frame(image_bytes, background):
     size = tf.strings.length(image_bytes)
     # Zeros behind the end, which end every walk there.
     data = tf.cast(tf.pad(tf.io.decode_raw(image_bytes, tf.uint8), [[0, 16]]), tf.int32)
@@ -147,7 +293,7 @@ def first_frame(image_bytes):
     def table(flags):  # bytes of a table of colours
         return tf.where(flags >= 0x80, 3 * tf.bitwise.left_shift(2, flags & 7), 0)
 
-    def step(place, offset, pixels):
+    def step(place, offset, pixels, control, frame):
         value = at(place)
         between = offset == _BETWEEN
         opens, image = between & (value == 0x21), between & (value == 0x2C)
@@ -162,14 +308,31 @@ def first_frame(image_bytes):
         after = tf.where(image, _IMAGE, tf.where(opens, _EXTENSION, after))
         after = tf.where(between & ~opens & ~image, _BROKEN, after)
         claimed = tf.cast(sides[0], tf.int64) * tf.cast(sides[1], tf.int64)
-        return tf.minimum(place + ahead, size + 1), after, tf.where(image, claimed, pixels)
+        control = tf.where(opens & (at(place + 1) == 0xF9), place, control)
+        frame = tf.where(image, place, frame)
+        return tf.minimum(place + ahead, size + 1), after, tf.where(image, claimed, pixels), control, frame
 
-    end, offset, pixels = tf.while_loop(
-        lambda place, offset, pixels: (offset < _DONE) & (place < size),
+    end, offset, pixels, control, frame = tf.while_loop(
+        lambda place, offset, *_: (offset < _DONE) & (place < size),
         step,
-        (13 + table(at(10)), tf.constant(_BETWEEN), tf.constant(0, tf.int64)),
+        (13 + table(at(10)), tf.constant(_BETWEEN), tf.constant(0, tf.int64), tf.constant(0), tf.constant(0)),
         maximum_iterations=_GIF_STEPS,
         parallel_iterations=1,
     )
     whole = tf.strings.join([tf.strings.substr(image_bytes, 0, end), b";"])
+
+    def with_background():
+        """The clear colour of the frame's table becomes the background, and is clear no more."""
+        colours = tf.where(at(frame + 9) >= 0x80, frame + 10, 13)
+        return _put(_put(whole, control + 3, b"\0"), colours + 3 * at(control + 6), background)
+
+    flags = tf.where(at(frame + 9) >= 0x80, at(frame + 9), at(10))
+    clear = (offset == _DONE) & (control > 0) & (at(control + 3) & 1 > 0) & (3 * at(control + 6) < table(flags))
+    whole = tf.cond(clear & (tf.strings.length(background) == 3), with_background, lambda: whole)
     return tf.where((offset == _DONE) & (end <= size), whole, b""), pixels
+
+
+def _put(text, place, piece):
+    """Return a string with a piece of it replaced by another one of the same length."""
+    behind = place + tf.strings.length(piece)
+    return tf.strings.join([tf.strings.substr(text, 0, place), piece, tf.strings.substr(text, behind, 2**31 - 1)])

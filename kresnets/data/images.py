@@ -3,21 +3,28 @@
 Pure TensorFlow operations, so that it runs inside `tf.data` and is saved within a SavedModel.
 """
 
+import functools
+
 import tensorflow as tf
 
 from kresnets._util.types import Tensor
 from kresnets.data import headers
+from kresnets.preprocess import Decoding
+
+_STRIP = 1 << 20  # pixels
 
 
-def decode_image(image_bytes: Tensor, max_pixels: int | None = None) -> Tensor:
+def decode_image(image_bytes: Tensor, max_pixels: int | None = None, decoding: Decoding | None = None) -> Tensor:
     """Decode the bytes of one image file to RGB.
 
     JPEG (baseline, progressive, grey, CMYK), PNG, GIF and BMP; WebP where the installed TensorFlow decodes it. What
-    `tf.io.decode_image` makes of the less ordinary ones:
+    becomes of the less ordinary ones:
 
     - grey: the value is repeated in the three channels;
-    - 16-bit PNG: the high byte of each value (not rescaled to the picture's own range);
-    - alpha: dropped, so a transparent pixel shows the colour stored under it; a palette PNG or GIF is looked up;
+    - 16-bit PNG: the high 8 of the bits that the data set fills (`Decoding.bits`), never by the picture's own range;
+    - alpha of PNG, GIF and WebP: the picture is put on a colour (`Decoding.background`), as Pillow's
+      `alpha_composite` does; a palette PNG or GIF is looked up; in a BMP it is dropped;
+    - JPEG of more than 50 million pixels: at 1/2, 1/4 or 1/8 of its sides (`Decoding.whole`);
     - CMYK JPEG: converted by the plain formula, without colour profiles; no file's profile is applied;
     - GIF: the first frame, and what is behind it is not looked at;
     - BMP: 8 bits are taken as grey (a palette is ignored), 1 and 4 bits are refused;
@@ -28,6 +35,7 @@ def decode_image(image_bytes: Tensor, max_pixels: int | None = None) -> Tensor:
         max_pixels: int, how many pixels the header may claim before anything is decoded (`headers.claimed_pixels`);
             also, only the formats above are then read, whatever else the installed TensorFlow knows. Defaults to None:
             for files that were checked before (`check_image`).
+        decoding: the `kresnets.Decoding` of the data or the model; None for `Decoding()`. Defaults to None.
 
     Returns:
         uint8 tensor `(height, width, 3)`, RGB 0..255.
@@ -42,19 +50,91 @@ def decode_image(image_bytes: Tensor, max_pixels: int | None = None) -> Tensor:
         >>> decode_image(tf.io.encode_png(tf.zeros((2, 4, 1), "uint8"))).shape
         TensorShape([2, 4, 3])
     """
-    image_bytes = tf.convert_to_tensor(image_bytes, tf.string)
+    image_bytes, decoding = tf.convert_to_tensor(image_bytes, tf.string), decoding or Decoding()
+    background = bytes(decoding.background or ())
 
     def as_it_is():
-        return image_bytes, tf.constant(0, tf.int64) if max_pixels is None else headers.claimed_pixels(image_bytes)
+        unknown = tf.constant(0, tf.int64)
+        return image_bytes, unknown if max_pixels is None else headers.claimed_pixels(image_bytes, decoding.whole)
 
-    image_bytes, pixels = tf.cond(headers.is_gif(image_bytes), lambda: headers.first_frame(image_bytes), as_it_is)
+    image_bytes, pixels = tf.cond(
+        headers.is_gif(image_bytes), lambda: headers.first_frame(image_bytes, background), as_it_is
+    )
     if max_pixels is not None:
         fits = (pixels >= 0) & (pixels <= max_pixels)
         reason = f"Neither JPEG, PNG, GIF, BMP nor WebP, or of more than {max_pixels} pixels."
         with tf.control_dependencies([tf.debugging.Assert(fits, [reason])]):
             image_bytes = tf.identity(image_bytes)
-    image = tf.io.decode_image(image_bytes, channels=3, expand_animations=False)
+    ways = _ways(decoding)
+    whole = -1 if decoding.whole is None else decoding.whole
+    plain = len(set(ways)) == 1
+    image = (
+        ways[0](image_bytes)
+        if plain
+        else tf.switch_case(headers.way(image_bytes, whole), [functools.partial(way, image_bytes) for way in ways])
+    )
     return tf.ensure_shape(image, (None, None, 3))
+
+
+def _ways(decoding):
+    """Return what decodes an image in each of `headers.WAYS`."""
+    background, shift = decoding.background, (decoding.bits or 16) - 8
+
+    def plain(image_bytes, channels=3):
+        return tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
+
+    def scaled(image_bytes, ratio):
+        return tf.io.decode_jpeg(image_bytes, channels=3, ratio=ratio)
+
+    def deep(image_bytes):
+        return _by_strips(lambda strip: _high(strip, shift), tf.io.decode_png(image_bytes, 3, tf.uint16))
+
+    def clear(image_bytes):
+        return _by_strips(lambda strip: _over(background, strip[..., :3], strip[..., 3:]), plain(image_bytes, 4))
+
+    def clear_deep(image_bytes):
+        def change(strip):
+            colours = _high(strip[..., :3], shift)
+            return colours if background is None else _over(background, colours, _high(strip[..., 3:], 8))
+
+        return _by_strips(change, tf.io.decode_png(image_bytes, 4, tf.uint16))
+
+    ways = dict.fromkeys(headers.WAYS, plain)
+    if decoding.whole is not None:
+        for way, ratio in ((headers.HALF, 2), (headers.QUARTER, 4), (headers.EIGHTH, 8)):
+            ways[way] = functools.partial(scaled, ratio=ratio)
+    if background is not None:
+        ways |= dict.fromkeys((headers.CLEAR, headers.CLEAR_DEEP, headers.CLEAR_WEBP), clear)
+    if shift < 8:
+        ways |= {headers.DEEP: deep, headers.CLEAR_DEEP: clear_deep}
+    return list(ways.values())
+
+
+def _high(values, shift):
+    """Return uint16 values without their lower bits, as uint8; what is above 8 bits then is white."""
+    return tf.cast(tf.minimum(tf.bitwise.right_shift(values, tf.constant(shift, tf.uint16)), 255), tf.uint8)
+
+
+def _over(background, colours, alpha):
+    """Put pixels, uint8, on a colour: rounded as Pillow rounds, in arithmetic of 16 bits."""
+    colours, alpha = tf.cast(colours, tf.uint16), tf.cast(alpha, tf.uint16)
+    half, byte = tf.constant(128, tf.uint16), tf.constant(8, tf.uint16)
+    mixed = colours * alpha + tf.constant(background, tf.uint16) * (255 - alpha) + half
+    return tf.cast(tf.bitwise.right_shift(mixed + tf.bitwise.right_shift(mixed, byte), byte), tf.uint8)
+
+
+def _by_strips(change, image):
+    """Change an image, into uint8 of three channels, some rows at a time, as it takes several times the room."""
+    rows = tf.maximum(1, _STRIP // tf.shape(image)[1])
+    count = (tf.shape(image)[0] + rows - 1) // rows
+    strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=(None, None, 3))
+    _, strips = tf.while_loop(
+        lambda number, _: number < count,
+        lambda number, strips: (number + 1, strips.write(number, change(image[number * rows : (number + 1) * rows]))),
+        (0, strips),
+        parallel_iterations=1,
+    )
+    return strips.concat()
 
 
 def resize_and_crop(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
@@ -108,7 +188,13 @@ def resize_and_crop(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
     return tf.ensure_shape(result, (size, size, image.shape[-1]))
 
 
-def load_image(image_bytes: Tensor, size: int, crop: float = 1.0, max_pixels: int | None = None) -> Tensor:
+def load_image(
+    image_bytes: Tensor,
+    size: int,
+    crop: float = 1.0,
+    max_pixels: int | None = None,
+    decoding: Decoding | None = None,
+) -> Tensor:
     """Decode the bytes of an image file and bring them to a square of the network's size.
 
     Args:
@@ -116,6 +202,7 @@ def load_image(image_bytes: Tensor, size: int, crop: float = 1.0, max_pixels: in
         size: int, side of the result in pixels.
         crop: float, share of the resized short side that is kept; see `resize_and_crop`. Defaults to 1.0.
         max_pixels: int or None, how many pixels the file may unpack to; see `decode_image`. Defaults to None.
+        decoding: the `kresnets.Decoding` of the data or the model; see `decode_image`. Defaults to None.
 
     Returns:
         float32 tensor `(size, size, 3)`, RGB 0..255.
@@ -130,4 +217,4 @@ def load_image(image_bytes: Tensor, size: int, crop: float = 1.0, max_pixels: in
         >>> load_image(tf.io.encode_jpeg(tf.zeros((300, 400, 3), "uint8")), size=224).shape
         TensorShape([224, 224, 3])
     """
-    return resize_and_crop(decode_image(image_bytes, max_pixels), size, crop)
+    return resize_and_crop(decode_image(image_bytes, max_pixels, decoding), size, crop)

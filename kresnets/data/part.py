@@ -13,6 +13,7 @@ import tensorflow as tf
 from kresnets._util.types import Array, Tensor
 from kresnets.data.decoded import check_cache, kept
 from kresnets.data.images import load_image
+from kresnets.preprocess import Decoding
 
 
 def epoch_variable() -> Tensor:
@@ -39,6 +40,7 @@ class Part:
         contents: sequence of str (paths of files) or of bytes (encoded images in memory).
         class_names: sequence of str.
         progress: bool, show a bar on stderr while images are decoded into memory. Defaults to True.
+        decoding: a `kresnets.Decoding`, how files become pixels. Defaults to `Decoding()`.
     """
 
     def __init__(
@@ -48,7 +50,9 @@ class Part:
         contents: Sequence[Any],
         class_names: Sequence[str],
         progress: bool = True,
+        decoding: Decoding = Decoding(),
     ) -> None:
+        self.decoding = decoding
         self.ids = tuple(ids)
         self.labels = np.asarray(labels, dtype=np.int32).reshape(-1)
         self.class_names = tuple(class_names)
@@ -83,7 +87,8 @@ class Part:
         """
         contents = self._contents.numpy()
         chosen = [os.fsdecode(contents[row]) if self._files else contents[row] for row in rows]
-        return Part([self.ids[row] for row in rows], self.labels[list(rows)], chosen, self.class_names, self._progress)
+        ids, labels = [self.ids[row] for row in rows], self.labels[list(rows)]
+        return Part(ids, labels, chosen, self.class_names, self._progress, self.decoding)
 
     def joined(self, other: "Part") -> "Part":
         """Return a part of the images of both.
@@ -92,22 +97,20 @@ class Part:
             other: a `Part` of the same classes.
 
         Raises:
-            ValueError: where the classes differ, or one holds files and the other bytes.
+            ValueError: where the classes or the decoding differ, or one holds files and the other bytes.
 
         Example:
             >>> from kresnets.data import Part
             >>> Part(["a"], [0], [b"GIF"], ["cat", "dog"]).joined(Part(["b"], [1], [b"PNG"], ["cat", "dog"])).counts()
             {'cat': 1, 'dog': 1}
         """
-        if self.class_names != other.class_names or self._files != other._files:
-            raise ValueError(
-                f"Parts of the same classes and kind can be joined. Received: {self.class_names} and "
-                f"{other.class_names}."
-            )
+        own, others = ((part.class_names, part._files, part.decoding) for part in (self, other))
+        if own != others:
+            raise ValueError(f"Parts of the same classes, kind and decoding can be joined. Received: {own}, {others}.")
         contents = [*self._contents.numpy(), *other._contents.numpy()]
         contents = [os.fsdecode(content) if self._files else content for content in contents]
         labels = np.concatenate([self.labels, other.labels])
-        return Part((*self.ids, *other.ids), labels, contents, self.class_names, self._progress)
+        return Part((*self.ids, *other.ids), labels, contents, self.class_names, self._progress, self.decoding)
 
     def batches(
         self,
@@ -276,7 +279,7 @@ class Part:
         def load(index):
             content = contents[index]
             image_bytes = tf.io.read_file(content) if files else content
-            return load_image(image_bytes, size, crop), labels[index]
+            return load_image(image_bytes, size, crop, decoding=self.decoding), labels[index]
 
         return order.map(load, tf.data.AUTOTUNE, deterministic=True)
 
@@ -319,7 +322,7 @@ class Rows:
 
     def identity(self) -> Any:
         """Return a short name of the images as the pipeline gives them."""
-        return f"{self.part.identity()}-{self.size}-{self.crop}"
+        return f"{self.part.identity()}-{self.size}-{self.crop}-{self.part.decoding}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -335,6 +338,8 @@ class Data:
         bad: tuple of `(id, reason)`, images that were left out.
         rotated: int, how many images carry an EXIF rotation, which is ignored here and in serving alike.
         contents: str, a hash of the bytes of all images, by which one that was changed under its name is noticed.
+        decoding: a `kresnets.Decoding`, how files become pixels, in all three parts.
+        notes: tuple of str, sentences about how images are decoded that are not decoded as most are.
     """
 
     name: str
@@ -345,15 +350,18 @@ class Data:
     bad: tuple[tuple[str, str], ...] = ()
     rotated: int = 0
     contents: str = ""
+    decoding: Decoding = Decoding()
+    notes: tuple[str, ...] = ()
 
     def summary(self) -> str:
-        """Return a table of the number of images per class and part, as text."""
+        """Return a table of the number of images per class and part, and the notes behind it, as text."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         width = max(map(len, ("class", "all", *self.class_names)))
         counts = [part.counts() for part in parts.values()]
         rows = [("class", *parts)] + [(name, *(count[name] for count in counts)) for name in self.class_names]
         rows.append(("all", *map(len, parts.values())))
-        return "\n".join(f"{first:<{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in rows)
+        lines = [f"{first:<{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in rows]
+        return "\n".join([*lines, *self.notes])
 
 
 def class_weight(labels: Array, how: str = "balanced") -> dict[int, float] | None:

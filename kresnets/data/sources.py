@@ -1,16 +1,19 @@
 """`load_data`: one entry for folders, CSV files, TFDS datasets and the ELPV photographs."""
 
+import dataclasses
 import hashlib
 import os
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from kresnets._util.types import PathLike
-from kresnets.data.check import check_images
+from kresnets.data.check import check_images, depth
 from kresnets.data.listing import list_csv, list_folder
 from kresnets.data.part import Data, Part
 from kresnets.data.split import PARTS, cap, order_key, split
 from kresnets.data.tfds_source import list_tfds
+from kresnets.preprocess import Decoding
 
 
 def load_data(
@@ -23,6 +26,9 @@ def load_data(
     data_dir: PathLike | None = None,
     progress: bool = True,
     columns: Sequence[str] | None = None,
+    bits: int | None = None,
+    background: Any = "white",
+    decoding: Decoding | None = None,
 ) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
@@ -32,7 +38,11 @@ def load_data(
     a missing one is split off from `train`.
 
     Every image is decoded once, in parallel, by the function that training and serving use, so that a damaged or half
-    file is found before training. Images of more than 50 million pixels are refused before they are decoded.
+    file is found before training. Images of more than 50 million pixels are refused before they are decoded, but for
+    baseline JPEGs, which are decoded at 1/2, 1/4 or 1/8 of their sides.
+
+    How files become pixels is one for all of them, and is what a model learns: `Data.decoding`, which `fine_tune` has
+    the model carry. How many bits 16-bit PNG fill is found in all of them together, and told by `Data.summary`.
 
     Args:
         source: str or path. A folder of class folders; a CSV file of `path,label` (see
@@ -49,6 +59,11 @@ def load_data(
         progress: bool, show progress bars on stderr (where it is a terminal). Defaults to True.
         columns: names of the columns of a CSV file that have the paths, the classes and, if there is one, the parts.
             Defaults to None, those of the usual names.
+        bits: int, how many bits the values of 16-bit PNG fill, 8 to 16. Defaults to None: what the files say (sBIT),
+            else the least of 10, 12, 14 and 16 that holds every value.
+        background: colour that transparent pixels are put on, such as `"white"`, `"#ff8000"` or `(255, 128, 0)`; None
+            for the colour that is stored under them. Defaults to `"white"`.
+        decoding: a `kresnets.Decoding` in place of both, such as that of a model. Defaults to None.
 
     Returns:
         A `Data`.
@@ -66,6 +81,7 @@ def load_data(
         (64, 11, 268)
     """
     _check_arguments(limit, seed, bad_images, validation_split, test_split)
+    found = Decoding(bits, background) if decoding is None else decoding
     listing = _list(os.fspath(source), data_dir, columns)
     if len(listing.class_names) < 2:
         lists = sorted(name for name in os.listdir(source) if name.endswith(".csv")) if os.path.isdir(source) else ()
@@ -75,7 +91,7 @@ def load_data(
             + (f"; or give the list that is there, {os.path.join(source, lists[0])}." if lists else ".")
         )
     parts = [(part, item) for part, items in listing.parts.items() for item in items]
-    verdicts = check_images([item.content for _, item in parts], progress)
+    verdicts = check_images([item.content for _, item in parts], progress, found)
     bad = tuple((item.id, verdict.reason) for (_, item), verdict in zip(parts, verdicts) if verdict.reason)
     if bad and bad_images == "error":
         raise ValueError(_bad_sentence(bad, len(parts)))
@@ -89,12 +105,37 @@ def load_data(
     chosen["train"], chosen["validation"] = cap(
         chosen["train"], chosen["validation"], labels, limit, listing.class_names
     )
-    made = {part: _part([items[i] for i in chosen[part]], listing.class_names, progress) for part in PARTS}
+    found, notes = _decoding(found, [verdict for *_, verdict in good], decoding is None)
+    made = {part: _part([items[i] for i in chosen[part]], listing.class_names, progress, found) for part in PARTS}
     rotated = sum(verdict.rotated for *_, verdict in good)
     contents = hashlib.sha256()
     for item, digest in sorted(zip(items, digests), key=lambda pair: pair[0].id):
         contents.update(repr((item.id, digest.hex())).encode())
-    return Data(listing.name, listing.class_names, **made, bad=bad, rotated=rotated, contents=contents.hexdigest())
+    return Data(
+        listing.name, listing.class_names, **made, bad=bad, rotated=rotated, contents=contents.hexdigest(),
+        decoding=found, notes=notes,
+    )  # fmt: skip
+
+
+def _decoding(given, verdicts, open_):
+    """Return the `Decoding` of a data set, its bits found where they are left open, and sentences about it."""
+    bits, why = depth(verdicts)
+    notes, decoding = [], given
+    if open_ and given.bits is None:
+        decoding = dataclasses.replace(given, bits=bits)
+    if bits is not None:
+        used = decoding.bits or 16
+        larger = sum(verdict.largest >= 2**used for verdict in verdicts if verdict.largest is not None)
+        notes.append(f"16-bit PNG are read as {used} bits: " + (why if decoding != given else "as given") + ".")
+        if larger:
+            notes.append(f"{larger} of them have larger values, which become white.")
+    clear, scaled = (sum(getattr(verdict, name) for verdict in verdicts) for name in ("clear", "scaled"))
+    if clear and given.background is not None:
+        colour = "white" if given.background == (255,) * 3 else f"RGB {given.background}"
+        notes.append(f"{clear} images have transparent pixels or could have: they are put on {colour}.")
+    if scaled:
+        notes.append(f"{scaled} JPEG of more than {given.whole:,} pixels are decoded at a fraction of their sides.")
+    return decoding, tuple(notes)
 
 
 def _check_arguments(limit, seed, bad_images, validation_split, test_split):
@@ -178,7 +219,7 @@ def _split(given, items, digests, class_names, seed, validation_split, test_spli
     return chosen | {part: [pool[i] for i in indices] for part, indices in dealt.items()}
 
 
-def _part(items, class_names, progress):
+def _part(items, class_names, progress, decoding):
     items = sorted(items, key=lambda item: item.id)
     return Part(
         [item.id for item in items],
@@ -186,4 +227,5 @@ def _part(items, class_names, progress):
         [item.content for item in items],
         class_names,
         progress,
+        decoding,
     )

@@ -1,5 +1,6 @@
 """The model card of an exported version: what it is, where it comes from, what it was found to do."""
 
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -11,18 +12,20 @@ import keras
 
 from kresnets._util.types import PathLike
 from kresnets.keras_hooks.graph import layers_in_order
+from kresnets.preprocess import Decoding
 from kresnets.version import __version__
 from kresnets.weights import sources
 from kresnets.weights.origin import origin_of
 
 PLACE = ("assets", "model_card.json")
+VERSION = 2  # of the card: 1 knew no `decoding`
 _DEEPEST = 100  # levels of a card; each program that reads JSON has a limit of its own
 # What only the exporter's user knows: null where they said nothing. `network` is the model's name then, and `weights`,
 # `licence` and `notice` are those of the published weights that the model began with, if it carries them.
 OF_THE_USER = ("network", "weights", "licence", "notice", "data", "metrics")
 OF_THE_EXPORT = (
     *("kresnets", "created", "parameters", "classes", "top", "input_size", "max_pixels", "preprocessing"),
-    *("dtype", "batch_norms_folded", "sha256", "verified"),
+    *("dtype", "batch_norms_folded", "sha256", "verified", "version", "decoding"),
 )
 
 
@@ -90,6 +93,7 @@ def write_card(
     """
     how = classifier.preprocessing
     found = {
+        "version": VERSION,
         "kresnets": __version__,
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "parameters": classifier.model.count_params(),
@@ -98,6 +102,7 @@ def write_card(
         "input_size": classifier.size,
         "max_pixels": classifier.max_pixels,
         "preprocessing": {"mode": how.mode, "crop": how.crop, "mean": how.mean, "std": how.std},
+        "decoding": dataclasses.asdict(how.decoding or Decoding()),
         "dtype": dtype,
         "batch_norms_folded": _norms(classifier.model) - _norms(served.model),
         "sha256": _hashes(folder),
@@ -125,12 +130,12 @@ def read_card(folder: PathLike) -> dict[str, Any]:
 
     Returns:
         dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else
-            the
-        exporter's user gave, and what the export found: `kresnets` (version), `created` (UTC), `parameters`,
-        `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`, `batch_norms_folded`,
-        `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how
-        many were asked of both, `largest_difference` of a score from the Keras model's probability, and
-        `same_first_label`, the share of images.
+            the exporter's user gave, and what the export found: `version` (of the card: 1 where alpha was dropped and
+            16-bit PNG gave their high byte), `decoding` (of `kresnets.Decoding`), `kresnets` (version), `created`
+            (UTC), `parameters`, `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`,
+            `batch_norms_folded`, `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None,
+            or `photographs`, how many were asked of both, `largest_difference` of a score from the Keras model's
+            probability, and `same_first_label`, the share of images.
 
     Raises:
         ValueError: where there is no card, or a damaged one.
@@ -142,7 +147,8 @@ def read_card(folder: PathLike) -> dict[str, Any]:
     """
     file = pathlib.Path(folder).joinpath(*PLACE)
     try:
-        return dict(json.loads(file.read_text(encoding="utf-8")))
+        found = dict(json.loads(file.read_text(encoding="utf-8")))
+        return {"version": 1, "decoding": dataclasses.asdict(Decoding.before())} | found
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no model card: give a version folder that kresnets exported.") from None
     except (ValueError, TypeError, RecursionError) as error:

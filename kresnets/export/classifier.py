@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from kresnets._util.checks import is_whole
 from kresnets.data.check import MAX_PIXELS
+from kresnets.data.images import load_image
 from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
@@ -98,13 +99,18 @@ class Classifier:
     def _on(self, model):
         return dataclasses.replace(self, model=model, feature_layer=_feature_layer(model))
 
+    def image(self, image_bytes):
+        """Return the pixels that a file becomes, as in training."""
+        how = self.preprocessing
+        return load_image(image_bytes, self.size, how.crop, decoding=how.decoding)
+
     def serving_default(self, image_bytes):
         """Map the bytes of image files, `(batch,)`, to labels, scores and valid."""
         return self.signatures(self.network).serving_default(image_bytes)
 
     def signatures(self, network):
         """Return what a server answers by a network, a function such as this classifier's own."""
-        return Signatures(network, self.labels, self.top, self.size, self.preprocessing.crop, self.max_pixels)
+        return Signatures(network, self.labels, self.top, self.size, self.preprocessing, self.max_pixels)
 
     def network(self, images):
         """Map RGB images 0..255, `(batch, size, size, 3)`, to `probabilities` and to the `features` they come from."""

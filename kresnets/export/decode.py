@@ -5,17 +5,18 @@ import tensorflow as tf
 from kresnets.data.images import load_image
 
 
-def loader(size, crop, max_pixels):
+def loader(size, crop, max_pixels, decoding=None):
     """Return a function from the bytes of an image file to the image, which is traced once for all that call it.
 
     Args:
         size: int, side of the images in pixels.
         crop: float, share of the resized short side that is kept.
         max_pixels: int, how many pixels a file may unpack to.
+        decoding: a `kresnets.Decoding`. Defaults to None, `Decoding()`.
     """
 
     def load(image_bytes):
-        return load_image(image_bytes, size, crop, max_pixels)
+        return load_image(image_bytes, size, crop, max_pixels, decoding)
 
     return tf.function(load, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 

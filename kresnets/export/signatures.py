@@ -7,6 +7,7 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from kresnets.export.decode import decode_batch, loader
+from kresnets.preprocess import Preprocessing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Signatures:
         labels: tuple of str, the name of each class.
         top: int, labels and scores per image.
         size: int, side of the images in pixels.
-        crop: float, share of the resized short side that is kept.
+        preprocessing: `kresnets.Preprocessing`, of which the crop and the decoding are done here.
         max_pixels: int, how many pixels an image file may unpack to.
     """
 
@@ -27,7 +28,7 @@ class Signatures:
     labels: tuple[str, ...]
     top: int
     size: int
-    crop: float
+    preprocessing: Preprocessing
     max_pixels: int
 
     def specs(self):
@@ -62,7 +63,7 @@ class Signatures:
 
     @functools.cached_property
     def _load(self):
-        return loader(self.size, self.crop, self.max_pixels)
+        return loader(self.size, self.preprocessing.crop, self.max_pixels, self.preprocessing.decoding)
 
     def _named(self, items, load):
         images, valid = decode_batch(items, load, self.size)

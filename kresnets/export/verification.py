@@ -7,7 +7,6 @@ import numpy as np
 import tensorflow as tf
 
 from kresnets.data.check import check_image
-from kresnets.data.images import load_image
 from kresnets.export.precision import in_half
 
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
@@ -37,7 +36,7 @@ def verify(folder, classifier, dtype, images=()):
     size = classifier.size
     # Rounding to bfloat16 may move answers to colours of no image far, and yet none to an image.
     pngs = [tf.io.encode_png(image) for image in (probes(size) if dtype == "float32" else probes(size)[:2])]
-    made = tf.stack([load_image(png, size, classifier.preprocessing.crop) for png in pngs])
+    made = tf.stack([classifier.image(png) for png in pngs])
     half = in_half(classifier.model)  # with layers of the user's own that could not be copied
     allowed = _ALLOWED["bfloat16" if half else dtype]
     _compare(served, classifier, made, pngs, allowed)
@@ -95,7 +94,7 @@ def _compare_images(served, classifier, contents, allowed):
                 f"max_pixels={classifier.max_pixels:,}, or of too many scans): leave it out, or raise `max_pixels`; "
                 "nothing was exported."
             )
-        images = tf.stack([load_image(file, classifier.size, classifier.preprocessing.crop) for file in files])
+        images = tf.stack([classifier.image(file) for file in files])
         expected = classifier.network(images)["probabilities"].numpy()
         for labels, scores, row in zip(answer["labels"].numpy(), answer["scores"].numpy(), expected, strict=True):
             largest = max(largest, _difference(classifier, labels, scores, row))

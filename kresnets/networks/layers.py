@@ -3,7 +3,6 @@
 Each function takes a tensor and a name and returns a tensor, under the data format of the moment.
 """
 
-import dataclasses
 import json
 
 import keras
@@ -36,7 +35,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def __init__(self, *, preprocessing=None, origin=None, **kwargs):
         super().__init__(**kwargs)
         self.origin = origin
-        self.preprocessing = Preprocessing(**preprocessing) if isinstance(preprocessing, dict) else preprocessing
+        self.preprocessing = Preprocessing.of_data(preprocessing) if isinstance(preprocessing, dict) else preprocessing
 
     def call(self, inputs, training=None, mask=None):
         if mask is None and self._has_kernel(inputs):
@@ -81,7 +80,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     def get_config(self):
         config = super().get_config()
         if self.preprocessing is not None:
-            config["preprocessing"] = dataclasses.asdict(self.preprocessing)
+            config["preprocessing"] = self.preprocessing.as_data()
         # The origin goes with the weights, not with the config: a clone starts at random.
         return config
 
@@ -89,7 +88,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         super().save_own_variables(store)
         # A `.weights.h5` file has no configs; without this note its weights would be fed as if they wanted the default.
         if self.preprocessing is not None and hasattr(store, "h5_file"):
-            store.h5_file.attrs["preprocessing"] = json.dumps(dataclasses.asdict(self.preprocessing))
+            store.h5_file.attrs["preprocessing"] = json.dumps(self.preprocessing.as_data())
             store.h5_file.attrs["origin"] = self.origin or ""
 
     def load_own_variables(self, store):
@@ -97,7 +96,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         # The weights changed, so does what they want.
         if self.preprocessing is not None and hasattr(store, "h5_file"):
             note = store.h5_file.attrs.get("preprocessing")
-            self.preprocessing = Preprocessing(**json.loads(note)) if isinstance(note, str) else self.preprocessing
+            if isinstance(note, str):
+                self.preprocessing = Preprocessing.of_data(json.loads(note))
             # A file of before there was a note may hold anything: `origin.is_pretrained` looks at the statistics then.
             origin = store.h5_file.attrs.get("origin")
             self.origin = (origin or None) if isinstance(origin, str) else self.origin

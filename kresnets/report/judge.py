@@ -24,7 +24,7 @@ def judge(run, model, data, config, history, notes=()):
         notes: sentences for the page. Defaults to none.
     """
 
-    size, preprocessing = config["size"], Preprocessing(**config["preprocess"])
+    size, preprocessing = config["size"], Preprocessing.of_data(config["preprocess"])
     images = data.test.batches(64, size, preprocessing.crop, cache=False)  # drawn once
     probabilities = model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
     labels = data.test.labels

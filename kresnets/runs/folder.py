@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import keras
 
     from kresnets.data import Data
-    from kresnets.preprocess import Preprocessing
+    from kresnets.preprocess import Decoding, Preprocessing
 
 Phase = Literal["new", "begun", "trained", "finished"]
 
@@ -38,7 +38,10 @@ class File:
 
 # All that a run writes. The guide on runs shows this table; `RunFolder` clears by it.
 FILES = (
-    File("config.json", "the arguments, the resolved recipe, class names, size, preprocessing, digest of the data"),
+    File(
+        "config.json",
+        "the arguments, the resolved recipe, class names, size, preprocessing and decoding, digest of the data",
+    ),
     File("plan.txt", "what the recipe was resolved to, as the log shows it"),
     File("bad_images.txt", "images that were left out as damaged, with the reason"),
     File("history.csv", "a row an epoch: stage, seconds, losses, metrics, learning rate of each group"),
@@ -65,6 +68,8 @@ PICTURES = {"Training": "curves.png", "Confusion": "confusion.png", "Worst mista
 # What older versions did not ask for, as they would have answered.
 _SINCE = {
     "columns": None,
+    "bits": None,
+    "background": "white",
     "recompute": False,
     "recipe": None,
     "preprocess": None,
@@ -132,15 +137,14 @@ class RunFolder:
             if strange:
                 raise ValueError(f"--out {self} holds {strange[0]!r} and is no run: give another folder.")
             return "new"
-        try:
-            earlier = _SINCE | dict(self._saved()["arguments"])
-        except (ValueError, KeyError, TypeError):
+        earlier = self._arguments()
+        if earlier is None:
             if overwrite:
                 return "new"
             raise ValueError(
                 f"{self / 'config.json'} is damaged or none of finetune's: give another --out, or --overwrite to "
                 "replace the run."
-            ) from None
+            )
         if earlier == arguments:
             return self.phase
         if overwrite:
@@ -151,6 +155,16 @@ class RunFolder:
             f"--out {self} was made with another {options}: give another folder, or --overwrite to replace it."
         )
 
+    def goes_on(self, arguments: dict[str, Any]) -> bool:
+        """Whether the folder holds a run with these very arguments."""
+        return self._arguments() == arguments
+
+    def _arguments(self):
+        try:
+            return _SINCE | dict(self._saved()["arguments"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def make_room(self, config: dict[str, Any]) -> None:
         """Clear what `--overwrite` replaces, now that the new run can begin.
 
@@ -159,13 +173,11 @@ class RunFolder:
         """
         if self.phase == "new":
             return
-        try:
-            earlier = dict(self._saved())
-        except (ValueError, TypeError):
-            earlier = {}
-        if earlier.get("arguments") != config["arguments"]:
+        if not self.goes_on(config["arguments"]):
             self._remove(file.pattern for file in FILES)
-        elif earlier.get("data") != config["data"] or _contents_differ(earlier, config["contents"]):
+            return
+        earlier = dict(self._saved())
+        if earlier.get("data") != config["data"] or _contents_differ(earlier, config["contents"]):
             raise ValueError(
                 f"The images or their labels have changed since {self} was begun: give another --out, or remove it."
             )
@@ -231,16 +243,28 @@ class RunFolder:
             )
         import keras
 
+        model = keras.saving.load_model(self / "model.keras", compile=False)
+        return model, config.get("class_names"), self._preprocessing if config.get("preprocess") else None
+
+    @property
+    def decoding(self) -> "Decoding":
+        """How files became pixels when the run began.
+
+        Raises:
+            ValueError: where it does not say so in a way that is known.
+        """
+        return self._preprocessing.decoding
+
+    @property
+    def _preprocessing(self):
         from kresnets.preprocess import Preprocessing
 
-        model = keras.saving.load_model(self / "model.keras", compile=False)
         try:
-            preprocessing = Preprocessing(**config["preprocess"]) if config.get("preprocess") else None
+            return Preprocessing.of_data(self.config.get("preprocess") or {})
         except (ValueError, TypeError) as error:  # a field that only a later version knows
             raise ValueError(
                 f"{self / 'config.json'} says how images are preprocessed, but not in a way that is known: {error}"
             ) from error
-        return model, config.get("class_names"), preprocessing
 
     def images(self) -> "Data":
         """Load the images that the run learned from and was judged by.
@@ -248,16 +272,12 @@ class RunFolder:
         Raises:
             ValueError: where they are not there, or not the same any more.
         """
-        from kresnets.data import load_data
-
         config = self.config
         given, wanted = config.get("arguments"), ("data", "limit", "seed", "bad_images")
         if not given or not given.keys() >= set(wanted):
             raise ValueError(f"{self} does not say which images are its own.")
         try:
-            data = load_data(
-                given["data"], given["limit"], given["seed"], given["bad_images"], columns=given.get("columns")
-            )
+            data = load_images(given, self.decoding)
         except (ValueError, OSError, ImportError) as error:
             if os.path.exists(os.path.expanduser(given["data"])) or os.path.isabs(given["data"]):
                 raise
@@ -282,6 +302,17 @@ class RunFolder:
         for pattern in patterns:
             for path in self.path.glob(pattern):
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def load_images(arguments: dict[str, Any], decoding: "Decoding | None" = None) -> "Data":
+    """Load the images that the arguments of a command name, as they say or as `decoding` does."""
+    from kresnets.data import load_data
+
+    given = _SINCE | arguments
+    first = (given[name] for name in ("data", "limit", "seed", "bad_images"))
+    background = None if given["background"] == "none" else given["background"]
+    more = {"columns": given["columns"], "bits": given["bits"], "background": background}
+    return load_data(*first, **more, decoding=decoding)
 
 
 def _contents_differ(config: dict[str, Any], contents: str) -> bool:

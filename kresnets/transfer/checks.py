@@ -36,6 +36,28 @@ def checked(source, argument, model, classes, preprocessing=None):
     return with_length(source, argument)
 
 
+def decoding_of(*sources):
+    """Return the `Decoding` by which pipelines of `kresnets.data` get their pixels, through whatever was mapped over
+    them, or None where that is not known.
+
+    Raises:
+        ValueError: where they differ in it.
+    """
+    found, left = [], list(sources)
+    while left:
+        source = left.pop()
+        if hasattr(source, "kresnets_rows"):
+            found.append(source.kresnets_rows.part.decoding)
+        elif is_dataset(source):
+            left += getattr(source, "_inputs", list)()  # TensorFlow's own way to say what a pipeline is made of
+    if len(set(found)) > 1:
+        raise ValueError(
+            f"The images are decoded in different ways, {' and '.join(map(str, set(found)))}: load all of them at "
+            "once, or give `load_data` the `decoding` of the others."
+        )
+    return found[0] if found else None
+
+
 def _first_images(source, batches=2):
     """Yield the images of the first batches; none of a part of `load_data`, whose pixels are 0..255 by its own hand."""
     if isinstance(source, tuple):

@@ -12,10 +12,10 @@ from kresnets import devices
 from kresnets._util.types import Dataset, PathLike, Patterns
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
-from kresnets.preprocess import carry, resolve
+from kresnets.preprocess import Decoding, carry, resolve
 from kresnets.runs.state import BestWeights, RunState, check_same_run, note_down, noted
 from kresnets.transfer.cache.choice import cached_fit, check_cache
-from kresnets.transfer.checks import check_model, checked, checked_class_weight
+from kresnets.transfer.checks import check_model, checked, checked_class_weight, decoding_of
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
 from kresnets.transfer.loss import cross_entropy
@@ -118,6 +118,8 @@ def fine_tune(
     judging_steps = 0
     if validation is not None:
         validation, judging_steps = checked(validation, "validation", model, classes, preprocessing)
+    if (decoding := decoding_of(train, validation)) is not None:
+        preprocessing = dataclasses.replace(preprocessing, decoding=decoding)
 
     # Plan.
     if not isinstance(recipe, Plan):
@@ -164,14 +166,19 @@ def fine_tune(
         )
     cached = cached_fit(
         cache, model, model_layout, unfreezing, how, (train, validation), (learning, judging), (steps, judging_steps),
-        dataclasses.asdict(preprocessing), state_dir, verbose,
+        preprocessing.as_data(), state_dir, verbose,
     )  # fmt: skip
     clocks = [one for one in (clock, epoch, cached) if one is not None]
     # Keras would put the bar last, where it also has a dozen learning rates to show.
     bar = [keras.callbacks.ProgbarLogger()] if verbose and not any(map(_is_bar, callbacks)) else []
     run = [*bar, *_callbacks(plan, unfreezing, state, groups, clocks), *callbacks]
     _say_plan(plan, state)
-    carry(model, preprocessing)  # before the first file is written: from now on the weights learn to want it
+    # Before the first file is written: from now on the weights learn to want it.
+    if not carry(model, preprocessing) and decoding not in (None, Decoding()):
+        _LOG.warning(
+            "%r cannot carry how its images are decoded: give exports preprocess=kresnets.Preprocessing(%r, decoding="
+            "data.decoding).", model.name, preprocessing.mode,
+        )  # fmt: skip
 
     # Fit.
     with devices.in_shares(model, division, batches, judged, class_weight) as (batches, judged, class_weight):
@@ -213,7 +220,8 @@ def _description(plan, model, preprocessing, class_weight, loss, metrics):
         "stages": [[stage.group, stage.epochs] for stage in plan.stages],
         "network": [v.path for v in model.weights],
         "batches": plan.facts.steps,
-        "preprocess": dataclasses.asdict(preprocessing),
+        "preprocess": {name: value for name, value in preprocessing.as_data().items() if name != "decoding"},
+        "decoding": str(preprocessing.decoding),
         "class_weight": str(class_weight),
         "loss": str(loss),
         "metrics": str(metrics),

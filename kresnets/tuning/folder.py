@@ -17,6 +17,9 @@ _WRITTEN = (
     "tensorboard", ".tmp-*", "config.json",
 )  # fmt: skip
 
+# What older versions did not ask for, as they would have answered.
+_SINCE = {"columns": None, "bits": None, "background": "white", "preprocess": None}
+
 
 def check_folder(folder, options):
     """Refuse a folder that holds something else, or another search that is not to be replaced."""
@@ -53,9 +56,17 @@ def earlier_arguments(folder):
         found = dict((files.read_json(folder / "config.json") or {})["arguments"])
     except (KeyError, TypeError, ValueError):
         return None
-    return (
-        {"columns": None, "preprocess": None} | found if "oracle" in found else None
-    )  # older ones did not ask for them
+    return _SINCE | found if "oracle" in found else None
+
+
+def decoding(folder, options):
+    """Return the `Decoding` with which the search in a folder began, None where another one is to begin."""
+    from kresnets.preprocess import Decoding
+
+    if earlier_arguments(folder) != arguments(options):
+        return None
+    noted = files.read_json(folder / "config.json").get("decoding")
+    return Decoding(**noted) if noted else Decoding.before()
 
 
 def make_room(folder, options, recipe=None):
@@ -104,11 +115,14 @@ def check_same_search(project, hypermodel, objective, splits):
     Raises:
         ValueError: naming what differs.
     """
+    from kresnets.transfer.checks import decoding_of
+
     found = {
         "objective": [(one.name, one.direction) for one in (objective if isinstance(objective, list) else [objective])],
         "space": {name: repr(allowed) for name, allowed in hypermodel.space.fields.items()},
         "base": {name: repr(value) for name, value in hypermodel.base.as_data().items()},
         "data": [[_identity(part) for part in split] for split in splits],
+        "decoding": [str(decoding_of(*split)) for split in splits],
     }
     found, path = json.loads(json.dumps(found)), project / _SEARCH
     earlier = files.read_json(path) or {}

@@ -198,7 +198,7 @@ def _preprocessing(spec, file, layout):
             )  # fmt: skip
         return assumed
     try:
-        return Preprocessing(**file.preprocessing)
+        return Preprocessing.of_data(file.preprocessing)
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{file.path} says how images are preprocessed, but not in a way that is known: {error}"

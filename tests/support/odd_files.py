@@ -29,7 +29,8 @@ def encoded(pixels, format, mode=None, **options):
 
 
 def by_pillow(data):
-    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+    image = Image.open(io.BytesIO(data)).convert("RGBA")
+    return np.asarray(Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB"))
 
 
 def by_jpeg(data):
@@ -62,7 +63,7 @@ FILES = {  # name -> bytes, pixels
     "grey png": (data := encoded(picture(40, 30, 1), "PNG"), by_pillow(data)),
     "16-bit png": (encoded((LEVELS.astype("uint16") << 8) | 0xC3, "PNG"), grey(LEVELS)),
     "palette png": (data := encoded(picture(40, 30), "PNG", mode="P"), by_pillow(data)),
-    "png with alpha": (data := encoded(picture(40, 30, 4), "PNG"), np.asarray(Image.open(io.BytesIO(data)))[..., :3]),
+    "png with alpha": (data := encoded(picture(40, 30, 4), "PNG"), by_pillow(data)),
     "bmp": (data := encoded(picture(64, 40), "BMP"), by_pillow(data)),
     "gif": (data := encoded(picture(64, 40), "GIF"), by_pillow(data)),
     "animated gif": (data := two_frame_gif(), by_pillow(data)),
@@ -167,8 +168,8 @@ def odd():
         | {
             "bmp with alpha": (encoded(alpha, "BMP"), alpha[..., :3]),
             "palette png with transparency": (
-                encoded(np.asarray(small.convert("RGB")), "PNG", mode="P", transparency=3),
-                np.asarray(small.convert("RGB").convert("P").convert("RGB")),
+                data := encoded(np.asarray(small.convert("RGB")), "PNG", mode="P", transparency=3),
+                by_pillow(data),
             ),
             "png with texts": ((plain := encoded(photograph, "PNG"))[:33] + text + plain[33:], photograph),
             "20000x2": a_line(2, 20_000),
