@@ -103,7 +103,7 @@ def _end_at_once():
 def speak():
     """Have a child's Python speak where its watcher does; what C++ writes goes to a file that the watcher shows when
     nothing else explains an end. Return a function of an error and a sentence that tells the watcher what ended it."""
-    out, err, told_pipe, life = map(int, os.environ[_CHILD].split(","))
+    out, err, messages, life = map(int, os.environ[_CHILD].split(","))
     for name, descriptor in (("stdout", out), ("stderr", err)):
         setattr(sys, name, open(descriptor, "w", encoding="utf-8", errors="backslashreplace", buffering=1))
 
@@ -115,7 +115,7 @@ def speak():
 
     def tell(error, sentence):
         doubtful = type(error).__name__ == "JaxRuntimeError"  # a step fails where another process is lost, too
-        os.write(told_pipe, json.dumps({"sentence": sentence, "doubtful": doubtful}).encode())
+        os.write(messages, json.dumps({"sentence": sentence, "doubtful": doubtful}).encode())
 
     return tell
 

@@ -33,11 +33,13 @@ def importance(columns, scores, seed=0):
         >>> importance({"rate": rates, "noise": rates[::-1][10:] + rates[10:]}, rates)[1][0]["name"]
         'rate'
     """
+    from scipy.stats import rankdata
+
     names = [name for name, values in columns.items() if len(np.unique(_filled(values))) > 1]
     if len(scores) < FEWEST or not names or len(set(scores)) < 2:
         return None, []
     table = np.stack([_filled(columns[name]) for name in names], axis=1)
-    ranks = _ranks(np.asarray(scores, float))
+    ranks = (rankdata(scores) - 1) / (len(scores) - 1)  # 0..1; equal scores share theirs
     rng = np.random.default_rng(seed)
     explained, drops = zip(*(_resample(table, ranks, rng) for _ in range(_BOOTSTRAPS)))
     low, high = np.percentile(drops, (5, 95), axis=0)
@@ -53,12 +55,6 @@ def _filled(values):
     values = np.asarray(values, float)
     known = np.isfinite(values)
     return np.where(known, values, np.median(values[known]) if known.any() else 0.0)
-
-
-def _ranks(scores):
-    """Return ranks 0..1; equal scores share theirs."""
-    _, place, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    return ((np.cumsum(counts) - (counts + 1) / 2) / (len(scores) - 1))[place]
 
 
 def _resample(table, ranks, rng):

@@ -20,6 +20,7 @@ try:
 except ImportError as error:
     raise ImportError(f"The server needs {error.name}: pip install 'kresnets[serving]'") from None
 
+from kresnets._util.checks import is_number, is_whole
 from kresnets.serving.batching import Batcher, batch_sizes
 from kresnets.serving.errors import STATUS, Refusal, demand
 from kresnets.serving.metrics import Metrics
@@ -103,10 +104,10 @@ def run(
 
 
 def _check(option, value, lowest, highest):
-    kind, numbers = ("whole number", int) if isinstance(lowest, int) else ("number", int | float)
-    if not isinstance(value, numbers) or isinstance(value, bool) or not lowest <= value <= highest:
+    whole = isinstance(lowest, int)
+    if not (is_whole(value) if whole else is_number(value)) or not lowest <= value <= highest:
         limits = f"of at least {lowest}" if highest == LARGEST else f"from {lowest:g} to {highest}"
-        raise ValueError(f"{option} must be a {kind} {limits}. Received: {value!r}")
+        raise ValueError(f"{option} must be a {'whole number' if whole else 'number'} {limits}. Received: {value!r}")
 
 
 def _checked_name(path, name):

@@ -127,10 +127,13 @@ def differing(recipe: Any, facts: Any) -> dict[str, Any]:
 
 def _compared(record, default, count, objective, sign, validation):
     """Return the choice between a trial and the default."""
+    from scipy import stats
+
     gains = _gains(record["scores"], default["scores"], sign)
     gain, splits = statistics.mean(gains), len(gains)
     error = _error(gains, default["scores"][0], sign > 0, validation)
-    needed = _quantile(splits, count) * error
+    level = 1 - LEVEL / max(count, 1)  # of what the best of so many trials gains by chance
+    needed = float(stats.t.ppf(level, splits - 1) if splits > 1 else stats.norm.ppf(level)) * error
     won = gain > needed
     return Choice(
         record=record if won else default,
@@ -172,11 +175,3 @@ def _error(gains, value, share, validation):
         value = (value * validation + 1) / (validation + 2)  # of none or all of a few images too
         return math.sqrt(value * (1 - value) / validation)
     return abs(value) / math.sqrt(validation)
-
-
-def _quantile(splits, count):
-    """Return how many standard errors the best of so many trials may gain by chance."""
-    from scipy import stats
-
-    level = 1 - LEVEL / max(count, 1)
-    return float(stats.t.ppf(level, splits - 1) if splits > 1 else stats.norm.ppf(level))

@@ -4,7 +4,7 @@ import dataclasses
 import os
 import tomllib
 
-from kresnets._util.checks import is_number
+from kresnets._util.checks import is_number, is_whole
 from kresnets.transfer.recipe import Recipe
 
 THAW = "thaw"
@@ -110,7 +110,7 @@ class Space:
             raise ValueError(f"`base` must be a kresnets.Recipe, or None. Received: {base!r}")
         self.names, self.base, self.epochs = tuple(names), base or Recipe(), epochs
         self.is_default, self._check_place = fields is None, check or self._check_group
-        if epochs is not None and not (isinstance(epochs, int) and epochs >= 2):
+        if epochs is not None and not is_whole(epochs, 2):
             raise ValueError(f"`epochs` of a trial must be a whole number from 2. Received: {epochs!r}")
         if self.base.timetable is not None or self.base.advance != "epochs":
             raise ValueError("A search takes a recipe of fixed epochs: leave out its timetable, and advance='plateau'.")
