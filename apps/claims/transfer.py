@@ -59,12 +59,13 @@ TAUGHT = tuple(TRUNKS[None].sources)
 _TAGS = {"imagenet": "keras", "none": None}  # of published weights, where they have another name than the source
 
 
-def claim(settings, measure, notes=lambda data: TRUNKS[data].note, **rest):
+def claim(settings, measure=None, recipe=None, notes=lambda data: TRUNKS[data].note, **rest):
     """Return a `Claim` about trunks that are carried.
 
     Args:
         settings: `(options, rows, trunk) -> settings`, each with `source`, `seed` and what its `Trunk` says.
         measure: `(setting, target, weights) -> rows`; `images.Pictures`, and what `kresnets.build` takes.
+        recipe: in place of `measure`, `setting -> kresnets.Recipe` by which the whole network is fine-tuned.
         notes, rest: of the `Claim`.
     """
 
@@ -74,7 +75,10 @@ def claim(settings, measure, notes=lambda data: TRUNKS[data].note, **rest):
             source = images.target(setting["source"], setting["size"], "all", 0)
             return [judged(build(setting, source.classes, weights), source)]
         name = setting.get("target", TARGET)
-        return measure(setting, images.target(name, setting["size"], setting["n"], setting["seed"]), weights)
+        target = images.target(name, setting["size"], setting["n"], setting["seed"])
+        if recipe is None:
+            return measure(setting, target, weights)
+        return [fine_tuned(build(setting, target.classes, weights), target, recipe(setting))]
 
     return Claim(
         settings=lambda options, rows: with_lessons(settings(options, rows, TRUNKS[options.data]), rows),
