@@ -47,6 +47,16 @@ class Pictures(NamedTuple):
     validation: np.ndarray | None = None
     validation_labels: np.ndarray | None = None
 
+    @property
+    def both(self):
+        """The parts to learn from and to validate, as pairs of images and labels."""
+        return (self.train, self.train_labels), (self.validation, self.validation_labels)
+
+    @property
+    def whole(self):
+        """Images and labels of both together."""
+        return tuple(np.concatenate(parts) for parts in zip(*self.both))
+
 
 # For small networks from scratch.
 
