@@ -1,7 +1,6 @@
 """A search for a recipe against Keras Tuner used as its documentation shows, with keras.applications."""
 
 import collections
-import contextlib
 import itertools
 import math
 import statistics
@@ -160,69 +159,53 @@ class _Bench:
         build = lambda: kresnets.ResNet50(weights=self._path, classes=2, input_shape=(size, size, 3))
         return RecipeHyperModel(build, space, base, EPOCHS)
 
-    @contextlib.contextmanager
-    def _fast(self):
-        import keras
-
-        from kresnets.devices.hardware import fast_dtype
-
-        keras.mixed_precision.set_dtype_policy(fast_dtype())
-        try:
-            yield
-        finally:
-            keras.mixed_precision.set_dtype_policy("float32")
-
     def ours(self, name, way, folder):
         """Run a whole search; return its seconds, its best trial, and where the time went."""
         from kresnets.tuning import RecipeTuner, read_records
 
         trials = _trials(SPACES[name], self._options.trials)
-        with self._fast():
-            train, validation = self._batches()
-            began = time.perf_counter()
-            hypermodel = self._hypermodel(trials)
-            tuner = RecipeTuner(hypermodel, _listed(trials), directory=folder, prune=PRUNE if way == "pruned" else None)
-            tuner.search(train, validation, verbose=0)
-            seconds = time.perf_counter() - began
-        return _found(read_records(tuner.project_dir), hypermodel, seconds)
+        _set_policy(fast=True)
+        train, validation = self._batches()
+        began = time.perf_counter()
+        hypermodel = self._hypermodel(trials)
+        tuner = RecipeTuner(hypermodel, _listed(trials), directory=folder, prune=PRUNE if way == "pruned" else None)
+        tuner.search(train, validation, verbose=0)
+        return _found(read_records(tuner.project_dir), hypermodel, time.perf_counter() - began)
 
     def uncached(self, depth):
         """Return stage -> seconds of an epoch of ours that computes every layer."""
         import kresnets
 
-        with self._fast():
-            hypermodel = self._hypermodel(_trials(SPACES["to stage3"], len(SPACES["to stage3"])))
-            recipe = hypermodel.space.recipe({"thaw": depth, "learning_rate": 1e-3, "trunk_learning_rate": 3e-5})
-            clock, (train, validation) = _clock(recipe.plan(hypermodel.names)), self._batches()
-            kresnets.fine_tune(hypermodel.make(0), train, validation, recipe, cache=False, callbacks=[clock], verbose=0)
+        _set_policy(fast=True)
+        hypermodel = self._hypermodel(_trials(SPACES["to stage3"], len(SPACES["to stage3"])))
+        recipe = hypermodel.space.recipe({"thaw": depth, "learning_rate": 1e-3, "trunk_learning_rate": 3e-5})
+        clock, (train, validation) = _clock(recipe.plan(hypermodel.names)), self._batches()
+        kresnets.fine_tune(hypermodel.make(0), train, validation, recipe, cache=False, callbacks=[clock], verbose=0)
+        _set_policy(fast=False)
         return _steady([clock.rows])
 
     def keras_tuner(self, depths, folder):
-        """Return depth -> one trial of Keras Tuner: its seconds, its best validation loss, the seconds of its
+        """Return depth -> one trial of Keras Tuner, from building the network on: its seconds, and those of its
         epochs."""
         import keras_tuner
 
-        hypermodel, found = (
-            _guide(self._hypermodel(_trials(SPACES["to stage3"], 6)), self._path, self._options.size),
-            {},
-        )
-
-        class Timed(keras_tuner.Tuner):
-            def on_trial_begin(self, trial):
-                self.began = time.perf_counter()
-
-            def on_trial_end(self, trial):
-                super().on_trial_end(trial)
-                if trial.status != "COMPLETED":
-                    raise RuntimeError(f"A trial of Keras Tuner failed: {(trial.message or '')[-300:]}")
-                row = {"seconds": time.perf_counter() - self.began, "best": trial.score, "rows": hypermodel.clock.rows}
-                found[trial.hyperparameters.values["thaw"]] = row
-
+        _set_policy(fast=False)
+        hypermodel = _guide(self._hypermodel(_trials(SPACES["to stage3"], 6)), self._path, self._options.size)
         trials = [{"thaw": depth, "learning_rate": 1e-3, "trunk_learning_rate": 3e-5} for depth in depths]
         train, validation = self._batches()
-        tuner = Timed(_listed(trials), hypermodel, directory=folder)
+        tuner = keras_tuner.Tuner(_listed(trials), hypermodel, directory=folder)
         tuner.search(train, validation_data=validation, verbose=0, shuffle=False)
-        return found
+        if failed := set(depths) - hypermodel.trials.keys():
+            raise RuntimeError(f"Trials of Keras Tuner failed: {', '.join(sorted(failed))}.")
+        return hypermodel.trials
+
+
+def _set_policy(fast):
+    import keras
+
+    from kresnets.devices.hardware import fast_dtype
+
+    keras.mixed_precision.set_dtype_policy(fast_dtype() if fast else "float32")
 
 
 def _found(records, hypermodel, seconds):
@@ -259,7 +242,12 @@ def _guide(recipes, path, size):
     import keras_tuner
 
     class Guide(keras_tuner.HyperModel):
+        def __init__(self):
+            super().__init__()
+            self.trials = {}
+
         def build(self, hp):
+            self.began = time.perf_counter()
             hp.Choice("thaw", list(_THAWED))
             rate = hp.Float("learning_rate", 1e-4, 1e-1)
             hp.Float("trunk_learning_rate", 1e-6, 1e-2)
@@ -269,13 +257,14 @@ def _guide(recipes, path, size):
 
         def fit(self, hp, model, *args, callbacks=(), **kwargs):
             recipe, done = recipes.space.recipe(hp.values), 0
-            self.clock = _clock(recipe.plan(recipes.names))
+            clock = _clock(recipe.plan(recipes.names))
             for stage, epochs in recipe.staging(recipes.names).stages:
                 if _THAWED[stage]:
                     guide.compile_to_train(self.base, model, _THAWED[stage], hp.get("trunk_learning_rate"))
-                told = {"initial_epoch": done, "epochs": done + epochs, "callbacks": [*callbacks, self.clock]}
+                told = {"initial_epoch": done, "epochs": done + epochs, "callbacks": [*callbacks, clock]}
                 history = model.fit(*args, **told, **kwargs)
                 done += epochs
+            self.trials[hp.get("thaw")] = {"seconds": time.perf_counter() - self.began, "rows": clock.rows}
             return history
 
     return Guide()

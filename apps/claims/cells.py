@@ -1,16 +1,11 @@
 """The cells in which a default recipe is chosen and judged: a task and a number of images, drawn by the seed."""
 
-import contextlib
-import dataclasses
 import functools
-import gc
 from typing import NamedTuple
 
-import keras
 import numpy as np
 from PIL import Image
 
-import kresnets
 from claims import images, runner, scores, transfer
 from kresnets.data.split import take
 
@@ -31,8 +26,7 @@ class Cell(NamedTuple):
 CHOOSE = (Cell("elpv/poly", 100, 128), Cell(CIFAR, 100, 96), Cell("elpv/poly", 400, 128), Cell(CIFAR, 2000, 96))
 JUDGE = (*(Cell("elpv/mono", n, 128) for n in (75, 250, 806)), Cell(CIFAR, 400, 96), Cell("digits", 100, 96))
 QUICK = (Cell("digits", 60, 32), Cell("faces", 40, 32))
-# A network whose trunk is taught here, on CIFAR-10, and where it is carried.
-PUPIL = "ResNet18DThin"
+# Where a trunk is carried that is taught here, on CIFAR-10.
 TAUGHT = (Cell("elpv/mono", 75, 128), Cell("elpv/mono", 250, 128))
 TEACHING = {"taught_size": 48, "taught_epochs": 6, "taught_rate": 3e-3, "taught_augment": "light"}
 
@@ -53,9 +47,7 @@ def draw(cell, seed, judged):
         pixels, labels, test, test_labels = _cifar10(judged)
     else:
         drawn = images.target(cell.target, cell.size, "all", 0)
-        test, test_labels = drawn.test, drawn.test_labels
-        pixels = np.concatenate([drawn.train, drawn.validation])
-        labels = np.concatenate([drawn.train_labels, drawn.validation_labels])
+        (pixels, labels), test, test_labels = drawn.whole, drawn.test, drawn.test_labels
     order = np.random.default_rng((seed, int(judged))).permutation(len(labels))
     chosen = take(order.tolist(), labels.tolist(), cell.n)
     again = np.random.default_rng((seed, cell.n)).permutation(chosen)
@@ -80,41 +72,20 @@ def resized(pixels, size):
     return np.stack([np.asarray(Image.fromarray(image).resize((size, size))) for image in pixels])
 
 
-@contextlib.contextmanager
-def policy(name):
-    """Begin anew under a dtype policy of Keras, for a while."""
-    before = keras.mixed_precision.dtype_policy()
-    # What earlier runs of this process traced would fill the memory. It forgets the policy too, so first.
-    keras.backend.clear_session()
-    gc.collect()
-    keras.mixed_precision.set_dtype_policy(name)
-    try:
-        yield
-    finally:
-        keras.mixed_precision.set_dtype_policy(before)
-
-
 def network(setting, classes, kept):
-    """Return the network of a setting with a new head.
-
-    It has `network`, `trunk` (`"open_nsfw"`, `"cifar10"`: taught here and in the folder `kept`, `"none"`), `size` and
-    `seed`.
-    """
-    row = kresnets.SPECS["ResNet18D" if setting["network"] == PUPIL else setting["network"]]
-    if setting["network"] == PUPIL:
-        row = dataclasses.replace(row, widths=(32, 64, 128, 256), stem_width=32, params=None)
+    """Return the network of a setting with a new head, `trunk` being `"open_nsfw"`, `"cifar10"`: taught here and in the
+    folder `kept`, or `"none"`."""
     weights = None if setting["trunk"] == "none" else setting["trunk"]
     if weights == CIFAR:
         weights = _file(lesson(setting["dtype"]), kept)
         if not weights.exists():
             raise ValueError(f"{weights} is not there, though its lesson is done: remove that run, to teach it again.")
-    keras.utils.set_random_seed(setting["seed"])
-    return kresnets.build(row, input_shape=(setting["size"],) * 2 + (3,), classes=classes, weights=weights)
+    return transfer.build(setting, classes, weights)
 
 
 def lesson(dtype):
     """Return the setting in which the trunk is taught that the judged cells carry too."""
-    return {"task": "teach", "network": PUPIL, "trunk": "none", "dtype": dtype, "seed": 0} | TEACHING
+    return {"task": "teach", "network": transfer.PUPIL, "trunk": "none", "dtype": dtype, "seed": 0} | TEACHING
 
 
 def teach(setting, kept):

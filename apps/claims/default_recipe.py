@@ -6,7 +6,7 @@ import time
 import numpy as np
 from scipy import stats
 
-from claims import cells, peers, tuned, ways
+from claims import cells, peers, transfer, tuned, ways
 from claims.claim import Claim, Finding, Panel
 from claims.judge import UNDECIDED, above, exactly, mean_of, paired, pick, worst
 from claims.ways import cell_of
@@ -56,7 +56,7 @@ def _judge_settings(seeds, rows):
         wanted += _in(scratch, ways.SCRATCH, seed, judged=True, trunk="none")
         if pick(rows, task="teach") and seed < _TAUGHT_SEEDS:
             few = {way: those[way] for way in (ways.CHOSEN, *CHEAP, "everything at once") if way in those}
-            wanted += _in(cells.TAUGHT, few, seed, judged=True, network=cells.PUPIL, trunk=cells.CIFAR)
+            wanted += _in(cells.TAUGHT, few, seed, judged=True, network=transfer.PUPIL, trunk=cells.CIFAR)
     return wanted
 
 
@@ -80,18 +80,17 @@ def _best(rows, compared, where, seeds, count):
 def _measure(setting, kept):
     # Five digits are more than any test part tells; what is no number any more is None.
     short = lambda value: round(float(value), 5) if math.isfinite(value) else None
-    with cells.policy(setting["dtype"]):
-        if setting["task"] == "teach":
-            rows, told = cells.teach(setting, kept), {}
-        else:
-            pictures = cells.draw(cell_of(setting), setting["seed"], setting["judged"])
-            model = cells.network(setting, pictures.classes, kept)
-            began = time.perf_counter()
-            own = {"default": tuned.by_default, "recipe": tuned.tuned, "regression": peers.regressed}
-            rows = own.get(setting["rule"], peers.ruled)(model, setting, pictures)
-            majority = float(np.bincount(pictures.test_labels).max() / len(pictures.test_labels))
-            told = {"majority": majority, "whole_seconds": time.perf_counter() - began}
-        return [{n: short(v) if isinstance(v, float) else v for n, v in (row | told).items()} for row in rows]
+    if setting["task"] == "teach":
+        rows, told = cells.teach(setting, kept), {}
+    else:
+        pictures = cells.draw(cell_of(setting), setting["seed"], setting["judged"])
+        model = cells.network(setting, pictures.classes, kept)
+        began = time.perf_counter()
+        own = {"default": tuned.by_default, "recipe": tuned.tuned, "regression": peers.regressed}
+        rows = own.get(setting["rule"], peers.ruled)(model, setting, pictures)
+        majority = float(np.bincount(pictures.test_labels).max() / len(pictures.test_labels))
+        told = {"majority": majority, "whole_seconds": time.perf_counter() - began}
+    return [{n: short(v) if isinstance(v, float) else v for n, v in (row | told).items()} for row in rows]
 
 
 def measured(rows):
@@ -141,7 +140,7 @@ def _findings(options, rows):
 
 
 def _name(cell, network):
-    return f"{cell.target} {cell.n}" + " (trained here)" * (network == cells.PUPIL)
+    return f"{cell.target} {cell.n}" + " (trained here)" * (network == transfer.PUPIL)
 
 
 def _chosen(found):

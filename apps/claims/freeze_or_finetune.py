@@ -74,11 +74,6 @@ def recipe(setting):
     return kresnets.Recipe.textbook(seed=setting["seed"], augment=setting["augment"], **fields)
 
 
-def _measure(setting, target, weights):
-    model = transfer.build(setting, target.classes, weights)
-    return [transfer.fine_tuned(model, target, recipe(setting))]
-
-
 def _findings(options, rows):
     sources = transfer.TRUNKS[options.data].sources
     nearest, far, two = list(sources)[0], list(sources)[-1], len(sources) > 1
@@ -129,7 +124,7 @@ def _winner(rows, source, distance, n):
 
 CLAIM = transfer.claim(
     settings=_settings,
-    measure=_measure,
+    recipe=recipe,
     findings=_findings,
     panels=tuple(
         Panel(column, ("source", "n"), "method", {"task": "carry"}) for column in ("test_accuracy", "test_auc")

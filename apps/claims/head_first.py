@@ -58,8 +58,7 @@ def relative(before, after):
 
 
 def alike(before, after):
-    """Return the linear CKA of two sets of features of the same images, 0..1: 1 where one is the other, turned and
-    scaled (arXiv 1905.00414 section 3)."""
+    """Return the linear CKA of two sets of features of the same images, 0..1 (arXiv 1905.00414 section 3)."""
     before, after = (np.float64(features - features.mean(0)) for features in (before, after))
     norms = np.linalg.norm(before.T @ before) * np.linalg.norm(after.T @ after)
     return float(np.linalg.norm(after.T @ before) ** 2 / norms) if norms else 0.0
@@ -67,9 +66,9 @@ def alike(before, after):
 
 def _of(rows, column, source, way, thawed=None):
     """Return dict seed -> number, the mean over the rates, after so many epochs of the whole net (None: at the end)."""
-    mine = pick(rows, source=source, way=way) if thawed is None else pick(rows, source=source, way=way, thawed=thawed)
-    if thawed is None:
-        mine = [row for row in mine if "test_accuracy" in row]  # only a run's last row has it
+    mine = pick(rows, source=source, way=way)
+    # Only a run's last row has an accuracy.
+    mine = [row for row in mine if ("test_accuracy" in row if thawed is None else row["thawed"] == thawed)]
     each = [of(mine, column, rate=rate) for rate in dict.fromkeys(row["rate"] for row in mine)]
     seeds = set.intersection(*map(set, each)) if each else ()
     return {seed: float(np.mean([one[seed] for one in each])) for seed in sorted(seeds)}

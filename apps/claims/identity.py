@@ -92,12 +92,10 @@ def _train(setting, data):
         # Rounded down: what is grown never gets more.
         passes = max(1, int((whole - spent) / (len(steps) - place) / cost + 1e-9))
         rate = lambda share: cosine(min((spent + share * passes * cost) / whole, 1.0))
-        learned = scratch.learn(model, data, rate, passes, setting["seed"])
-        for row in learned:
+        for row in scratch.learn(model, data, rate, passes, setting["seed"]):
             spent += cost
-            row |= {"depth": depth, "compute": spent / whole} | difference
+            rows.append(row | {"depth": depth, "compute": spent / whole} | difference)
             difference = {}
-        rows += learned
         if place < len(steps) - 1:  # judged on the way, but not the end
             for column in ("train_loss", "train_error", "test_loss", "test_error"):
                 rows[-1][f"way_{column}"] = rows[-1].pop(column)

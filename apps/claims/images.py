@@ -47,6 +47,16 @@ class Pictures(NamedTuple):
     validation: np.ndarray | None = None
     validation_labels: np.ndarray | None = None
 
+    @property
+    def both(self):
+        """The parts to learn from and to validate, as pairs of images and labels."""
+        return (self.train, self.train_labels), (self.validation, self.validation_labels)
+
+    @property
+    def whole(self):
+        """Images and labels of both together."""
+        return tuple(np.concatenate(parts) for parts in zip(*self.both))
+
 
 # For small networks from scratch.
 
@@ -80,13 +90,11 @@ def _small_digits(size):
 
 
 def _small_cifar10(size):
-    if 32 % size:
-        raise ValueError(f"CIFAR-10 has 32 pixels a side, which can be halved. Received: size={size}")
-    step = 32 // size
+    """Average squares of pixels; `size` divides 32."""
     images, labels, test, test_labels = cifar10()
-    shrunk = (part.reshape(-1, size, step, size, step, 3).mean((2, 4)).astype("float32") for part in (images, test))
-    images, test = shrunk if step > 1 else (images, test)
-    return images / np.float32(255), labels, test / np.float32(255), test_labels
+    tiled = (part.reshape(-1, size, 32 // size, size, 32 // size, 3) for part in (images, test))
+    images, test = (part.mean((2, 4)).astype("float32") / np.float32(255) for part in tiled)
+    return images, labels, test, test_labels
 
 
 SMALL = {"digits": _small_digits, "cifar10": _small_cifar10}
@@ -110,7 +118,9 @@ def target(name, size, n_train, seed):
     """
     if name not in TARGETS:
         raise ValueError(f"`name` must be one of {', '.join(TARGETS)}. Received: {name!r}")
-    (class_names, _), (ids, images, labels), parts = TARGETS[name], _resized(name, size), _parts(name)
+    (class_names, _), (ids, images, labels) = TARGETS[name], _resized(name, size)
+    digests = [hashlib.sha256(image.tobytes()).digest() for _, image, _ in _read(name)]
+    parts = split(ids, labels, digests, {"test": 0.25, "validation": 0.2}, class_names)
     rest = parts["train"]
     if n_train != "all" and not len(class_names) <= n_train <= len(rest):
         told = f'"all", or {len(class_names)} to {len(rest)}'
@@ -135,13 +145,6 @@ def _resized(name, size):
 @functools.cache
 def _read(name):
     return tuple(TARGETS[name][1]())
-
-
-@functools.cache
-def _parts(name):
-    ids, images, labels = zip(*_read(name))
-    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
-    return split(ids, labels, digests, {"test": 0.25, "validation": 0.2}, TARGETS[name][0])
 
 
 def _elpv(kind):

@@ -28,10 +28,7 @@ def solved_head(model, images, labels):
 
 def regressed(model, setting, pictures):
     """Measure logistic regression on the trunk's features, with `all` on those of the validation images too."""
-    images, labels = pictures.train, pictures.train_labels
-    if setting["images"] == "all":
-        images = np.concatenate([images, pictures.validation])
-        labels = np.concatenate([labels, pictures.validation_labels])
+    images, labels = pictures.whole if setting["images"] == "all" else pictures.both[0]
     told = {"keep": "last", "strength": solved_head(model, images, labels)}
     return [told | cells.judged(model, pictures.test, pictures.test_labels)]
 
@@ -113,8 +110,8 @@ def ruled(model, setting, pictures):
     """Measure a network that learns by one of `RULES`, and return its rows."""
     preprocessing, classes = resolve(model, None), pictures.classes
     learning = Preparation(preprocessing, classes, augment=setting["augment"], seed=setting["seed"])
-    train = Batches((pictures.train, pictures.train_labels), learning, setting["seed"])
-    judged = Batches((pictures.validation, pictures.validation_labels), Preparation(preprocessing, classes))
+    train = Batches(pictures.both[0], learning, setting["seed"])
+    judged = Batches(pictures.both[1], Preparation(preprocessing, classes))
     if setting["rule"] == "bit":  # its head begins at 0
         head = model.get_layer("head_dense")
         head.set_weights([np.zeros_like(array) for array in head.get_weights()])

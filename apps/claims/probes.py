@@ -14,10 +14,8 @@ from kresnets.analysis.timing import Prediction, Training
 
 
 def averaging(model):
-    """Make every convolution a mean over its window, and return the model: nothing cancels, and no ReLU is shut.
-
-    Norms keep what a fresh network has, a mean of 0 and a deviation of 1; biases become 0.
-    """
+    """Make every convolution a mean over its window, without bias, and return the model, whose norms are fresh: nothing
+    cancels, and no ReLU is shut."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D):
             kernel, *bias = layer.get_weights()
@@ -26,11 +24,8 @@ def averaging(model):
 
 
 def read(inputs, outputs, centre=False):
-    """Return which positions of an input have a gradient: those that the output depends on.
-
-    Both are symbolic tensors of a model with positive weights, see `averaging`, with sides that are known; `centre`
-    asks the output's position in the middle alone, in place of the sum of all. Returns a bool array `(height, width)`.
-    """
+    """Return as a bool array `(height, width)` which positions of an input the output, or its `centre` alone, depends
+    on; both are symbolic tensors of a model of `averaging`, with sides that are known."""
     part, image = keras.Model(inputs, outputs), tf.ones((1, *inputs.shape[1:]))
     with tf.GradientTape() as tape:
         tape.watch(image)

@@ -1,6 +1,5 @@
 """The recipe that freeze-or-finetune points to against the textbook's, on pictures that it was not chosen by."""
 
-import kresnets
 from claims import transfer
 from claims.claim import Finding, Panel
 from claims.judge import above, gap, mean, pick
@@ -43,21 +42,15 @@ def _settings(options, rows, trunk):
     ]
 
 
-def _measure(setting, target, weights):
+def _recipe(setting):
     named = {name: setting[name] for name in (*TEXTBOOK, "augment", "seed")}
-    recipe = kresnets.Recipe.textbook(**named, batchnorm=setting.get("batchnorm", "frozen"))
-    return [transfer.fine_tuned(transfer.build(setting, target.classes, weights), target, recipe)]
-
-
-def _cells(rows):
-    names = ("source", "target", "n")
-    return [
-        dict(zip(names, cell)) for cell in dict.fromkeys(tuple(r[n] for n in names) for r in pick(rows, task="carry"))
-    ]
+    return Recipe.textbook(**named, batchnorm=setting.get("batchnorm", "frozen"))
 
 
 def _findings(options, rows):
-    cells, textbook = _cells(rows), {"way": "textbook"}
+    names, textbook = ("source", "target", "n"), {"way": "textbook"}
+    places = dict.fromkeys(tuple(row[name] for name in names) for row in pick(rows, task="carry"))
+    cells = [dict(zip(names, place)) for place in places]
     ways = [way for way in WAYS if pick(rows, way=way)]
     for way in ways[1:]:
         over = gap(rows, "test_accuracy", {"way": way}, textbook, cells)
@@ -73,7 +66,7 @@ def _findings(options, rows):
 
 CLAIM = transfer.claim(
     settings=_settings,
-    measure=_measure,
+    recipe=_recipe,
     findings=_findings,
     panels=(Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"}),),
     notes=lambda data: None,

@@ -4,6 +4,7 @@ import collections
 import concurrent.futures
 import contextlib
 import csv
+import gc
 import hashlib
 import io
 import itertools
@@ -196,6 +197,10 @@ def _end_with_parent(ended):
 
 
 def _measured(name, setting, kept):
+    # What earlier runs of this process traced would fill the memory. It forgets the policy too, so first.
+    keras.backend.clear_session()
+    gc.collect()
+    keras.mixed_precision.set_dtype_policy(setting.get("dtype", "float32"))
     keras.utils.set_random_seed(setting.get("seed", 0))
     began = time.perf_counter()
     rows = claims.find(name).measure(dict(setting), pathlib.Path(kept))

@@ -20,14 +20,15 @@ LEAST, LOSS = 0.02, 0.01  # what weights that ship gain at least with few pictur
 SIFTING = 3  # seeds that tell which network is worth more of them
 
 
+_LESSON = ("network", "size", "classes", "lessons", "teaching_seed")  # what says all of the weights that are taught
+
+
 def _lessons(quick):
-    """List what is taught, one network each: the settings that say all of its weights."""
-    if quick:
-        return [{"network": "SmallResNet20", "size": 32, "classes": 6, "lessons": 1, "teaching_seed": 0}]
-    return [
-        {"network": network, "size": size, "classes": 200, "lessons": 6, "teaching_seed": 0}
-        for network, size in (("SmallResNet20", 48), ("SmallResNet18D", 64))
-    ]
+    """List what is taught, one network each."""
+    taught = [("SmallResNet20", 32, 6, 1, 0)]
+    if not quick:
+        taught = [("SmallResNet20", 48, 200, 6, 0), ("SmallResNet18D", 64, 200, 6, 0)]
+    return [dict(zip(_LESSON, each)) for each in taught]
 
 
 def _settings(options, rows):
@@ -65,15 +66,15 @@ def _carried(lesson, quick, rows, seeds, sizes):
 
 def _trunk(setting, kept):
     """Return the file of the taught trunk, and its accuracy; teach it where it is not there."""
-    lesson = {name: setting[name] for name in _lessons(quick=True)[0]}
+    lesson = {name: setting[name] for name in _LESSON}
     path = kept / f"small-{runner.key(lesson)}.weights.h5"
     accuracy = path.with_suffix(".txt")
     if not path.exists():
-        how = (lesson[name] for name in ("network", "size", "lessons", "teaching_seed", "classes"))
-        model, found = teach.teach(*how, verbose=0)
+        name, size, classes, epochs, seed = lesson.values()
+        model, found = teach.teach(name, size, epochs, seed, classes, verbose=0)
         files.write_text(accuracy, str(found))
         with files.replacing(path) as beside:
-            teach.save(model, lesson["network"], beside)
+            teach.save(model, name, beside)
     return path, float(accuracy.read_text())
 
 
@@ -110,18 +111,14 @@ def _cells(rows, network):
     ]
 
 
-def _gain(rows, cell):
-    """Return the `Interval` of what the taught trunk gains in a cell."""
-    return gap(rows, "test_accuracy", *BOTH, **cell)
-
-
-def _mean_gain(rows, cells):
+def _gain(rows, *cells):
+    """Return the `Interval` of what the taught trunk gains, in the mean over the cells."""
     return gap(rows, "test_accuracy", *BOTH, cells)
 
 
 def _passes_the_sift(rows, network):
     few, _ = _cells(rows, network)
-    gains = _mean_gain(rows, few).values[:SIFTING]  # what more seeds say later must not change it
+    gains = _gain(rows, *few).values[:SIFTING]  # what more seeds say later must not change it
     return len(few) == len(TARGETS) and len(gains) == SIFTING and np.mean(gains) > LEAST
 
 
@@ -132,7 +129,7 @@ def worth_shipping(rows, network):
     enough = all(len(_gain(rows, cell).values) >= 5 for cell in few + others)
     if len(few + others) < sum(map(len, TARGETS.values())) or not enough:
         return False
-    gain, rest = _mean_gain(rows, few), [_gain(rows, cell) for cell in others]
+    gain, rest = _gain(rows, *few), [_gain(rows, cell) for cell in others]
     helps = gain.mean > LEAST and above(gain) == CONFIRMED
     return helps and all(one.high > 0 and one.mean >= -LOSS for one in rest)
 
@@ -141,7 +138,7 @@ def _findings(options, rows):
     for lesson in _lessons(options.quick):
         network = lesson["network"]
         few, others = _cells(rows, network)
-        gain = _mean_gain(rows, few)
+        gain = _gain(rows, *few)
         yield Finding(
             f"{network}: with few real images, a trunk pretrained on drawn ones gains more than 2 points over none.",
             above(gain, LEAST),
@@ -153,7 +150,7 @@ def _findings(options, rows):
             yield Finding(
                 f"{network}: with more images it loses nothing (1 point at most, in each).",
                 worst(above(one, -LOSS) for one in gains),
-                f"Mean {_mean_gain(rows, others).points()}; least sure, {cell['target']} with {cell['n']}: "
+                f"Mean {_gain(rows, *others).points()}; least sure, {cell['target']} with {cell['n']}: "
                 f"{unsure.points()}.",
             )
         yield Finding(

@@ -81,13 +81,13 @@ def teach(
 def save(model, name, path):
     """Write the weights of a `network` of this name as float16, without the state of its training, in a file that
     `weights=` of its row takes; it ends in `.weights.h5`."""
-    before = keras.mixed_precision.dtype_policy()
+    arrays, before = model.get_weights(), keras.mixed_precision.dtype_policy()
+    if any(np.abs(array).max(initial=0) > np.finfo("float16").max for array in arrays):
+        raise ValueError("A weight is larger than float16 holds: teach at a lower rate.")
     keras.mixed_precision.set_dtype_policy("float16")
     try:
         half = network(name, model.input_shape[1], model.output_shape[-1])
     finally:
         keras.mixed_precision.set_dtype_policy(before)
-    half.set_weights(model.get_weights())
-    if not all(np.isfinite(array).all() for array in half.get_weights()):
-        raise ValueError("A weight is larger than float16 holds: teach at a lower rate.")
+    half.set_weights(arrays)
     half.save_weights(path)

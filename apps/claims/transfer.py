@@ -4,7 +4,6 @@ Another trunk is one line of `TRUNKS`; `--data` names it.
 """
 
 import dataclasses
-import gc
 
 import keras
 import numpy as np
@@ -16,6 +15,7 @@ from claims.judge import above, gap, pick
 from kresnets._util import files
 
 TARGET = "elpv/mono"
+PUPIL = "ResNet18DThin"  # the network whose trunk default-recipe teaches
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,12 +59,13 @@ TAUGHT = tuple(TRUNKS[None].sources)
 _TAGS = {"imagenet": "keras", "none": None}  # of published weights, where they have another name than the source
 
 
-def claim(settings, measure, notes=lambda data: TRUNKS[data].note, **rest):
+def claim(settings, measure=None, recipe=None, notes=lambda data: TRUNKS[data].note, **rest):
     """Return a `Claim` about trunks that are carried.
 
     Args:
         settings: `(options, rows, trunk) -> settings`, each with `source`, `seed` and what its `Trunk` says.
         measure: `(setting, target, weights) -> rows`; `images.Pictures`, and what `kresnets.build` takes.
+        recipe: in place of `measure`, `setting -> kresnets.Recipe` by which the whole network is fine-tuned.
         notes, rest: of the `Claim`.
     """
 
@@ -74,7 +75,10 @@ def claim(settings, measure, notes=lambda data: TRUNKS[data].note, **rest):
             source = images.target(setting["source"], setting["size"], "all", 0)
             return [judged(build(setting, source.classes, weights), source)]
         name = setting.get("target", TARGET)
-        return measure(setting, images.target(name, setting["size"], setting["n"], setting["seed"]), weights)
+        target = images.target(name, setting["size"], setting["n"], setting["seed"])
+        if recipe is None:
+            return measure(setting, target, weights)
+        return [fine_tuned(build(setting, target.classes, weights), target, recipe(setting))]
 
     return Claim(
         settings=lambda options, rows: with_lessons(settings(options, rows, TRUNKS[options.data]), rows),
@@ -120,18 +124,17 @@ def with_lessons(settings, rows):
 
 
 def row(setting):
-    """Return the network of a setting, as a row for `kresnets.build`: ResNet18D's parts, fewer and slimmer."""
-    if "network" in setting:
-        return kresnets.SPECS[setting["network"]]
-    slim = dict(depths=(setting["depth"],) * 3, widths=(16, 32, 64), strides=(1, 2, 2), zero_gamma=True, params=None)
-    return dataclasses.replace(kresnets.SPECS["ResNet18D"], **slim)
+    """Return the network of a setting, as a row for `kresnets.build`: of kresnets, or of ResNet18D's parts."""
+    name, parts = setting.get("network"), kresnets.SPECS["ResNet18D"]
+    if name is None:  # fewer and slimmer
+        slim = dict(depths=(setting["depth"],) * 3, widths=(16, 32, 64), strides=(1, 2, 2), zero_gamma=True)
+        return dataclasses.replace(parts, **slim, params=None)
+    thin = dict(widths=(32, 64, 128, 256), stem_width=32, params=None)
+    return dataclasses.replace(parts, **thin) if name == PUPIL else kresnets.SPECS[name]
 
 
 def build(setting, classes, weights=None):
     """Return the network of a setting with a new head, from weights or drawn anew."""
-    # What earlier runs of this process traced would fill the memory.
-    keras.backend.clear_session()
-    gc.collect()
     keras.utils.set_random_seed(setting["seed"])
     shape = (setting["size"], setting["size"], 3)
     return kresnets.build(row(setting), input_shape=shape, classes=classes, weights=weights)
@@ -146,8 +149,7 @@ def trunk(setting, kept):
     path = kept / f"trunk-{runner.key(taught)}.weights.h5"
     if not path.exists():
         source = images.target(taught["source"], taught["size"], "all", 0)
-        both = [np.concatenate(parts) for parts in zip((source.train, source.train_labels), source[5:])]
-        teach(build(taught, source.classes), *both, taught["augment"], taught, path)
+        teach(build(taught, source.classes), *source.whole, taught["augment"], taught, path)
     return str(path)
 
 
@@ -173,8 +175,7 @@ def fine_tuned(model, target, recipe, callbacks=(), groups=None):
     """
     history = kresnets.fine_tune(
         model,
-        (target.train, target.train_labels),
-        (target.validation, target.validation_labels),
+        *target.both,
         recipe,
         cache="auto" if groups is None else False,  # groups of another order than the network's are nothing to cut at
         callbacks=callbacks,

@@ -35,25 +35,20 @@ def tuned(model, setting, pictures):
     recipe, begins = recipe_of(setting), setting["head_epochs"] if setting["stages"] else 0
     record = Record(model, begins, recipe.epochs(tuple(kresnets.groups(model))))
     pull = [Pull(model, setting["pull"], begins)] if setting["pull"] else []
-    _fine_tune(model, setting, pictures, recipe, callbacks=[record, *pull])
+    kresnets.fine_tune(model, *pictures.both, recipe, callbacks=[record, *pull], verbose=0)
     rows = record.rows(pictures, ALL if setting["keeps"] == "all" else PLAIN)
     return [row | found for row in rows]
 
 
 def by_default(model, setting, pictures):
     """Let `kresnets.fine_tune` do what it does by itself, and return a row; it must be what the setting says."""
-    recipe = kresnets.Recipe(seed=setting["seed"])
-    history = _fine_tune(model, setting, pictures, recipe, pretrained=setting["trunk"] != "none")
+    recipe, pretrained = kresnets.Recipe(seed=setting["seed"]), setting["trunk"] != "none"
+    history = kresnets.fine_tune(model, *pictures.both, recipe, pretrained=pretrained, verbose=0)
     done, told = ways.plain(history.plan.recipe), setting["recipe"] | {"seed": setting["seed"]}
     if done != told:
         raise ValueError(f"The default was resolved to {done}, where the setting says {told}.")
     told = {"keep": "last", "notes": list(history.notes)}
     return [told | cells.judged(model, pictures.test, pictures.test_labels)]
-
-
-def _fine_tune(model, setting, pictures, recipe, **how):
-    parts = (pictures.train, pictures.train_labels), (pictures.validation, pictures.validation_labels)
-    return kresnets.fine_tune(model, *parts, recipe, verbose=0, **how)
 
 
 class Pull(keras.callbacks.Callback):

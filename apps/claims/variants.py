@@ -100,7 +100,17 @@ def _findings(options, rows):
         exactly(whole and quarter and not pick(single, variant="D")),
         f"Shares of positions with a gradient: {told('branch', 'shortcut')}.",
     )
-    yield from _costs(options, rows)
+    costs = {row["variant"]: row["multiply_adds"] for row in pick(rows, part="reading")}
+    ratio = costs["D"] / costs["A"]
+    counted = ", ".join(f"{variant} {cost / 1e9:.3g}" for variant, cost in costs.items())
+    who, depth = ("the slim D", 1) if options.quick else ("ResNet-50-D", None)
+    claim = f"{who} costs at most {MOST_COST:.2f} times the multiply-adds of A."
+    yield Finding(claim, exactly(ratio <= MOST_COST), f"{ratio:.3f} times. 10^9 of each: {counted}.")
+    for work in ("training", "prediction"):
+        found = probes.ratios(probes.milliseconds, "DA", rows, work, depth=depth)
+        claim = f"{who} takes at most {MOST_COST:.2f} times as long as A in {work}."
+        verdict = above(interval([MOST_COST - ratio for ratio in found.values()]))
+        yield Finding(claim, verdict, f"More time, in rounds A B A B: {probes.more_time(found)}.")
     kinds = {row["variant"] for row in pick(rows, part="learning")}
     for one, other in (("B", "A"), ("C", "B"), ("D", "C"), ("D", "A"), ("A + stem", "A"), ("A + pool", "A")):
         if {one, other} <= kinds:
@@ -108,25 +118,6 @@ def _findings(options, rows):
             if one in PUBLISHED:
                 numbers += f" On ImageNet with 50 layers: {PUBLISHED[one] - PUBLISHED[other]:+.2f} points."
             yield Finding(f"{one} makes fewer errors than {other} on images it has not seen.", above(saved), numbers)
-
-
-def _costs(options, rows):
-    costs = {row["variant"]: row["multiply_adds"] for row in pick(rows, part="reading")}
-    ratio = costs["D"] / costs["A"]
-    counted = ", ".join(f"{variant} {cost / 1e9:.3g}" for variant, cost in costs.items())
-    who, depth = ("the slim D", 1) if options.quick else ("ResNet-50-D", None)
-    yield Finding(
-        f"{who} costs at most {MOST_COST:.2f} times the multiply-adds of A.",
-        exactly(ratio <= MOST_COST),
-        f"{ratio:.3f} times. 10^9 of each: {counted}.",
-    )
-    for work in ("training", "prediction"):
-        found = probes.ratios(probes.milliseconds, "DA", rows, work, depth=depth)
-        yield Finding(
-            f"{who} takes at most {MOST_COST:.2f} times as long as A in {work}.",
-            above(interval([MOST_COST - ratio for ratio in found.values()])),
-            f"More time, in rounds A B A B: {probes.more_time(found)}.",
-        )
 
 
 CLAIM = Claim(

@@ -92,8 +92,8 @@ def setting_of(way, fields, cell, seed, judged, network="ResNet50Thin", trunk="o
     `fields` is the way's entry of `WAYS`, `PEERS` or `SCRATCH`, None for the default; see `cells.draw` and
     `cells.network` for the rest.
     """
-    told = {"task": "tune", "judged": judged, **cell._asdict(), "way": way}
-    told = told | {"network": network, "trunk": trunk, "dtype": dtype, "seed": seed}
+    told = {"task": "tune", "judged": judged, **cell._asdict(), "way": way, "network": network, "trunk": trunk}
+    told |= {"dtype": dtype, "seed": seed}
     if fields is None:
         return told | {"rule": "default", "recipe": plain(default(cell))}
     if fields.get("rule") == "regression":
@@ -124,17 +124,9 @@ def plain(recipe):
 
 def default(cell):
     """Return the `kresnets.Recipe` to which the default is resolved for a pretrained network of kresnets in a cell."""
-    images = cells.learning(cell.n)
-    facts = plan.Facts(
-        groups=("stem", "stage1", "stage2", "stage3", "stage4", "head"),
-        images=images,
-        steps=math.ceil(images / BATCH),
-        validation=cell.n - images,
-        classes=2,
-        pretrained=True,
-        why="",
-    )
-    return plan.resolve(Recipe(), facts).recipe
+    images, groups = cells.learning(cell.n), ("stem", "stage1", "stage2", "stage3", "stage4", "head")
+    known = {"images": images, "steps": math.ceil(images / BATCH), "validation": cell.n - images, "classes": 2}
+    return plan.resolve(Recipe(), plan.Facts(groups=groups, **known, pretrained=True, why="")).recipe
 
 
 def cell_of(row):

@@ -116,16 +116,21 @@ def test_kept_weights_are_what_their_names_say():
 
 
 def test_the_pull_leads_back_to_the_start():
-    model = cells.network({"network": "SmallResNet20", "trunk": "none", "size": 32, "seed": 0}, 2, None)
+    layers = [keras.layers.Dense(2, name="stem_dense"), keras.layers.Dense(2, name="head_dense")]
+    model = keras.Sequential([keras.Input((3,)), *layers])
     pull = tuned.Pull(model, 10.0, begins=0)
-    model.compile(keras.optimizers.SGD(0.05), "sparse_categorical_crossentropy")
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    model.optimizer.build(model.trainable_variables)
     pull.set_model(model)
-    kernel = model.get_layer("stem_conv1").kernel
+    kernel, head = (layer.kernel for layer in layers)
+    head.assign(head + 1.0)
+    apart = head.numpy().copy()
     start = kernel.numpy().copy()
     kernel.assign(start + 1.0)
     pull.on_epoch_begin(0)
     pull.on_train_batch_end(0)
     np.testing.assert_allclose(kernel.numpy(), start + 0.5, atol=1e-5)
+    np.testing.assert_array_equal(head.numpy(), apart)
 
 
 def test_rates_of_the_rules():
