@@ -29,11 +29,13 @@ class Verdict:
         reason: why it cannot be used, or None where it can.
         rotated: whether its EXIF data ask viewers to turn it.
         digest: SHA-256 of the file's bytes, the same for exact duplicates.
+        plain: whether all its pixels have one colour.
     """
 
     reason: str | None
     rotated: bool = False
     digest: bytes = b""
+    plain: bool = False
 
 
 def check_image(image_bytes: bytes) -> "Verdict":
@@ -65,13 +67,15 @@ def check_image(image_bytes: bytes) -> "Verdict":
         return Verdict(f"more than {MAX_PIXELS:,} pixels", digest=digest)
     except (OSError, ValueError, SyntaxError):  # the three that Pillow's parsers raise on damaged headers
         return Verdict(_unread(image_bytes) or "not an image (or its first bytes are damaged)", digest=digest)
+    plain = False
     if reason is None:
         try:
-            decode_image(image_bytes)
+            image = decode_image(image_bytes).numpy()
+            plain = bool((image == image[:1, :1]).all())
         except tf.errors.InvalidArgumentError:
             reason = f"damaged or cut off ({kind})" if kind in _DECODED else f"{kind}, not JPEG, PNG, GIF or BMP"
             reason = _unread(image_bytes) or reason
-    return Verdict(reason, _is_rotated(exif), digest)
+    return Verdict(reason, _is_rotated(exif), digest, plain)
 
 
 # Brands of ISO media files (ISO/IEC 23008-12, annex B; AV1 Image File Format, section 6): bytes 8 to 12.
