@@ -5,7 +5,7 @@ import difflib
 import functools
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, TypeVar
 
 Class = TypeVar("Class", bound=type)
@@ -34,6 +34,21 @@ def is_number(value: Any) -> bool:
         return math.isfinite(value)
     except OverflowError:  # a whole number above all floats
         return False
+
+
+def refuse(obstacles: Sequence[str]) -> None:
+    """Raise a ValueError that tells all of these at once; none where there are none.
+
+    Example:
+        >>> refuse(["It is too small.", "It has no name."])
+        Traceback (most recent call last):
+        ValueError: There are 2 obstacles. (1) It is too small. (2) It has no name.
+    """
+    if len(obstacles) == 1:
+        raise ValueError(obstacles[0])
+    if obstacles:
+        numbered = (f"({number}) {told}" for number, told in enumerate(obstacles, 1))
+        raise ValueError(f"There are {len(obstacles)} obstacles. {' '.join(numbered)}")
 
 
 def close_to(name: str, known: Iterable[str]) -> str:

@@ -31,6 +31,11 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     try:
         yield beside
         os.replace(beside, path)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(beside)):
+            raise
+        # A full disk does not say of which file, and the other name is none that anybody gave.
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         beside.unlink(missing_ok=True)
 

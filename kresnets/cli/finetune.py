@@ -73,20 +73,26 @@ def _finetune(options: Any, argv: list[str]) -> int:
     arguments = {name: value for name, value in vars(options).items() if name not in _NOT_OF_THE_RUN}
     run = RunFolder(options.out)
     with watch.joined(options) as machines, run.alone() if machines.first else _NOTHING:
-        finished = machines.agreed(lambda: run.check(arguments, options.overwrite) == "finished")
-        if not finished:
-            _train(run, options, arguments, command, machines)
+        phase = machines.agreed(lambda: run.check(arguments, options.overwrite))
+        earlier = {} if phase == "new" else machines.agreed(lambda: run.config)
+        if not (finished := phase == "finished"):
+            _train(run, options, arguments, earlier, command, machines)
     if options.dry_run or not machines.first:
         return 0
     if finished:
         print(f"{run} is finished; nothing was changed.")
+        if changes := run.changes():
+            print(
+                f"But the images in {options.data} are not those that it learned from: {changes}. To train anew, give "
+                "another --out, or --overwrite to replace this run."
+            )
     _print_metrics(run)
     if not finished:
         print(f"The page: {run / 'report.html'}")
     return 0
 
 
-def _train(run, options, arguments, command, machines):
+def _train(run, options, arguments, earlier, command, machines):
     _set_up(quiet=not machines.first)
     import keras
 
@@ -99,11 +105,11 @@ def _train(run, options, arguments, command, machines):
             f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
         )
     _check_plan(spec, recipe)
-    policy, why = machines.agreed(lambda: _dtype(run, options, arguments, spec))
+    policy, why = machines.agreed(lambda: _dtype(options, earlier, spec))
     keras.mixed_precision.set_dtype_policy(policy)
     # A run that goes on sees the pixels that it began with.
-    told = machines.agreed(lambda: dataclasses.asdict(run.decoding) if run.goes_on(arguments) else None)
-    data = load_images(arguments, told and kresnets.Decoding(**told))
+    decoding = machines.agreed(lambda: dataclasses.asdict(run.decoding) if earlier else None)
+    data = load_images(arguments, decoding and kresnets.Decoding(**decoding))
     known = digest(data)
     if machines.agreed(lambda: known) != known:
         raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
@@ -120,7 +126,7 @@ def _train(run, options, arguments, command, machines):
             model = kresnets.recompute(model) if options.recompute else model
         plan, found = _plan(recipe, options, model, data), None
         if options.learning_rate == "find":
-            recipe, found = _with_found_rate(plan.recipe, options, arguments, model, data, run, machines, devices.count)
+            recipe, found = _with_found_rate(plan.recipe, options, earlier, model, data, run, machines, devices.count)
             given = dict.fromkeys((*plan.given, "learning_rate", "trunk_learning_rate"))
             plan = dataclasses.replace(_plan(recipe, options, model, data), given=tuple(given))
         config = _config(arguments, command, known, data, model, policy, plan.recipe)
@@ -128,7 +134,7 @@ def _train(run, options, arguments, command, machines):
             _introduce(config, data, why)
             print(kresnets_command.spelled(plan.table()))
             return
-        machines.agreed(lambda: run.make_room(config))
+        machines.agreed(lambda: run.make_room(config, options.overwrite))
         if found is not None and machines.first:
             found.plot(run / "learning_rate.png")
         _introduce(config, data, why)
@@ -142,7 +148,7 @@ def _train(run, options, arguments, command, machines):
         return
     if devices.count > 1:
         model = keras.saving.load_model(run / "model.keras", compile=False)  # on one device
-    judge(run, model, data, config, history, notes=_data_notes(data))
+    judge(run, model, data, config, history, notes=[*data.decoded, *map(kresnets_command.spelled, data.notes())])
 
 
 def _plan(recipe, options, model, data):
@@ -214,8 +220,8 @@ def _config(arguments, command, known, data, model, policy, recipe):
 def _introduce(config, data, why):
     dtype = config["dtype"] + f" ({why})" * bool(why)
     print(f"{config['model']}, {config['size']} pixels, {dtype}; {data.name}:\n{data.summary()}")
-    for note in _data_notes(data)[len(data.notes) :]:  # those the summary has
-        print(note)
+    for note in data.notes():
+        print(kresnets_command.spelled(note))
 
 
 def _recipe(options):
@@ -253,16 +259,15 @@ def _recipe(options):
     return dataclasses.replace(Recipe.from_scratch(**start), **given)
 
 
-def _with_found_rate(recipe, options, arguments, model, data, run, machines, devices):
+def _with_found_rate(recipe, options, earlier, model, data, run, machines, devices):
     """Return the recipe at the rate that a range test finds for its first stage, and the test; an interrupted run keeps
     its own rate and has no test."""
     import kresnets
     from kresnets.freezing import set_trainable
     from kresnets.groups import layout
 
-    earlier = machines.agreed(lambda: _rates_of(run, arguments))
-    if earlier is not None:
-        return dataclasses.replace(recipe, **earlier), None
+    if rates := _rates_of(earlier):
+        return dataclasses.replace(recipe, **rates), None
     model_layout = layout(model)
     start = model_layout.first(recipe.staging(model_layout.names).stages[0][0])
     set_trainable(model, model_layout, lambda place: place >= start, recipe.batchnorm)
@@ -283,25 +288,18 @@ def _with_found_rate(recipe, options, arguments, model, data, run, machines, dev
     return dataclasses.replace(recipe, learning_rate=rate, trunk_learning_rate=trunk), found
 
 
-def _dtype(run, options, arguments, spec):
+def _dtype(options, earlier, spec):
     """Return the dtype policy to train in, and why it is that; an interrupted run keeps its own."""
     if options.dtype != "auto":
         return options.dtype, ""
-    if earlier := _begun(run, arguments).get("dtype"):
-        return earlier, ""
-    return dtype_for(spec, options.weights, options.size)
+    return (earlier["dtype"], "") if "dtype" in earlier else dtype_for(spec, options.weights, options.size)
 
 
-def _rates_of(run, arguments):
+def _rates_of(earlier):
     """Return the rates that were found when this very run began, or None."""
-    recipe = _begun(run, arguments).get("recipe") or {}
+    recipe = earlier.get("recipe") or {}
     rates = {name: recipe.get(name) for name in ("learning_rate", "trunk_learning_rate")}
     return None if None in rates.values() else rates
-
-
-def _begun(run, arguments):
-    """Return what this very run said of itself when it began; nothing where it did not, or is about to be replaced."""
-    return run.config if run.goes_on(arguments) else {}
 
 
 def _check_plan(spec, recipe):
@@ -317,22 +315,6 @@ def _check_plan(spec, recipe):
     facts = Facts(groups=names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
     recipe = resolve(recipe, facts).recipe
     kresnets.StagedUnfreezing(recipe.staging(names), recipe.batchnorm).check(Layout(names, tuple(places)))
-
-
-def _data_notes(data):
-    notes = list(data.notes)
-    if data.bad:
-        notes.append(f"{len(data.bad)} images were left out as damaged; bad_images.txt names them.")
-    if data.rotated:
-        notes.append(f"{data.rotated} images carry an EXIF rotation, which is ignored here and in serving alike.")
-    counts = data.train.counts()
-    most, least = max(counts, key=counts.get), min(counts, key=counts.get)
-    if counts[most] >= 2 * counts[least]:
-        notes.append(
-            f"{most!r} has {counts[most] / counts[least]:.1f} times as many training images as {least!r}; see "
-            "--class-weight balanced."
-        )
-    return notes
 
 
 def _print_metrics(run):

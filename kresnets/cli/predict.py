@@ -17,6 +17,7 @@ from kresnets.data.listing import files_in
 from kresnets.runs.folder import RunFolder
 
 _BATCH = 16  # files held in memory at a time
+_HEADER = b"file,rank,label,score,reason"
 Answer = list[tuple[str, float]] | str  # labels with scores, best first, or why there are none
 
 
@@ -42,8 +43,8 @@ def predict(
         top: Labels an image, at most.
         csv: Write the answers into this file too, a line a label: file, rank, label, score, or why there is none.
     """
-    if csv is not None and not csv.parent.is_dir():
-        raise ValueError(f"--csv {csv}: there is no folder {csv.parent}.")
+    if csv is not None:
+        _check_csv(csv)
     images = listed(images)
     answer = open_model(model, top)
     answers: list[Answer] = []
@@ -67,11 +68,21 @@ def listed(paths: Iterable[str]) -> list[str]:
     return found
 
 
+def _check_csv(path):
+    """Refuse what cannot be written, and what somebody else wrote, before anything is asked."""
+    if not path.parent.is_dir():
+        raise ValueError(f"--csv {path}: there is no folder {path.parent}.")
+    if path.is_dir():
+        raise ValueError(f"--csv {path} is a folder: give a file in it.")
+    if path.exists() and path.read_bytes()[: len(_HEADER)] != _HEADER:
+        raise ValueError(f"--csv {path} exists, and was not written by kresnets predict: give another name.")
+
+
 def write_csv(path: pathlib.Path, answers: Iterable[tuple[str, Answer]]) -> None:
     """Write a line for each label of each file; one without an answer has its reason."""
-    with open(path, "w", encoding="utf-8", newline="") as stream:
+    with open(path, "w", encoding="utf-8", errors="surrogateescape", newline="") as stream:
         writer = csv_module.writer(stream)
-        writer.writerow(["file", "rank", "label", "score", "reason"])
+        writer.writerow(_HEADER.decode().split(","))
         for file, answer in answers:
             if isinstance(answer, str):
                 writer.writerow([file, "", "", "", answer])
@@ -150,6 +161,7 @@ def print_table(answers: Iterable[tuple[str, Answer]]) -> None:
     """Print a line a label with the file's name on the first, or the reason why a file has none."""
     lines = [("file", "label", "score")]
     for file, answer in answers:
+        file = file if file.isprintable() else ascii(file)
         if isinstance(answer, str):
             lines.append((file, answer, ""))
         else:

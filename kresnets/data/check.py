@@ -38,6 +38,7 @@ class Verdict:
         significant: how many of its bits such a PNG says to be significant (sBIT), or 0.
         clear: whether it has an alpha channel or a transparent colour that is read.
         scaled: whether it is decoded at a fraction of its sides.
+        plain: whether all its pixels have one colour.
     """
 
     reason: str | None
@@ -47,6 +48,7 @@ class Verdict:
     significant: int = 0
     clear: bool = False
     scaled: bool = False
+    plain: bool = False
 
 
 def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict":
@@ -88,7 +90,7 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
             if kind == "PNG" and image_bytes[24] == 16:
                 found |= _of_16_bits(image_bytes)
             else:
-                _decoder(decoding)(image_bytes)
+                found["plain"] = bool(_decoder(decoding)(image_bytes))
         except tf.errors.InvalidArgumentError:
             reason = f"damaged or cut off ({kind})" if kind in _DECODED else f"{kind}, not JPEG, PNG, GIF or BMP"
             reason = _unread(image_bytes) or reason
@@ -97,9 +99,16 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
 
 @functools.cache
 def _decoder(decoding):
-    """Return `decode_image` as one function, traced once: its steps one by one take longer than a small image."""
-    decode = functools.partial(decode_image, decoding=decoding)
-    return tf.function(lambda data: tf.size(decode(data)), [tf.TensorSpec((), tf.string)], autograph=False)
+    """Return a function that decodes an image and tells whether it is of one colour.
+
+    Traced once: its steps one by one take longer than a small image.
+    """
+
+    def is_plain(data):
+        image = decode_image(data, decoding)
+        return tf.reduce_all(image == image[:1, :1])
+
+    return tf.function(is_plain, [tf.TensorSpec((), tf.string)], autograph=False)
 
 
 def read_header(stream):
@@ -125,7 +134,8 @@ def _of_16_bits(image_bytes):
             significant = max(image_bytes[place + 8 : place + 8 + colours])
         place += 12 + int.from_bytes(image_bytes[place : place + 4], "big")
     known = significant if 1 <= significant <= 16 else 0
-    return {"largest": int(np.max(values[..., :colours])), "significant": known}
+    plain = bool((values == values[:1, :1]).all())
+    return {"largest": int(np.max(values[..., :colours])), "significant": known, "plain": plain}
 
 
 def depth(verdicts: Any) -> tuple[int | None, str]:

@@ -10,6 +10,7 @@ import re
 import warnings
 from typing import NamedTuple
 
+from kresnets._util.checks import refuse
 from kresnets.data.check import check_image
 
 # Files that accompany images. Whatever else lies in a class folder is taken for an image and has to be one, so that a
@@ -31,6 +32,7 @@ IGNORED_FOLDERS = frozenset(
         "__pycache__",
     )
 )
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
 _SPELLINGS = {"train": "train training trn", "validation": "validation valid val dev", "test": "test testing tst"}
 PART_NAMES = {word: part for part, words in _SPELLINGS.items() for word in words.split()}
 _PATH_COLUMNS = tuple(
@@ -42,6 +44,7 @@ _LABEL_COLUMNS = tuple(
 )
 _PART_COLUMNS = tuple("split set subset part partition dataset data_set usage phase".split())
 _SEPARATORS = ",;\t"
+_MOST_TOLD = 20  # lines of a CSV file
 
 
 def part_of(name):
@@ -68,11 +71,13 @@ class Listing:
         name: str, for messages and records.
         class_names: tuple of str.
         parts: dict part -> list of `Item`; the single key `"all"` where the source is not split.
+        obstacles: tuple of sentences, why it cannot be used as it is.
     """
 
     name: str
     class_names: tuple[str, ...]
     parts: dict[str, list[Item]]
+    obstacles: tuple[str, ...] = ()
 
 
 def list_folder(folder):
@@ -94,8 +99,14 @@ def list_folder(folder):
     if len(class_names) == 1 and roots.keys() == {"all"} and len(_subfolders(folder / class_names[0])) > 1:
         inner = folder / class_names[0]
         raise ValueError(f"{folder} has the one folder {_tree(folder)}: give {inner}, if its folders are the classes.")
+    _warn_of_strays({folder, *roots.values()})
+    obstacles = [
+        f"{root} has a folder {name!r} that no folder of the training part is named after."
+        for root in roots.values()
+        for name in sorted(set(_subfolders(root)) - set(class_names))
+    ]
     parts = {part: _list_root(folder, root, class_names) for part, root in roots.items()}
-    return Listing(folder.resolve().name, class_names, parts)
+    return Listing(folder.resolve().name, class_names, parts, tuple(obstacles))
 
 
 def _roots(folder):
@@ -137,14 +148,26 @@ def _tree(folder, most=4):
 
 
 def _list_root(folder, root, class_names):
-    unknown = sorted(set(_subfolders(root)) - set(class_names))
-    if unknown:
-        raise ValueError(f"{root} has a folder {unknown[0]!r} that no folder of the training part is named after.")
     items = []
     for label, name in enumerate(class_names):
-        for path in files_in(root / name):
+        for path in files_in(root / name) if (root / name).is_dir() else ():
             items.append(Item(path.relative_to(folder).as_posix(), label, str(path)))
     return items
+
+
+def _warn_of_strays(folders):
+    """Warn of images beside the class folders, which belong to no class."""
+    strays = [
+        path
+        for folder in sorted(folders)
+        for path in sorted(folder.iterdir())
+        if path.suffix.lower() in _IMAGE_SUFFIXES and not _is_ignored(path.name) and path.is_file()
+    ]
+    if strays:
+        warnings.warn(
+            f"{len(strays)} images beside the class folders belong to no class and are left out, such as {strays[0]}.",
+            stacklevel=4,
+        )
 
 
 def _subfolders(folder):
@@ -199,27 +222,35 @@ def list_csv(file, columns=None):
         raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
     places, rows = _places(file, rows, separator, columns)
     path_column, label_column = places[:2]
-    found, parts = {}, {}
+    found, parts, obstacles = {}, {}, []
     for line, row in rows:
-        if len(row) <= max(places) or not row[label_column].strip():
-            what = separator.join(row)
-            word = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[separator]
-            raise ValueError(f"{file}, line {line}: no path and label, separated by {word}, in {what!r}.")
-        path = _inside(file, line, row[path_column].strip())
-        if path in found:
-            raise ValueError(f"{file}, line {line}: {path} is listed a second time; list every image once.")
-        found[path] = row[label_column].strip()
-        parts[path] = _part(file, line, row[places[2]].strip()) if len(places) > 2 else "all"
+        try:
+            if len(row) <= max(places) or not row[label_column].strip():
+                what = separator.join(row)
+                word = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[separator]
+                raise ValueError(f"{file}, line {line}: no path and label, separated by {word}, in {what!r}.")
+            path = _inside(file, line, row[path_column].strip())
+            if path in found:
+                raise ValueError(f"{file}, line {line}: {path} is listed a second time; list every image once.")
+            part = _part(file, line, row[places[2]].strip()) if len(places) > 2 else "all"
+        except ValueError as error:
+            obstacles.append(str(error))
+            continue
+        found[path], parts[path] = row[label_column].strip(), part
+    if len(obstacles) > _MOST_TOLD:
+        obstacles[_MOST_TOLD:] = [f"{file}: {len(obstacles) - _MOST_TOLD} more lines that cannot be used."]
     class_names = tuple(sorted(set(found.values())))
     if not class_names:
+        refuse(obstacles)
         raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
     if len(places) > 2 and "train" not in parts.values():
-        raise ValueError(f"{file}: no line is said to be for training: there must be some.")
+        obstacles.append(f"{file}: no line is said to be for training: there must be some.")
+        refuse(obstacles)
     numbers = {name: number for number, name in enumerate(class_names)}
     listed = {}
     for path, name in found.items():
         listed.setdefault(parts[path], []).append(Item(path, numbers[name], str(file.parent / path)))
-    return Listing(file.stem, class_names, listed)
+    return Listing(file.stem, class_names, listed, tuple(obstacles))
 
 
 def _rows(file):
@@ -298,6 +329,8 @@ def _with_suffix(path):
 
 def _inside(file, line, path):
     folder = os.path.abspath(file.parent)
+    if "\\" in path and not os.path.exists(os.path.join(folder, path)):
+        path = path.replace("\\", "/")  # of a list that was written on Windows
     relative = os.path.relpath(os.path.join(folder, path), folder)
     if not path or "\0" in path or relative.split(os.sep)[0] in (os.pardir, os.curdir):
         raise ValueError(

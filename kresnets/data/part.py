@@ -339,7 +339,9 @@ class Data:
         rotated: int, how many images carry an EXIF rotation, which is ignored here and in serving alike.
         contents: str, a hash of the bytes of all images, by which one that was changed under its name is noticed.
         decoding: a `kresnets.Decoding`, how files become pixels, in all three parts.
-        notes: tuple of str, sentences about how images are decoded that are not decoded as most are.
+        decoded: tuple of str, sentences about images that are not decoded as most are; the summary has them.
+        plain: tuple of ids, images that are of one colour throughout.
+        files: dict of ids, of the files that were left out too, to `kresnets.data.manifest.Noted`.
     """
 
     name: str
@@ -351,17 +353,38 @@ class Data:
     rotated: int = 0
     contents: str = ""
     decoding: Decoding = Decoding()
-    notes: tuple[str, ...] = ()
+    decoded: tuple[str, ...] = ()
+    plain: tuple[str, ...] = ()
+    files: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
+
+    def notes(self) -> list[str]:
+        """Return what is to be known of the images before anything is learned from them, a sentence each."""
+        counts = self.train.counts()
+        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
+        uneven = f"{counts[most] / max(counts[least], 1):.1f} times as many training images as {least!r}"
+        of_all = len(self.train) + len(self.validation) + len(self.test)
+        told = {
+            f"{len(self.bad)} images were left out as damaged: {_first(name for name, _ in self.bad)}.": self.bad,
+            f"{self.rotated} images carry an EXIF rotation, which is ignored here and in serving alike.": self.rotated,
+            f"{len(self.plain)} of {of_all} images are of one colour throughout: {_first(self.plain)}.": self.plain,
+            f"{most!r} has {uneven}; see `class_weight` balanced.": counts[most] >= 2 * counts[least],
+        }
+        return [sentence for sentence, holds in told.items() if holds]
 
     def summary(self) -> str:
-        """Return a table of the number of images per class and part, and the notes behind it, as text."""
+        """Return a table of the number of images per class and part, and what is said of their decoding, as text."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         width = max(map(len, ("class", "all", *self.class_names)))
         counts = [part.counts() for part in parts.values()]
         rows = [("class", *parts)] + [(name, *(count[name] for count in counts)) for name in self.class_names]
         rows.append(("all", *map(len, parts.values())))
         lines = [f"{first:<{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in rows]
-        return "\n".join([*lines, *self.notes])
+        return "\n".join([*lines, *self.decoded])
+
+
+def _first(names, most=3):
+    names = [name if name.isprintable() else ascii(name) for name in names]
+    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def class_weight(labels: Array, how: str = "balanced") -> dict[int, float] | None:

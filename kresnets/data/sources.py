@@ -7,9 +7,11 @@ import warnings
 from collections.abc import Sequence
 from typing import Any
 
+from kresnets._util.checks import refuse
 from kresnets._util.types import PathLike
 from kresnets.data.check import check_images, depth
 from kresnets.data.listing import list_csv, list_folder
+from kresnets.data.manifest import Noted, stamp
 from kresnets.data.part import Data, Part
 from kresnets.data.split import PARTS, cap, order_key, split
 from kresnets.data.tfds_source import list_tfds
@@ -82,38 +84,45 @@ def load_data(
     """
     _check_arguments(limit, seed, bad_images, validation_split, test_split)
     found = Decoding(bits, background) if decoding is None else decoding
-    listing = _list(os.fspath(source), data_dir, columns)
+    listing = list_source(source, data_dir, columns)
+    obstacles = list(listing.obstacles)
     if len(listing.class_names) < 2:
-        lists = sorted(name for name in os.listdir(source) if name.endswith(".csv")) if os.path.isdir(source) else ()
-        raise ValueError(
-            f"{source} has one class only ({listing.class_names[0]!r}): there must be two to tell apart, each in a "
-            "folder of its own"
-            + (f"; or give the list that is there, {os.path.join(source, lists[0])}." if lists else ".")
-        )
+        refuse([*obstacles, _one_class(source, listing)])
     parts = [(part, item) for part, items in listing.parts.items() for item in items]
+    stamps = [stamp(item.content) for _, item in parts]  # before they are read: what changes meanwhile will be seen
     verdicts = check_images([item.content for _, item in parts], progress, found)
     bad = tuple((item.id, verdict.reason) for (_, item), verdict in zip(parts, verdicts) if verdict.reason)
     if bad and bad_images == "error":
-        raise ValueError(_bad_sentence(bad, len(parts)))
+        obstacles.append(_bad_sentence(bad, len(parts)))
     good = [(part, item, verdict) for (part, item), verdict in zip(parts, verdicts) if not verdict.reason]
     items, digests = [item for _, item, _ in good], [verdict.digest for *_, verdict in good]
     given = {part: [i for i, row in enumerate(good) if row[0] == part] for part in listing.parts}
-    _check_classes(given, items, listing.class_names)
+    chosen, labels = {}, [item.label for item in items]
+    if without := _classes_without(given, items, listing.class_names):
+        obstacles += without
+    else:
+        try:
+            chosen = _split(given, items, digests, listing.class_names, seed, validation_split, test_split)
+            chosen["train"], chosen["validation"] = cap(
+                chosen["train"], chosen["validation"], labels, limit, listing.class_names
+            )
+        except ValueError as error:
+            obstacles.append(str(error))
+    refuse(obstacles)
     _warn_of_duplicates(given, items, digests)
-    chosen = _split(given, items, digests, listing.class_names, seed, validation_split, test_split)
-    labels = [item.label for item in items]
-    chosen["train"], chosen["validation"] = cap(
-        chosen["train"], chosen["validation"], labels, limit, listing.class_names
-    )
-    found, notes = _decoding(found, [verdict for *_, verdict in good], decoding is None)
+    found, decoded = _decoding(found, [verdict for *_, verdict in good], decoding is None)
     made = {part: _part([items[i] for i in chosen[part]], listing.class_names, progress, found) for part in PARTS}
-    rotated = sum(verdict.rotated for *_, verdict in good)
     contents = hashlib.sha256()
     for item, digest in sorted(zip(items, digests), key=lambda pair: pair[0].id):
         contents.update(repr((item.id, digest.hex())).encode())
+    noted = {
+        item.id: Noted(listing.class_names[item.label], verdict.digest.hex(), *stamped)
+        for (_, item), verdict, stamped in zip(parts, verdicts, stamps)
+    }
     return Data(
-        listing.name, listing.class_names, **made, bad=bad, rotated=rotated, contents=contents.hexdigest(),
-        decoding=found, notes=notes,
+        listing.name, listing.class_names, **made, bad=bad, rotated=sum(verdict.rotated for *_, verdict in good),
+        contents=contents.hexdigest(), plain=tuple(item.id for _, item, verdict in good if verdict.plain), files=noted,
+        decoding=found, decoded=decoded,
     )  # fmt: skip
 
 
@@ -150,15 +159,28 @@ def _check_arguments(limit, seed, bad_images, validation_split, test_split):
             raise ValueError(f"`{name}` is a share and must lie between 0 and 1. Received: {share}")
 
 
-def _list(source, data_dir, columns):
-    source = os.path.expanduser(source)
-    if source.partition("/")[0] != "elpv" and os.path.isfile(source):
+def list_source(source, data_dir=None, columns=None):
+    """Return the `Listing` of a source; its images are not looked at."""
+    source = os.path.expanduser(os.fspath(source))
+    if is_file_source(source) and os.path.isfile(source):
         return list_csv(source, columns)
     if columns is not None:
         raise ValueError(f"`columns` are those of a CSV file, and {source} is none: leave them out.")
-    if source.partition("/")[0] != "elpv" and os.path.isdir(source):
-        return list_folder(source)
-    return list_tfds(source, data_dir)
+    return list_folder(source) if is_file_source(source) else list_tfds(source, data_dir)
+
+
+def is_file_source(source):
+    """Whether a source is a folder or a CSV file, rather than the name of a data set."""
+    return source.partition("/")[0] != "elpv" and os.path.exists(os.path.expanduser(source))
+
+
+def _one_class(source, listing):
+    lists = sorted(name for name in os.listdir(source) if name.endswith(".csv")) if os.path.isdir(source) else ()
+    given = f"; or give the list that is there, {os.path.join(source, lists[0])}." if lists else "."
+    return (
+        f"{source} has one class only ({listing.class_names[0]!r}): there must be two to tell apart, each in a folder "
+        f"of its own{given}"
+    )
 
 
 _SHOWN = 20  # bad images that are named; all of them, but for a folder that is none of images
@@ -173,14 +195,14 @@ def _bad_sentence(bad, total):
     )
 
 
-def _check_classes(given, items, class_names):
-    for part, indices in given.items():
-        missing = set(range(len(class_names))) - {items[i].label for i in indices}
-        if missing:
-            in_part = "" if part == "all" else f" in the {part} part"
-            raise ValueError(
-                f"Class {class_names[min(missing)]!r} has no usable image{in_part}: add some, or leave the class out."
-            )
+def _classes_without(given, items, class_names):
+    """Return a sentence for each class without an image in a part."""
+    return [
+        f"Class {class_names[label]!r} has no usable image{'' if part == 'all' else f' in the {part} part'}: add some, "
+        "or leave the class out."
+        for part, indices in given.items()
+        for label in sorted(set(range(len(class_names))) - {items[i].label for i in indices})
+    ]
 
 
 def _warn_of_duplicates(given, items, digests):

@@ -44,12 +44,14 @@ def split(ids, labels, digests, fractions, class_names, seed=0):
         {'test': 2, 'train': 6}
     """
     parts = {part: [] for part in (*fractions, "train")}
-    for label, groups in enumerate(_groups_by_class(ids, labels, digests, len(class_names), seed)):
-        if len(groups) < len(parts):
-            raise ValueError(
-                f"Class {class_names[label]!r} has {_count(groups)}, but each of {', '.join(parts)} needs at least "
-                "one: add images (exact duplicates count once), or leave the class out."
-            )
+    by_class = _groups_by_class(ids, labels, digests, len(class_names), seed)
+    few = [f"{name!r} has {_count(groups)}" for name, groups in zip(class_names, by_class) if len(groups) < len(parts)]
+    if few:
+        raise ValueError(
+            f"Class {', '.join(few)}, but each of {', '.join(parts)} needs at least one: add images (exact duplicates "
+            "count once), or leave the class out."
+        )
+    for groups in by_class:
         for left, (part, fraction) in zip(range(len(fractions), 0, -1), fractions.items(), strict=True):
             wanted = max(1, int(fraction * sum(map(len, groups)) + 0.5))
             taken = 0

@@ -43,6 +43,7 @@ FILES = (
         "the arguments, the resolved recipe, class names, size, preprocessing and decoding, digest of the data",
     ),
     File("plan.txt", "what the recipe was resolved to, as the log shows it"),
+    File("files.csv", "which files the images are: class, SHA-256, size and time of each"),
     File("bad_images.txt", "images that were left out as damaged, with the reason"),
     File("history.csv", "a row an epoch: stage, seconds, losses, metrics, learning rate of each group"),
     File("schedule.toml", "the stages as they happened; `--schedule` repeats them"),
@@ -146,26 +147,19 @@ class RunFolder:
                 "replace the run."
             )
         if earlier == arguments:
-            return self.phase
+            return "new" if overwrite and self.changes() else self.phase
         if overwrite:
             return "new"
-        differing = sorted(name for name in {*earlier, *arguments} if earlier.get(name) != arguments.get(name))
-        options = ", ".join("--" + name.replace("_", "-") for name in differing)
+        options = ", ".join(
+            f"--{name.replace('_', '-')} ({earlier.get(name)}, now {arguments.get(name)})"
+            for name in sorted({*earlier, *arguments})
+            if earlier.get(name) != arguments.get(name)
+        )
         raise ValueError(
             f"--out {self} was made with another {options}: give another folder, or --overwrite to replace it."
         )
 
-    def goes_on(self, arguments: dict[str, Any]) -> bool:
-        """Whether the folder holds a run with these very arguments."""
-        return self._arguments() == arguments
-
-    def _arguments(self):
-        try:
-            return _SINCE | dict(self._saved()["arguments"])
-        except (OSError, ValueError, KeyError, TypeError):
-            return None
-
-    def make_room(self, config: dict[str, Any]) -> None:
+    def make_room(self, config: dict[str, Any], overwrite: bool = False) -> None:
         """Clear what `--overwrite` replaces, now that the new run can begin.
 
         Raises:
@@ -173,19 +167,27 @@ class RunFolder:
         """
         if self.phase == "new":
             return
-        if not self.goes_on(config["arguments"]):
+        try:
+            earlier = dict(self._saved())
+        except (ValueError, TypeError):
+            earlier = {}
+        others = earlier.get("data") != config["data"] or _contents_differ(earlier, config["contents"])
+        if _SINCE | earlier.get("arguments", {}) != config["arguments"] or (others and overwrite):
             self._remove(file.pattern for file in FILES)
-            return
-        earlier = dict(self._saved())
-        if earlier.get("data") != config["data"] or _contents_differ(earlier, config["contents"]):
+        elif others:
             raise ValueError(
-                f"The images or their labels have changed since {self} was begun: give another --out, or remove it."
+                f"The images or their labels have changed since {self} was begun{self._changes()}: give another --out, "
+                "or --overwrite to replace it."
             )
 
     def begin(self, config: dict[str, Any], data: "Data") -> None:
         """Write what the run is, and which images it leaves out."""
         names = [(name if name.isprintable() else repr(name), reason) for name, reason in data.bad]
         files.write_text(self / "bad_images.txt", "".join(f"{name}\t{reason}\n" for name, reason in names))
+        if os.path.exists(os.path.expanduser(config["arguments"]["data"])):  # a data set's name stands for its content
+            from kresnets.data import manifest
+
+            manifest.write(self / "files.csv", data.files)
         files.write_json(self / "config.json", config, indent=1)
 
     def finish(self, numbers: dict[str, Any]) -> None:
@@ -286,8 +288,36 @@ class RunFolder:
                 f"finetune` was run for {self}: run this from there.)"
             ) from error
         if digest(data) != config.get("data") or _contents_differ(config, data.contents):
-            raise ValueError(f"The images or their labels in {given['data']} have changed since {self} learned them.")
+            raise ValueError(
+                f"The images or their labels in {given['data']} have changed since {self} learned "
+                f"them{self._changes()}."
+            )
         return data
+
+    def changes(self) -> str:
+        """Say how the files in the data's folder differ from those that the run noted; nothing where they do not.
+
+        Of a run that noted none, and of a data set that is no folder and no CSV file, nothing is known.
+        """
+        noted = self / "files.csv"
+        if not noted.is_file():
+            return ""
+        from kresnets.data import manifest
+        from kresnets.data.sources import is_file_source, list_source
+
+        arguments = self.config["arguments"]
+        if not is_file_source(arguments["data"]):
+            return "there is nothing of this name"
+        try:
+            return manifest.changes(
+                manifest.read(noted), list_source(arguments["data"], None, arguments.get("columns"))
+            )
+        except (ValueError, OSError) as error:
+            return f"they cannot be listed: {error}"
+
+    def _changes(self):
+        told = self.changes()
+        return f" ({told})" if told else ""
 
     def _saved(self) -> Any:
         return json.loads((self / "config.json").read_text(encoding="utf-8"))

@@ -71,7 +71,7 @@ def test_a_run_leaves_what_it_promises(finished):
     pictures = {"curves.png", "confusion.png", "mistakes.png"}
     assert {path.name for path in run.iterdir()} == pictures | {
         "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml",
-        "plan.txt",
+        "plan.txt", "files.csv",
     }  # fmt: skip
     rows = history(run)
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(6)]
@@ -96,7 +96,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert numbers["accuracy_interval"][0] <= numbers["accuracy"] <= numbers["accuracy_interval"][1]
     assert set(numbers["per_class"]["defective"]) >= {"recall", "precision", "count"}
     lines = output.splitlines()
-    begins = lines.index("Stage 2 of 3: stage3 and above train (0.21 M parameters).")
+    begins = next(i for i, line in enumerate(lines) if line.startswith("Stage 2 of 3: stage3 and above train (0.2"))
     assert lines[begins + 1].startswith("epoch 3/6: loss ") and "accuracy" in lines[begins + 1]
     assert max(len(line) for line in lines if line.startswith("epoch ")) <= 80
     assert "taken for pretrained: as was said" in (run / "plan.txt").read_text()
@@ -133,7 +133,8 @@ def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, 
     run = finished[0]
     before = snapshot(run)
     done = finish(*small(folder, run, "--seed", "1"))
-    assert done.returncode == 2 and "made with another --seed" in done.stderr and done.stderr.count("\n") == 1
+    assert done.returncode == 2 and "made with another --seed (0, now 1)" in done.stderr
+    assert done.stderr.count("\n") == 1
     assert snapshot(run) == before
     copy = tmp_path / "copy"
     shutil.copytree(run, copy)
@@ -157,10 +158,8 @@ def test_half_precision_is_for_networks_that_gain_by_it(monkeypatch, folder, tmp
     assert ask(*given) == 0
     said = "CifarResNet20, 32 pixels, float32 (bfloat16 gains nothing where an image takes 0.041 G multiply-adds); "
     assert said in capsys.readouterr().out
-    monkeypatch.setattr(RunFolder, "config", {"arguments": {"model": "CifarResNet20"}, "dtype": "mixed_bfloat16"})
-    options = flat(Network(model="CifarResNet20"))
-    earlier = finetune._dtype(RunFolder("x"), options, {"model": "CifarResNet20"}, trunk.spec_of("CifarResNet20"))
-    assert earlier == ("mixed_bfloat16", "")
+    options, spec = flat(Network(model="CifarResNet20")), trunk.spec_of("CifarResNet20")
+    assert finetune._dtype(options, {"dtype": "mixed_bfloat16"}, spec) == ("mixed_bfloat16", "")
 
 
 def epochs_done(run):
@@ -221,6 +220,32 @@ def test_a_second_process_is_told(folder, tmp_path):
     os.close(held)
     assert done.returncode == 2 and "Another process is working on" in done.stderr
     assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_run_says_what_has_changed_among_its_images(finished, folder, tmp_path, capsys):
+    """And is trained anew when told to; a file that was only touched, or copied, is the same."""
+    data, copy = tmp_path / "data", tmp_path / "copy"
+    shutil.copytree(folder, data, copy_function=shutil.copy)  # with times of its own
+    shutil.copytree(finished[0], copy)
+    config = json.loads((copy / "config.json").read_text())
+    config["arguments"]["data"] = str(data)
+    (copy / "config.json").write_text(json.dumps(config))
+    given = small(data, copy)
+    assert ask(*given) == 0 and "But the images" not in capsys.readouterr().out
+    one, two, *_ = sorted((data / "functional").iterdir())
+    one.rename(data / "defective" / "new, one.png")
+    two.write_bytes(two.read_bytes()[:-20] + b"another ends")
+    before = snapshot(copy)
+    assert ask(*given) == 0 and snapshot(copy) == before
+    assert (
+        f"But the images in {data} are not those that it learned from: 1 added (defective/new, one.png), 1 gone "
+        f"(functional/{one.name}), 1 changed (functional/{two.name}). To train anew, give another --out, or --overwrite"
+    ) in capsys.readouterr().out
+    two.unlink()
+    assert ask(*given, "--overwrite", "--dry-run") == 0 and snapshot(copy) == before
+    assert "is finished" not in capsys.readouterr().out
+    shutil.rmtree(data)
+    assert ask(*given) == 0 and "there is nothing of this name" in capsys.readouterr().out
 
 
 def test_other_photographs_and_damaged_notes_are_refused(finished, folder, tmp_path):

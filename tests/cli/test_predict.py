@@ -1,8 +1,10 @@
 """`kresnets export` and `kresnets predict`, from a run to a table."""
 
 import csv
+import errno
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import shlex
@@ -15,6 +17,7 @@ import tensorflow as tf
 from commands import ask
 from PIL import Image
 
+from kresnets.cli import predict
 from kresnets.export import export_saved_model
 
 LABELS = ["cat", "dog", "größe"]
@@ -101,6 +104,36 @@ def test_a_folder_is_its_files_and_the_answers_are_a_csv_too(call, served, photo
     (tmp_path / "empty").mkdir()
     code, _, errors = call("predict", served, tmp_path / "empty")
     assert code == 2 and "There is no image in the folder" in errors[0]
+
+
+def test_a_csv_loses_nothing(call, served, photos, tmp_path, monkeypatch):
+    """Strange names, somebody else's file, a full disk."""
+    strange = tmp_path / "strange"
+    strange.mkdir()
+    for name in (b"two\nlines.png", b"\xff.png", "größe, ü.png".encode()):
+        (strange / os.fsdecode(name)).write_bytes((photos / "one.png").read_bytes())
+    table = tmp_path / "answers.csv"
+    for _ in range(2):  # its own is replaced
+        code, lines, errors = call("predict", served, strange, "--top", 1, "--csv", table)
+        assert (code, len(lines), errors) == (0, 4, [])
+    rows = list(csv.DictReader(table.open(encoding="utf-8", errors="surrogateescape", newline="")))
+    assert {row["file"] for row in rows} == {str(path) for path in strange.iterdir()}
+    before = table.read_bytes()
+    theirs = tmp_path / "labels.csv"
+    theirs.write_text("path,label\n")
+    for given, said in ((theirs, "was not written by kresnets predict"), (tmp_path, "is a folder")):
+        code, lines, errors = call("predict", served, strange, "--csv", given)
+        assert (code, lines, len(errors)) == (2, [], 1) and said in errors[0]
+
+    def full(path, answers):
+        path.write_text("half")
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(predict, "write_csv", full)
+    code, lines, errors = call("predict", served, strange, "--csv", table)
+    assert (code, errors) == (2, [f"kresnets predict: {table}: No space left on device"]) and len(lines) == 10
+    assert table.read_bytes() == before and theirs.read_text() == "path,label\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"strange", "answers.csv", "labels.csv"}
 
 
 def test_all_files_good_is_exit_code_0_however_many(call, served, photos):

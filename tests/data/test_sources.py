@@ -305,12 +305,60 @@ def test_bad_images(folder):
         "4 of 35 images cannot be used: cat/0.png (damaged or cut off (PNG)); cat/empty.jpg (the file is empty); "
         "dog/page.png (not an image (or its first bytes are damaged)); dog/scan.tiff (TIFF, not JPEG, PNG, GIF or "
         "BMP). Repair or delete them, or leave "
-        'them out with bad_images="skip" (--bad-images=skip).'
+        'them out with bad_images="skip".'
     )
     data = load_data(folder, bad_images="skip", progress=False)
     assert [name for name, _ in data.bad] == ["cat/0.png", "cat/empty.jpg", "dog/page.png", "dog/scan.tiff"]
     assert len(data.train) + len(data.validation) + len(data.test) == 31
     assert not set.union(*parts_of(data).values()) & {name for name, _ in data.bad}
+
+
+def test_all_obstacles_are_told_at_once(folder, tmp_path):
+    """Of a folder in parts, and of a list: what one would else meet one after the other."""
+    (folder / "cat" / "0.png").write_bytes(b"")
+    fill(folder / "bird", 2, first=90)
+    fill(folder / "cow", 1, first=95)
+    with pytest.raises(ValueError) as error:
+        load_data(folder, progress=False)
+    told = str(error.value)
+    assert told.startswith("There are 2 obstacles. (1) 1 of 35 images cannot be used: cat/0.png (the file is empty).")
+    assert "(2) Class 'bird' has only 2 images, 'cow' has only 1 image, but each of" in told
+    parts = tmp_path / "parts"
+    fill(parts / "train" / "cat", 4)
+    (parts / "train" / "dog").mkdir()
+    (parts / "train" / "dog" / "x.png").write_bytes(b"")
+    fill(parts / "val" / "wolf", 2, first=10)
+    fill(parts / "val" / "cat", 2, first=20)
+    with pytest.raises(ValueError) as error:
+        load_data(parts, progress=False)
+    told = str(error.value)
+    for words in ("(1) ", "has a folder 'wolf' that", "(2) 1 of 7 images", "(3) Class 'dog' has no usable image in the "
+                  "train part", "(4) Class 'dog' has no usable image in the validation part"):  # fmt: skip
+        assert words in told
+    rows = ["cat/1.png,cat", "cat/1.png,cat", "no label", "../out.png,cat", "C:\\pets\\1.png,cat", "dog/20.jpg,dog"]
+    (folder / "list.csv").write_text("\n".join(rows))
+    with pytest.raises(ValueError) as error:
+        load_data(folder / "list.csv", progress=False)
+    for words in ("line 2: cat/1.png is listed a second time", "line 3: no path", "line 4: '../out.png'",
+                  "C:/pets/1.png (cannot be read (No such file",
+                  "cat has only 1 image"):  # fmt: skip
+        assert words.replace("cat has", "'cat' has") in str(error.value)
+
+
+def test_a_list_that_was_written_on_windows(folder):
+    rows = [f"{name}\\{path.name},{name}" for name in ("cat", "dog") for path in (folder / name).iterdir()]
+    (folder / "list.csv").write_text("\r\n".join(rows))
+    ids = set.union(*parts_of(load_data(folder / "list.csv", progress=False)).values())
+    assert ids == set.union(*parts_of(load_data(folder, progress=False)).values())
+
+
+def test_images_of_one_colour_and_those_beside_the_class_folders_are_named(folder):
+    Image.new("RGB", (20, 20), (3, 3, 3)).save(folder / "cat" / "plain.png")
+    (folder / "cat" / "0.png").rename(folder / "stray.png")
+    with pytest.warns(UserWarning, match="1 images beside the class folders belong to no class.*stray.png"):
+        data = load_data(folder, progress=False)
+    assert data.plain == ("cat/plain.png",)
+    assert data.notes() == ["1 of 32 images are of one colour throughout: cat/plain.png."]
 
 
 def test_rotated_files_are_counted(folder):

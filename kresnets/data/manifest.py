@@ -1,0 +1,89 @@
+"""Which files were learned from, so that it can be said later what has changed among them."""
+
+import csv
+import hashlib
+import os
+import pathlib
+from typing import NamedTuple
+
+from kresnets._util import files
+
+_SHOWN = 3  # names of each kind of change
+
+
+class Noted(NamedTuple):
+    """A file as it was when it was looked at: its class, its SHA-256, and by what it is known to be the same still."""
+
+    label: str
+    sha256: str
+    bytes: int
+    mtime_ns: int
+
+
+def stamp(content):
+    """Return size and modification time of a file; zeros for what is none (any more)."""
+    try:
+        found = os.stat(content) if isinstance(content, str) else None
+    except (OSError, ValueError):
+        found = None
+    return (found.st_size, found.st_mtime_ns) if found else (0, 0)
+
+
+def write(path, noted):
+    """Write a dict of ids to `Noted` as a CSV file, ids as the file system has them."""
+    with (
+        files.replacing(path) as beside,
+        open(beside, "w", encoding="utf-8", errors="surrogateescape", newline="") as file,
+    ):
+        lines = csv.writer(file, lineterminator="\n")
+        lines.writerow(("file", *Noted._fields))
+        lines.writerows((name, *each) for name, each in noted.items())
+
+
+def read(path):
+    """Return what `write` wrote.
+
+    Raises:
+        ValueError: where the file is damaged.
+    """
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        return {name: Noted(label, sha256, int(size), int(time)) for name, label, sha256, size, time in rows}
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} is damaged ({error}).") from None
+
+
+def changes(noted, listing):
+    """Say how files differ from what was noted of them, or return nothing; those that look touched are hashed again.
+
+    Args:
+        noted: dict of ids to `Noted`.
+        listing: the `kresnets.data.listing.Listing` of today.
+
+    Returns:
+        Such as `"2 added (cat/1.jpg, cat/2.jpg), 1 changed (dog/7.jpg)"`.
+    """
+    now = {item.id: item for items in listing.parts.values() for item in items}
+    kinds = {
+        "added": [name for name in now if name not in noted],
+        "gone": [name for name in noted if name not in now],
+        "of another class": [n for n in now if n in noted and listing.class_names[now[n].label] != noted[n].label],
+        "changed": [name for name in now if name in noted and _touched(now[name].content, noted[name])],
+    }
+    told = []
+    for kind, names in kinds.items():
+        shown = [name if name.isprintable() else ascii(name) for name in sorted(names)[:_SHOWN]]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        told += [f"{len(names)} {kind} ({', '.join(shown)}{more})"] if names else []
+    return ", ".join(told)
+
+
+def _touched(content, noted):
+    if isinstance(content, str) and stamp(content) == (noted.bytes, noted.mtime_ns):
+        return False
+    try:
+        content = pathlib.Path(content).read_bytes() if isinstance(content, str) else content
+    except OSError:
+        return True
+    return hashlib.sha256(content).hexdigest() != noted.sha256
