@@ -88,18 +88,11 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
             if kind == "PNG" and image_bytes[24] == 16:
                 found |= _of_16_bits(image_bytes)
             else:
-                _decoder(decoding)(image_bytes)
+                decode_image(image_bytes, decoding=decoding)
         except tf.errors.InvalidArgumentError:
             reason = f"damaged or cut off ({kind})" if kind in _DECODED else f"{kind}, not JPEG, PNG, GIF or BMP"
             reason = _unread(image_bytes) or reason
     return Verdict(reason, _is_rotated(exif), digest, **found)
-
-
-@functools.cache
-def _decoder(decoding):
-    """Return `decode_image` as one function, traced once: its steps one by one take longer than a small image."""
-    decode = functools.partial(decode_image, decoding=decoding)
-    return tf.function(lambda data: tf.size(decode(data)), [tf.TensorSpec((), tf.string)], autograph=False)
 
 
 def read_header(stream):
@@ -182,6 +175,8 @@ def _refused_by_header(header, image_bytes, whole):
             f"a progressive JPEG of {width} x {height} pixels, more than {whole:,}, all of which must be held at any "
             "scale: save it as a baseline one"
         )
+    if whole and not headers.fills(image_bytes, width * height):
+        return f"{width} x {height} pixels in {len(image_bytes):,} bytes, which cannot hold them: damaged or cut off"
     if whole and headers.reduction(image_bytes, whole)[1] > MAX_PIXELS:
         return f"{width} x {height} pixels, more than {MAX_PIXELS:,} even at an eighth of its sides"
     if not whole and width * height > MAX_PIXELS:
