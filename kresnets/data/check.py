@@ -90,25 +90,12 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
             if kind == "PNG" and image_bytes[24] == 16:
                 found |= _of_16_bits(image_bytes)
             else:
-                found["plain"] = bool(_decoder(decoding)(image_bytes))
+                image = decode_image(image_bytes, decoding=decoding).numpy()
+                found["plain"] = bool((image == image[:1, :1]).all())
         except tf.errors.InvalidArgumentError:
             reason = f"damaged or cut off ({kind})" if kind in _DECODED else f"{kind}, not JPEG, PNG, GIF or BMP"
             reason = _unread(image_bytes) or reason
     return Verdict(reason, _is_rotated(exif), digest, **found)
-
-
-@functools.cache
-def _decoder(decoding):
-    """Return a function that decodes an image and tells whether it is of one colour.
-
-    Traced once: its steps one by one take longer than a small image.
-    """
-
-    def is_plain(data):
-        image = decode_image(data, decoding)
-        return tf.reduce_all(image == image[:1, :1])
-
-    return tf.function(is_plain, [tf.TensorSpec((), tf.string)], autograph=False)
 
 
 def read_header(stream):
@@ -192,6 +179,8 @@ def _refused_by_header(header, image_bytes, whole):
             f"a progressive JPEG of {width} x {height} pixels, more than {whole:,}, all of which must be held at any "
             "scale: save it as a baseline one"
         )
+    if whole and not headers.fills(image_bytes, width * height):
+        return f"{width} x {height} pixels in {len(image_bytes):,} bytes, which cannot hold them: damaged or cut off"
     if whole and headers.reduction(image_bytes, whole)[1] > MAX_PIXELS:
         return f"{width} x {height} pixels, more than {MAX_PIXELS:,} even at an eighth of its sides"
     if not whole and width * height > MAX_PIXELS:

@@ -8,6 +8,7 @@ import tensorflow as tf
 _PASSES = 32  # through the pixels of a JPEG: progressive ones are usually made of 10 scans, of CMYK 24
 _TEXTS, _TEXT = 64, 8_000_000  # compressed ones in a PNG, and how many bytes its decoder unpacks of each
 _GIF_STEPS = 4096  # of a walk through a GIF
+_PER_BYTE = 256  # pixels of a JPEG, at most
 _STEPS = 4096  # of a walk through the pieces of a JPEG or PNG that come before its pixels
 _GIF_RUN = 4096  # blocks that one step takes, where all are as long as the first: so programs write all but the last
 # How an image is decoded: a JPEG at 1, 1/2, 1/4 or 1/8 of its sides; a PNG with alpha, of 16 bits, with both; a WebP
@@ -61,7 +62,8 @@ def claimed_pixels(image_bytes, whole=None):
     def of_jpeg():
         scaled, left, pixels = reduction(image_bytes, whole)
         if whole is not None:
-            in_rows = tf.cond(scaled > 0, lambda: in_one_scan(image_bytes), lambda: tf.constant(False))
+            read = (scaled > 0) & fills(image_bytes, pixels)
+            in_rows = tf.cond(read, lambda: in_one_scan(image_bytes), lambda: tf.constant(False))
             pixels = tf.where(in_rows, left, pixels)
         return pixels * _rounds(image_bytes)
 
@@ -91,6 +93,14 @@ def reduction(image_bytes, whole=None):
     left = tf.reduce_prod((sides + parts - 1) // parts, axis=1)
     halved = tf.constant(0, tf.int64) if whole is None else tf.math.count_nonzero(left[:-1] > whole)
     return halved, left[halved], left[0]
+
+
+def fills(image_bytes, pixels):
+    """Whether a JPEG can hold so many pixels: decoders go on to the last row of one that ends after its header.
+
+    A block of 8 x 8 takes 2 bits at least, and colours have blocks of their own.
+    """
+    return tf.cast(tf.strings.length(image_bytes), tf.int64) * _PER_BYTE >= pixels
 
 
 def _piece(image_bytes, place, count):

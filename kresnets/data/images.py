@@ -50,30 +50,35 @@ def decode_image(image_bytes: Tensor, max_pixels: int | None = None, decoding: D
         >>> decode_image(tf.io.encode_png(tf.zeros((2, 4, 1), "uint8"))).shape
         TensorShape([2, 4, 3])
     """
-    image_bytes, decoding = tf.convert_to_tensor(image_bytes, tf.string), decoding or Decoding()
+    return _decoder(max_pixels, decoding or Decoding())(tf.convert_to_tensor(image_bytes, tf.string))
+
+
+@functools.cache
+def _decoder(max_pixels, decoding):
+    """Return the function of bytes that decodes so, traced once for all pipelines and graphs that call it."""
+    ways, whole = _ways(decoding), -1 if decoding.whole is None else decoding.whole
     background = bytes(decoding.background or ())
 
-    def as_it_is():
-        unknown = tf.constant(0, tf.int64)
-        return image_bytes, unknown if max_pixels is None else headers.claimed_pixels(image_bytes, decoding.whole)
+    def decode(data):
+        def as_it_is():
+            unknown = tf.constant(0, tf.int64)
+            return data, unknown if max_pixels is None else headers.claimed_pixels(data, decoding.whole)
 
-    image_bytes, pixels = tf.cond(
-        headers.is_gif(image_bytes), lambda: headers.first_frame(image_bytes, background), as_it_is
-    )
-    if max_pixels is not None:
-        fits = (pixels >= 0) & (pixels <= max_pixels)
-        reason = f"Neither JPEG, PNG, GIF, BMP nor WebP, or of more than {max_pixels} pixels."
-        with tf.control_dependencies([tf.debugging.Assert(fits, [reason])]):
-            image_bytes = tf.identity(image_bytes)
-    ways = _ways(decoding)
-    whole = -1 if decoding.whole is None else decoding.whole
-    plain = len(set(ways)) == 1
-    image = (
-        ways[0](image_bytes)
-        if plain
-        else tf.switch_case(headers.way(image_bytes, whole), [functools.partial(way, image_bytes) for way in ways])
-    )
-    return tf.ensure_shape(image, (None, None, 3))
+        first_frame = functools.partial(headers.first_frame, data, background)
+        image_bytes, pixels = tf.cond(headers.is_gif(data), first_frame, as_it_is)
+        if max_pixels is not None:
+            fits = (pixels >= 0) & (pixels <= max_pixels)
+            reason = f"Neither JPEG, PNG, GIF, BMP nor WebP, or of more than {max_pixels} pixels."
+            with tf.control_dependencies([tf.debugging.Assert(fits, [reason])]):
+                image_bytes = tf.identity(image_bytes)
+        if len(set(ways)) == 1:
+            image = ways[0](image_bytes)
+        else:
+            cases = [functools.partial(way, image_bytes) for way in ways]
+            image = tf.switch_case(headers.way(image_bytes, whole), cases)
+        return tf.ensure_shape(image, (None, None, 3))
+
+    return tf.function(decode, [tf.TensorSpec((), tf.string)], autograph=False)
 
 
 def _ways(decoding):

@@ -3,6 +3,7 @@ mode; one record from the data to what is served."""
 
 import io
 import json
+import re
 import struct
 
 import keras
@@ -37,7 +38,7 @@ CLEAR = {
     "grey png": encoded(RGBA[..., :2], "PNG"),
     "16-bit png": deep(RGBA.astype("uint16") * 257),
     "16-bit grey png": deep(RGBA[..., 2:].astype("uint16") * 257),
-    "palette png, one colour": encoded(np.asarray(FEW.convert("RGB")), "PNG", mode="P", transparency=2),
+    "palette png, one colour": (lambda file: (FEW.save(file, "PNG", transparency=2), file)[1])(io.BytesIO()).getvalue(),
     "palette png of 4 bits, levels": (lambda file: (FEW.save(file, "PNG", transparency=bytes([0, 90, 200])), file)[1])(
         io.BytesIO()
     ).getvalue(),
@@ -243,7 +244,9 @@ def test_a_large_jpeg_is_what_pillow_drafts(whole, ratio):
         expected = np.asarray(drafted.convert("RGB"))
         seen = decode_image(data, None, Decoding(whole=whole)).numpy()
         assert seen.shape == (-(-403 // ratio), -(-601 // ratio), 3)
-        np.testing.assert_array_equal(seen, expected, err_msg=name)
+        # Two versions of libjpeg differ in how they smooth colours of half the size.
+        np.testing.assert_allclose(seen.astype(int), expected, atol=0 if ratio > 2 else 6, err_msg=name)
+        expected = tf.io.decode_jpeg(data, channels=3, ratio=ratio)
         # What is served has the same pixels, or none: of progressive ones all have to fit.
         if name.startswith("progressive"):
             assert not headers.in_one_scan(data)
@@ -284,14 +287,18 @@ def test_a_photograph_of_64_million_pixels():
 
 
 def test_what_is_too_large_at_any_scale_is_refused_in_a_sentence():
-    # 200 million pixels, which Pillow's own guard refuses: the header is fine, and what is missing is found.
-    assert check_image(of_size(JPEGS["baseline"], 16_000, 12_500)).reason == "damaged or cut off (JPEG)"
+    # 200 million pixels, which Pillow's own guard refuses. Where the bytes end with the mark of the end, decoders go on.
+    short = of_size(JPEGS["baseline"], 16_000, 12_500)
+    assert re.fullmatch(r"16000 x 12500 pixels in .* bytes, which cannot hold them: damaged or cut off",
+                        check_image(short).reason)  # fmt: skip
+    assert check_image(short[:-2] + bytes(800_000)).reason == "damaged or cut off (JPEG)"
     assert check_image(of_size(JPEGS["progressive"], 16_000, 12_500)).reason == (
         "a progressive JPEG of 16000 x 12500 pixels, more than 50,000,000, all of which must be held at any scale: "
         "save it as a baseline one"
     )
-    assert "even at an eighth of its sides" in check_image(of_size(JPEGS["baseline"], 65_000, 65_000)).reason
-    for data in (of_size(JPEGS["baseline"], 65_000, 65_000), of_size(JPEGS["progressive"], 16_000, 12_500)):
+    huge = of_size(JPEGS["baseline"], 65_000, 65_000)
+    assert "even at an eighth of its sides" in check_image(huge + bytes(17_000_000)).reason
+    for data in (short, huge, huge + bytes(17_000_000), of_size(JPEGS["progressive"], 16_000, 12_500)):
         with pytest.raises(tf.errors.InvalidArgumentError, match="more than 50000000 pixels"):
             decode_image(data, 50_000_000)
 

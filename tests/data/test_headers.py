@@ -48,8 +48,7 @@ def test_a_header_claims_what_pillow_reads(name):
     data = FORMATS[name]
     width, height = Image.open(io.BytesIO(data)).size
     assert int(claimed_pixels(data)) == width * height
-    decoded = name in ("webp with more to say",)  # alpha, which TensorFlow's decoder refuses for three channels
-    assert decoded or decode_image(data, width * height).shape == (height, width, 3)
+    assert decode_image(data, width * height).shape == (height, width, 3)
     with pytest.raises(tf.errors.InvalidArgumentError, match="more than|Neither"):
         decode_image(data, width * height - 1)
 
@@ -103,9 +102,8 @@ BOMBS = {
 
 
 @pytest.mark.parametrize("name", BOMBS)
-def test_what_claims_too_much_is_never_decoded(name, monkeypatch):
-    monkeypatch.setattr(tf.io, "decode_image", lambda *_, **__: pytest.fail("decoded"))
-    with pytest.raises(tf.errors.InvalidArgumentError):
+def test_what_claims_too_much_is_never_decoded(name):
+    with pytest.raises(tf.errors.InvalidArgumentError, match="Neither JPEG, .* or of more than 50000000 pixels"):
         decode_image(BOMBS[name], LIMIT)
 
 
@@ -217,8 +215,7 @@ def test_a_walk_that_leads_nowhere_ends():
 def test_the_same_in_a_graph():
     decode = tf.function(lambda data: decode_image(data, LIMIT), input_signature=[tf.TensorSpec((), tf.string)])
     for data in (*FORMATS.values(), *GIFS.values()):
-        if data is not FORMATS["webp with more to say"]:
-            np.testing.assert_array_equal(decode(data).numpy(), decode_image(data).numpy())
+        np.testing.assert_array_equal(decode(data).numpy(), decode_image(data).numpy())
     for data in BOMBS.values():
         with pytest.raises(tf.errors.InvalidArgumentError):
             decode(data)
