@@ -132,10 +132,16 @@ def _train(run, options, arguments, command, machines):
         if found is not None and machines.first:
             found.plot(run / "learning_rate.png")
         _introduce(config, data)
-        history = _fit(run, options, model, data, plan, config, machines)
-        if machines.first:
+        history = stopped = None
+        try:
+            history = _fit(run, options, model, data, plan, config, machines)
+        except FloatingPointError as error:  # the last good epoch is kept, if there is one
+            stopped = error
+        if machines.first and (stopped is None or any(run.path.glob("epoch-*.weights.h5"))):
             with apart(), files.replacing(run / "model.keras") as beside:
                 model.save(beside)
+        if stopped is not None:
+            raise stopped
     if options.coordinator:
         disconnect()
     if not machines.first:
@@ -161,7 +167,7 @@ def _fit(run, options, model, data, plan, config, machines):
     from kresnets.cli.progress import ProgressLines
     from kresnets.data import class_weight, epoch_variable
 
-    epoch, images = epoch_variable(), _images_cache(run, options, machines)
+    images = _images_cache(run, options, machines)
     size, crop = config["size"], config["preprocess"]["crop"]
     callbacks = [
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
@@ -170,13 +176,12 @@ def _fit(run, options, model, data, plan, config, machines):
     ]
     return kresnets.fine_tune(
         model,
-        data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch, cache=images),
+        data.train.batches(options.batch_size, size, crop, options.seed, epoch_variable(), images),
         data.validation.batches(options.batch_size, size, crop, cache=images),
         plan,
         cache="auto" if options.cache == "auto" else False,
         callbacks=callbacks if machines.first else (),
         class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
-        epoch=epoch,
         state_dir=run.path,
         verbose=0,
     )

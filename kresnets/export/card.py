@@ -22,7 +22,7 @@ _DEEPEST = 100  # levels of a card; each program that reads JSON has a limit of 
 OF_THE_USER = ("network", "weights", "licence", "notice", "data", "metrics")
 OF_THE_EXPORT = (
     *("kresnets", "created", "parameters", "classes", "top", "input_size", "max_pixels", "preprocessing"),
-    *("dtype", "batch_norms_folded", "sha256", "verified"),
+    *("task", "dtype", "batch_norms_folded", "sha256", "verified"),
 )
 
 
@@ -98,6 +98,7 @@ def write_card(
         "input_size": classifier.size,
         "max_pixels": classifier.max_pixels,
         "preprocessing": {"mode": how.mode, "crop": how.crop, "mean": how.mean, "std": how.std},
+        "task": classifier.scores.task,
         "dtype": dtype,
         "batch_norms_folded": _norms(classifier.model) - _norms(served.model),
         "sha256": _hashes(folder),
@@ -127,7 +128,7 @@ def read_card(folder: PathLike) -> dict[str, Any]:
         dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else
             the
         exporter's user gave, and what the export found: `kresnets` (version), `created` (UTC), `parameters`,
-        `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`, `batch_norms_folded`,
+        `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `task`, `dtype`, `batch_norms_folded`,
         `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how
         many were asked of both, `largest_difference` of a score from the Keras model's probability, and
         `same_first_label`, the share of images.

@@ -144,7 +144,7 @@ class RecipeTuner(hooks.Tuner):
             splits: list of pairs `(train, validation)` in place of both: each trial trains on each of them (k folds, or
                 several random splits), and its score is the mean. Defaults to None.
             callbacks: Keras callbacks for each training, copied for each. Defaults to ().
-            epoch: as of `fine_tune`. Defaults to None.
+            epoch: as of `RecipeHyperModel.train`. Defaults to None.
             verbose: as of `keras_tuner.Tuner.search`: 0 prints nothing. Defaults to `"auto"`.
 
         Raises:
@@ -562,9 +562,6 @@ class _Run(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         stage = next(group for end, group in self._stages if epoch < end)
         numbers = {name: float(value) for name, value in (logs or {}).items()}
-        for name in ("loss", "val_loss"):
-            if not math.isfinite(numbers.get(name, 0.0)):
-                raise FloatingPointError(f"the {name} was {numbers[name]} in epoch {epoch} ({stage}).")
         if not self._objective.has_value(numbers):
             raise ValueError(
                 f"The objective {self._objective.name!r} is none of what is measured: {', '.join(numbers)}."
