@@ -47,6 +47,10 @@ class Scores:
         """Whether each output is a chance for itself: the loss is then the binary cross-entropy."""
         return self.units == 1 or self.task == "labels"
 
+    def predicted(self, model: keras.Model, batches: Any) -> Any:
+        """Return a model's probabilities, a float32 array `(images, classes)`, of batches as it takes them."""
+        return keras.ops.convert_to_numpy(self.probabilities(model.predict(batches, verbose=0)))
+
     def probabilities(self, outputs: Any) -> Any:
         """Turn the model's own outputs, `(batch, units)`, into float32 probabilities, `(batch, classes)`."""
         outputs = keras.ops.cast(outputs, "float32")

@@ -16,6 +16,7 @@ from kresnets.keras_hooks.optimizer import scale_updates
 from kresnets.preprocess import resolve
 from kresnets.transfer.head import regression
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
+from kresnets.transfer.labels import Labels
 
 
 def solved_head(model, images, labels):
@@ -119,10 +120,10 @@ RULES = {"guide": guide, "fastai": fastai, "bit": bit}
 
 def ruled(model, setting, pictures):
     """Measure a network that learns by one of `RULES`, and return its rows."""
-    preprocessing, classes = resolve(model, None), pictures.classes
-    learning = Preparation(preprocessing, classes, augment=setting["augment"], seed=setting["seed"])
+    preprocessing, labels = resolve(model, None), Labels.of(model)
+    learning = Preparation(preprocessing, labels, augment=setting["augment"], seed=setting["seed"])
     train = Batches((pictures.train, pictures.train_labels), learning, setting["seed"])
-    judged = Batches((pictures.validation, pictures.validation_labels), Preparation(preprocessing, classes))
+    judged = Batches((pictures.validation, pictures.validation_labels), Preparation(preprocessing, labels))
     if setting["rule"] == "bit":  # its head begins at 0
         head = model.get_layer("head_dense")
         head.set_weights([np.zeros_like(array) for array in head.get_weights()])

@@ -13,7 +13,7 @@ from kresnets.cli.options import Flag, Images, Machines, Network, RecipeOptions,
 from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.runs.folder import RunFolder, digest
-from kresnets.transfer.trunk import read_recipe, spec_of, with_trunk
+from kresnets.transfer.trunk import own_model, read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
 _NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
@@ -95,12 +95,14 @@ def _train(run, options, arguments, command, machines):
     from kresnets.devices import Devices, all_devices, apart, disconnect
     from kresnets.devices.hardware import fast_dtype
 
-    spec, recipe = spec_of(options.model), _recipe(options)
+    own, recipe = options.model.endswith(".keras"), _recipe(options)
+    spec = None if own else spec_of(options.model)
     if options.recompute and recipe.views not in (1, "auto"):
         raise ValueError(
             f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
         )
-    _check_plan(spec, recipe)
+    if not own:
+        _check_plan(spec, recipe)
     policy = machines.agreed(fast_dtype) if options.dtype == "auto" else options.dtype
     keras.mixed_precision.set_dtype_policy(policy)
     data = load_data(options.data, options.limit, options.seed, options.bad_images, columns=options.columns)
@@ -116,7 +118,8 @@ def _train(run, options, arguments, command, machines):
             )
         keras.utils.set_random_seed(options.seed)
         with devices.scope():
-            model = with_trunk(spec, options.weights, options.size, len(data.class_names))
+            make, what = (own_model, options.model) if own else (with_trunk, spec)
+            model = make(what, options.weights, options.size, len(data.class_names))
             model = kresnets.recompute(model) if options.recompute else model
         plan, found = _plan(recipe, options, model, data), None
         if options.learning_rate == "find":

@@ -55,7 +55,7 @@ class Network:
     """Which network.
 
     Args:
-        model: A network that `kresnets networks` lists.
+        model: A network that `kresnets networks` lists; for finetune also a .keras file of your own, head and all.
         weights: imagenet, none, a tag that `kresnets networks NAME` lists, a file, or another run's folder.
         pretrained: Whether the trunk was trained; auto: what its weights say.
         size: Pixels a side. Left out: that of the weights, else the network's own.

@@ -126,12 +126,11 @@ def read_card(folder: PathLike) -> dict[str, Any]:
 
     Returns:
         dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else
-            the
-        exporter's user gave, and what the export found: `kresnets` (version), `created` (UTC), `parameters`,
-        `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `task`, `dtype`, `batch_norms_folded`,
-        `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how
-        many were asked of both, `largest_difference` of a score from the Keras model's probability, and
-        `same_first_label`, the share of images.
+        the exporter's user gave, and what the export found: `kresnets` (version), `created` (UTC), `parameters`,
+        `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `task`, `dtype`,
+        `batch_norms_folded`, `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None, or
+        `photographs`, how many were asked of both, `largest_difference` of a score from the Keras model's probability,
+        and `same_first_label`, the share of images.
 
     Raises:
         ValueError: where there is no card, or a damaged one.

@@ -35,8 +35,8 @@ def check_supported(optimizer):
 def check_scales(optimizer, ratios):
     """Raise a ValueError where an optimizer cannot learn at a share of its rate, and one of these is asked for.
 
-    FTRL computes each weight anew from the sum of all gradients, as if it had begun at 0 (McMahan et al. 2013): it pulls
-    a pretrained weight there in its first steps, however low the rate.
+    FTRL computes each weight anew from the sum of all gradients, as if it had begun at 0 (McMahan et al. 2013): it
+    pulls a pretrained weight there in its first steps, however low the rate.
     """
     if isinstance(core(optimizer), keras.optimizers.Ftrl) and any(ratio not in (0, 1) for ratio in ratios):
         raise ValueError(
@@ -72,7 +72,11 @@ def rebuild(model, rate=None):
         Whether anything had to change.
     """
     optimizer, variables = model.optimizer, model.trainable_variables
-    if rate is None and optimizer.built and [id(v) for v in core(optimizer)._trainable_variables] == [id(v) for v in variables]:
+    if (
+        rate is None
+        and optimizer.built
+        and [id(v) for v in core(optimizer)._trainable_variables] == [id(v) for v in variables]
+    ):
         return False
     before = _snapshot(optimizer)
     try:
@@ -80,7 +84,6 @@ def rebuild(model, rate=None):
             _forget_build(optimizer)
             if rate is not None:  # before the slots, where Keras has it: files know an optimizer's variables by order
                 core(optimizer)._learning_rate = twin(core(optimizer), rate)._learning_rate
-                core(optimizer)._track_variable(core(optimizer)._learning_rate)
             optimizer.build(variables)
             if before["built"]:
                 _carry(before, optimizer)

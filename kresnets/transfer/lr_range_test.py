@@ -195,7 +195,9 @@ def _copy(model, optimizer, loss, rate, train):
         other.assign(np.array(one.numpy()))
     compiled = getattr(model, "compiled", False)
     source = _chosen(optimizer, model)
-    copy.compile(surgery.twin(source, rate), _loss(model, loss, train), run_eagerly=bool(compiled and model.run_eagerly))
+    copy.compile(
+        surgery.twin(source, rate), _loss(model, loss, train), run_eagerly=bool(compiled and model.run_eagerly)
+    )
     surgery.leave_out_alike(source, copy.optimizer, list(zip(copy.variables, model.variables)))
     copy.optimizer.build(copy.trainable_variables)
     if source is getattr(model, "optimizer", None) and source.built:

@@ -44,6 +44,31 @@ def with_trunk(spec, weights, size, classes):
     return kresnets.copy_trunk(source, model)
 
 
+def own_model(path, weights, size, classes):
+    """Load a model of the user's own from a `.keras` file, which is trained on as it is.
+
+    Raises:
+        ValueError: where there is none, its head does not answer for so many classes, or an option asks for another.
+    """
+    import keras
+
+    from kresnets.transfer.labels import Labels
+
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"--model {path}: there is no such file.")
+    if weights != "imagenet":
+        raise ValueError(f"--weights {weights} does not go with --model {path}, which brings its own: leave one out.")
+    model = keras.saving.load_model(path, compile=False)
+    side = model.input_shape[1]
+    if size not in (None, side):
+        raise ValueError(f"--size {size} does not go with --model {path}, which takes {side} pixels: leave it out.")
+    if (found := Labels.of(model).classes) != classes:
+        raise ValueError(
+            f"--model {path} answers for {found} classes, and the images are of {classes}: give it a head for these."
+        )
+    return model
+
+
 # The fields of a recipe that came after the first ones: a file that has all others is a whole one of before.
 _LATER = ("keep", "head")
 

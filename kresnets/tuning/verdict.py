@@ -5,6 +5,7 @@ import hashlib
 import json
 
 from kresnets._util import files
+from kresnets.task import scores_of
 
 
 def judge(folder, train, data, recipes, seed, why=""):
@@ -50,7 +51,7 @@ def judge(folder, train, data, recipes, seed, why=""):
 
 def _answers(model, preprocessing, part):
     images = part.batches(64, model.input_shape[1], preprocessing.crop, cache=False)
-    return model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
+    return scores_of(model).predicted(model, images.map(lambda x, y: preprocessing(x, "channels_last")))
 
 
 def _sentence(who, gain, count):
