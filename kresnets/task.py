@@ -89,8 +89,9 @@ def scores_of(model: keras.Model, task: str | None = None) -> Scores:
     task = task or task_of(model) or {"sigmoid": "classes" if units == 1 else "labels"}.get(activation)
     if task is None:
         raise ValueError(
-            f"{model.name!r} ends in {units} score{'s' * (units > 1)} without a softmax or sigmoid, and does not say "
-            "what for: give task='classes' (an image is of one class) or task='labels' (it has each label or not)."
+            f"{model.name!r} has {f'{units} outputs' if units > 1 else 'one output'} without a softmax or sigmoid, and "
+            "does not say what for: give task='classes' (an image is of one class, the second of two where it is one "
+            "output) or task='labels' (it has each label or not)."
         )
     return Scores(task, units, activation)
 

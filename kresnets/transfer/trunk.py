@@ -62,9 +62,16 @@ def own_model(path, weights, size, classes):
     side = model.input_shape[1]
     if size not in (None, side):
         raise ValueError(f"--size {size} does not go with --model {path}, which takes {side} pixels: leave it out.")
-    if (found := Labels.of(model).classes) != classes:
+    scores = Labels.of(model, task="classes").scores
+    if scores.units > 1 and scores.activation == "sigmoid":
         raise ValueError(
-            f"--model {path} answers for {found} classes, and the images are of {classes}: give it a head for these."
+            f"--model {path} ends in several sigmoids, of labels that an image may have together, and the "
+            "images are in classes: end it with a softmax or logits."
+        )
+    if scores.classes != classes:
+        raise ValueError(
+            f"--model {path} answers for {scores.classes} classes, and the images are of {classes}: give it a head for "
+            "these."
         )
     return model
 

@@ -187,7 +187,7 @@ def test_export_asks_what_logits_are_for(tmp_path):
     import tensorflow as tf
 
     model = small(3, None)
-    with pytest.raises(ValueError, match="3 scores without a softmax or sigmoid.*task='classes'.*task='labels'"):
+    with pytest.raises(ValueError, match="3 outputs without a softmax or sigmoid.*task='classes'.*task='labels'"):
         kresnets.export_saved_model(model, tmp_path / "asked")
     images = X[:2].astype("float32")
     for task, expected in (("classes", tf.nn.softmax), ("labels", tf.sigmoid)):
