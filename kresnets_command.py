@@ -148,8 +148,8 @@ def import_tensorflow() -> Any:
 def end_with(run: Callable[[], Any], program: str | None = None) -> NoReturn:
     """Call a function and end the process with what it returns as exit code (None: 0).
 
-    What bad input raises (ValueError, OSError, RuntimeError, ImportError) is told in one line, with exit code 2; any
-    other exception is a defect and keeps its traceback. Warnings are told in one line each.
+    What bad input raises (ValueError, OSError, RuntimeError, ImportError), and a training of NaN, is told in one line,
+    with exit code 2; any other exception is a defect and keeps its traceback. Warnings are told in one line each.
 
     Example:
         >>> end_with(lambda: 0)
@@ -176,7 +176,7 @@ def end_with(run: Callable[[], Any], program: str | None = None) -> NoReturn:
     except BrokenPipeError:  # the reader of our output has gone: `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 1
-    except (ValueError, OSError, RuntimeError, ImportError, MemoryError) as error:
+    except (ValueError, OSError, RuntimeError, ImportError, MemoryError, FloatingPointError) as error:
         tell(error, program, _sentence(error))
         code = 2
     except Exception as error:

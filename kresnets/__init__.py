@@ -23,6 +23,7 @@ from kresnets.preprocess import decode_predictions as decode_predictions
 from kresnets.preprocess import preprocess_input as preprocess_input
 from kresnets.preprocess import preprocessing_of as preprocessing_of
 from kresnets.specs import SPECS as SPECS
+from kresnets.task import task_of as task_of
 from kresnets.transfer.cache import FeatureCache as FeatureCache
 from kresnets.transfer.deepen import deepen as deepen
 from kresnets.transfer.fine_tune import fine_tune as fine_tune

@@ -7,6 +7,7 @@ import re
 
 import keras
 
+from kresnets import task
 from kresnets import weights as weights_package
 from kresnets._util.checks import is_whole
 from kresnets._util.types import PathLike, Tensor
@@ -88,6 +89,8 @@ def build(
         preprocessing = weights_package.load(model, spec, source, include_top=include_top, classes=classes)
     _carry(model, preprocessing)
     origin.note(model, None if source is None else weights_package.name_of(source))
+    if source is not None and source.published and include_top and classes == spec.classes:
+        task.carry(model, "classes")
     return recomputing(model) if recompute else model
 
 

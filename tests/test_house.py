@@ -10,7 +10,7 @@ from places import ROOT
 ROOMS = (
     ("_util", "version"),
     ("specs", "keras_hooks"),
-    ("preprocess", "groups"),
+    ("preprocess", "groups", "task"),
     ("networks",),
     ("weights",),
     ("build", "freezing"),

@@ -21,10 +21,10 @@ LIKE_OTHERS = (
     "adagrad",
     "adadelta",
     "adamax",
-    "ftrl",
     "lamb",
     "adafactor",
 )
+SCALABLE = [name for name in OPTIMIZERS if name != "ftrl"]
 
 
 def _mark(name):
@@ -44,7 +44,53 @@ def _fit(model, optimizer, epochs=2, callbacks=()):
     return model
 
 
-@pytest.mark.parametrize("name", _marked(OPTIMIZERS))
+def _moved(make, steps, start, scale=None):
+    """By how much an optimizer moves variables in some steps, the second at `scale` times the rate."""
+    variables = [keras.Variable(value) for value in start]
+    optimizer = make(0.01)
+    optimizer.build(variables)
+    if scale is not None:
+        surgery.check_scales(optimizer, [scale])
+        surgery.scale_updates(optimizer, [(variables[1], scale)])
+    for gradients in steps:
+        optimizer.apply([keras.ops.convert_to_tensor(one) for one in gradients], variables)
+    return [variable.numpy() - value for variable, value in zip(variables, start)]
+
+
+@pytest.mark.parametrize(
+    "kind", sorted({type(make(0.1)) for make in OPTIMIZERS.values()}, key=lambda one: one.__name__)
+)
+def test_every_optimizer_scales_as_a_second_one_at_the_lower_rate_or_is_refused(kind):
+    if kind is O.LossScaleOptimizer:
+        pytest.skip("it makes no updates of its own")
+    rng = np.random.default_rng(0)
+    start = [rng.normal(size=(4, 3)).astype("float32") for _ in range(2)]
+    steps = [[rng.normal(size=(4, 3)).astype("float32") for _ in range(2)] for _ in range(2)]
+    whole, lower = _moved(kind, steps, start), _moved(lambda rate: kind(rate / 4), steps, start)
+    if np.abs(lower[1]).max() > 0.5 * np.abs(whole[1]).max():  # a quarter of the rate is no quarter of the way
+        assert kind is O.Ftrl
+        with pytest.raises(ValueError, match="Ftrl pulls weights towards 0 at any rate"):
+            _moved(kind, steps, start, 0.25)
+        return
+    scaled = _moved(kind, steps, start, 0.25)
+    np.testing.assert_allclose(scaled[0], whole[0], rtol=1e-5, atol=1e-8)
+    np.testing.assert_allclose(scaled[1], lower[1], rtol=1e-5, atol=1e-8)
+
+
+def test_ftrl_is_refused_before_anything_is_trained(tmp_path):
+    x, y = np.random.default_rng(0).integers(0, 256, (8, 12, 12, 3)), np.arange(8) % 3
+    recipe = kresnets.Recipe.textbook(optimizer="ftrl", head_epochs=1, stages=(), augment="none")
+    with pytest.raises(ValueError, match="take another optimizer, such as 'adamw'"):
+        kresnets.fine_tune(tiny(), (x, y), recipe=recipe, state_dir=tmp_path, verbose=0)
+    assert not list(tmp_path.iterdir())
+    model = tiny()
+    model.compile(O.Ftrl(0.01), "sparse_categorical_crossentropy")
+    for callback in (kresnets.LayerwiseLearningRate(0.5), kresnets.StagedUnfreezing({0: "head"}, ramp=1)):
+        with pytest.raises(ValueError, match="Ftrl pulls"):
+            model.fit(*data(), callbacks=[callback], verbose=0)
+
+
+@pytest.mark.parametrize("name", _marked(SCALABLE))
 def test_a_ratio_equals_a_lower_rate(name):
     lower = _fit(tiny(), OPTIMIZERS[name](0.0025))
     groups = kresnets.groups(lower)

@@ -15,6 +15,7 @@ from kresnets.keras_hooks.optimizer import scale_updates
 from kresnets.preprocess import resolve
 from kresnets.transfer.head import regression
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
+from kresnets.transfer.labels import Labels
 
 
 def solved_head(model, images, labels):
@@ -108,10 +109,10 @@ RULES = {"guide": guide, "fastai": fastai, "bit": bit}
 
 def ruled(model, setting, pictures):
     """Measure a network that learns by one of `RULES`, and return its rows."""
-    preprocessing, classes = resolve(model, None), pictures.classes
-    learning = Preparation(preprocessing, classes, augment=setting["augment"], seed=setting["seed"])
+    preprocessing, labels = resolve(model, None), Labels.of(model)
+    learning = Preparation(preprocessing, labels, augment=setting["augment"], seed=setting["seed"])
     train = Batches(pictures.both[0], learning, setting["seed"])
-    judged = Batches(pictures.both[1], Preparation(preprocessing, classes))
+    judged = Batches(pictures.both[1], Preparation(preprocessing, labels))
     if setting["rule"] == "bit":  # its head begins at 0
         head = model.get_layer("head_dense")
         head.set_weights([np.zeros_like(array) for array in head.get_weights()])

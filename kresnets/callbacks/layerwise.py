@@ -51,7 +51,7 @@ class LayerwiseLearningRate(GroupCallback):
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        self.ratio_by_group(self._layout.names)
+        surgery.check_scales(model.optimizer, self.ratio_by_group(self._layout.names).values())
 
     def ratio_by_group(self, names: Sequence[str]) -> dict[str, float]:
         """Return `{group: ratio}` for the given groups, the head last."""

@@ -159,6 +159,7 @@ class StagedUnfreezing(GroupCallback):
             self._rows, self._checkpoint = [], None
         super().set_model(model)
         self.check(self._layout)
+        surgery.check_scales(model.optimizer, [self.schedule.ramp and 0.5])
         self._forget()
         self._watch_restore(model)
 

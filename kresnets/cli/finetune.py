@@ -13,7 +13,7 @@ from kresnets.cli.options import Flag, Images, Machines, Network, RecipeOptions,
 from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.runs.folder import RunFolder, digest, load_images
-from kresnets.transfer.trunk import dtype_for, read_recipe, spec_of, with_trunk
+from kresnets.transfer.trunk import dtype_for, own_model, read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
 _NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
@@ -99,12 +99,14 @@ def _train(run, options, arguments, earlier, command, machines):
     import kresnets
     from kresnets.devices import Devices, all_devices, apart, disconnect
 
-    spec, recipe = spec_of(options.model), _recipe(options)
+    own, recipe = options.model.endswith(".keras"), _recipe(options)
+    spec = None if own else spec_of(options.model)
     if options.recompute and recipe.views not in (1, "auto"):
         raise ValueError(
             f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
         )
-    _check_plan(spec, recipe)
+    if not own:
+        _check_plan(spec, recipe)
     policy, why = machines.agreed(lambda: _dtype(options, earlier, spec))
     keras.mixed_precision.set_dtype_policy(policy)
     # A run that goes on sees the pixels that it began with.
@@ -122,7 +124,8 @@ def _train(run, options, arguments, earlier, command, machines):
             )
         keras.utils.set_random_seed(options.seed)
         with devices.scope():
-            model = with_trunk(spec, options.weights, options.size, len(data.class_names), options.preprocess)
+            make, what = (own_model, options.model) if own else (with_trunk, spec)
+            model = make(what, options.weights, options.size, len(data.class_names), options.preprocess)
             model = kresnets.recompute(model) if options.recompute else model
         plan, found = _plan(recipe, options, model, data), None
         if options.learning_rate == "find":
@@ -138,10 +141,16 @@ def _train(run, options, arguments, earlier, command, machines):
         if found is not None and machines.first:
             found.plot(run / "learning_rate.png")
         _introduce(config, data, why)
-        history = _fit(run, options, model, data, plan, config, machines)
-        if machines.first:
+        history = stopped = None
+        try:
+            history = _fit(run, options, model, data, plan, config, machines)
+        except FloatingPointError as error:  # the last good epoch is kept, if there is one
+            stopped = error
+        if machines.first and (stopped is None or any(run.path.glob("epoch-*.weights.h5"))):
             with apart(), files.replacing(run / "model.keras") as beside:
                 model.save(beside)
+        if stopped is not None:
+            raise stopped
     if options.coordinator:
         disconnect()
     if not machines.first:
@@ -167,7 +176,7 @@ def _fit(run, options, model, data, plan, config, machines):
     from kresnets.cli.progress import ProgressLines
     from kresnets.data import class_weight, epoch_variable
 
-    epoch, images = epoch_variable(), _images_cache(run, options, machines)
+    images = _images_cache(run, options, machines)
     size, crop = config["size"], config["preprocess"]["crop"]
     callbacks = [
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
@@ -176,13 +185,12 @@ def _fit(run, options, model, data, plan, config, machines):
     ]
     return kresnets.fine_tune(
         model,
-        data.train.batches(options.batch_size, size, crop, shuffle_seed=options.seed, epoch=epoch, cache=images),
+        data.train.batches(options.batch_size, size, crop, options.seed, epoch_variable(), images),
         data.validation.batches(options.batch_size, size, crop, cache=images),
         plan,
         cache="auto" if options.cache == "auto" else False,
         callbacks=callbacks if machines.first else (),
         class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
-        epoch=epoch,
         state_dir=run.path,
         verbose=0,
     )
@@ -290,8 +298,8 @@ def _with_found_rate(recipe, options, earlier, model, data, run, machines, devic
 
 def _dtype(options, earlier, spec):
     """Return the dtype policy to train in, and why it is that; an interrupted run keeps its own."""
-    if options.dtype != "auto":
-        return options.dtype, ""
+    if options.dtype != "auto" or spec is None:  # a model of one's own has its types
+        return options.dtype.replace("auto", "float32"), ""
     return (earlier["dtype"], "") if "dtype" in earlier else dtype_for(spec, options.weights, options.size)
 
 

@@ -59,7 +59,7 @@ class Network:
     """Which network.
 
     Args:
-        model: A network that `kresnets networks` lists.
+        model: A network that `kresnets networks` lists; for finetune also a .keras file of your own, head and all.
         weights: imagenet, none, a tag that `kresnets networks NAME` lists, a file, or another run's folder.
         preprocess: How the images of a file of weights are wanted: caffe, tf, torch, none, or the tag of weights that
             want the same. Left out: what the file or its layout says.

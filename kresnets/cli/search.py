@@ -144,7 +144,7 @@ def _search(folder, options, command):
         # Before the tuner, which leaves when the process has grown.
         splits = None if options.chief else _splits(folder, parts, hypermodel, options)
         tuner = _tuner(folder, hypermodel, oracle, options, None if options.worker else shown.changed)
-        tuner.search(splits=splits, callbacks=_callbacks(folder, options), epoch=_epoch(), verbose=0)
+        tuner.search(splits=splits, callbacks=_callbacks(folder, options), verbose=0)
         if not tuner.finished:
             return 130 if supervisor.is_orphan() else supervisor.AGAIN
         return 0 if options.worker else _end(folder, tuner, shown, data, hypermodel, options, beside)
@@ -288,23 +288,17 @@ def _oracle(options, hypermodel):
 
 
 @functools.cache
-def _epoch():
-    """Return the variable that tells pipelines the epoch, one for all."""
-    from kresnets.data import epoch_variable
-
-    return epoch_variable()
-
-
 def _splits(folder, parts, hypermodel, options):
     """Return pairs of batches, one a pair of parts."""
     import kresnets
+    from kresnets.data import epoch_variable
 
     model = hypermodel.make(options.seed)
     size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
     cache = splitting.cache(parts, size, folder / "images")
     return [
         (
-            train.batches(options.batch_size, size, crop, options.seed, _epoch(), cache=cache),
+            train.batches(options.batch_size, size, crop, options.seed, epoch_variable(), cache=cache),
             validation.batches(options.batch_size, size, crop, cache=cache),
         )
         for train, validation in parts
@@ -399,14 +393,15 @@ def _recipes(hypermodel, choice, beside):
 
 def _judge(folder, recipes, data, hypermodel, options, why):
     import kresnets
+    from kresnets.data import epoch_variable
 
     def train(recipe):
         model = hypermodel.make(options.seed)
         preprocessing = kresnets.preprocessing_of(model)
         size, crop = model.input_shape[1], preprocessing.crop
-        learned = data.train.batches(options.batch_size, size, crop, options.seed, _epoch(), folder / "images")
+        learned = data.train.batches(options.batch_size, size, crop, options.seed, epoch_variable(), folder / "images")
         judged = data.validation.batches(options.batch_size, size, crop, cache=folder / "images")
-        hypermodel.train(model, recipe, learned, judged, epoch=_epoch())
+        hypermodel.train(model, recipe, learned, judged)
         return model, preprocessing
 
     return verdict.judge(folder, train, data, recipes, why)

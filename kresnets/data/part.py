@@ -173,7 +173,7 @@ class Part:
         else:
             dataset = order.batch(batch_size).map(self._gather(pixels), tf.data.AUTOTUNE, deterministic=True)
         dataset = dataset.prefetch(tf.data.AUTOTUNE).with_options(_without_tuning())
-        dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size), cache)
+        dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size), cache, epoch)
         return dataset
 
     def identity(self) -> Any:
@@ -307,6 +307,7 @@ class Rows:
         crop: float.
         order: `tf.data.Dataset` of batches of indices, drawn as the pipeline draws its images.
         cache: that of `Part.batches`.
+        epoch: likewise.
     """
 
     part: Part
@@ -315,6 +316,7 @@ class Rows:
     crop: float
     order: tf.data.Dataset
     cache: str | bool | os.PathLike = "auto"
+    epoch: Any = None
 
     def natural(self) -> Any:
         """Return the pipeline in the order of the indices."""

@@ -33,6 +33,7 @@ def export_saved_model(
     max_pixels: int = MAX_PIXELS,
     card: Mapping[str, Any] | None = None,
     verify_on: Sequence[Any] = (),
+    task: str | None = None,
 ) -> pathlib.Path:
     """Write a classifier as a new version of a SavedModel for TF Serving.
 
@@ -61,8 +62,8 @@ def export_saved_model(
     Args:
         model: a Functional or Sequential Keras model (TensorFlow backend, channels last) from square RGB images,
             preprocessed, to one vector per image. Its last activation decides what is served: softmax and sigmoid
-            outputs as they are, a linear output (logits) through a softmax. One sigmoid unit becomes two classes, the
-            one it speaks for being the second.
+            outputs as they are, a linear output (logits) through the softmax or sigmoid of its task. One output becomes
+            two classes, the one it speaks for being the second.
         path: folder of the model, the parent of the versions: `saved_models/name`. Created where missing.
         labels: sequence of str, the name of each class in the order of the outputs; two classes may share a name.
             Defaults to None: ImageNet's names for the 1000 classes of its published weights (fetched once, checked by
@@ -84,6 +85,9 @@ def export_saved_model(
             `licence`, `data`, `metrics`, and whatever else JSON can hold. Defaults to None.
         verify_on: sequence of image files, paths or bytes, that the written model and the Keras model are both asked
             before the version appears; the largest difference goes into the card. Defaults to none.
+        task: what scores without a softmax mean: `"classes"` (an image is of one) or `"labels"` (it has each or not;
+            `scores` are then each label's own probability). Defaults to None: what `fine_tune` has the model carry
+            (`kresnets.task_of`), else several sigmoids are labels; logits that carry none are refused.
 
     Returns:
         pathlib.Path of the version folder, `path/<version>`, one above the highest that is there.
@@ -103,7 +107,7 @@ def export_saved_model(
         '1'
     """
     place, card_fields, images = folder_of_versions(path), checked(card), read_images(verify_on)
-    classifier = Classifier.of(model, labels, preprocess, top, max_pixels).computing_in("float32", fold=False)
+    classifier = Classifier.of(model, labels, preprocess, top, max_pixels, task).computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
     with folder_beside(place) as folder:
         with writing(place):

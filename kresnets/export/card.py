@@ -25,7 +25,7 @@ _DEEPEST = 100  # levels of a card; each program that reads JSON has a limit of 
 OF_THE_USER = ("network", "weights", "licence", "notice", "data", "metrics")
 OF_THE_EXPORT = (
     *("kresnets", "created", "parameters", "classes", "top", "input_size", "max_pixels", "preprocessing"),
-    *("dtype", "batch_norms_folded", "sha256", "verified", "version", "decoding"),
+    *("task", "dtype", "batch_norms_folded", "sha256", "verified", "version", "decoding"),
 )
 
 
@@ -103,6 +103,7 @@ def write_card(
         "max_pixels": classifier.max_pixels,
         "preprocessing": {"mode": how.mode, "crop": how.crop, "mean": how.mean, "std": how.std},
         "decoding": dataclasses.asdict(how.decoding or Decoding()),
+        "task": classifier.scores.task,
         "dtype": dtype,
         "batch_norms_folded": _norms(classifier.model) - _norms(served.model),
         "sha256": _hashes(folder),
@@ -132,10 +133,10 @@ def read_card(folder: PathLike) -> dict[str, Any]:
         dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else
             the exporter's user gave, and what the export found: `version` (of the card: 1 where alpha was dropped and
             16-bit PNG gave their high byte), `decoding` (of `kresnets.Decoding`), `kresnets` (version), `created`
-            (UTC), `parameters`, `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `dtype`,
-            `batch_norms_folded`, `sha256` of each file (that of `saved_model.pb` is the graph's), and `verified`: None,
-            or `photographs`, how many were asked of both, `largest_difference` of a score from the Keras model's
-            probability, and `same_first_label`, the share of images.
+            (UTC), `parameters`, `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `task`,
+            `dtype`, `batch_norms_folded`, `sha256` of each file (that of `saved_model.pb` is the graph's), and
+            `verified`: None, or `photographs`, how many were asked of both, `largest_difference` of a score from the
+            Keras model's probability, and `same_first_label`, the share of images.
 
     Raises:
         ValueError: where there is no card, or a damaged one.

@@ -16,8 +16,9 @@ from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
-from kresnets.keras_hooks.graph import last_activation, layers_in_order
+from kresnets.keras_hooks.graph import layers_in_order
 from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of, resolve
+from kresnets.task import Scores, scores_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,24 +35,18 @@ class Classifier:
     labels: tuple[str, ...]
     preprocessing: Preprocessing
     top: int
-    activation: str
+    scores: Scores
     feature_layer: keras.layers.Layer
     max_pixels: int = MAX_PIXELS
 
     @classmethod
-    def of(cls, model, labels=None, preprocess=None, top=5, max_pixels=MAX_PIXELS):
+    def of(cls, model, labels=None, preprocess=None, top=5, max_pixels=MAX_PIXELS, task=None):
         """Check the arguments of `export_saved_model` and bind them."""
         _check_model(model)
         preprocessing = resolve(model, preprocess)
         _check_size(model, preprocessing)
-        activation = _last_activation(model)
-        units = model.output_shape[-1]
-        classes = 2 if units == 1 and activation == "sigmoid" else units
-        if classes == 1:
-            raise ValueError(
-                f"The model has one output with a {activation} activation, which names no class: end it with "
-                "Dense(1, activation='sigmoid') or Dense(2, activation='softmax')."
-            )
+        scores = scores_of(model, task)
+        classes = scores.classes
         for name, value in (("top", top), ("max_pixels", max_pixels)):
             if not is_whole(value, 1):
                 raise ValueError(f"`{name}` must be an int of at least 1. Received: {name}={value!r}")
@@ -68,7 +63,7 @@ class Classifier:
             labels=_labels(model, classes) if labels is None else _checked_labels(labels, classes),
             preprocessing=preprocessing,
             top=min(top, classes),
-            activation=activation,
+            scores=scores,
             feature_layer=_feature_layer(model),
             max_pixels=max_pixels,
         )
@@ -119,7 +114,7 @@ class Classifier:
         inputs, features = calls[-1]
         features = inputs if isinstance(self.feature_layer, keras.layers.Dense) else features
         return {
-            "probabilities": self.probabilities(outputs),
+            "probabilities": self.scores.probabilities(outputs),
             "features": tf.cast(features[: tf.shape(images)[0]], tf.float32),
         }
 
@@ -133,13 +128,6 @@ class Classifier:
     def raw_outputs(self, images):
         """Map RGB images 0..255, at least one, to the model's own outputs."""
         return self.model(self.preprocessing(images, "channels_last"), training=False)
-
-    def probabilities(self, outputs):
-        """Turn the model's own outputs into float32 probabilities, `(batch, classes)`."""
-        outputs = tf.cast(outputs, tf.float32)
-        if self.activation == "linear":
-            outputs = tf.nn.softmax(outputs)
-        return tf.concat([1.0 - outputs, outputs], axis=-1) if outputs.shape[-1] == 1 else outputs
 
 
 def _check_model(model):
@@ -212,17 +200,6 @@ def _checked_labels(labels, classes):
         twice = next(name for name in labels if labels.count(name) > 1)
         raise ValueError(f"`labels` has {twice!r} twice, which no client could tell apart: rename one of them.")
     return tuple(labels)
-
-
-def _last_activation(model):
-    """Return "softmax", "sigmoid" or "linear": how the model's outputs are to be read."""
-    name = last_activation(model)
-    if name not in ("softmax", "sigmoid", "linear"):
-        raise ValueError(
-            f"The model ends in {name}, which leaves open whether it gives "
-            "probabilities: end it with a softmax, a sigmoid, or keras.layers.Activation('linear') for logits."
-        )
-    return name
 
 
 def _feature_layer(model):

@@ -65,7 +65,7 @@ def with_inner(layer):
 def layer_computation(layer):
     """Return what a layer computes: its kind, its settings but for how it starts and whether it learns, and its
     weights' shapes."""
-    left_out = ("name", "trainable", "dtype", "preprocessing", "origin", "build_config")
+    left_out = ("name", "trainable", "dtype", "preprocessing", "origin", "task", "build_config")
     config = {
         key: value
         for key, value in layer.get_config().items()

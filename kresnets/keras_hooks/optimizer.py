@@ -32,6 +32,19 @@ def check_supported(optimizer):
         )
 
 
+def check_scales(optimizer, ratios):
+    """Raise a ValueError where an optimizer cannot learn at a share of its rate, and one of these is asked for.
+
+    FTRL computes each weight anew from the sum of all gradients, as if it had begun at 0 (McMahan et al. 2013): it
+    pulls a pretrained weight there in its first steps, however low the rate.
+    """
+    if isinstance(core(optimizer), keras.optimizers.Ftrl) and any(ratio not in (0, 1) for ratio in ratios):
+        raise ValueError(
+            "keras.optimizers.Ftrl pulls weights towards 0 at any rate, so that no group can learn at a share of it: "
+            "take another optimizer, such as 'adamw', or ratio 1 (and 0 for what is to stay)."
+        )
+
+
 def steps(optimizer):
     """Return the number of steps taken, those that only accumulated gradients included."""
     return int(core(optimizer)._iterations.numpy())
@@ -48,9 +61,9 @@ def learning_rate(optimizer, step=None):
     return float(rate.numpy() if isinstance(rate, keras.Variable) else keras.ops.convert_to_numpy(rate))
 
 
-def rebuild(model):
+def rebuild(model, rate=None):
     """Build the model's optimizer on exactly `model.trainable_variables`, in place, keeping the state of those that it
-    knew.
+    knew; and, where a `rate` is given, with this constant learning rate in place of its schedule.
 
     Iterations, learning rate, slots, accumulated gradients, moving averages and loss scale stay; a variable that
     joins starts with empty slots (its moving average at its own value).
@@ -59,12 +72,18 @@ def rebuild(model):
         Whether anything had to change.
     """
     optimizer, variables = model.optimizer, model.trainable_variables
-    if optimizer.built and [id(v) for v in core(optimizer)._trainable_variables] == [id(v) for v in variables]:
+    if (
+        rate is None
+        and optimizer.built
+        and [id(v) for v in core(optimizer)._trainable_variables] == [id(v) for v in variables]
+    ):
         return False
     before = _snapshot(optimizer)
     try:
         with scope(model):
             _forget_build(optimizer)
+            if rate is not None:  # before the slots, where Keras has it: files know an optimizer's variables by order
+                core(optimizer)._learning_rate = twin(core(optimizer), rate)._learning_rate
             optimizer.build(variables)
             if before["built"]:
                 _carry(before, optimizer)

@@ -24,6 +24,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         preprocessing: a `kresnets.Preprocessing` (or its dict) that the weights of the model want; it travels here
             because a layer's config survives saving, cloning and a new head. Set on the first norm of a trunk only.
         origin: where the weights of the model came from, a tag or a file, beside it; None for a random start.
+        task: what the model's scores mean, see `kresnets.task.carry`, beside it.
         **kwargs: those of `keras.layers.BatchNormalization`.
 
     Example:
@@ -32,9 +33,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
         TensorShape([2, 4, 4, 3])
     """
 
-    def __init__(self, *, preprocessing=None, origin=None, **kwargs):
+    def __init__(self, *, preprocessing=None, origin=None, task=None, **kwargs):
         super().__init__(**kwargs)
-        self.origin = origin
+        self.origin, self.task = origin, task
         self.preprocessing = Preprocessing.of_data(preprocessing) if isinstance(preprocessing, dict) else preprocessing
 
     def call(self, inputs, training=None, mask=None):
@@ -81,6 +82,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
         config = super().get_config()
         if self.preprocessing is not None:
             config["preprocessing"] = self.preprocessing.as_data()
+        if self.task is not None:
+            config["task"] = list(self.task)
         # The origin goes with the weights, not with the config: a clone starts at random.
         return config
 
@@ -90,6 +93,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if self.preprocessing is not None and hasattr(store, "h5_file"):
             store.h5_file.attrs["preprocessing"] = json.dumps(self.preprocessing.as_data())
             store.h5_file.attrs["origin"] = self.origin or ""
+            store.h5_file.attrs["task"] = json.dumps(self.task and list(self.task))
 
     def load_own_variables(self, store):
         super().load_own_variables(store)
@@ -101,6 +105,8 @@ class BatchNormalization(keras.layers.BatchNormalization):
             # A file of before there was a note may hold anything: `origin.is_pretrained` looks at the statistics then.
             origin = store.h5_file.attrs.get("origin")
             self.origin = (origin or None) if isinstance(origin, str) else self.origin
+            task = store.h5_file.attrs.get("task")
+            self.task = json.loads(task) if isinstance(task, str) else None
 
 
 def channel_axis():

@@ -21,7 +21,8 @@ def grad_cam(
             trunk is looked into.
         images: floats `(images, height, width, channels)` (or channels first, as the model has it), preprocessed as
             the model takes them.
-        classes: integers `(images,)`, the class to explain for each image. Defaults to None, the model's own answers.
+        classes: integers `(images,)`, the class to explain for each image (0 or 1 where one output speaks for the
+            second of two). Defaults to None, the model's own answers.
         layer: name of the layer whose output is the feature map. All paths from input to output must pass through it.
             Defaults to None, what enters the last layer that turns a feature map into a vector (the global pooling).
         batch_size: int, images in memory at once. Defaults to 16.
@@ -51,14 +52,14 @@ def grad_cam(
     if images.ndim != 4:
         raise ValueError(f"`images` must have 4 axes: a batch of images. Received: shape={images.shape}")
     if classes is not None:
-        classes = _checked_classes(classes, len(images), model.outputs[0].shape[-1])
+        classes = _checked_classes(classes, len(images), max(2, model.outputs[0].shape[-1]))
     channel = {"channels_last": 3, "channels_first": 1}[data_format]
     height, width = (side for axis, side in enumerate(images.shape) if axis not in (0, channel))
     heat = np.zeros((len(images), height, width), dtype="float32")
     for start in range(0, len(images), batch_size):
         piece = slice(start, start + batch_size)
         features = _apply(before, keras.ops.convert_to_tensor(images[piece], dtype=model.inputs[0].dtype))
-        explained = _numpy(_apply(after, features)).argmax(axis=-1) if classes is None else classes[piece]
+        explained = _answers(_numpy(_apply(after, features))) if classes is None else classes[piece]
         gradients = _GRADIENTS[keras.config.backend()](after, features, explained)
         maps = _weighted(np.moveaxis(_numpy(features), channel, 3), np.moveaxis(_numpy(gradients), channel, 3))
         maps = keras.ops.image.resize(maps[..., None], (height, width), data_format="channels_last")
@@ -95,7 +96,13 @@ def _apply(steps, x):
     return x
 
 
+def _answers(logits):
+    return logits.argmax(axis=-1) if logits.shape[-1] > 1 else (logits[:, 0] > 0).astype("int64")
+
+
 def _chosen_sum(logits, classes):
+    if logits.shape[-1] == 1:  # what speaks against the second class speaks for the first
+        return keras.ops.sum(logits[:, 0] * keras.ops.convert_to_tensor(2.0 * classes - 1.0, dtype=logits.dtype))
     # Images do not influence one another in inference, so the gradient of the sum holds each image's own.
     return keras.ops.sum(keras.ops.take_along_axis(logits, keras.ops.convert_to_tensor(classes[:, None]), axis=-1))
 

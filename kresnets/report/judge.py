@@ -10,6 +10,7 @@ from kresnets.report.gradcam import grad_cam
 from kresnets.report.history import curves
 from kresnets.report.page import html
 from kresnets.runs.folder import PICTURES
+from kresnets.task import scores_of
 
 
 def judge(run, model, data, config, history, notes=()):
@@ -26,7 +27,7 @@ def judge(run, model, data, config, history, notes=()):
 
     size, preprocessing = config["size"], Preprocessing.of_data(config["preprocess"])
     images = data.test.batches(64, size, preprocessing.crop, cache=False)  # drawn once
-    probabilities = model.predict(images.map(lambda x, y: preprocessing(x, "channels_last")), verbose=0)
+    probabilities = scores_of(model).predicted(model, images.map(lambda x, y: preprocessing(x, "channels_last")))
     labels = data.test.labels
     numbers = metrics.evaluate(labels, probabilities, list(data.class_names))
     seconds = sum(history.history["seconds"])

@@ -46,6 +46,7 @@ FILES = (
     File("files.csv", "which files the images are: class, SHA-256, size and time of each"),
     File("bad_images.txt", "images that were left out as damaged, with the reason"),
     File("history.csv", "a row an epoch: stage, seconds, losses, metrics, learning rate of each group"),
+    File("stopped.txt", "why training stopped before its end: numbers that are none; remove it to try once more"),
     File("schedule.toml", "the stages as they happened; `--schedule` repeats them"),
     File("model.keras", "the trained model"),
     File("learning_rate.png", "the range test of `--learning-rate find`"),
@@ -240,8 +241,11 @@ class RunFolder:
         """
         config = self.config
         if not (self / "model.keras").is_file():
+            stopped = self / "stopped.txt"
             raise ValueError(
-                f"The run {self} is not finished (no model.keras yet): go on with it by {config['command']}"
+                f"The run {self} has no model: {stopped.read_text(encoding='utf-8')}"
+                if stopped.is_file()
+                else f"The run {self} is not finished (no model.keras yet): go on with it by {config['command']}"
             )
         import keras
 

@@ -27,13 +27,13 @@ class RunState(keras.callbacks.Callback):
         stage_of: function from an epoch to the name of its stage, for the history.
 
     Files: `epoch-0003.weights.h5` (weights, optimizer) as the epoch of that number left them, `best-0002.npz`,
-        `history.csv`.
+        `history.csv`; `stopped.txt`, why the training ended before its time, if `StopAtNaN` ended it.
     """
 
     def __init__(self, folder, stage_of):
         super().__init__()
         self.folder, self._stage_of = pathlib.Path(folder), stage_of
-        self.initial_epoch, self.done, self.rows = agreed(self._read)
+        self.initial_epoch, self.done, self.rows, self.stopped = agreed(self._read)
 
     def _read(self):
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,9 @@ class RunState(keras.callbacks.Callback):
         done = [_epoch(path) for path in self.folder.glob("epoch-*.weights.h5")]
         initial_epoch = max(done) + 1 if done else 0
         rows = [row for row in _read_csv(self.folder / "history.csv") if row["epoch"] < initial_epoch]
-        return initial_epoch, (self.folder / "done").exists(), rows
+        stopped = self.folder / "stopped.txt"
+        stopped = stopped.read_text(encoding="utf-8") if stopped.exists() else ""
+        return initial_epoch, (self.folder / "done").exists(), rows, stopped
 
     def on_train_begin(self, logs=None):
         if self.initial_epoch:
@@ -84,6 +86,69 @@ class RunState(keras.callbacks.Callback):
         for path in self.folder.glob(pattern) if is_first() else ():
             if _epoch(path) != keep:
                 path.unlink()
+
+
+class StopAtNaN(keras.callbacks.Callback):
+    """End a training whose loss, validation loss or weights are no finite numbers any more.
+
+    The model gets the weights of the last good epoch, and a FloatingPointError says since when. A run that ended so
+    says it again when it is begun again.
+
+    Args:
+        stage_of: function from an epoch to the name of its stage.
+        advice: what to try, a sentence.
+        state: a `RunState` that stands after this one, which shall not write the epoch; None for none.
+    """
+
+    async_safe = True  # told of each batch in a thread of its own, where Keras would otherwise wait for the device
+
+    def __init__(self, stage_of, advice, state=None):
+        super().__init__()
+        self._stage_of, self._advice, self._state = stage_of, advice, state
+        self._since, self._good, self._epoch = None, None, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        # Not at the end of the epoch before: by then SwapEMAWeights has put the averages there.
+        self._good, self._epoch = self.model.get_weights(), epoch
+        if self._state is not None and self._state.stopped:
+            raise FloatingPointError(self._state.stopped)
+
+    def on_train_batch_end(self, batch, logs=None):
+        loss = float((logs or {}).get("loss", 0.0))  # the mean of the epoch so far, which never recovers
+        if self._since is None and not math.isfinite(loss):
+            self._since = f"The loss was {loss} from step {batch} of epoch {self._epoch} on"
+            self.model.stop_training = True
+
+    def on_test_begin(self, logs=None):
+        self._end()
+
+    def on_epoch_end(self, epoch, logs=None):
+        validation = float((logs or {}).get("val_loss", 0.0))
+        weights = [weight for weight in self.model.weights if keras.backend.is_float_dtype(weight.dtype)]
+        if self._since is None and (bad := [weight.path for weight in weights if not _is_finite(weight)]):
+            self._since = f"Weights were no numbers after the last step of epoch {epoch}, though its loss was one"
+            self._since += f" ({len(bad)} of {len(weights)}, first {bad[0]})"
+        elif self._since is None and not math.isfinite(validation):
+            self._since = f"The validation loss was {validation} in epoch {epoch}, though loss and weights were numbers"
+        self._end()
+
+    def _end(self):
+        if self._since is None:
+            return
+        self.model.set_weights(self._good)
+        kept = f"those of epoch {self._epoch - 1}" if self._epoch else "those that it began with: no epoch was good"
+        sentence = (
+            f"{self._since} (both counted from 0), in the stage {self._stage_of(self._epoch)!r}: training has stopped, "
+            f"and the model's weights are {kept}. {self._advice}"
+        )
+        if self._state is not None:
+            self._state.write("stopped.txt", lambda path: path.write_text(sentence, encoding="utf-8"))
+        raise FloatingPointError(sentence)
+
+
+def _is_finite(weight):
+    # By the sum: one number a weight to wait for. In float32, where float16 would overflow.
+    return math.isfinite(float(keras.ops.convert_to_numpy(keras.ops.sum(keras.ops.cast(weight, "float32") * 1e-6))))
 
 
 class BestWeights(keras.callbacks.Callback):

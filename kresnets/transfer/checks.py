@@ -2,11 +2,12 @@
 
 import numpy as np
 
-from kresnets.transfer.inputs import BATCH_SIZE, check_range, check_source, is_dataset, with_length
+from kresnets.transfer.inputs import BATCH_SIZE, check_source, is_dataset, with_length
+from kresnets.transfer.labels import Labels, first_labels
 
 
-def check_model(model, loss):
-    """Return the number of classes of a model that can be fine-tuned; raise a ValueError for another one."""
+def check_model(model):
+    """Raise a ValueError for a model that cannot be fine-tuned."""
     if not isinstance(getattr(model, "inputs", None), list):
         raise ValueError(
             "fine_tune takes a Functional or Sequential Keras model that has been built. Received: "
@@ -18,22 +19,36 @@ def check_model(model, loss):
             "The model must take one batch of images and give one score a class (batch, classes): build it with "
             f"include_top=True, or add a pool and a Dense layer. Received: {model.name!r} with output shape {shape}"
         )
-    if shape[-1] < 2 and loss is None:
-        raise ValueError(
-            f"{model.name!r} has {shape[-1]} output: use 2 or more with integer labels, or pass your own `loss`."
-        )
-    return shape[-1]
 
 
-def checked(source, argument, model, classes, preprocessing=None):
-    """Return a source that fits a model, and its number of batches an epoch."""
-    source = check_source(source, argument)
-    _check_batch(model, source, argument)
-    if isinstance(source, tuple):
-        _check_arrays(*source[:2], argument, classes)
-    if preprocessing is not None and preprocessing.mode != "none":
-        check_pixels(_first_images(source), f"`{argument}`", preprocessing)
-    return with_length(source, argument)
+def checked_data(model, train, validation, task="auto", loss=None, preprocessing=None):
+    """Hold a model and its data against each other.
+
+    Args:
+        model, train, validation, task, loss: as of `fine_tune`.
+        preprocessing: the `kresnets.Preprocessing` of the images; None leaves their range alone. Defaults to None.
+
+    Returns:
+        `(labels, (train, steps), (validation, steps))`: the `Labels` of the training data, and each source as
+        `check_source` returns it with its number of batches an epoch; `(None, 0)` for no validation.
+    """
+    check_model(model)
+    found, labels = [], None
+    for source, argument in ((train, "train"), (validation, "validation")):
+        if source is None and argument == "validation":
+            found.append((None, 0))
+            continue
+        source = check_source(source, argument)
+        _check_batch(model, source, argument)
+        first = first_labels(source)
+        labels = Labels.of(model, first, task, loss) if labels is None else labels
+        if first is not None:
+            labels.like(first).check(first, f"`{argument}`")
+        _check_images(source, f"`{argument}`")
+        if preprocessing is not None and preprocessing.mode != "none":
+            check_pixels(_first_images(source), f"`{argument}`", preprocessing)
+        found.append(with_length(source, argument))
+    return labels, *found
 
 
 def decoding_of(*sources):
@@ -82,31 +97,34 @@ def check_pixels(arrays, what, preprocessing):
         )
 
 
-def _check_arrays(images, labels, argument, classes):
-    whole = np.issubdtype(labels.dtype, np.integer) or np.issubdtype(labels.dtype, np.floating)
-    if not whole or not np.issubdtype(images.dtype, np.number) or np.any(labels != np.round(labels)):
-        raise ValueError(
-            f"`{argument}`: images must be numbers, labels integers, one an image. Received: {images.dtype}, "
-            f"{labels.dtype} such as {labels.ravel()[0]!r}"
-        )
-    check_range(labels, classes)
+def _check_images(source, what):
+    """Look through the images of arrays for what is no number."""
+    if not isinstance(source, tuple):
+        return
+    images = source[0]
+    if not np.issubdtype(images.dtype, np.number):
+        raise ValueError(f"{what}: images must be numbers. Received: {images.dtype}")
     if (
         np.issubdtype(images.dtype, np.floating)
         and not np.isfinite(bad := images.sum(tuple(range(1, images.ndim)))).all()
     ):
-        raise ValueError(
-            f"`{argument}`: image {int(np.argmin(np.isfinite(bad)))} holds NaN or infinity; pixels are 0..255."
-        )
+        raise ValueError(f"{what}: image {int(np.argmin(np.isfinite(bad)))} holds NaN or infinity; pixels are 0..255.")
 
 
-def checked_class_weight(class_weight, train, classes):
+def checked_class_weight(class_weight, train, labels):
     """Return a `class_weight` as None or a dict class -> weight from 0; `"balanced"` reads the labels of `train`."""
+    if class_weight is None:
+        return None
+    classes = labels.classes
+    if labels.scores.task == "labels":
+        raise ValueError(
+            "`class_weight` goes with task='classes': an image of several labels has no one weight of a class; give "
+            "weights of the images as third part of `train`."
+        )
     if isinstance(class_weight, str) and class_weight == "balanced":
         from kresnets.data import class_weight as balanced
 
-        return balanced(_labels(train))
-    if class_weight is None:
-        return None
+        return balanced(labels.numbers(_labels(train)))
     numbers = (int, float, np.integer, np.floating)
     fits = isinstance(class_weight, dict) and all(
         isinstance(key, (int, np.integer)) and 0 <= key < classes and isinstance(value, numbers) and 0 <= value < np.inf
@@ -122,9 +140,9 @@ def checked_class_weight(class_weight, train, classes):
 
 def _labels(source):
     if isinstance(source, tuple):
-        return np.asarray(source[1]).reshape(-1)
+        return source[1]
     batches = source if is_dataset(source) else (source[number] for number in range(source.num_batches))
-    return np.concatenate([np.asarray(batch[1]).reshape(-1) for batch in batches])
+    return np.concatenate([np.asarray(batch[1]) for batch in batches])
 
 
 def _check_batch(model, source, argument):
@@ -134,8 +152,8 @@ def _check_batch(model, source, argument):
         if not isinstance(spec, tuple) or len(spec) not in (2, 3) or not all(hasattr(part, "shape") for part in spec):
             raise ValueError(f"`{argument}` must give batches (images, labels). Received elements: {spec}")
         shapes = [tuple(part.shape) if part.shape.rank is not None else None for part in spec[:2]]
-        if not (spec[1].dtype.is_integer or spec[1].dtype.is_floating):
-            raise ValueError(f"`{argument}`: labels must be integers, one an image. Received: {spec[1].dtype.name}")
+        if not (spec[1].dtype.is_integer or spec[1].dtype.is_floating or spec[1].dtype.is_bool):
+            raise ValueError(f"`{argument}`: labels must be numbers. Received: {spec[1].dtype.name}")
     elif isinstance(source, tuple):
         shapes = [tuple(part.shape) for part in source[:2]]
     else:
@@ -162,5 +180,3 @@ def _check_batch(model, source, argument):
             "resize them, or build the "
             "model with that input_shape."
         )
-    if labels is not None and len(labels) == 2 and labels[1] not in (1, None):
-        raise ValueError(f"`{argument}`: labels must be integers (batch,), not one-hot. Received shape: {labels}")

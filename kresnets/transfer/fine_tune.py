@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,13 +13,16 @@ from kresnets import devices
 from kresnets._util.types import Dataset, PathLike, Patterns
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.groups import layout
+from kresnets.keras_hooks.graph import with_inner
+from kresnets.keras_hooks.optimizer import check_scales, rebuild
 from kresnets.preprocess import Decoding, carry, resolve
-from kresnets.runs.state import BestWeights, RunState, check_same_run, note_down, noted
+from kresnets.runs.state import BestWeights, RunState, StopAtNaN, check_same_run, note_down, noted
+from kresnets.task import carry as carry_task
 from kresnets.transfer.cache.choice import cached_fit, check_cache
-from kresnets.transfer.checks import check_model, checked, checked_class_weight, decoding_of
+from kresnets.transfer.checks import checked_class_weight, checked_data, decoding_of
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
-from kresnets.transfer.loss import cross_entropy
+from kresnets.transfer.labels import first_labels
 from kresnets.transfer.plan import Plan, make_plan
 from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.weights.origin import TRAINED, note, origin_of
@@ -39,13 +43,13 @@ def fine_tune(
     metrics: Any = None,
     *,
     preprocess: Any = None,
+    task: str = "auto",
     groups: Patterns = None,
     class_weight: Mapping[int, float] | str | None = None,
-    epoch: Any = None,
     state_dir: PathLike | None = None,
-    initial_epoch: int = 0,
     verbose: str | int = "auto",
     pretrained: bool | None = None,
+    **deprecated: Any,
 ) -> keras.callbacks.History:
     """Fine-tune a model by a recipe: the head first, then the trunk, each earlier group at a smaller rate.
 
@@ -56,13 +60,18 @@ def fine_tune(
     and `LayerwiseLearningRate`. Where the recipe waits for a plateau, the stages last as long as the validation loss
     improves, and `epochs` in the log are the most that there can be. A stage that ends with a
     higher training loss than it began with is undone, and training that ends while validation still improves says so.
-    Afterwards the model has the weights that the recipe keeps (`Recipe.keep`).
+    Afterwards the model has the weights that the recipe keeps (`Recipe.keep`), and its optimizer the peak rate of the
+    last stage as a plain learning rate, the same for all that trains: a further `model.fit` (on preprocessed images)
+    learns on; `LayerwiseLearningRate` gives the groups their own rates again. A loss or weights that are no numbers end
+    the training at once.
 
     Args:
-        model: a Keras model with its head on, from preprocessed images to class scores (softmax, or logits).
+        model: a Keras model with its head on, from preprocessed images to scores: a softmax, sigmoids, or logits. One
+            sigmoid unit speaks for the second of two classes.
         train: batches `(images, labels)` as a `tf.data.Dataset` or `keras.utils.PyDataset`, or a pair of arrays (32 a
-            batch, shuffled). Images are RGB 0..255 `(batch, height, width, 3)` of the model's size, labels integers
-            `(batch,)`.
+            batch, shuffled). Images are RGB 0..255 `(batch, height, width, 3)` of the model's size. Labels are whole
+            numbers `(batch,)`, or rows `(batch, classes)`: one-hot or soft ones that sum to 1, or, for
+            `task="labels"`, a 1 for each label that an image has.
         validation: the same, or None. Defaults to None.
         recipe: a `kresnets.Recipe`, the `Plan` that `kresnets.plan` made of one for this very model and data, or None
             for `Recipe()`. Defaults to None.
@@ -72,25 +81,28 @@ def fine_tune(
             quarter of what is free, then in `state_dir` until the run ends. See `kresnets.FeatureCache`. Defaults to
             `"auto"`.
         callbacks: further Keras callbacks; they see the logs of the stages. Defaults to ().
-        loss: a Keras loss in place of sparse cross-entropy (from logits, unless the model ends in a softmax or
-            sigmoid, however that is said).
-            Defaults to None.
-        metrics: list of Keras metrics. Defaults to None for `["accuracy"]`.
+        loss: a Keras loss in place of the cross-entropy that goes with the task and the labels: sparse, categorical,
+            or binary for one output and for `task="labels"` (from logits, unless the model ends in a softmax or
+            sigmoid, however that is said). Defaults to None.
+        metrics: list of Keras metrics. Defaults to None for the accuracy.
         preprocess: a mode or a `kresnets.Preprocessing`, for a model that carries none (`preprocessing_of`). Where the
             model carries another one, a warning names both, yours is used, and the model carries it from then on.
             Defaults to None, what the model carries.
+        task: what the scores mean: `"classes"` (an image is of one), `"labels"` (it has each or not; trained by binary
+            cross-entropy), or `"auto"` for what the model's end, an earlier `fine_tune` (`kresnets.task_of`) and the
+            labels tell. The model carries it from then on, beside its preprocessing, so that export knows. Defaults to
+            `"auto"`.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
         class_weight: dict class -> weight, as in `model.fit`; or `"balanced"`: a class counts the more, the fewer
             images it has. Defaults to None.
-        epoch: the `kresnets.data.epoch_variable()` that `train` reads, if it does. Defaults to None.
         state_dir: folder in which the run's state is kept after each epoch, so that the same call, after an
             interruption at any moment, goes on where it was; at the end `schedule.toml` there says which stage took
             how long (see `Recipe.with_schedule`). Defaults to None.
-        initial_epoch: epoch of the recipe at which to begin, for callers whose callbacks bring the state of those
-            before it (`kresnets.tuning`). Without `state_dir` only, which knows it by itself. Defaults to 0.
         verbose: as in `model.fit`. Defaults to `"auto"`.
         pretrained: whether the trunk was trained, see `kresnets.plan`. Defaults to None, what the model tells.
+        **deprecated: `epoch`, the variable that `train` reads (what `Part.batches` makes says it by itself; for a
+            pipeline of your own give a callback that assigns it), and `initial_epoch` (now `Plan.begin`).
 
     Returns:
         A Keras `History` over all epochs, those before an interruption included, with two attributes more: `plan`, the
@@ -98,6 +110,9 @@ def fine_tune(
 
     Raises:
         ValueError: for data, a model or a recipe that do not fit each other; the sentence says what is allowed.
+        FloatingPointError: where the loss or a weight is no number any more; the sentence says since when, and what to
+            try. The model has the weights of the last good epoch (those that it came with, where there is none). The
+            same call with the same `state_dir` says it again.
 
     Example:
         >>> import kresnets, numpy as np
@@ -109,23 +124,23 @@ def fine_tune(
         [130, 202882, 253570]
     """
     # Check.
-    if initial_epoch and state_dir is not None:
-        raise ValueError("`initial_epoch` does not go with `state_dir`, which knows where to go on: leave one out.")
-    callbacks = _checked_callbacks(callbacks)
-    model_layout, classes, preprocessing = layout(model, groups), check_model(model, loss), resolve(model, preprocess)
-    train, steps = checked(train, "train", model, classes, preprocessing)
-    class_weight = checked_class_weight(class_weight, train, classes)
-    judging_steps = 0
-    if validation is not None:
-        validation, judging_steps = checked(validation, "validation", model, classes, preprocessing)
+    epoch, initial_epoch = _deprecated(deprecated)
+    callbacks, preprocessing = _checked_callbacks(callbacks), resolve(model, preprocess)
+    if isinstance(recipe, Plan) and task == "auto":
+        task = recipe.facts.task
+    labels, (train, steps), (validation, judging_steps) = checked_data(
+        model, train, validation, task, loss, preprocessing
+    )
     if (decoding := decoding_of(train, validation)) is not None:
         preprocessing = dataclasses.replace(preprocessing, decoding=decoding)
+    model_layout, class_weight = layout(model, groups), checked_class_weight(class_weight, train, labels)
 
     # Plan.
     if not isinstance(recipe, Plan):
         if pretrained is None and state_dir is not None:
             pretrained = noted(state_dir, "pretrained")  # as it was when the run began
-        plan = make_plan(model, model_layout, (train, steps), (validation, judging_steps), recipe, pretrained, loss)
+        data = (train, steps), (validation, judging_steps)
+        plan = make_plan(model, model_layout, labels, *data, recipe, pretrained, loss)
     elif recipe.facts.steps != steps:
         raise ValueError(
             f"`recipe` is a Plan made for {recipe.facts.steps} steps an epoch, and `train` has {steps}: make it of "
@@ -133,7 +148,11 @@ def fine_tune(
         )
     else:
         plan = recipe
-    how = plan.recipe
+    how, initial_epoch = plan.recipe, initial_epoch or plan.begin
+    if initial_epoch and state_dir is not None:
+        raise ValueError("A Plan with `begin` does not go with `state_dir`, which knows where to go on: leave one out.")
+    if loss is None and (how.label_smoothing or how.mixup):
+        labels = labels.as_rows()
     if how.rate == "cosine" and any(isinstance(one, keras.callbacks.ReduceLROnPlateau) for one in callbacks):
         raise ValueError(
             "`callbacks` has a ReduceLROnPlateau, which cannot lower a rate that follows a cosine: leave it out, or "
@@ -149,7 +168,7 @@ def fine_tune(
         )
 
     # Prepare.
-    _compile(model, plan, loss, metrics)
+    _compile(model, plan, plan.learning_rate(), labels, loss, metrics)
     state = None
     if state_dir is not None:
         check_same_run(state_dir, _description(plan, model, preprocessing, class_weight, loss, metrics))
@@ -157,46 +176,56 @@ def fine_tune(
         unfreezing.recall(state.rows)
     begins = initial_epoch if state is None else state.initial_epoch
     division = devices.Division.of(model)
-    learning, judging = _preparations(how, preprocessing, classes, division, one_hot=_one_hot(how) and loss is None)
+    learning, judging = _preparations(how, preprocessing, labels, validation, division)
     batches, clock = _training_batches(train, learning, how.seed)
     judged = None if validation is None else _judged_batches(validation, judging)
     if how.head == "solved" and not initial_epoch:
         unfreezing.schedule = dataclasses.replace(
-            plan.schedule, enters=_solved(model, model_layout, plan, train, preprocessing, class_weight, state, begins)
+            plan.schedule, enters=_solved(model, model_layout, plan, train, learning, class_weight, state, begins)
         )
     cached = cached_fit(
         cache, model, model_layout, unfreezing, how, (train, validation), (learning, judging), (steps, judging_steps),
         preprocessing.as_data(), state_dir, verbose,
     )  # fmt: skip
+    epoch = getattr(getattr(train, "kresnets_rows", None), "epoch", None) if epoch is None else epoch
     clocks = [one for one in (clock, epoch, cached) if one is not None]
     # Keras would put the bar last, where it also has a dozen learning rates to show.
     bar = [keras.callbacks.ProgbarLogger()] if verbose and not any(map(_is_bar, callbacks)) else []
-    run = [*bar, *_callbacks(plan, unfreezing, state, groups, clocks), *callbacks]
+    stop = StopAtNaN(unfreezing.stage_of, _advice(model, plan, loss), state)
+    run = [*bar, stop, *_callbacks(plan, unfreezing, state, groups, clocks)]
     _say_plan(plan, state)
-    # Before the first file is written: from now on the weights learn to want it.
+    # Before the first file is written: from now on the weights learn to want them.
     if not carry(model, preprocessing) and decoding not in (None, Decoding()):
         _LOG.warning(
             "%r cannot carry how its images are decoded: give exports preprocess=kresnets.Preprocessing(%r, decoding="
             "data.decoding).", model.name, preprocessing.mode,
         )  # fmt: skip
+    carry_task(model, labels.scores.task)
 
     # Fit.
-    with devices.in_shares(model, division, batches, judged, class_weight) as (batches, judged, class_weight):
-        history = (cached or model).fit(
-            batches,
-            epochs=plan.epochs,
-            initial_epoch=plan.epochs if state is not None and _is_over(unfreezing, state) else begins,
-            validation_data=judged,
-            callbacks=run,
-            class_weight=class_weight,
-            shuffle=False,
-            verbose=verbose,
-        )
+    try:
+        with devices.in_shares(model, division, batches, judged, class_weight) as (batches, judged, class_weight):
+            history = (cached or model).fit(
+                batches,
+                epochs=plan.epochs,
+                initial_epoch=plan.epochs if state is not None and _is_over(unfreezing, state) else begins,
+                validation_data=judged,
+                callbacks=[*run, *callbacks],
+                class_weight=class_weight,
+                shuffle=False,
+                verbose=verbose,
+            )
+    except FloatingPointError:  # the optimizer's state is no good either
+        _compile(model, plan, plan.stages[0].peak, labels, loss, metrics)
+        raise
     if state is not None and devices.is_first():
         Progress.replay(unfreezing.schedule, state.rows).happened().write(state.folder / "schedule.toml")
     if origin_of(model) is None:
         note(model, TRAINED)
     history = _whole_history(history, state)
+    if how.rate == "cosine":  # which has ended at 0
+        last = max(history.epoch, default=0)
+        rebuild(model, next(stage.peak for stage in reversed(plan.stages) if stage.first_epoch <= last))
     history.plan, history.notes = plan, _notes(plan, unfreezing.schedule, history)
     for sentence in history.notes:
         _LOG.warning(sentence)
@@ -226,16 +255,31 @@ def _description(plan, model, preprocessing, class_weight, loss, metrics):
         "loss": str(loss),
         "metrics": str(metrics),
         "pretrained": plan.facts.pretrained,
+        "task": plan.facts.task,
     }
 
 
-def _preparations(recipe, preprocessing, classes, division, one_hot):
+def _deprecated(given):
+    """Return `epoch` and `initial_epoch`, with a warning where one is given still."""
+    instead = {
+        "epoch": "`train` says it where it comes from `Part.batches(epoch=)`; else give a callback that assigns it",
+        "initial_epoch": "give a Plan with it: dataclasses.replace(plan, begin=...)",
+    }
+    for name in given:
+        if name not in instead:
+            raise TypeError(f"fine_tune() got an unexpected keyword argument {name!r}")
+        warnings.warn(f"fine_tune({name}=) will go: {instead[name]}.", DeprecationWarning, stacklevel=3)
+    return given.get("epoch"), given.get("initial_epoch", 0)
+
+
+def _preparations(recipe, preprocessing, labels, validation, division):
     """Return what turns a batch into what the model trains on, and into what it is judged by."""
     # Of several processes each prepares its own share, and draws numbers of its own for it.
     share = division if division.processes > 1 else None
     seed = recipe.seed * division.processes + division.process
-    learning = Preparation(preprocessing, classes, one_hot, recipe.augment, recipe.mixup, seed, share)
-    return learning, Preparation(preprocessing, classes, one_hot, share=share)
+    learning = Preparation(preprocessing, labels, recipe.augment, recipe.mixup, seed, share)
+    judged = labels if validation is None else labels.like(first_labels(validation))
+    return learning, Preparation(preprocessing, judged, share=share)
 
 
 def _callbacks(plan, unfreezing, state, groups, clocks):
@@ -280,14 +324,10 @@ def _is_over(unfreezing, state):
     return state.done or Progress.replay(unfreezing.schedule, state.rows, state.initial_epoch).finished
 
 
-def _one_hot(recipe):
-    return bool(recipe.label_smoothing or recipe.mixup)
-
-
-def _compile(model, plan, loss, metrics):
+def _compile(model, plan, rate, labels, loss, metrics):
     recipe = plan.recipe
-    loss = cross_entropy(model, _one_hot(recipe), recipe.label_smoothing) if loss is None else loss
-    config = {"learning_rate": plan.learning_rate()}
+    loss = labels.loss(recipe.label_smoothing) if loss is None else loss
+    config = {"learning_rate": rate}
     if recipe.weight_decay is not None:
         config["weight_decay"] = recipe.weight_decay
     if recipe.ema is not None:
@@ -298,7 +338,8 @@ def _compile(model, plan, loss, metrics):
     else:
         with strategy.scope():
             optimizer = _optimizer(recipe.optimizer, config)
-    model.compile(optimizer, loss=loss, metrics=["accuracy"] if metrics is None else metrics)
+    check_scales(optimizer, [recipe.ratio, plan.schedule.ramp and 0.5])
+    model.compile(optimizer, loss=loss, metrics=labels.metrics() if metrics is None else metrics)
 
 
 def _optimizer(name, config):
@@ -308,27 +349,27 @@ def _optimizer(name, config):
     return optimizer
 
 
-def _solved(model, model_layout, plan, train, preprocessing, class_weight, state, begins):
+def _solved(model, model_layout, plan, train, learning, class_weight, state, begins):
     """Solve the head where the run begins; return a loss that its first stage has to stay below, if one is known."""
     if begins:
         by_chance = noted(state.folder, "loss_by_chance")
     else:
-        by_chance = _solve(model, model_layout, plan, train, preprocessing, class_weight)
+        by_chance = _solve(model, model_layout, plan, train, learning, class_weight)
         if state is not None:
             note_down(state.folder, "loss_by_chance", by_chance)
     return by_chance and _BELOW_CHANCE * by_chance
 
 
-def _solve(model, model_layout, plan, train, preprocessing, class_weight):
+def _solve(model, model_layout, plan, train, learning, class_weight):
     if not plan.facts.solvable:
         raise ValueError(
-            f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits on the "
-            "trunk's features, or the `loss` is your own: give Recipe(head='trained')."
+            f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits, or one "
+            "sigmoid, on the trunk's features, or the `loss` is your own: give Recipe(head='trained')."
         )
-    prepare = Preparation(preprocessing, plan.facts.classes)
+    prepare = learning.plain()
     batches = prepare.dataset(train) if is_dataset(train) else Batches(train, prepare)
     one_pass = batches if is_dataset(train) else (batches[index] for index in range(len(batches)))
-    strength, loss_by_chance = solve(model, model_layout, one_pass, class_weight)
+    strength, loss_by_chance = solve(model, model_layout, one_pass, prepare.labels.numbers, class_weight)
     _LOG.info("The head was solved on %d images, C = %g by folds.", plan.facts.images, strength)
     return loss_by_chance
 
@@ -389,6 +430,17 @@ def _notes(plan, schedule, history):
             f"may be gained by {_longer(plan)}."
         )
     return notes
+
+
+def _advice(model, plan, loss):
+    """Say what to try where a training comes to no numbers."""
+    rates = f"learning_rate={plan.recipe.learning_rate:g}, trunk_learning_rate={plan.recipe.trunk_learning_rate:g}"
+    tries = [f"lower rates (now {rates})"]
+    if any(layer.compute_dtype == "float16" for layer in with_inner(model)):
+        tries.append("float32 or bfloat16 in place of float16, which ends at 65504")
+    tries.append("looking for images or weights of images that are no numbers")
+    tries += ["looking into the `loss`, which is your own"] * (loss is not None)
+    return f"Try {'; '.join(tries)}."
 
 
 def _longer(plan):

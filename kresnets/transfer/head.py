@@ -31,8 +31,8 @@ def solvable(model, model_layout):
     last, head = model.layers[-1], len(model_layout.names) - 1
     weighted = [layer for place, layer in model_layout.places if place[0] == head and layer.weights]
     plain = type(last) is keras.layers.Dense and last.use_bias and len(last.kernel.shape) == 2
-    activations = (keras.activations.softmax, keras.activations.linear)
-    fits = plain and weighted == [last] and last.activation in activations
+    squashing = keras.activations.sigmoid if plain and last.units == 1 else keras.activations.softmax
+    fits = plain and weighted == [last] and last.activation in (squashing, keras.activations.linear)
     return last if fits and _below(model, model_layout, last) is not None else None
 
 
@@ -55,24 +55,26 @@ def _below(model, model_layout, dense):
     return below if between == [dense] else None
 
 
-def solve(model, model_layout, batches, class_weight=None):
+def solve(model, model_layout, batches, as_numbers, class_weight=None):
     """Give a model's head the logistic regression on the features of some images.
 
     Args:
         model: a Keras model whose head is `solvable`.
         model_layout: its `kresnets.groups.Layout`.
         batches: iterable of `(images, labels)` or `(images, labels, weights)` as the model takes them.
+        as_numbers: function from labels in any form to the class of each image.
         class_weight: dict class -> weight, as in `model.fit`. Defaults to None.
 
     Returns:
         `(strength, loss)`: C, which the folds chose, and the loss of whoever knows nothing but how frequent each class
-        is, which a training that begins here has to stay below.
+        is, which a training that begins here has to stay below; None for it where labels are soft.
 
     Raises:
         ValueError: for images that give no numbers, and for weights that are none.
     """
     dense = solvable(model, model_layout)
-    features, labels, weights = _features(_below(model, model_layout, dense), batches)
+    features, given, weights = _features(_below(model, model_layout, dense), batches)
+    labels = as_numbers(given)
     if bad := np.flatnonzero(~np.isfinite(features).all(1)).size:
         raise ValueError(
             f"`train`: {bad} of {len(labels)} images give features that are no numbers (NaN or infinity): look for "
@@ -83,9 +85,13 @@ def solve(model, model_layout, batches, class_weight=None):
         raise ValueError("`train`: the weights of the images must be numbers from 0, and not all of them 0.")
     if class_weight is not None:
         each = each * np.array([class_weight.get(int(label), 1.0) for label in labels])
-    kernel, bias, strength = regression(features, labels, dense.units, each)
+    kernel, bias, strength = regression(features, labels, max(2, dense.units), each)
+    if dense.units == 1:  # the sigmoid of a difference is the softmax of two
+        kernel, bias = kernel[:, 1:] - kernel[:, :1], bias[1:] - bias[:1]
     dense.kernel.assign(kernel.astype("float32"))
     dense.bias.assign(bias.astype("float32"))
+    if not np.isin(given, (0, 1)).all() and given.ndim == 2:  # whose own entropy no training gets below
+        return strength, None
     shares = np.bincount(labels, each) / each.sum()
     return strength, float(-np.sum(each * np.log(np.maximum(shares, 1e-12))[labels]) / len(labels))
 
@@ -102,9 +108,9 @@ def _features(below, batches):
             else images
         )
         outputs = np.asarray(keras.ops.convert_to_numpy(below.predict_on_batch(filled)), "float64")[: len(images)]
-        found.append((outputs.reshape(len(outputs), -1), np.asarray(labels).reshape(-1), *map(np.asarray, weights)))
+        found.append((outputs.reshape(len(outputs), -1), *map(np.asarray, (labels, *weights))))
     features, labels, *weights = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return features, labels.astype("int64"), weights[0].astype("float64").reshape(-1) if weights else None
+    return features, labels, weights[0].astype("float64").reshape(-1) if weights else None
 
 
 def regression(features, labels, classes, weights=None, strengths=STRENGTHS):

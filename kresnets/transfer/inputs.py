@@ -77,12 +77,11 @@ class Batches(keras.utils.PyDataset):
 
 
 class Preparation:
-    """Turn a batch of RGB images 0..255 and integer labels into what a model is trained on.
+    """Turn a batch of RGB images 0..255 and their labels into what a model is trained on.
 
     Args:
         preprocessing: the `kresnets.Preprocessing` that the weights want.
-        classes: number of classes, which every label must be below.
-        one_hot: whether labels become one-hot. Defaults to False.
+        labels: the `kresnets.transfer.labels.Labels` that they are.
         augment: kind of augmentation, see `kresnets.data.augmentation`. Defaults to `"none"`.
         mixup: alpha of mixup. Defaults to 0.
         seed: of both. Defaults to 0.
@@ -90,8 +89,8 @@ class Preparation:
             unchanged; None for all of it. Defaults to None.
     """
 
-    def __init__(self, preprocessing, classes, one_hot=False, augment="none", mixup=0.0, seed=0, share=None):
-        self._preprocessing, self._classes, self.one_hot, self._share = preprocessing, classes, one_hot, share
+    def __init__(self, preprocessing, labels, augment="none", mixup=0.0, seed=0, share=None):
+        self._preprocessing, self.labels, self._share = preprocessing, labels, share
         self._augment = self._mixup = None
         if augment != "none" or mixup:
             from kresnets.data.augment import Mixup, augmentation
@@ -102,9 +101,7 @@ class Preparation:
     def __call__(self, batch, draw=None):
         images, labels, *weights = batch if self._share is None else self._share(batch)
         on_tensors = not isinstance(images, np.ndarray)
-        labels = _in_range(labels, self._classes, on_tensors)
-        if self.one_hot:
-            labels = _one_hot(labels, self._classes, on_tensors)
+        labels = self.labels(labels if on_tensors else np.asarray(labels))
         if self._augment:
             images = self._augment(images, draw)
         if self._mixup:
@@ -112,6 +109,10 @@ class Preparation:
         if not on_tensors:
             images, labels = np.asarray(images), np.asarray(labels)
         return (self._preprocessing(images, "channels_last"), labels, *weights)
+
+    def plain(self):
+        """Return the same for images as they are: of whole batches, neither augmented nor mixed."""
+        return Preparation(self._preprocessing, self.labels)
 
     def dataset(self, dataset, epoch=None):
         """Return the `tf.data.Dataset` of prepared batches."""
@@ -125,49 +126,6 @@ class Preparation:
             .map(lambda number, *batch: change(number, batch[0]), -1, deterministic=True)
             .prefetch(-1)
         )
-
-
-def _in_range(labels, classes, on_tensors):
-    """Return the labels; raise where one is no class. (JAX would take it for a loss of 0.)"""
-    if not on_tensors:
-        check_range(labels, classes)
-        return labels
-    import tensorflow as tf
-
-    highest = tf.cast(tf.reduce_max(labels), tf.int64)
-    fits = (highest < classes) & (tf.reduce_min(labels) >= 0)
-    if labels.dtype.is_floating:
-        fits &= tf.reduce_all(labels == tf.round(labels))
-    with tf.control_dependencies([tf.debugging.Assert(fits, [_ALLOWED.format(classes - 1, classes)])]):
-        return tf.identity(labels)
-
-
-_ALLOWED = (
-    "Labels must be whole numbers 0 to {} for a model of {} classes; mend the labels, or build the model "
-    "with more classes."
-)
-
-
-def check_range(labels, classes):
-    """Raise a ValueError where a label is no class."""
-    labels = np.asarray(labels)
-    if not labels.size:
-        return
-    sentence = _ALLOWED.format(classes - 1, classes)
-    if not np.issubdtype(labels.dtype, np.number) and labels.dtype != bool:
-        raise ValueError(f"{sentence} Received: {labels.dtype} such as {labels.ravel()[0]!r}")
-    if not 0 <= labels.min() <= labels.max() < classes:
-        raise ValueError(f"{sentence} Received: {labels.min()} to {labels.max()}")
-    if np.issubdtype(labels.dtype, np.floating) and np.any(labels != np.round(labels)):
-        raise ValueError(f"{sentence} Received: {labels[labels != np.round(labels)][0]}")
-
-
-def _one_hot(labels, classes, on_tensors):
-    if not on_tensors:
-        return np.eye(classes, dtype="float32")[np.asarray(labels, "int64").reshape(-1)]
-    import tensorflow as tf
-
-    return tf.one_hot(tf.reshape(labels, (-1,)), classes)
 
 
 def is_dataset(source):
@@ -184,10 +142,10 @@ def check_source(source, argument):
         if len(set(lengths)) != 1 or not lengths[0]:
             raise ValueError(f"`{argument}`: the arrays must be of one length, above 0. Received lengths: {lengths}")
         images, labels = source[:2]
-        if len(images.shape) != 4 or np.ndim(labels) > 2 or np.ndim(labels) == 2 and labels.shape[1] != 1:
+        if len(images.shape) != 4 or np.ndim(labels) not in (1, 2):
             raise ValueError(
-                f"`{argument}` must be images (n, height, width, 3) and one integer label each (n,). Received shapes: "
-                f"{tuple(images.shape)}, {tuple(labels.shape)}"
+                f"`{argument}` must be images (n, height, width, 3) and one integer label each (n,), or one-hot rows "
+                f"(n, classes). Received shapes: {tuple(images.shape)}, {tuple(labels.shape)}"
             )
         return tuple(np.asarray(part) for part in source)
     if hasattr(source, "batches") or hasattr(source, "train"):  # a `kresnets.data.Part`, or `Data` whole

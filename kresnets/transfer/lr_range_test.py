@@ -18,7 +18,7 @@ from kresnets.keras_hooks import optimizer as surgery
 from kresnets.networks.copying import copy_flags
 from kresnets.preprocess import resolve
 from kresnets.transfer.inputs import BATCH_SIZE, is_dataset
-from kresnets.transfer.loss import cross_entropy
+from kresnets.transfer.labels import Labels, first_labels
 from kresnets.transfer.recipe import optimizer_class
 
 _LEAST = 10  # steps from which a rate can be read off
@@ -86,8 +86,8 @@ def find_learning_rate(
             again.
         optimizer: name of a Keras optimizer, or one, of which a copy is used. Defaults to None, a copy of the
             compiled one, with its state.
-        loss: a Keras loss. Defaults to None, the compiled one; for a model that is not compiled, sparse cross-entropy
-            (from logits, unless the model ends in a softmax or sigmoid).
+        loss: a Keras loss. Defaults to None, the compiled one; for a model that is not compiled, the cross-entropy that
+            `fine_tune` would take.
         preprocess: None for batches as `model.fit` takes them; for RGB images 0..255 as `fine_tune` takes them, True
             (what the model's weights want), a mode or a `kresnets.Preprocessing`. Defaults to None.
         ratios: as in `LayerwiseLearningRate`, for the rate of the head where other groups will learn at other rates.
@@ -123,7 +123,7 @@ def find_learning_rate(
     _check_numbers(start, end, steps, smoothing, stop)
     preprocessing = None if preprocess is None else resolve(model, None if preprocess is True else preprocess)
     with _same_random_state(), surgery.scope(model):
-        copy = _copy(model, optimizer, loss, start)
+        copy = _copy(model, optimizer, loss, start, train)
         if ratios is not None:
             _scale(copy, ratios, groups)
         batches = _batches(train, preprocessing)
@@ -174,7 +174,7 @@ def _same_random_state():
         np.random.set_state(numpy)
 
 
-def _copy(model, optimizer, loss, rate):
+def _copy(model, optimizer, loss, rate, train):
     """Return a compiled copy with the same weights, flags, seeds and, where it takes over the optimizer, its state."""
     if not isinstance(getattr(model, "inputs", None), list):
         raise ValueError(
@@ -195,7 +195,9 @@ def _copy(model, optimizer, loss, rate):
         other.assign(np.array(one.numpy()))
     compiled = getattr(model, "compiled", False)
     source = _chosen(optimizer, model)
-    copy.compile(surgery.twin(source, rate), _loss(model, loss), run_eagerly=bool(compiled and model.run_eagerly))
+    copy.compile(
+        surgery.twin(source, rate), _loss(model, loss, train), run_eagerly=bool(compiled and model.run_eagerly)
+    )
     surgery.leave_out_alike(source, copy.optimizer, list(zip(copy.variables, model.variables)))
     copy.optimizer.build(copy.trainable_variables)
     if source is getattr(model, "optimizer", None) and source.built:
@@ -218,14 +220,14 @@ def _chosen(optimizer, model):
     return optimizer
 
 
-def _loss(model, loss):
+def _loss(model, loss, train):
     if loss is not None:
         return loss
     if getattr(model, "compiled", False):
         if model.loss is None:
             raise ValueError(f"{model.name!r} was compiled without a loss: give `loss`.")
         return model.loss
-    return cross_entropy(model)
+    return Labels.of(model, first_labels(tuple(train) if isinstance(train, list) else train)).loss()
 
 
 def _scale(copy, ratios, groups):

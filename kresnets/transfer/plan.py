@@ -12,9 +12,10 @@ from kresnets._util.types import Dataset, Patterns
 from kresnets.callbacks import StagedUnfreezing
 from kresnets.callbacks.schedule import Plateau, Schedule
 from kresnets.groups import Layout, layout
-from kresnets.transfer.checks import check_model, checked
+from kresnets.transfer.checks import checked_data
 from kresnets.transfer.head import MOST_IMAGES, solvable
 from kresnets.transfer.inputs import is_dataset
+from kresnets.transfer.labels import Labels
 from kresnets.transfer.lr_schedule import StagedCosine
 from kresnets.transfer.recipe import Recipe
 from kresnets.weights.origin import is_pretrained
@@ -32,10 +33,11 @@ class Facts:
         images: number of images to learn from.
         steps: batches of an epoch.
         validation: number of images to validate with; 0 for none.
-        classes: number of classes.
+        classes: number of classes, or of labels.
         pretrained: whether the trunk was trained.
         why: how that is known, as the rest of a sentence.
         solvable: whether the head is one that can be solved, see `Recipe.head`. Defaults to True.
+        task: what the scores mean, see `fine_tune`. Defaults to `"classes"`.
     """
 
     groups: tuple[str, ...]
@@ -46,6 +48,7 @@ class Facts:
     pretrained: bool
     why: str
     solvable: bool = True
+    task: str = "classes"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,6 +83,8 @@ class Plan:
         given: names of the fields that the user gave.
         schedule: what is unfrozen when, for `StagedUnfreezing`.
         stages: tuple of `Stage`: the same, in epochs, steps and rates.
+        begin: epoch at which `fine_tune` begins, for who brings the state of those before it (`dataclasses.replace`;
+            with a `state_dir` it knows by itself). Defaults to 0.
 
     Example:
         >>> import kresnets, numpy as np
@@ -94,6 +99,7 @@ class Plan:
     given: tuple[str, ...]
     schedule: Schedule
     stages: tuple[Stage, ...]
+    begin: int = 0
 
     @property
     def epochs(self) -> int:
@@ -213,7 +219,7 @@ class Plan:
         given = f" Given: {', '.join(self.given)}; the rest is" if self.given else " All of it is"
         return [
             f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to "
-            f"validate with, {facts.classes} classes.",
+            f"validate with, {facts.classes} {facts.task}.",
             f"The trunk, which is all below the head, is taken for {'pretrained' if facts.pretrained else 'fresh'}: "
             f"{facts.why} (`pretrained` says otherwise).",
             f"The head {head}.",
@@ -238,6 +244,7 @@ def plan(
     pretrained: bool | None = None,
     groups: Patterns = None,
     loss: Any = None,
+    task: str = "auto",
 ) -> Plan:
     """Resolve a recipe for a model and its data, as `fine_tune` does; nothing is trained.
 
@@ -251,6 +258,7 @@ def plan(
             from, else the statistics of its norms. Defaults to None.
         groups: as of `fine_tune`. Defaults to None.
         loss: as of `fine_tune`. Defaults to None.
+        task: as of `fine_tune`. Defaults to `"auto"`.
 
     Returns:
         A `Plan`; `print(plan.table())` shows it, and `fine_tune` takes it as its recipe.
@@ -265,12 +273,9 @@ def plan(
         >>> [stage.group for stage in kresnets.plan(model, data, recipe=kresnets.Recipe(head_epochs=2)).stages]
         ['head', 'stem']
     """
-    classes, model_layout = check_model(model, loss), layout(model, groups)
-    train, validation = (
-        (None, 0) if source is None else checked(source, name, model, classes)
-        for name, source in (("train", train), ("validation", validation))
-    )
-    made = make_plan(model, model_layout, train, validation, recipe, pretrained, loss)
+    labels, *sources = checked_data(model, train, validation, task, loss)
+    model_layout = layout(model, groups)
+    made = make_plan(model, model_layout, labels, *sources, recipe, pretrained, loss)
     StagedUnfreezing(made.schedule, made.recipe.batchnorm, groups).check(model_layout)
     return made
 
@@ -278,6 +283,7 @@ def plan(
 def make_plan(
     model: keras.Model,
     model_layout: Layout,
+    labels: Labels,
     train: tuple[Dataset, int],
     validation: tuple[Dataset, int],
     recipe: Recipe | None,
@@ -289,6 +295,7 @@ def make_plan(
     Args:
         model: as of `plan`.
         model_layout: its `kresnets.groups.Layout`.
+        labels: the `Labels` of the training data.
         train: pair of a source and its number of batches.
         validation: the same, or `(None, 0)`.
         recipe, pretrained, loss: as of `plan`.
@@ -306,10 +313,11 @@ def make_plan(
         images=_images(*train),
         steps=train[1],
         validation=0 if validation[0] is None else _images(*validation),
-        classes=model.output_shape[-1],
+        classes=labels.classes,
         pretrained=bool(known),
         why=why,
-        solvable=loss is None and solvable(model, model_layout) is not None,
+        solvable=loss is None and labels.scores.task == "classes" and solvable(model, model_layout) is not None,
+        task=labels.scores.task,
     )
     return resolve(recipe, facts)
 

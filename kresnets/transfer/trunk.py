@@ -7,7 +7,7 @@ import pathlib
 
 from kresnets._util.checks import close_to, is_whole
 from kresnets.devices.hardware import fast_dtype
-from kresnets.preprocess import MODES, Preprocessing, carry
+from kresnets.preprocess import MODES, Preprocessing, carry, preprocessing_of
 from kresnets.runs.folder import RunFolder
 from kresnets.weights import sources
 
@@ -99,6 +99,47 @@ def _check_size(spec, size):
 
 def _is_run(weights):
     return (pathlib.Path(weights) / "config.json").is_file()
+
+
+def own_model(path, weights, size, classes, preprocess=None):
+    """Load a model of the user's own from a `.keras` file, which is trained on as it is.
+
+    Raises:
+        ValueError: where there is none, its head does not answer for so many classes, or an option asks for another.
+    """
+    import keras
+
+    from kresnets.transfer.labels import Labels
+
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"--model {path}: there is no such file.")
+    if weights != "imagenet":
+        raise ValueError(f"--weights {weights} does not go with --model {path}, which brings its own: leave one out.")
+    if preprocess is not None and preprocess not in MODES:
+        raise ValueError(f"`preprocess` must be {', '.join(MODES)} for a model of your own. Received: {preprocess!r}")
+    model = keras.saving.load_model(path, compile=False)
+    if preprocessing_of(model) is None:
+        raise ValueError(
+            f"--model {path} is no network of kresnets: fine-tune it in Python, where its groups can be said "
+            "(`kresnets.fine_tune(model, train, validation, groups=..., preprocess=...)`)."
+        )
+    side = model.input_shape[1]
+    if size not in (None, side):
+        raise ValueError(f"--size {size} does not go with --model {path}, which takes {side} pixels: leave it out.")
+    scores = Labels.of(model, task="classes").scores
+    if scores.units > 1 and scores.activation == "sigmoid":
+        raise ValueError(
+            f"--model {path} ends in several sigmoids, of labels that an image may have together, and the "
+            "images are in classes: end it with a softmax or logits."
+        )
+    if scores.classes != classes:
+        raise ValueError(
+            f"--model {path} answers for {scores.classes} classes, and the images are of {classes}: give it a head for "
+            "these."
+        )
+    if preprocess is not None:
+        carry(model, Preprocessing(preprocess))
+    return model
 
 
 # The fields of a recipe that came after the first ones: a file that has all others is a whole one of before.

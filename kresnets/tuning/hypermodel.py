@@ -9,7 +9,7 @@ from kresnets.groups import layout
 from kresnets.preprocess import carry, resolve
 from kresnets.transfer import plan as rule
 from kresnets.transfer.fine_tune import fine_tune
-from kresnets.transfer.loss import cross_entropy
+from kresnets.transfer.labels import Labels, first_labels
 from kresnets.transfer.recipe import RESOLVED, Recipe
 from kresnets.tuning.space import Space
 
@@ -37,6 +37,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         metrics: as of `fine_tune`. Defaults to None.
         class_weight: as of `fine_tune`. Defaults to None.
         pretrained: as of `fine_tune`. Defaults to None.
+        task: as of `fine_tune`. Defaults to `"auto"`.
 
     Attributes:
         plan: the `Plan` of `base`, None until it is resolved.
@@ -66,6 +67,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         metrics=None,
         class_weight=None,
         pretrained=None,
+        task="auto",
     ):
         super().__init__()
         if not callable(build) and not isinstance(build, keras.Model):
@@ -75,10 +77,11 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         else:
             self.base, self.plan = Recipe() if base is None else base, None
         self._make, self.groups, self._pretrained = build, groups, pretrained
-        self._epochs, self._declared = epochs, False
+        self._epochs, self._declared, self._labels = epochs, False, None
         self._policy, self._distribution = keras.config.dtype_policy(), keras.distribution.distribution()
         self._training = {
             "groups": groups, "preprocess": preprocess, "loss": loss, "metrics": metrics, "class_weight": class_weight,
+            "task": task,
         }  # fmt: skip
         model_layout = layout(self.make(0), groups)
         self.names = model_layout.names
@@ -108,12 +111,14 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         if self.plan is None or self.base.unresolved:
             if model is None:
                 model = self._make if isinstance(self._make, keras.Model) else self.make(self.base.seed)
-            loss = {} if self._training["loss"] is None else {"loss": self._training["loss"]}
-            self.plan = rule.plan(
-                model, train, validation, self.base, pretrained=self._pretrained, groups=self.groups, **loss
-            )
+            self.plan = self._plan(model, train, validation, self.base)
+            self._labels = first_labels(train)
             self._settle()
         return self.plan
+
+    def _plan(self, model, train, validation, recipe):
+        given = {name: self._training[name] for name in ("groups", "loss", "task") if self._training[name] is not None}
+        return rule.plan(model, train, validation, recipe, pretrained=self._pretrained, **given)
 
     def _settle(self):
         """Put what the plan says in the place of what the space's base leaves out."""
@@ -156,8 +161,9 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         """Return a model compiled and with its preprocessing, as `build` does."""
         model, loss, metrics = self.make(self.space.base.seed), self._training["loss"], self._training["metrics"]
         # `fine_tune` does both anew; but Keras Tuner's users evaluate what `get_best_models` builds and loads.
+        labels = Labels.of(model, self._labels, self._training["task"], loss)
         model.compile(
-            loss=cross_entropy(model) if loss is None else loss, metrics=["accuracy"] if metrics is None else metrics
+            loss=labels.loss() if loss is None else loss, metrics=labels.metrics() if metrics is None else metrics
         )
         carry(model, resolve(model, self._training["preprocess"]))
         return model
@@ -194,17 +200,26 @@ class RecipeHyperModel(keras_tuner.HyperModel):
     def train(
         self, model, recipe, train, validation, *, cache="auto", callbacks=(), verbose=0, epoch=None, initial_epoch=0
     ):
-        """Fine-tune a model by a recipe; see `fine_tune` for the arguments.
+        """Fine-tune a model by a recipe; see `fine_tune` for the arguments, and `fit`.
+
+        Args:
+            epoch: the `kresnets.data.epoch_variable()` that `train` reads, where it does not come from `Part.batches`,
+                which says so itself. Defaults to None.
 
         Returns:
             A Keras `History`.
         """
         if self.plan is not None:  # then nothing is left to count in the data
             recipe = rule.resolve(recipe, self.plan.facts)
+        if initial_epoch:
+            plan = recipe if self.plan is not None else self._plan(model, train, validation, recipe)
+            recipe = dataclasses.replace(plan, begin=initial_epoch)
+        if epoch is not None:
+            assign = keras.callbacks.LambdaCallback(on_epoch_begin=lambda number, logs: epoch.assign(number))
+            callbacks = [assign, *callbacks]
         return fine_tune(
-            model, train, validation, recipe, cache=cache, callbacks=callbacks, epoch=epoch, verbose=verbose,
-            initial_epoch=initial_epoch, **self._training,
-        )  # fmt: skip
+            model, train, validation, recipe, cache=cache, callbacks=callbacks, verbose=verbose, **self._training
+        )
 
 
 class _Part(keras.callbacks.Callback):

@@ -81,9 +81,6 @@ class Training(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         stage = next(group for end, group in self._stages if epoch < end)
         metrics = {name: float(value) for name, value in (logs or {}).items()}
-        for name in ("loss", "val_loss"):
-            if not math.isfinite(metrics.get(name, 0.0)):
-                raise FloatingPointError(f"the {name} was {metrics[name]} in epoch {epoch + 1} ({stage}).")
         if not self._objective.has_value(metrics):
             raise ValueError(
                 f"The objective {self._objective.name!r} is none of what is measured: {', '.join(metrics)}."

@@ -136,7 +136,7 @@ class RecipeTuner(hooks.Tuner):
             splits: list of pairs `(train, validation)` in place of both: each trial trains on each of them (k folds, or
                 several random splits), and its score is the mean. Defaults to None.
             callbacks: Keras callbacks for each training, copied for each. Defaults to ().
-            epoch: as of `fine_tune`. Defaults to None.
+            epoch: as of `RecipeHyperModel.train`. Defaults to None.
             verbose: as of `keras_tuner.Tuner.search`: 0 prints nothing. Defaults to `"auto"`.
 
         Raises:

@@ -8,6 +8,7 @@ import numpy as np
 
 from kresnets._util import files
 from kresnets.report import metrics
+from kresnets.task import scores_of
 
 _METRICS = ("accuracy", "balanced_accuracy", "auc")
 
@@ -35,7 +36,7 @@ def judge(folder, train, data, recipes, why=""):
             print(f"The {name} recipe trains on {len(data.train)} images ...", flush=True)
             model, preprocessing = train(recipe)
             images = data.test.batches(64, model.input_shape[1], preprocessing.crop, cache=False)
-            given = model.predict(images.map(lambda x, y, to=preprocessing: to(x, "channels_last")), verbose=0)
+            given = scores_of(model).predicted(model, images.map(lambda x, y, to=preprocessing: to(x, "channels_last")))
             files.write_json(path, np.asarray(given, "float64").tolist())
         answers[name] = np.array(json.loads(path.read_text()))
     labels, names = data.test.labels, list(data.class_names)

@@ -507,3 +507,37 @@ def test_the_range_test_sees_shuffled_images(folder, tmp_path, monkeypatch):
     given = "--model CifarResNet20 --weights none --size 16 --batch-size 12 --dtype float32 --dry-run".split()
     ask("finetune", "--data", folder, "--out", tmp_path / "run", "--learning-rate", "find", *given)
     assert len(seen) > 2 and all(labels == {0, 1} for labels in seen[:-1])
+
+
+def test_nan_ends_with_a_sentence_and_the_last_good_epoch(folder, tmp_path, capsys):
+    run = tmp_path / "run"
+    given = (*small(folder, run, "--trunk-learning-rate", "1e30", "--optimizer", "sgd", "--augment", "none"),)
+    for _ in range(2):  # begun again, it says so again
+        assert ask(*given) == 2
+        said = capsys.readouterr().err.strip().splitlines()[-1]
+        assert "weights are those of epoch 1." in said and "Try lower rates" in said
+        assert (run / "stopped.txt").read_text() in said
+        assert not (run / "metrics.json").exists() and len(history(run)) == 2
+    model, labels, _ = RunFolder(run).load()
+    assert len(labels) == 2 and all(np.isfinite(weight).all() for weight in model.get_weights())
+
+
+def test_a_model_of_ones_own_with_one_sigmoid_unit(folder, tmp_path, capsys):
+    import kresnets
+
+    own, run = tmp_path / "own.keras", tmp_path / "run"
+    kresnets.CifarResNet20(classes=1, classifier_activation="sigmoid", weights=None).save(own)
+    given = ("finetune", "--data", folder, "--model", own, "--dtype", "float32")
+    recipe = (
+        "--pretrained yes --head solved --epochs-per-stage 1 --stages stage3 --augment none --batch-size 16".split()
+    )
+    assert ask(*given, *recipe, "--out", run) == 0
+    assert RunFolder(run).metrics["auc"] is not None and (run / "mistakes.png").stat().st_size > 1000
+    image = next(path for path in sorted(pathlib.Path(folder).rglob("*")) if path.is_file())
+    capsys.readouterr()
+    assert ask("predict", run, image) == 0
+    scores = [float(line.split()[-1]) for line in capsys.readouterr().out.splitlines()[1:]]
+    assert len(scores) == 2 and sum(scores) == pytest.approx(1, abs=1e-3) and scores[0] >= scores[1]
+    for more, sentence in ((("--size", "64"), "takes 32 pixels"), (("--weights", "none"), "brings its own")):
+        assert ask(*given, *more, "--out", tmp_path / "other") == 2
+        assert sentence in capsys.readouterr().err

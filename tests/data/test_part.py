@@ -230,8 +230,12 @@ def test_jax_trains_on_the_same_batches(on_tensorflow):
 
 def test_no_thread_tunes_a_pipeline_nor_what_is_made_of_it():
     from kresnets.preprocess import Preprocessing
+    from kresnets.task import Scores
     from kresnets.transfer.inputs import Preparation
+    from kresnets.transfer.labels import Labels
 
     for batches in (make_part().batches(2, 8), make_part().batches(2, 8, cache=False)):
-        prepared = Preparation(Preprocessing(), 2, augment="light").dataset(batches)
+        prepared = Preparation(Preprocessing(), Labels(Scores("classes", 2, "softmax")), augment="light").dataset(
+            batches
+        )
         assert batches.options().autotune.enabled is False and prepared.options().autotune.enabled is False

@@ -229,7 +229,7 @@ def test_logits_get_their_softmax(folder, tmp_path):
     # Same seed, same weights: softmax inside and softmax added must serve the same.
     files = [FILES["jpeg"][0], FILES["png"][0]]
     inside = serve(folder, files)
-    added = serve(export(small_net(None), tmp_path, labels=LABELS), files)
+    added = serve(export(small_net(None), tmp_path, labels=LABELS, task="classes"), files)
     assert (inside["labels"] == added["labels"]).all()
     np.testing.assert_allclose(inside["scores"], added["scores"], atol=1e-5)
 

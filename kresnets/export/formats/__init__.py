@@ -63,6 +63,7 @@ def export_file(
     preprocess: Any = None,
     calibration: Array | None = None,
     fold: bool = True,
+    task: str | None = None,
 ) -> Any:
     """Write a classifier as one file for another runtime: ONNX, LiteRT (TensorFlow Lite) or OpenVINO.
 
@@ -92,6 +93,7 @@ def export_file(
             0..255: what they make of each layer decides how its values are spread over 8 bits. 100 to 500 do. Defaults
             to None.
         fold: bool, put batch norms into the convolutions before them. Defaults to True.
+        task: as of `kresnets.export_saved_model`. Defaults to None.
 
     Returns:
         An `Exported`.
@@ -118,7 +120,7 @@ def export_file(
     file: pathlib.Path = local(path, "file")
     _check_path(file, target)
     target.require_libraries()
-    classifier = Classifier.of(model, labels, preprocess).computing_in("float32", fold=False)
+    classifier = Classifier.of(model, labels, preprocess, task=task).computing_in("float32", fold=False)
     beside = {
         _labels_name(file): _lines(classifier.labels),
         _images_name(file): json.dumps({"size": classifier.size, "crop": classifier.preprocessing.crop}),
@@ -265,7 +267,7 @@ def _batches(images):
 
 def _answers_of_keras(classifier, images):
     outputs = np.concatenate([classifier.outputs(batch) for batch in _batches(images)])
-    return classifier.probabilities(outputs).numpy()
+    return classifier.scores.probabilities(outputs).numpy()
 
 
 def _written_and_asked(target, network, file, labels, images):

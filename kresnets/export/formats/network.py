@@ -23,7 +23,7 @@ class Network(keras.Model):
         self(tf.zeros((1, *self.signature[0].shape[1:])))
 
     def call(self, images, training=None):
-        return {"probabilities": self._classifier.probabilities(self._classifier.raw_outputs(images))}
+        return {"probabilities": self._classifier.scores.probabilities(self._classifier.raw_outputs(images))}
 
     def write(self, file, format, **options):
         """Export by Keras, with `images` and `probabilities` as the names of what goes in and comes out."""

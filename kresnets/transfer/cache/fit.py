@@ -106,7 +106,7 @@ class CachedFit:
         # BackupAndRestore says here where to go on; fit() would start there each time.
         epoch = hooks.take_initial_epoch(model) or initial_epoch
         options = dict(callbacks=calls, epochs=epochs, class_weight=class_weight, shuffle=shuffle, verbose=verbose)
-        with hooks.one_fit(model):
+        with hooks.one_fit(model), self._cleared_at_nan():
             while epoch < epochs and not calls.stopped:
                 model.stop_training = False
                 calls.on_epoch_begin(epoch)  # the stage is known, and its flags set, only when all callbacks have begun
@@ -121,6 +121,14 @@ class CachedFit:
             model.optimizer.finalize_variable_values(model.trainable_weights)
         calls.end()
         return model.history
+
+    @contextlib.contextmanager
+    def _cleared_at_nan(self):
+        try:
+            yield
+        except FloatingPointError:  # no training will go on from here
+            self._store.clear()
+            raise
 
     def _enter(self, stage, epoch, epochs):
         """Return the features for a stage and the model above them, or two times None."""

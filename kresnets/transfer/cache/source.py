@@ -61,7 +61,7 @@ def source_of(data, prepare, seed=None, views=1, remember=_ask):
         source = _of_part(data.kresnets_rows, prepare)
     else:
         source = _of_stream(data, prepare, seed, views, remember)
-    labels = ("labels", getattr(prepare, "one_hot", False))
+    labels = ("labels", getattr(prepare, "labels", None))
     return dataclasses.replace(
         source,
         identity=lambda: remember(data, "identity", source.identity),

@@ -1,0 +1,136 @@
+"""What the scores of a model mean: the class of an image, or each of several labels for itself.
+
+A softmax or a single sigmoid tells; scores without either do not. So a model carries its task beside its preprocessing.
+"""
+
+import dataclasses
+from typing import Any
+
+import keras
+
+from kresnets.keras_hooks.graph import last_activation, with_inner
+
+TASKS = ("classes", "labels")
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """How the outputs of a model are read.
+
+    Args:
+        task: `"classes"`: an image is of one class; `"labels"`: it has each label or not, several or none.
+        units: number of outputs; one of task `"classes"` speaks for the second of two classes.
+        activation: `"softmax"`, `"sigmoid"` or `"linear"`: what the outputs have been through.
+
+    Example:
+        >>> from kresnets.task import Scores
+        >>> Scores("classes", 1, "linear").probabilities([[0.0]]).numpy().tolist()
+        [[0.5, 0.5]]
+    """
+
+    task: str
+    units: int
+    activation: str
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, or of labels."""
+        return 2 if self.two else self.units
+
+    @property
+    def two(self) -> bool:
+        """Whether one output stands for two classes."""
+        return self.units == 1 and self.task == "classes"
+
+    @property
+    def independent(self) -> bool:
+        """Whether each output is a chance for itself: the loss is then the binary cross-entropy."""
+        return self.units == 1 or self.task == "labels"
+
+    def predicted(self, model: keras.Model, batches: Any) -> Any:
+        """Return a model's probabilities, a float32 array `(images, classes)`, of batches as it takes them."""
+        return keras.ops.convert_to_numpy(self.probabilities(model.predict(batches, verbose=0)))
+
+    def probabilities(self, outputs: Any) -> Any:
+        """Turn the model's own outputs, `(batch, units)`, into float32 probabilities, `(batch, classes)`."""
+        outputs = keras.ops.cast(outputs, "float32")
+        if self.activation == "linear":
+            outputs = keras.ops.sigmoid(outputs) if self.independent else keras.ops.softmax(outputs)
+        return keras.ops.concatenate([1.0 - outputs, outputs], axis=-1) if self.two else outputs
+
+
+def check_task(task: Any, auto: bool = True) -> None:
+    """Raise a ValueError unless `task` is one of `TASKS`, or what leaves it open."""
+    if task not in (*TASKS, "auto" if auto else None):
+        known = " or ".join(map(repr, TASKS))
+        raise ValueError(f"`task` must be {known}, or {'auto' if auto else None!r}. Received: task={task!r}")
+
+
+def scores_of(model: keras.Model, task: str | None = None) -> Scores:
+    """Return how the outputs of a model are read.
+
+    Args:
+        model: a Keras model from images to one vector each.
+        task: one of `TASKS`, or None for what the model tells or carries. Defaults to None.
+
+    Raises:
+        ValueError: where the model's end leaves open what its outputs are, and neither it nor `task` says.
+    """
+    check_task(task, auto=False)
+    activation, units = last_activation(model), model.output_shape[-1]
+    if activation not in ("softmax", "sigmoid", "linear"):
+        raise ValueError(
+            f"The model ends in {activation}, which leaves open whether it gives "
+            "probabilities: end it with a softmax, a sigmoid, or keras.layers.Activation('linear') for logits."
+        )
+    if activation == "softmax":
+        check_softmax(model, task)
+        return Scores("classes", units, activation)
+    task = task or task_of(model) or {"sigmoid": "classes" if units == 1 else "labels"}.get(activation)
+    if task is None:
+        raise ValueError(
+            f"{model.name!r} has {f'{units} outputs' if units > 1 else 'one output'} without a softmax or sigmoid, and "
+            "does not say what for: give task='classes' (an image is of one class, the second of two where it is one "
+            "output) or task='labels' (it has each label or not)."
+        )
+    return Scores(task, units, activation)
+
+
+def check_softmax(model: keras.Model, task: Any) -> None:
+    """Raise a ValueError where what ends in a softmax cannot serve a task."""
+    if model.output_shape[-1] == 1:
+        raise ValueError(
+            f"{model.name!r} has 1 output behind a softmax, which is 1 for every image: end it with "
+            "Dense(1, activation='sigmoid') or Dense(2, activation='softmax')."
+        )
+    if task == "labels":
+        raise ValueError(
+            f"{model.name!r} ends in a softmax, whose scores sum to 1, and task='labels' has each label for itself: "
+            "end the model with a sigmoid, or with logits."
+        )
+
+
+def task_of(model: keras.Model) -> str | None:
+    """Return the task that a model was trained for by `fine_tune`, one of `TASKS`, or None where it carries none.
+
+    Example:
+        >>> import kresnets
+        >>> kresnets.task_of(kresnets.CifarResNet20()) is None
+        True
+    """
+    for layer in with_inner(model):
+        # The head is named too: a new one on the same trunk may mean something else.
+        if (carried := getattr(layer, "task", None)) and list(carried[1:]) == _head(model):
+            return carried[0]
+    return None
+
+
+def carry(model: keras.Model, task: str) -> None:
+    """Have a model say its task, where it carries a preprocessing too; any other model stays as it is."""
+    for layer in with_inner(model):
+        if getattr(layer, "preprocessing", None) is not None:
+            layer.task = (task, *_head(model))
+
+
+def _head(model):
+    return [model.layers[-1].name, model.output_shape[-1]]

@@ -1,0 +1,257 @@
+"""What the labels of a model are, and the loss that goes with them: cross-entropy, of classes or of each label."""
+
+import dataclasses
+import math
+from typing import Any
+
+import keras
+import numpy as np
+
+from kresnets.keras_hooks.graph import last_activation
+from kresnets.task import Scores, check_softmax, check_task, task_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Labels:
+    """What the labels of a source are to a model, and what the model is trained on.
+
+    They come as whole numbers `(batch,)` or `(batch, 1)`, the class of each image (bool and float ones too), or as rows
+    `(batch, classes)` of numbers 0..1: one-hot, smoothed or mixed ones of classes, which sum to 1, or a 1 for each
+    label that an image has.
+
+    Args:
+        scores: how the model's outputs are read, see `kresnets.task.Scores`.
+        given: whether they come as rows.
+        rows: whether the model is trained on rows; else on whole numbers, or, with one output, on a column of 0..1.
+    """
+
+    scores: Scores
+    given: bool = False
+    rows: bool = False
+
+    @classmethod
+    def of(cls, model: keras.Model, labels: Any = None, task: str = "auto", loss: Any = None) -> "Labels":
+        """Find out what labels are to a model.
+
+        Args:
+            model: a Keras model from images to scores.
+            labels: what `first_labels` gives of a source; None for whole numbers. Defaults to None.
+            task: `"classes"`, `"labels"`, or `"auto"` to tell by the model's end, what it carries, and the labels.
+                Defaults to `"auto"`.
+            loss: the user's own, which may take what none of ours would. Defaults to None.
+
+        Raises:
+            ValueError: where the task stays open, or does not go with the model or its labels.
+        """
+        check_task(task)
+        activation = _squashing(model)
+        if activation == "softmax" and loss is None:
+            check_softmax(model, task)
+        rows = _are_rows(labels)
+        if task == "auto":
+            task = _task(model, activation, labels if rows else None, loss)
+        found = cls(Scores(task, model.output_shape[-1], activation), rows)
+        return dataclasses.replace(found, rows=rows and found.scores.units > 1)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes, or of labels."""
+        return self.scores.classes
+
+    @property
+    def kind(self) -> str:
+        """The labels in words, of an error."""
+        if self.scores.independent and not self.scores.two and self.classes > 1:
+            return f"rows (n, {self.classes}) of a 1 for each label that an image has"
+        return f"one integer label each (n,), or one-hot rows (n, {self.classes})"
+
+    def as_rows(self) -> "Labels":
+        """Return the same, trained on rows where the scores are several: for what blends or smooths them."""
+        return dataclasses.replace(self, rows=self.scores.units > 1)
+
+    def like(self, labels: Any) -> "Labels":
+        """Return what the labels of another source are, which may come in the other form, for the same training."""
+        return dataclasses.replace(self, given=_are_rows(labels))
+
+    def check(self, labels: Any, argument: str = "") -> None:
+        """Raise a ValueError where labels in numpy are none of these.
+
+        Args:
+            labels: array.
+            argument: what they belong to, for the sentence. Defaults to none.
+        """
+        labels, what = np.asarray(labels), argument and f"{argument}: "
+        if not labels.size:
+            return
+        numeric = labels.dtype == bool or np.issubdtype(labels.dtype, np.number)
+        if not self._fits(labels.shape):
+            raise ValueError(f"{what}labels must be {self.kind}. Received shape: {labels.shape}")
+        if self.given:
+            good = numeric and np.isfinite(labels).all() and labels.min() >= 0 and labels.max() <= 1
+            if not good or self._sums and np.abs(labels.sum(axis=1, dtype="float64") - 1).max() > _OFF:
+                raise ValueError(f"{what}{self._row_sentence}")
+            return
+        sentence = _ALLOWED.format(self._highest, self.classes)
+        if not numeric:
+            raise ValueError(f"{what}{sentence} Received: {labels.dtype} such as {labels.ravel()[0]!r}")
+        if not 0 <= labels.min() <= labels.max() <= self._highest:
+            raise ValueError(f"{what}{sentence} Received: {labels.min()} to {labels.max()}")
+        if np.issubdtype(labels.dtype, np.floating) and np.any(labels != np.round(labels)):
+            raise ValueError(f"{what}{sentence} Received: {labels[labels != np.round(labels)][0]}")
+
+    def __call__(self, labels: Any) -> Any:
+        """Return a batch of labels as the model is trained on them; raise where one is none. (JAX would take a class
+        that is none for a loss of 0.)"""
+        if isinstance(labels, np.ndarray):
+            self.check(labels)
+            labels = labels.astype("int32") if labels.dtype == bool else labels
+            if self.given:
+                labels = labels.astype("float32")
+                return labels if self.rows else labels[:, 1:] if self._column else labels.argmax(-1)
+            if self._column:
+                return labels.astype("float32").reshape(-1, 1)
+            return np.eye(self.classes, dtype="float32")[labels.astype("int64").reshape(-1)] if self.rows else labels
+        import tensorflow as tf
+
+        labels = tf.convert_to_tensor(labels)
+        labels = tf.cast(labels, tf.int32) if labels.dtype == tf.bool else labels
+        if self.given:
+            labels = tf.cast(tf.ensure_shape(labels, (None, self.classes)), tf.float32)
+            fits = tf.reduce_all((labels >= 0) & (labels <= 1))
+            if self._sums:
+                fits &= tf.reduce_all(tf.abs(tf.reduce_sum(labels, axis=1) - 1) <= _OFF)
+            sentence = self._row_sentence
+        else:
+            fits = (tf.cast(tf.reduce_max(labels), tf.int64) <= self._highest) & (tf.reduce_min(labels) >= 0)
+            if labels.dtype.is_floating:
+                fits &= tf.reduce_all(labels == tf.round(labels))
+            sentence = _ALLOWED.format(self._highest, self.classes)
+        with tf.control_dependencies([tf.debugging.Assert(fits, [sentence])]):
+            labels = tf.identity(labels)
+        if self.given:
+            return labels if self.rows else labels[:, 1:] if self._column else tf.argmax(labels, -1)
+        if self._column:
+            return tf.cast(tf.reshape(labels, (-1, 1)), tf.float32)
+        return tf.one_hot(tf.reshape(labels, (-1,)), self.classes) if self.rows else labels
+
+    def numbers(self, labels: Any) -> Any:
+        """Return the class of each image, integers `(n,)`, of labels in any of these forms; the likeliest of soft
+        ones."""
+        labels = np.asarray(labels)
+        return labels.argmax(-1) if _are_rows(labels) else np.round(labels.reshape(-1)).astype("int64")
+
+    def loss(self, label_smoothing: float = 0.0) -> keras.Loss:
+        """Return the Keras loss: on probabilities or on logits, whichever the model gives."""
+        from_logits = self.scores.activation == "linear"
+        if self.scores.independent:
+            return keras.losses.BinaryCrossentropy(from_logits=from_logits, label_smoothing=label_smoothing)
+        if self.rows:
+            return keras.losses.CategoricalCrossentropy(from_logits=from_logits, label_smoothing=label_smoothing)
+        return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+
+    def metrics(self) -> list[Any]:
+        """Return the accuracy; of labels the share of them that are answered right, as Keras has it."""
+        if not self.scores.independent:
+            return ["accuracy"]
+        return [LabelAccuracy("accuracy", threshold=0.0 if self.scores.activation == "linear" else 0.5)]
+
+    @property
+    def _column(self):
+        return self.scores.units == 1
+
+    @property
+    def _highest(self):
+        return 1 if self._column else self.classes - 1
+
+    @property
+    def _sums(self):
+        return self.scores.task == "classes"
+
+    def _fits(self, shape):
+        if self.given:
+            return len(shape) == 2 and shape[1] == self.classes
+        return (self.scores.task == "classes" or self._column) and (len(shape) == 1 or tuple(shape[1:]) == (1,))
+
+    @property
+    def _row_sentence(self):
+        if not self._sums:
+            return f"Labels in rows must be numbers 0 to 1, {self.classes} an image: a 1 for each label that it has."
+        return (
+            f"Labels in rows must be numbers 0 to 1 that sum to 1, {self.classes} an image; where an image may have "
+            "several labels, or none, give task='labels'."
+        )
+
+
+_OFF = 0.01  # of a row's sum: half precision has three digits
+_ALLOWED = (
+    "Labels must be whole numbers 0 to {} for a model of {} classes; mend the labels, or build the model "
+    "with more classes."
+)
+
+
+@keras.saving.register_keras_serializable(package="kresnets")
+class LabelAccuracy(keras.metrics.BinaryAccuracy):
+    """Keras's binary accuracy, of labels that may be blended or smoothed: each counts as the nearer of 0 and 1.
+
+    Example:
+        >>> from kresnets.transfer.labels import LabelAccuracy
+        >>> float(LabelAccuracy()([[0.9], [0.1]], [[0.7], [0.6]]))
+        0.5
+    """
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        super().update_state(keras.ops.round(y_true), y_pred, sample_weight)
+
+
+def first_labels(source: Any) -> Any:
+    """Return the labels of arrays, or those of the first batch; None of a `tf.data.Dataset` whose are whole numbers by
+    their shape."""
+    if isinstance(source, tuple):
+        return np.asarray(source[1]) if len(source) > 1 else None
+    if isinstance(source, keras.utils.PyDataset):
+        return np.asarray(source[0][1])
+    if not hasattr(source, "element_spec"):  # nothing that could be trained on
+        return None
+    known = source.element_spec[1].shape
+    if known.rank == 1 or known.rank == 2 and known[1] == 1:
+        return None
+    return next((np.asarray(labels) for _, labels, *_ in source.take(1)), None)
+
+
+def _are_rows(labels):
+    return labels is not None and labels.ndim == 2 and labels.shape[1] > 1
+
+
+def _task(model, activation, rows, loss):
+    """Return the task of a model by what can be known: its end, what it carries, the labels in rows if they are."""
+    units = model.output_shape[-1]
+    if activation == "softmax" or rows is None and units > 1:
+        return "classes"
+    if carried := task_of(model):
+        return carried
+    if activation == "sigmoid":
+        return "classes" if units == 1 else "labels"
+    if rows is not None:
+        return "classes" if np.allclose(rows.sum(axis=1, dtype="float64"), 1, atol=_OFF) else "labels"
+    if loss is not None:
+        return "classes"
+    raise ValueError(
+        f"{model.name!r} has 1 output without a sigmoid, which may mean anything: end it with a sigmoid, give "
+        "task='classes' if that output's sigmoid is the chance of the second of two classes, or pass your own `loss`."
+    )
+
+
+def _squashing(model):
+    """Return `"softmax"`, `"sigmoid"` or `"linear"`: what a model's scores have been through, however it says it.
+
+    Where its end does not tell (an operation of one's own), two images of noise do: who gives probabilities gives rows
+    of 0..1 that sum to 1.
+    """
+    activation = last_activation(model)
+    if activation in ("softmax", "sigmoid", "linear"):
+        return activation
+    shape = [side or 64 for side in model.input_shape[1:]]
+    noise = np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype("float32")
+    scores = keras.ops.convert_to_numpy(keras.ops.cast(model(noise, training=False), "float32"))
+    sums = scores.min() >= 0 and math.prod(scores.shape[1:]) > 1 and np.allclose(scores.sum(axis=-1), 1, atol=1e-2)
+    return "softmax" if sums else "linear"
