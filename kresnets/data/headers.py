@@ -197,9 +197,11 @@ def _has_clear_colour(image_bytes):
         going = {"maximum_iterations": _STEPS, "parallel_iterations": 1}
         return tf.while_loop(lambda place, found: (place < size) & ~found, step, (start, none), **going)[1]
 
-    # Most are known by their first bytes, in one step.
+    # Most are known by their first bytes, in one step, unless there are texts in which anything may stand.
     first = tf.strings.substr(image_bytes, 0, 4096)
-    none = tf.strings.regex_full_match(first, r"\C*IDAT\C*") & ~tf.strings.regex_full_match(first, r"\C*tRNS\C*")
+    none = tf.strings.regex_full_match(first, r"\C*IDAT\C*") & ~tf.strings.regex_full_match(
+        first, r"\C*(tRNS|EXt|TXt|iCCP|eXIf)\C*"
+    )
     return tf.cond(none, lambda: tf.constant(False), walk)
 
 

@@ -287,7 +287,7 @@ def test_a_photograph_of_64_million_pixels():
 
 
 def test_what_is_too_large_at_any_scale_is_refused_in_a_sentence():
-    # 200 million pixels, which Pillow's own guard refuses. Where bytes end with the mark of the end, decoders go on.
+    # 200 million pixels, which Pillow's own guard refuses. Behind the mark of the end decoders go on to the last row.
     short = of_size(JPEGS["baseline"], 16_000, 12_500)
     assert re.fullmatch(r"16000 x 12500 pixels in .* bytes, which cannot hold them: damaged or cut off",
                         check_image(short).reason)  # fmt: skip
