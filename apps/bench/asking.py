@@ -40,12 +40,17 @@ def classifiers(name, size, count, images):
     decoded = [tf.image.resize(tf.io.decode_jpeg(image), (size, size)) for image in images[:16]]
     inputs = kresnets.preprocess_input(np.stack(decoded), mode="torch")
     features = keras.Model(model.input, model.layers[-1].input).predict(inputs, verbose=0)
-    mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3 * features.std()
     for seed in range(count):
-        kernel = np.random.default_rng(seed).normal(size=(len(mean), 10)) / spread[:, np.newaxis]
-        kernel *= 2 / ((features - mean) @ kernel).std()
-        model.layers[-1].set_weights([kernel, -mean @ kernel])
+        model.layers[-1].set_weights(head(features, 10, seed))
         yield model
+
+
+def head(features, classes, seed):
+    """Return the kernel and the bias of a Dense layer whose answers differ between the images with these features."""
+    mean, spread = features.mean(axis=0), features.std(axis=0) + 1e-3 * features.std()
+    kernel = np.random.default_rng(seed).normal(size=(len(mean), classes)) / spread[:, np.newaxis]
+    kernel *= 2 / ((features - mean) @ kernel).std()
+    return [kernel, -mean @ kernel]
 
 
 def answers(folder, images):
@@ -64,33 +69,33 @@ def body(images, by_row=True):
 
 
 class Server:
-    """apps/serve.py of a model's folder on a free port, in a process of its own; it answers at `url`."""
+    """apps/serve.py of a model's folder on a free port, in a process of its own; it answers at `url`, and has printed
+    `lines`."""
 
     def __init__(self, folder, *arguments):
         command = [sys.executable, str(_SERVE), str(folder), "--port", "0", *map(str, arguments)]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        self._lines = queue.Queue()
+        self.lines, self._new = [], queue.Queue()
         threading.Thread(target=self._read, daemon=True).start()
         try:
-            self.url = self._said(r"(http://\S+) is a page", 120)[1]
+            self.url = self.said(r"(http://\S+) is a page", 120)[1]
         except BaseException:
             self.process.kill()
             raise
 
     def _read(self):
         for line in self.process.stdout:
-            self._lines.put(line.rstrip("\n"))
-        self._lines.put(None)
+            self.lines.append(line.rstrip("\n"))
+            self._new.put(self.lines[-1])
+        self._new.put(None)
 
-    def _said(self, pattern, seconds):
-        """Wait for a line, and return the match."""
-        seen = []
+    def said(self, pattern, seconds=60):
+        """Wait for a line that was not read yet, and return the match."""
         with contextlib.suppress(queue.Empty):
-            while (line := self._lines.get(timeout=seconds)) is not None:
-                seen.append(line)
+            while (line := self._new.get(timeout=seconds)) is not None:
                 if found := re.search(pattern, line):
                     return found
-        raise RuntimeError(f"The server did not say {pattern!r} but: {seen[-20:]}")
+        raise RuntimeError(f"The server did not say {pattern!r} but: {self.lines[-20:]}")
 
     @property
     def memory(self):

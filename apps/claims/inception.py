@@ -51,16 +51,17 @@ def scaled(scale, blocks):
 
 def _settings(options, rows):
     quick, seeds = options.quick, options.count(5)
-    how = dict(zip(("batch", "rounds", "convolutions"), (8, 1, 2) if quick else (32, 7, 6)))
+    how = {"batch": 8, "rounds": 1, "convolutions": 2} if quick else {"batch": 32, "rounds": 7, "convolutions": 6}
     timed = grid(part="time", size=16, **how, channels=CHANNELS[: 1 if quick else 2])
     # 16 pixels a side: on the third grid of 8 a pool would find nothing.
     networks = grid(part="learning", data="digits", size=16, epochs=2 if quick else 15, kind=KINDS)
     rates, scales, high = ((0.1,), (1.0, 0.1), (0.1,)) if quick else ((0.03, 0.1, 0.3), SCALES, (0.1, 0.3, 1.0, 3.0))
-    deep = {"part": "scale", "data": "digits", "size": 8} | dict(zip(("blocks", "epochs"), (2, 1) if quick else (8, 6)))
+    deep = {"blocks": 2, "epochs": 1} if quick else {"blocks": 8, "epochs": 6}
 
     def others():
         counted = grid(part="counting", channels=CHANNELS, size=16)
-        stability = [one | {"seed": seed} for seed in range(seeds) for one in grid(**deep, scale=scales, rate=high)]
+        cells = grid(part="scale", data="digits", size=8, **deep, scale=scales, rate=high)
+        stability = [one | {"seed": seed} for seed in range(seeds) for one in cells]
         return counted + scratch.tuned(networks, rates, seeds, rows) + stability
 
     return probes.undisturbed(timed, rows, others)
