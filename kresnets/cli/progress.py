@@ -53,7 +53,7 @@ class ProgressLines(keras.callbacks.Callback):
         ]
         times = f"{took:.{int(took < 10)}f} s, {_clock(took * (self._epochs - epoch - 1))} left"
         start, end = ("\r", "\033[K\n") if self._terminal else ("", "\n")
-        print(f"{start}{', '.join((f'{self._where}: {numbers[0]}', *numbers[1:], times))}", end=end, flush=True)
+        print(f"{start}{self._where}: {', '.join((*numbers, times))}", end=end, flush=True)
 
 
 def _clock(seconds):
