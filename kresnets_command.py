@@ -58,12 +58,17 @@ def main(argv: list[str] | None = None) -> NoReturn:
             raise ValueError(f"{_sentence(error)} See {program} --help.") from None
 
     options.clear()
-    end_with(run, program)
+    try:
+        end_with(run, program)
+    finally:
+        options.clear()  # what comes later in this process is Python's again
 
 
 options: set[str] = set()  # of the verb that runs
 _VALUE_OF = {"None": "none", "True": "yes", "False": "no"}
-_ARGUMENT = re.compile(r"`(?P<name>\w+)`|(?<![^\s(])(?P<given>[a-z]\w*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w+-]+(\.\w+)*)")
+_ARGUMENT = re.compile(
+    r"`(?P<name>\w+)`|(?<![^\s(])(?<!\w\()(?P<given>[a-z]\w*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w+-]+(\.\w+)*)"
+)
 
 
 def spelled(text: str) -> str:
@@ -84,6 +89,8 @@ def spelled(text: str) -> str:
         value = match["value"].strip("'\"")
         return f"{name} {_VALUE_OF.get(value) or shlex.quote(value)}"
 
+    if not options:
+        return text
     return _ARGUMENT.sub(option, text.removeprefix("Recipe: "))
 
 

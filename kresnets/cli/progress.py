@@ -8,7 +8,7 @@ import keras
 
 
 class ProgressLines(keras.callbacks.Callback):
-    """Print a line for each stage and a short one for each epoch, and on a terminal the batch too.
+    """Print a line for each stage and one of 80 characters at most for each epoch, and on a terminal the batch too.
 
     Args:
         stages: the groups or blocks from which on layers learn, one after the other.
@@ -26,6 +26,8 @@ class ProgressLines(keras.callbacks.Callback):
         self._where = f"epoch {epoch + 1}/{self._epochs}"
         trained = self.model.trainable_variables  # which tell the stage, also where a plateau decides on it
         begun = [i for i, name in enumerate(self._stages) if any(v.path.startswith(f"{name}_") for v in trained)]
+        if self._stage is None:
+            print("Loss and accuracy are of training / validation.")
         if max(begun) != self._stage:
             self._stage = max(begun)
             name, count = self._stages[self._stage], sum(math.prod(v.shape) for v in trained)
@@ -45,13 +47,13 @@ class ProgressLines(keras.callbacks.Callback):
     def on_epoch_end(self, epoch, logs=None):
         took, logs = time.perf_counter() - self._began, logs or {}
         numbers = [
-            f"{name} {logs[name]:.3f}" + (f" (val {logs[f'val_{name}']:.3f})" if f"val_{name}" in logs else "")
+            f"{name} {logs[name]:.3f}" + (f" / {logs[f'val_{name}']:.3f}" if f"val_{name}" in logs else "")
             for name in ("loss", "accuracy")
             if name in logs
         ]
-        times = f"{took:.1f} s, {_clock(took * (self._epochs - epoch - 1))} left"
+        times = f"{took:.{int(took < 10)}f} s, {_clock(took * (self._epochs - epoch - 1))} left"
         start, end = ("\r", "\033[K\n") if self._terminal else ("", "\n")
-        print(f"{start}{', '.join((f'{self._where}: {numbers[0]}', *numbers[1:], times))}", end=end, flush=True)
+        print(f"{start}{self._where}: {', '.join((*numbers, times))}", end=end, flush=True)
 
 
 def _clock(seconds):

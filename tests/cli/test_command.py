@@ -192,6 +192,7 @@ def test_texts_of_the_library_name_what_is_to_be_typed(monkeypatch):
         "Recipe: `size` must be larger. Received: size=8": "--size must be larger. Received: --size 8",
         '(pretrained=False; `pretrained`) bad_images="skip", groups=2': "(--pretrained no; --pretrained) --bad-images "
         "skip, groups=2",
+        "Recipe(size=3) keeps it": "Recipe(size=3) keeps it",
         "/data/weights=None/size=3 is no folder": "/data/weights=None/size=3 is no folder",
     }
     assert [kresnets_command.spelled(text) for text in texts] == list(texts.values())
