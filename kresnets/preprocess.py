@@ -27,6 +27,7 @@ _MODES = {
     "none": (False, None, None, None),
 }
 MODES = tuple(_MODES)
+LARGE = 50_000_000  # pixels of an image: about 150 MB
 _OWN = {"mean": ("torch", "caffe"), "std": ("torch",)}  # the modes that take other numbers than their own
 _PROBE = np.array([[[0.0, 64.0, 128.0]], [[255.0, 32.0, 16.0]]])
 
@@ -55,7 +56,7 @@ class Decoding:
 
     bits: int | None = None
     background: Any = "white"
-    whole: int | None = 50_000_000
+    whole: int | None = LARGE
 
     def __post_init__(self):
         if self.bits is not None and not (is_whole(self.bits, 8) and self.bits <= 16):

@@ -77,7 +77,8 @@ def asks_what_is_meant(made: Class) -> Class:
         Traceback (most recent call last):
         TypeError: Point has no argument acros: did you mean across?
     """
-    init, known = made.__init__, [field.name for field in dataclasses.fields(made) if field.init]
+    init = made.__init__  # type: ignore[misc]
+    known = [field.name for field in dataclasses.fields(made) if field.init]
 
     @functools.wraps(init)
     def asking(self, *values, **named):
@@ -87,5 +88,5 @@ def asks_what_is_meant(made: Class) -> Class:
                 raise TypeError(f"{made.__name__} has no argument {name}: {meant}")
         init(self, *values, **named)
 
-    made.__init__ = asking  # type: ignore[method-assign]
+    made.__init__ = asking  # type: ignore[misc, method-assign]
     return made

@@ -18,9 +18,9 @@ import tensorflow as tf
 
 from kresnets.data import headers
 from kresnets.data.images import decode_image
-from kresnets.preprocess import Decoding
+from kresnets.preprocess import LARGE, Decoding
 
-MAX_PIXELS = Decoding.whole  # of a decoded image: about 150 MB; a few kB of PNG can claim 10,000 times that
+MAX_PIXELS = LARGE  # of a decoded image; a few kB of PNG can claim 10,000 times that
 DEPTHS = (10, 12, 14, 16)  # bits that cameras fill of the 16 in a file
 _ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _WORKERS = min(16, os.cpu_count() or 1)

@@ -160,6 +160,12 @@ class RunFolder:
             f"--out {self} was made with another {options}: give another folder, or --overwrite to replace it."
         )
 
+    def _arguments(self):
+        try:
+            return _SINCE | dict(self._saved()["arguments"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
     def make_room(self, config: dict[str, Any], overwrite: bool = False) -> None:
         """Clear what `--overwrite` replaces, now that the new run can begin.
 
@@ -168,12 +174,9 @@ class RunFolder:
         """
         if self.phase == "new":
             return
-        try:
-            earlier = dict(self._saved())
-        except (ValueError, TypeError):
-            earlier = {}
+        earlier = {} if self._arguments() is None else dict(self._saved())
         others = earlier.get("data") != config["data"] or _contents_differ(earlier, config["contents"])
-        if _SINCE | earlier.get("arguments", {}) != config["arguments"] or (others and overwrite):
+        if self._arguments() != config["arguments"] or (others and overwrite):
             self._remove(file.pattern for file in FILES)
         elif others:
             raise ValueError(
@@ -343,10 +346,11 @@ def load_images(arguments: dict[str, Any], decoding: "Decoding | None" = None) -
     from kresnets.data import load_data
 
     given = _SINCE | arguments
-    first = (given[name] for name in ("data", "limit", "seed", "bad_images"))
     background = None if given["background"] == "none" else given["background"]
-    more = {"columns": given["columns"], "bits": given["bits"], "background": background}
-    return load_data(*first, **more, decoding=decoding)
+    return load_data(
+        given["data"], given["limit"], given["seed"], given["bad_images"], columns=given["columns"],
+        bits=given["bits"], background=background, decoding=decoding,
+    )  # fmt: skip
 
 
 def _contents_differ(config: dict[str, Any], contents: str) -> bool:

@@ -273,9 +273,9 @@ def plan(
         >>> [stage.group for stage in kresnets.plan(model, data, recipe=kresnets.Recipe(head_epochs=2)).stages]
         ['head', 'stem']
     """
-    labels, *sources = checked_data(model, train, validation, task, loss)
+    labels, learned, judged = checked_data(model, train, validation, task, loss)
     model_layout = layout(model, groups)
-    made = make_plan(model, model_layout, labels, *sources, recipe, pretrained, loss)
+    made = make_plan(model, model_layout, labels, learned, judged, recipe, pretrained, loss)
     StagedUnfreezing(made.schedule, made.recipe.batchnorm, groups).check(model_layout)
     return made
 

@@ -25,6 +25,7 @@ from kresnets.export.formats.network import Network
 from kresnets.export.signatures import Signatures
 from kresnets.export.verification import probes
 from kresnets.export.versions import flush, folder_beside, local, writing
+from kresnets.preprocess import Decoding, Preprocessing
 
 FORMATS = {
     "onnx": onnx.FORMAT,
@@ -72,7 +73,7 @@ def export_file(
     resizes the short side to the model's size (bilinear, antialiased) and cuts out the centre, as
     `kresnets.data.load_image` does. It is written beside and renamed once its own runtime has run it, in batches of 1
     and more, and answered as the Keras model does (probabilities to 1e-4 in float32). `NAME.labels.txt` beside it has
-    one label a line, `NAME.images.json` the size and the share of the image that the centre keeps; `kresnets predict`
+    one label a line, `NAME.images.json` how an image file becomes its pixels; `kresnets predict`
     reads both. Nothing that exists is replaced.
 
     - `"onnx"` (`NAME.onnx`): run by onnxruntime; the labels are in its metadata too, as a JSON list.
@@ -123,7 +124,7 @@ def export_file(
     classifier = Classifier.of(model, labels, preprocess, task=task).computing_in("float32", fold=False)
     beside = {
         _labels_name(file): _lines(classifier.labels),
-        _images_name(file): json.dumps({"size": classifier.size, "crop": classifier.preprocessing.crop}),
+        _images_name(file): json.dumps(_wants(classifier)),
     }
     _names(file, target, beside)  # before anything is computed
     images = _images(target, calibration, classifier.size)
@@ -176,7 +177,8 @@ def open_file(path: PathLike, top: int = 5) -> Callable:
     try:
         names = labels.read_text(encoding="utf-8").splitlines()
         images = json.loads(wants.read_text(encoding="utf-8"))
-        size, crop = int(images["size"]), float(images["crop"])
+        size, decoding = int(images["size"]), Decoding(**images["decoding"])
+        preprocessing = Preprocessing("none", crop=float(images["crop"]), decoding=decoding)  # the file has the mode
     except FileNotFoundError as error:
         raise ValueError(
             f"There is no {error.filename} beside {path.name}, which `kresnets export` writes: put it there, or export "
@@ -193,7 +195,7 @@ def open_file(path: PathLike, top: int = 5) -> Callable:
     if classes != len(names):
         raise ValueError(f"{path} knows {classes} classes, and {labels} has {len(names)} lines, of another network.")
     network = lambda pixels: {"probabilities": tf.constant(ask(pixels.numpy()), tf.float32)}
-    return Signatures(network, tuple(names), min(top, classes), size, crop, MAX_PIXELS).serving_default
+    return Signatures(network, tuple(names), min(top, classes), size, preprocessing, MAX_PIXELS).serving_default
 
 
 def _check_path(path, target):
@@ -205,6 +207,14 @@ def _check_path(path, target):
 
 def _labels_name(path):
     return f"{path.stem}.labels.txt"
+
+
+def _wants(classifier):
+    """Return what `NAME.images.json` says: how a file becomes the pixels 0..255 that the network takes."""
+    how = classifier.preprocessing
+    return {
+        "size": classifier.size, "crop": how.crop, "decoding": dataclasses.asdict(how.decoding or Decoding())
+    }  # fmt: skip
 
 
 def _images_name(path):
