@@ -61,11 +61,12 @@ def pixels(shape=SIZE, batch=4):
 
 
 # Rows that differ in depth only are the same here.
-QUICK = ("ResNet18", "ResNet26", "ResNet50", "ResNet50C", "ResNet26D", "PlainNet18", "CifarResNet20", "CifarPlainNet20")
+QUICK = ("ResNet18", "ResNet50C", "ResNet26D", "ResNet50V2", "PlainNet18", "CifarResNet20", "InceptionResNetV2")
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.slow) for name in kresnets.list_models()]
+    "name",
+    [pytest.param(name, marks=() if name in QUICK else pytest.mark.everything) for name in kresnets.list_models()],
 )
 def test_every_row(name):
     """The group is the layer's name up to its first underscore; all layers have one, in the order of the image."""

@@ -313,13 +313,13 @@ def test_jax_and_channels_first_count_the_same():
     code = (
         "import keras, kresnets\n"
         "keras.config.set_image_data_format('channels_first')\n"
-        "summary = kresnets.summarize(kresnets.ResNet18D(weights=None, input_shape=(3, 64, 64)), (3, 96, 80))\n"
+        "summary = kresnets.summarize(kresnets.CifarResNet20(input_shape=(3, 64, 64)), (3, 96, 80))\n"
         "print(keras.config.backend(), summary.depth, summary.parameters)\n"
         "print(summary.multiply_adds, summary.activation_bytes)"
     )
     environment = {**os.environ, "KERAS_BACKEND": "jax"}
     run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    mine = kresnets.summarize(unfilled("ResNet18D"), (96, 80, 3))
+    mine = kresnets.summarize(kresnets.CifarResNet20(), (96, 80, 3))
     expected = ("jax", mine.depth, mine.parameters, mine.multiply_adds, mine.activation_bytes)
     assert run.stdout.split() == [str(each) for each in expected]
 

@@ -389,7 +389,7 @@ import kresnets
 
 assert keras.backend.backend() == "jax" and "tensorflow" not in sys.modules
 tiny = dict(depths=(1, 1), widths=(4, 8), strides=(1, 2), min_size=8, classes=3, params=None)
-rows = [dataclasses.replace(kresnets.SPECS[name], **tiny) for name in ("ResNet50D", "CifarResNet20")]
+rows = [dataclasses.replace(kresnets.SPECS["ResNet50D"], **tiny)]
 rows += [dataclasses.replace(rows[0], deep_stem=False, avg_shortcut=False, preactivation=True, downsample_in="last")]
 images = np.random.default_rng(0).normal(size=(2, 21, 19, 3)).astype("float32")
 for row in rows:
@@ -416,7 +416,7 @@ def test_on_jax_both_data_formats_compute_and_learn_the_same():
     environment = {**os.environ, **quickly, "PYTHONPATH": str(pathlib.Path(kresnets.__file__).parents[1])}
     done = subprocess.run([sys.executable, "-c", JAX], env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split()[-2:] == ["done", "3"]
+    assert done.stdout.split()[-2:] == ["done", "2"]
 
 
 # --- the knobs ---

@@ -233,7 +233,7 @@ DIVERGING = Recipe(
 )
 
 
-@pytest.mark.parametrize("cut", (None, 3, 4, 5))
+@pytest.mark.parametrize("cut", (None, 4, *(pytest.param(n, marks=pytest.mark.everything) for n in (3, 5))))
 def test_a_stage_that_diverges_is_undone_and_said_also_after_a_kill(tmp_path, cut):
     data = photographs(16)
 
@@ -338,7 +338,7 @@ def test_a_class_without_images_gets_next_to_no_probability():
     assert set(logits.argmax(1)) == {0, 2}
 
 
-@pytest.mark.parametrize("form", ("arrays", "dataset", "logits", "weights"))
+@pytest.mark.parametrize("form", (pytest.param("arrays", marks=pytest.mark.everything), "dataset", "logits", "weights"))
 def test_fine_tune_begins_at_the_solved_head(form):
     x, y = photographs(24)
     y = np.arange(24) % 3

@@ -152,7 +152,10 @@ def test_the_sound_files_are_taken(tmp_path):
 # --- half there -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("place", range(PLACES))
+@pytest.mark.parametrize(
+    "place",
+    [pytest.param(n, marks=pytest.mark.everything if 3 < n < PLACES - 3 and n % 4 else ()) for n in range(PLACES)],
+)
 @pytest.mark.parametrize("kind", KINDS)
 def test_truncated(kind, place, tmp_path):
     spec, suffix, _ = KINDS[kind]
@@ -209,8 +212,14 @@ DAMAGES = {
 }
 
 
-@pytest.mark.parametrize("kind, name", TENSORS)
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(
+    ("damage", "kind", "name"),
+    [
+        pytest.param(damage, kind, name, marks=pytest.mark.everything if (i + j) % 3 else ())
+        for i, damage in enumerate(DAMAGES)
+        for j, (kind, name) in enumerate(TENSORS)
+    ],
+)
 def test_a_damaged_tensor(damage, kind, name, tmp_path):
     spec, suffix, _ = KINDS[kind]
     path = tmp_path / f"damaged{suffix}"
