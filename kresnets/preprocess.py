@@ -389,7 +389,7 @@ def _refuse_twice(model, carried, forced):
 def carry(model: keras.Model, preprocessing: "Preprocessing") -> bool:
     """Have a model that carries a `Preprocessing` carry this one instead; return whether it does, or stays as it is."""
     if not isinstance(model, keras.Model):
-        raise ValueError(f"`preprocessing_of` takes a Keras model. Received: {type(model).__name__}")
+        raise ValueError(f"`carry` takes a Keras model. Received: {type(model).__name__}")
     carriers = [one for one in with_inner(model) if isinstance(getattr(one, "preprocessing", None), Preprocessing)]
     for layer in carriers:
         layer.preprocessing = preprocessing

@@ -174,7 +174,7 @@ def _fit(run, options, model, data, plan, config, machines):
 
     import kresnets
     from kresnets.cli.progress import ProgressLines
-    from kresnets.data import class_weight, epoch_variable
+    from kresnets.data import epoch_variable
 
     images = _images_cache(run, options, machines)
     size, crop = config["size"], config["preprocess"]["crop"]
@@ -190,7 +190,7 @@ def _fit(run, options, model, data, plan, config, machines):
         plan,
         cache="auto" if options.cache == "auto" else False,
         callbacks=callbacks if machines.first else (),
-        class_weight=class_weight(data.train.labels) if options.class_weight == "balanced" else None,
+        class_weight=None if options.class_weight == "none" else options.class_weight,
         state_dir=run.path,
         verbose=0,
     )

@@ -28,8 +28,9 @@ class ProgressLines(keras.callbacks.Callback):
         begun = [i for i, name in enumerate(self._stages) if any(v.path.startswith(f"{name}_") for v in trained)]
         if self._stage is None:
             print("Loss and accuracy are of training / validation.")
-        if max(begun) != self._stage:
-            self._stage = max(begun)
+        stage = max(begun, default=0)  # a head of one's own may have any name
+        if stage != self._stage:
+            self._stage = stage
             name, count = self._stages[self._stage], sum(math.prod(v.shape) for v in trained)
             what = "the head trains" if name == "head" else f"{name} and above train"
             print(

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import errno
-import functools
 import json
 import logging
 import os
@@ -287,7 +286,6 @@ def _oracle(options, hypermodel):
     return kinds[options.oracle](max_trials=options.trials, **arguments)
 
 
-@functools.cache
 def _splits(folder, parts, hypermodel, options):
     """Return pairs of batches, one a pair of parts."""
     import kresnets

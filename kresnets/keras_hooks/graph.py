@@ -8,6 +8,11 @@ def made_by(tensor):
     return tensor._keras_history.operation
 
 
+def random_states(owner):
+    """Return the variables from which the layers of a model, or a layer, draw random numbers."""
+    return [variable for variable in owner.variables if variable.name == "seed_generator_state"]
+
+
 def has_graph(model):
     """Whether a model is Functional, or Sequential and built."""
     return isinstance(getattr(model, "outputs", None), list)

@@ -29,11 +29,13 @@ class File:
         pattern: its name, or a glob.
         what: what is in it.
         until: when it goes: `"kept"`, or `"finished"`.
+        caption: of a picture in the report.
     """
 
     pattern: str
     what: str
     until: Literal["kept", "finished"] = "kept"
+    caption: str = ""
 
 
 # All that a run writes. The guide on runs shows this table; `RunFolder` clears by it.
@@ -50,9 +52,9 @@ FILES = (
     File("schedule.toml", "the stages as they happened; `--schedule` repeats them"),
     File("model.keras", "the trained model"),
     File("learning_rate.png", "the range test of `--learning-rate find`"),
-    File("curves.png", "losses, accuracies and rates by epoch"),
-    File("confusion.png", "the confusion matrix on the test images"),
-    File("mistakes.png", "the worst mistakes, with Grad-CAM"),
+    File("curves.png", "losses, accuracies and rates by epoch", caption="Training"),
+    File("confusion.png", "the confusion matrix on the test images", caption="Confusion"),
+    File("mistakes.png", "the worst mistakes, with Grad-CAM", caption="Worst mistakes"),
     File("report.html", "the page"),
     File("metrics.json", "what the test images say; written last: a run that has it is finished"),
     File("run.json", "which training the checkpoints are of, so that another one is not resumed from them", "finished"),
@@ -66,7 +68,7 @@ FILES = (
     File("images", "large images, decoded and resized once", "finished"),
     File(".tmp-*", "what is being written, or what a kill left of it", "finished"),
 )
-PICTURES = {"Training": "curves.png", "Confusion": "confusion.png", "Worst mistakes": "mistakes.png"}
+PICTURES = {file.caption: file.pattern for file in FILES if file.caption}
 # What older versions did not ask for, as they would have answered.
 _SINCE = {
     "columns": None,

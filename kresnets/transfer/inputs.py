@@ -25,8 +25,7 @@ class EpochSeeds(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         for clock in self.clocks:
             clock.assign(epoch)
-        states = [v for v in self.model.variables if v.name == "seed_generator_state"]  # of dropout and its like
-        for index, state in enumerate(states):
+        for index, state in enumerate(random_states(self.model)):  # of dropout and its like
             state.assign(np.random.SeedSequence((self.seed, epoch, index)).generate_state(2))
 
 
@@ -93,7 +92,8 @@ class Preparation:
         self._preprocessing, self.labels, self._share = preprocessing, labels, share
         self._augment = self._mixup = None
         if augment != "none" or mixup:
-            from kresnets.data.augment import Mixup, augmentation
+            from kresnets.keras_hooks.graph import random_states
+from kresnets.data.augment import Mixup, augmentation
 
             self._augment = augmentation(augment, seed) if augment != "none" else None
             self._mixup = Mixup(mixup, seed) if mixup else None

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 
 from kresnets._util.store import digest
-from kresnets.keras_hooks.graph import graph_nodes, has_graph, layer_computation, made_by, with_inner
+from kresnets.keras_hooks.graph import graph_nodes, has_graph, layer_computation, made_by, random_states, with_inner
 
 
 class CannotCache(ValueError):
@@ -87,8 +87,7 @@ def _inert(node):
     if not isinstance(layer, keras.Layer):
         return True
     # Also where it was called with training=False: Keras's models tell all their layers what they are told.
-    random = any(variable.name == "seed_generator_state" for variable in layer.variables)
-    return not random and not any(
+    return not random_states(layer) and not any(
         inner.weights and inner.trainable or inner.activity_regularizer is not None for inner in with_inner(layer)
     )
 
