@@ -4,6 +4,8 @@ length."""
 import keras
 import numpy as np
 
+from kresnets.keras_hooks.graph import random_states
+
 BATCH_SIZE = 32  # of arrays, as in model.fit
 _DRAWS_PER_EPOCH = 1 << 31  # above any number of batches: the draws of two epochs never meet
 
@@ -92,8 +94,7 @@ class Preparation:
         self._preprocessing, self.labels, self._share = preprocessing, labels, share
         self._augment = self._mixup = None
         if augment != "none" or mixup:
-            from kresnets.keras_hooks.graph import random_states
-from kresnets.data.augment import Mixup, augmentation
+            from kresnets.data.augment import Mixup, augmentation
 
             self._augment = augmentation(augment, seed) if augment != "none" else None
             self._mixup = Mixup(mixup, seed) if mixup else None
