@@ -11,7 +11,7 @@ from families import images, smallest
 
 import kresnets
 
-QUICK = ("ResNet18", "ResNet18D", "ResNet18V2", "PlainNet18", "CifarResNet20", "InceptionV3")
+QUICK = ("ResNet18D", "ResNet18V2", "CifarResNet20")
 BUILDERS = [
     pytest.param(name, marks=() if name in QUICK else pytest.mark.everything) for name in kresnets.list_models()
 ]

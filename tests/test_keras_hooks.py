@@ -11,24 +11,12 @@ import kresnets
 from kresnets.keras_hooks import optimizer as surgery
 
 O = keras.optimizers  # noqa: E741
-QUICK = ("sgd", "adamw", "accumulation", "loss scale")
-# Their state and arithmetic are of a kind with those of others here.
-LIKE_OTHERS = (
-    "nesterov with decay",
-    "adam",
-    "amsgrad",
-    "lion",
-    "adagrad",
-    "adadelta",
-    "adamax",
-    "lamb",
-    "adafactor",
-)
+QUICK = ("sgd", "adamw", "accumulation", "loss scale")  # the others differ in their arithmetic alone
 SCALABLE = [name for name in OPTIMIZERS if name != "ftrl"]
 
 
 def _mark(name):
-    return () if name in QUICK else pytest.mark.everything if name in LIKE_OTHERS else pytest.mark.slow
+    return () if name in QUICK else pytest.mark.everything
 
 
 def _marked(names):
@@ -155,7 +143,7 @@ def _values(optimizer):
     return [np.array(keras.ops.convert_to_numpy(v.value)) for v in optimizer.variables]
 
 
-@pytest.mark.parametrize("name", ["adamw", "nadam", "loss scale"])
+@pytest.mark.parametrize("name", _marked(["adamw", "nadam", "loss scale"]))
 def test_an_optimizer_rebuilt_midway_ends_where_one_that_never_was_ends(name):
     # Rebuilt on all and back on the same variables: the state must have gone through twice.
     def train(rebuild):

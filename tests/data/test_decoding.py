@@ -236,7 +236,15 @@ JPEGS = {
 }
 
 
-@pytest.mark.parametrize(("whole", "ratio"), [(300_000, 1), (100_000, 2), (20_000, 4), (4_000, 8), (3_876, 8)])
+@pytest.mark.parametrize(
+    ("whole", "ratio"),
+    [
+        (300_000, 1),
+        (100_000, 2),
+        (4_000, 8),
+        *(pytest.param(*more, marks=pytest.mark.everything) for more in ((20_000, 4), (3_876, 8))),
+    ],
+)
 def test_a_large_jpeg_is_what_pillow_drafts(whole, ratio):
     for name, data in JPEGS.items():
         drafted = Image.open(io.BytesIO(data))
