@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 import kresnets_command
 from kresnets._util import files
-from kresnets.cli.options import Flag, Images, Machines, Network, RecipeOptions, flat
+from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, RecipeOptions, flat
 from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.runs.folder import RunFolder, digest, load_images
@@ -163,7 +163,7 @@ def _train(run, options, arguments, earlier, command, machines):
 def _plan(recipe, options, model, data):
     import kresnets
 
-    size, known = model.input_shape[1], {"auto": None, "yes": True, "no": False}[options.pretrained]
+    size, known = model.input_shape[1], PRETRAINED[options.pretrained]
     train, validation = (part.batches(options.batch_size, size, cache=False) for part in (data.train, data.validation))
     plan = kresnets.plan(model, train, validation, recipe, pretrained=known)
     return plan if options.epochs is None else plan.lasting(options.epochs)
@@ -312,17 +312,14 @@ def _rates_of(earlier):
 
 def _check_plan(spec, recipe):
     """Hold the recipe's stages against the network before any image is looked at."""
-    import kresnets
     from kresnets.groups import Layout
-    from kresnets.transfer.plan import Facts, resolve
+    from kresnets.transfer.plan import check_stages
 
     names = ("stem", *(f"stage{stage}" for stage in range(1, len(spec.depths) + 1)), "head")
     places = (
         ((stage, block), None) for stage, depth in enumerate(spec.depths, start=1) for block in range(1, depth + 1)
     )
-    facts = Facts(groups=names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
-    recipe = resolve(recipe, facts).recipe
-    kresnets.StagedUnfreezing(recipe.staging(names), recipe.batchnorm).check(Layout(names, tuple(places)))
+    check_stages(recipe, Layout(names, tuple(places)))
 
 
 def _print_metrics(run):

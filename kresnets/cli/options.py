@@ -29,6 +29,9 @@ _RECIPE = Group(
 _DEVICES = Group("Several devices", help="The batch size is that of all of them together.", sort_key=5)
 
 
+PRETRAINED = {"auto": None, "yes": True, "no": False}  # what `fine_tune` takes
+
+
 @Parameter(name="*", group=_IMAGES)
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Images:

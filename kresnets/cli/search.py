@@ -17,7 +17,7 @@ from cyclopts import Group, Parameter
 
 import kresnets_command
 from kresnets._util import files
-from kresnets.cli.options import Count, Flag, Images, Network, Share, flat
+from kresnets.cli.options import PRETRAINED, Count, Flag, Images, Network, Share, flat
 from kresnets.runs.folder import load_images
 from kresnets.transfer.trunk import dtype_for, read_recipe, spec_of, with_trunk
 from kresnets.tuning import folder as place
@@ -221,7 +221,7 @@ def _hypermodel(build, options):
     from kresnets.tuning import RecipeHyperModel
 
     base = Recipe(**(read_recipe(options.recipe) if options.recipe else {}) | {"seed": options.seed})
-    known = {"auto": None, "yes": True, "no": False}[options.pretrained]
+    known = PRETRAINED[options.pretrained]
     return RecipeHyperModel(build, options.space, base, options.epochs, pretrained=known)
 
 
@@ -236,15 +236,13 @@ def _beside(options, hypermodel):
     """Return the recipes that are judged beside the winner, by the names of their files."""
     import kresnets
     from kresnets.groups import layout
-    from kresnets.transfer.plan import Facts, resolve
+    from kresnets.transfer.plan import check_stages
 
     found, model_layout = {}, layout(hypermodel.make(options.seed)) if options.beside else None
     for file in options.beside:
         recipe = found[pathlib.Path(file).stem] = kresnets.Recipe(**read_recipe(file))
-        unknown = Facts(groups=model_layout.names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
         try:
-            staging = resolve(recipe, unknown).recipe.staging(model_layout.names)
-            kresnets.StagedUnfreezing(staging).check(model_layout)
+            check_stages(recipe, model_layout)
         except ValueError as error:
             raise ValueError(f"{file}: {error}") from None
     return found

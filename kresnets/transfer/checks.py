@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kresnets.transfer.inputs import BATCH_SIZE, check_source, is_dataset, with_length
+from kresnets.transfer.inputs import BATCH_SIZE, check_source, is_dataset, rows_of, with_length
 from kresnets.transfer.labels import Labels, first_labels
 
 
@@ -61,8 +61,8 @@ def decoding_of(*sources):
     found, left = [], list(sources)
     while left:
         source = left.pop()
-        if hasattr(source, "kresnets_rows"):
-            found.append(source.kresnets_rows.part.decoding)
+        if (rows := rows_of(source)) is not None:
+            found.append(rows.part.decoding)
         elif is_dataset(source):
             left += getattr(source, "_inputs", list)()  # TensorFlow's own way to say what a pipeline is made of
     if len(set(found)) > 1:
@@ -78,7 +78,7 @@ def _first_images(source, batches=2):
     if isinstance(source, tuple):
         yield source[0][: batches * BATCH_SIZE]
     elif is_dataset(source):
-        if not hasattr(source, "kresnets_rows"):
+        if rows_of(source) is None:
             yield from (np.asarray(batch[0]) for batch in source.take(batches))
     else:
         yield from (np.asarray(source[number][0]) for number in range(min(batches, source.num_batches or 1)))

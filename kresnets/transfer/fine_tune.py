@@ -21,7 +21,7 @@ from kresnets.task import carry as carry_task
 from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.checks import checked_class_weight, checked_data, decoding_of
 from kresnets.transfer.head import solve
-from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset
+from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset, rows_of
 from kresnets.transfer.labels import first_labels
 from kresnets.transfer.plan import Plan, make_plan
 from kresnets.transfer.recipe import Recipe, optimizer_class
@@ -187,7 +187,7 @@ def fine_tune(
         cache, model, model_layout, unfreezing, how, (train, validation), (learning, judging), (steps, judging_steps),
         preprocessing.as_data(), state_dir, verbose,
     )  # fmt: skip
-    epoch = getattr(getattr(train, "kresnets_rows", None), "epoch", None) if epoch is None else epoch
+    epoch = getattr(rows_of(train), "epoch", None) if epoch is None else epoch
     clocks = [one for one in (clock, epoch, cached) if one is not None]
     # Keras would put the bar last, where it also has a dozen learning rates to show.
     bar = [keras.callbacks.ProgbarLogger()] if verbose and not any(map(_is_bar, callbacks)) else []

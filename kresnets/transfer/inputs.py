@@ -129,6 +129,11 @@ class Preparation:
         )
 
 
+def rows_of(source):
+    """Return the `kresnets.data.part.Rows` that a pipeline of `Part.batches` draws, None for any other data."""
+    return getattr(source, "kresnets_rows", None)
+
+
 def is_dataset(source):
     """Whether this is a `tf.data.Dataset`, told without importing TensorFlow."""
     return hasattr(source, "element_spec") and hasattr(source, "cardinality")

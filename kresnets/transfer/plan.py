@@ -14,7 +14,7 @@ from kresnets.callbacks.schedule import Plateau, Schedule
 from kresnets.groups import Layout, layout
 from kresnets.transfer.checks import checked_data
 from kresnets.transfer.head import MOST_IMAGES, solvable
-from kresnets.transfer.inputs import is_dataset
+from kresnets.transfer.inputs import is_dataset, rows_of
 from kresnets.transfer.labels import Labels
 from kresnets.transfer.lr_schedule import StagedCosine
 from kresnets.transfer.recipe import Recipe
@@ -280,6 +280,17 @@ def plan(
     return made
 
 
+def check_stages(recipe: Recipe, model_layout: Layout) -> None:
+    """Hold a recipe's stages against a model's groups and blocks, before any image is looked at.
+
+    Raises:
+        ValueError: for a stage that the model does not have, or that comes too early.
+    """
+    facts = Facts(groups=model_layout.names, images=1, steps=1, validation=0, classes=2, pretrained=True, why="")
+    recipe = resolve(recipe, facts).recipe
+    StagedUnfreezing(recipe.staging(model_layout.names), recipe.batchnorm).check(model_layout)
+
+
 def make_plan(
     model: keras.Model,
     model_layout: Layout,
@@ -460,8 +471,8 @@ def _images(source, steps):
     if not is_dataset(source):
         first = len(source[0][1])
         return first if steps == 1 else (steps - 1) * first + len(source[steps - 1][1])
-    if hasattr(source, "kresnets_rows"):  # a pipeline of `Part.batches`
-        return len(source.kresnets_rows.part)
+    if (rows := rows_of(source)) is not None:
+        return len(rows.part)
     if steps <= _COUNTED:
         return sum(int(np.shape(batch[1])[0]) for batch in source)
     return steps * next(int(np.shape(batch[1])[0]) for batch in source.take(1))

@@ -139,8 +139,10 @@ def check_same_search(project, hypermodel, objective, splits):
 def _identity(source):
     """Return what tells images from others without reading them all: of a part its own name, of arrays their labels and
     a sample of their pixels, of others their size."""
-    if hasattr(source, "kresnets_rows"):
-        return source.kresnets_rows.part.identity()
+    from kresnets.transfer.inputs import rows_of
+
+    if (rows := rows_of(source)) is not None:
+        return rows.part.identity()
     if isinstance(source, (tuple, list)):
         images, labels = source[:2]
         sample = np.ascontiguousarray(images[:: max(1, len(images) // 16)])

@@ -10,7 +10,7 @@ import numpy as np
 
 from kresnets._util.store import digest
 from kresnets.transfer.cache.cut import CannotCache
-from kresnets.transfer.inputs import Batches, is_dataset
+from kresnets.transfer.inputs import Batches, is_dataset, rows_of
 
 _LOG = logging.getLogger("kresnets")
 _LOOKED_AT = 8  # batches by which the order of two passes is compared
@@ -57,8 +57,8 @@ def source_of(data, prepare, seed=None, views=1, remember=_ask):
     """
     if isinstance(data, tuple):
         source = _of_arrays(data, prepare, seed)
-    elif is_dataset(data) and hasattr(data, "kresnets_rows"):
-        source = _of_part(data.kresnets_rows, prepare)
+    elif is_dataset(data) and (rows := rows_of(data)) is not None:
+        source = _of_part(rows, prepare)
     else:
         source = _of_stream(data, prepare, seed, views, remember)
     labels = ("labels", getattr(prepare, "labels", None))
