@@ -67,6 +67,7 @@ def main(argv: list[str] | None = None) -> NoReturn:
 options: set[str] = set()  # of the verb that runs
 _VALUE_OF = {"None": "none", "True": "yes", "False": "no"}
 _ARGUMENT = re.compile(
+    r"(?P<call>\b\w+\((?:[^()]|\([^()]*\))*\))|"  # a line of Python stays one
     r"`(?P<name>\w+)`|(?<![^\s(])(?<!\w\()(?P<given>[a-z]\w*)=(?P<value>'[^']*'|\"[^\"]*\"|[\w+-]+(\.\w+)*)"
 )
 
@@ -81,6 +82,8 @@ def spelled(text: str) -> str:
     """
 
     def option(match: re.Match[str]) -> str:
+        if match["call"]:
+            return match[0]
         name = "--" + (match["name"] or match["given"]).replace("_", "-")
         if name not in options:
             return match[0]

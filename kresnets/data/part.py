@@ -366,9 +366,9 @@ class Data:
         uneven = f"{counts[most] / max(counts[least], 1):.1f} times as many training images as {least!r}"
         of_all = len(self.train) + len(self.validation) + len(self.test)
         told = {
-            f"{len(self.bad)} images were left out as damaged: {_first(name for name, _ in self.bad)}.": self.bad,
-            f"{self.rotated} images carry an EXIF rotation, which is ignored here and in serving alike.": self.rotated,
-            f"{len(self.plain)} of {of_all} images are of one colour throughout: {_first(self.plain)}.": self.plain,
+            f"Images left out as damaged: {len(self.bad)} ({_first(name for name, _ in self.bad)}).": self.bad,
+            f"Images with an EXIF rotation, which is ignored here and in serving alike: {self.rotated}.": self.rotated,
+            f"Images of one colour throughout: {len(self.plain)} of {of_all} ({_first(self.plain)}).": self.plain,
             f"{most!r} has {uneven}; see `class_weight` balanced.": counts[most] >= 2 * counts[least],
         }
         return [sentence for sentence, holds in told.items() if holds]

@@ -141,9 +141,9 @@ def _decoding(given, verdicts, open_):
     clear, scaled = (sum(getattr(verdict, name) for verdict in verdicts) for name in ("clear", "scaled"))
     if clear and given.background is not None:
         colour = "white" if given.background == (255,) * 3 else f"RGB {given.background}"
-        notes.append(f"{clear} images have transparent pixels or could have: they are put on {colour}.")
+        notes.append(f"Images with an alpha channel or a transparent colour, put on {colour}: {clear}.")
     if scaled:
-        notes.append(f"{scaled} JPEG of more than {given.whole:,} pixels are decoded at a fraction of their sides.")
+        notes.append(f"JPEGs of more than {given.whole:,} pixels, decoded at a fraction of their sides: {scaled}.")
     return decoding, tuple(notes)
 
 

@@ -43,11 +43,14 @@ def judge(run, model, data, config, history, notes=()):
     counts = [part.counts() for part in (data.train, data.validation, data.test)]
     rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
     notes = [*history.notes, *notes, f"Trained on: {describe()}, {config['dtype']}."]
+    # --epochs makes the stages longer or shorter, see the plan: what they were before would contradict it.
+    scaled = ("head_epochs", "epochs_per_stage") if config["arguments"].get("epochs") else ()
+    recipe = {name: value for name, value in config["recipe"].items() if name not in scaled}
     html(
         run / "report.html",
         f"{config['model']} on {data.name}",
         numbers,
-        {**config["recipe"], **{k: v for k, v in config["arguments"].items() if k not in config["recipe"]}},
+        {**recipe, **{k: v for k, v in config["arguments"].items() if k not in config["recipe"]}},
         config["command"],
         {caption: run / name for caption, name in PICTURES.items()},
         notes,

@@ -217,6 +217,9 @@ class Plan:
         mixed = f", mixup {recipe.mixup:g}" * bool(recipe.mixup)
         smoothed = f", labels smoothed by {recipe.label_smoothing:g}" * bool(recipe.label_smoothing)
         given = f" Given: {', '.join(self.given)}; the rest is" if self.given else " All of it is"
+        alone = any(stage.group == facts.groups[-1] for stage in self.stages)
+        # A range test gives both rates.
+        idle = {"learning_rate", "trunk_learning_rate"} & set(self.given) == {"learning_rate"} and not alone
         return [
             f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to "
             f"validate with, {facts.classes} {facts.task}.",
@@ -226,6 +229,7 @@ class Plan:
             f"Images are taken {changed}{views * (recipe.augment != 'none')}{mixed}{smoothed}; the trunk's norms "
             f"{'stay frozen' if recipe.batchnorm == 'frozen' else 'learn'}; {recipe.optimizer}, {recipe.rate} rate.",
             f"Kept: {kept}{average}.{given} by rule {RULE} of the default (kresnets.readthedocs.io/default).",
+            *["`learning_rate` plays no role: no stage trains the head alone."] * idle,
         ]
 
     def as_data(self) -> dict[str, Any]:

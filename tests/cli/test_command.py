@@ -184,6 +184,14 @@ def test_epochs_that_do_not_fit_are_refused(said, pictures, tmp_path, more, word
     assert code == 2 and words in err and err.count("\n") == 1 and not (tmp_path / "run").exists()
 
 
+def test_a_line_of_python_stays_one(monkeypatch):
+    monkeypatch.setattr(kresnets_command, "options", {"--weights", "--size"})
+    text = "pass weights=None, or give Preprocessing(mode='torch', size=224) (a mode of `size`)"
+    assert kresnets_command.spelled(text) == (
+        "pass --weights none, or give Preprocessing(mode='torch', size=224) (a mode of --size)"
+    )
+
+
 def test_texts_of_the_library_name_what_is_to_be_typed(monkeypatch):
     monkeypatch.setattr(kresnets_command, "options", {"--weights", "--size", "--pretrained", "--bad-images"})
     texts = {

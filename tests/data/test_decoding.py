@@ -171,7 +171,7 @@ def test_the_depth_is_that_of_the_whole_data_set(folder):
     data = load_data(folder, progress=False)
     assert data.decoding == Decoding(bits=12) == data.test.subset([0]).decoding
     assert "16-bit PNG are read as 12 bits: the largest value is 40" in data.summary()
-    assert "16 images have transparent pixels or could have: they are put on white." in data.summary()
+    assert "Images with an alpha channel or a transparent colour, put on white: 16." in data.summary()
     for part in (data.train, data.validation, data.test):
         for name, seen in zip(part.ids, part.pixels(24), strict=True):
             held = np.asarray(Image.open(folder / name))

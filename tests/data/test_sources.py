@@ -358,7 +358,7 @@ def test_images_of_one_colour_and_those_beside_the_class_folders_are_named(folde
     with pytest.warns(UserWarning, match="1 images beside the class folders belong to no class.*stray.png"):
         data = load_data(folder, progress=False)
     assert data.plain == ("cat/plain.png",)
-    assert data.notes() == ["1 of 32 images are of one colour throughout: cat/plain.png."]
+    assert data.notes() == ["Images of one colour throughout: 1 of 32 (cat/plain.png)."]
 
 
 def test_rotated_files_are_counted(folder):

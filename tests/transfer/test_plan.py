@@ -642,6 +642,12 @@ def test_the_plan_tells_the_rates_that_the_history_shows(schedule):
         history.plan.rate("stage2", 6)
 
 
+def test_a_rate_that_plays_no_role_is_said():
+    for given, said in (({"learning_rate": 0.1}, True), ({"learning_rate": 0.1, "trunk_learning_rate": 0.1}, False)):
+        made = kresnets.plan(tiny(), photographs(), recipe=Recipe(**given), pretrained=False)
+        assert ("`learning_rate` plays no role" in made.table()) == said
+
+
 def test_data_that_are_no_batches_yet_get_a_hint():
     from kresnets.data import Part
 
