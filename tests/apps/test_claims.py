@@ -347,7 +347,7 @@ def test_preactivation(tmp_path):
     assert [layer.name for layer in built[0].layers] == [layer.name for layer in built[1].layers]
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_identity(tmp_path):
     findings, rows, _ = quick("identity", tmp_path / "i")
     assert [found.verdict for found in findings[:2]] == [judge.CONFIRMED] * 2

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import math
-import re
 
 import h5py
 import keras
@@ -57,12 +56,12 @@ KERAS = {
     "InceptionResNetV2": "tf",
 }
 QUICK = ("resnet18", "resnet18d", "resnetv2_18", "ResNet50")
-# As those of 50 layers (resnet200d for the D) but for the number of blocks; timm's is the same InceptionResNetV2.
-DEEPER = re.compile("101|152|^InceptionResNetV2")
+# One of a kind; the others are as these but for the number of blocks or groups.
+SLOW = ("resnet50", "resnet50d", "resnetv2_50", "resnext50_32x4d", "inception_resnet_v2", "ResNet50V2", "InceptionV3")
 
 
 def _mark(name):
-    return () if name in QUICK else pytest.mark.everything if DEEPER.search(name) else pytest.mark.slow
+    return () if name in QUICK else pytest.mark.slow if name in SLOW else pytest.mark.everything
 
 
 CASES = [

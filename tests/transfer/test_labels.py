@@ -7,6 +7,7 @@ import sys
 import keras
 import numpy as np
 import pytest
+from nets import SHORT, tiny
 from places import ROOT
 from sklearn.metrics import accuracy_score, log_loss
 
@@ -379,7 +380,7 @@ def test_a_model_that_preprocesses_by_itself_is_served_as_it_is(tmp_path):
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "sequence"])
 def test_pixels_0_to_1_are_refused(kind):
     rng = np.random.default_rng(0)
-    images, labels = rng.random((8, 32, 32, 3), "float32"), np.arange(8) % 2
+    images, labels = rng.random((8, 12, 12, 3), "float32"), np.arange(8) % 2
 
     class Sequence(keras.utils.PyDataset):
         num_batches = 2
@@ -397,11 +398,11 @@ def test_pixels_0_to_1_are_refused(kind):
             return tf.data.Dataset.from_tensor_slices((images, labels)).batch(4)
         return (images, labels) if kind == "arrays" else Sequence()
 
-    model, recipe = kresnets.CifarResNet20(weights=None, classes=2), kresnets.Recipe.from_scratch(1)
+    model, recipe = tiny(classes=2), dataclasses.replace(SHORT, stages=("stage3",))
     with pytest.raises(
         ValueError, match=r"`train`: the images are within 0..1.*give images \* 255, or preprocess='none'"
     ):
         kresnets.fine_tune(model, source(), recipe=recipe, verbose=0)
     kresnets.fine_tune(model, source(), recipe=recipe, verbose=0, preprocess="none")
     images *= 0  # black: nobody can tell
-    kresnets.fine_tune(kresnets.CifarResNet20(weights=None, classes=2), source(), recipe=recipe, verbose=0)
+    kresnets.fine_tune(tiny(classes=2), source(), recipe=recipe, verbose=0)
