@@ -33,7 +33,11 @@ IGNORED_FOLDERS = frozenset(
     )
 )
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
-_SPELLINGS = {"train": "train training trn", "validation": "validation valid val dev", "test": "test testing tst"}
+_SPELLINGS = {
+    "train": "train training trn",
+    "validation": "validation validate valid val dev development",
+    "test": "test tests testing tst eval evaluation holdout",
+}
 PART_NAMES = {word: part for part, words in _SPELLINGS.items() for word in words.split()}
 _PATH_COLUMNS = tuple(
     "path file filename file_name filepath file_path image image_path image_name image_file imagename img img_path "
@@ -43,6 +47,7 @@ _LABEL_COLUMNS = tuple(
     "label class class_name classname category target label_name labels species breed diagnosis dx".split()
 )
 _PART_COLUMNS = tuple("split set subset part partition dataset data_set usage phase".split())
+_PART_FLAGS = {f"is_{word}" for word in PART_NAMES}
 _SEPARATORS = ",;\t"
 _MOST_TOLD = 20  # lines of a CSV file
 
@@ -53,6 +58,12 @@ def part_of(name):
     rest = [word for word in words if word not in ("", "set", "data", "images", "imgs", "part", "split", "dataset")]
     whole = "".join(rest)
     return PART_NAMES.get(whole.removesuffix("set").removesuffix("data")) or PART_NAMES.get(whole)
+
+
+def _part_within(name):
+    """Return the part that one word of a name says (`seg_train`), or None."""
+    parts = [PART_NAMES[word] for word in re.split(r"[\W_\d]+", name.lower()) if word in PART_NAMES]
+    return parts[0] if len(parts) == 1 else None
 
 
 class Item(NamedTuple):
@@ -116,17 +127,19 @@ def _roots(folder):
     classes they would be learned without a word.
     """
     names = _subfolders(folder)
-    parts = {name: part_of(name) for name in names}
+    classes = {name: _subfolders(folder / name) for name in names}
+    # A class folder may have such a word in its name; a part has folders of classes in it.
+    parts = {name: part_of(name) or (_part_within(name) if classes[name] else None) for name in names}
     like = [name for name in names if parts[name]]
-    classes = {name: _subfolders(folder / name) for name in like}
-    if not like or (len(like) < len(names) and len({parts[name] for name in like}) < 2):
+    alike = len(names) > 1 and len(classes[names[0]]) > 1 and len(set(map(tuple, classes.values()))) == 1
+    if not like or (len(like) < len(names) and len({parts[name] for name in like}) < 2 and not alike):
         return {"all": folder}
     roots = {parts[name]: folder / name for name in names}
     if len(like) == len(names) and len(roots) < len(names):
         part = next(part for part in roots if list(parts.values()).count(part) > 1)
         twice = ", ".join(name for name in names if parts[name] == part)
         raise ValueError(f"{folder} has two folders for {part} ({twice}): keep one of them.")
-    if len(like) < len(names) or "train" not in roots or not all(classes.values()):
+    if len(like) < len(names) or "train" not in roots or not all(classes[name] for name in like):
         if len(like) == len(names) == 1:  # the only class
             return {"all": folder}
         raise ValueError(
@@ -271,11 +284,11 @@ def _rows(file):
 
 def _places(file, rows, separator, columns):
     """Return which columns have the path, the class and perhaps the part, and the lines below the header."""
-    header = [cell.strip().lower() for cell in rows[0][1]]
+    header = [_column(cell) for cell in rows[0][1]]
     seen = ", ".join(repr(cell.strip()) for cell in rows[0][1])
     how = "name the one of paths and the one of classes, in this order, with `columns`"
     if columns is not None:
-        wanted = [str(name).strip().lower() for name in columns]
+        wanted = [_column(str(name)) for name in columns]
         if len(wanted) not in (2, 3) or not set(wanted) <= set(header):
             raise ValueError(
                 f"`columns` must be two or three of {file}'s columns, of paths, of classes and, if there is one, of "
@@ -285,10 +298,23 @@ def _places(file, rows, separator, columns):
     known = [[header.index(name) for name in names if name in header] for names in (_PATH_COLUMNS, _LABEL_COLUMNS)]
     if all(known):
         places = [found[0] for found in known]
-        lines = [row for _, row in rows[1:]]
-        for name in _PART_COLUMNS:  # a column of that name may hold something else
-            if name in header and all(part_of(row[header.index(name)]) for row in lines if len(row) == len(header)):
-                return [*places, header.index(name)], rows[1:]
+        lines = [(number, row) for number, row in rows[1:] if len(row) == len(header)]
+        for name in (name for name in _PART_COLUMNS if name in header):
+            place = header.index(name)
+            others = [(number, row[place]) for number, row in lines if not part_of(row[place])]
+            if not others:
+                return [*places, place], rows[1:]
+            if len(others) < len(lines):  # else the column holds something else
+                number, cell = others[0]
+                raise ValueError(
+                    f"{file}, line {number}: the column {name!r} says {cell!r}, where other lines say train, "
+                    "validation or test: let each line say one of these, or give `columns` without it."
+                )
+        if flags := sorted(_PART_FLAGS & set(header)):
+            raise ValueError(
+                f"{file} has a column {flags[0]!r}: let one column say train, validation or test of each image, and "
+                "call it split; or give `columns` without it."
+            )
         return places, rows[1:]
     if any(known) or (len(header) > 1 and len(rows) > 1 and _is_header(file, rows[0][1], rows[1][1])):
         raise ValueError(
@@ -296,6 +322,10 @@ def _places(file, rows, separator, columns):
             f"classes are known by name: {how}."
         )
     return [0, 1], rows
+
+
+def _column(cell):
+    return re.sub(r"[\s-]+", "_", cell.strip().lower())
 
 
 def _is_header(file, first, second):

@@ -47,7 +47,7 @@ class Division:
     def __call__(self, batch):
         """Return this process's share of a batch, as long as its devices can divide, and after it an array that has one
         column and one more for each row that was added to the whole batch."""
-        ops = np if isinstance(batch[0], np.ndarray) else _Tensors
+        ops = _ARRAYS if isinstance(batch[0], np.ndarray) else _TENSORS
         rows = ops.shape(batch[0])[0]
         added = -rows % self.devices
         size = (rows + added) // self.processes
@@ -159,7 +159,7 @@ class _Shares:
 
     def _share(self, batch):
         images, labels, *weights, counter = batch if self._divided else self._division(batch)
-        ops = np if isinstance(images, np.ndarray) else _Tensors
+        ops = _ARRAYS if isinstance(images, np.ndarray) else _TENSORS
         if weights:
             column = weights[0]
         elif self._class_weight is not None:
@@ -175,11 +175,20 @@ class _Shares:
     def _classes(self, labels, ops):
         if len(labels.shape) > 1 and labels.shape[-1] != 1:
             return ops.argmax(labels, axis=-1)  # one-hot, perhaps blended: as Keras weighs them
-        return ops.reshape(labels, (-1,))
+        labels = ops.reshape(labels, (-1,))
+        # Of one sigmoid unit they are floats, blended ones perhaps.
+        return labels if "int" in str(labels.dtype) else ops.cast(ops.round(labels), "int32")
+
+
+class _Arrays:
+    """The few functions that `_Shares` uses, of arrays."""
+
+    def __getattr__(self, name):
+        return (lambda array, dtype: array.astype(dtype)) if name == "cast" else getattr(np, name)
 
 
 class _Tensors:
-    """The few functions of numpy that `_Shares` uses, for a graph of tf.data."""
+    """The same for a graph of tf.data."""
 
     def __getattr__(self, name):
         import tensorflow as tf
@@ -188,7 +197,7 @@ class _Tensors:
         return others.get(name) or getattr(tf, name)
 
 
-_Tensors = _Tensors()
+_ARRAYS, _TENSORS = _Arrays(), _Tensors()
 
 
 class _SharedBatches(keras.utils.PyDataset):

@@ -65,7 +65,7 @@ def export_saved_model(
             outputs as they are, a linear output (logits) through the softmax or sigmoid of its task. One output becomes
             two classes, the one it speaks for being the second.
         path: folder of the model, the parent of the versions: `saved_models/name`. Created where missing.
-        labels: sequence of str, the name of each class in the order of the outputs; two classes may share a name.
+        labels: sequence of str, the name of each class in the order of the outputs, each its own.
             Defaults to None: ImageNet's names for the 1000 classes of its published weights (fetched once, checked by
             their hash; with a warning their indices where that fails), else the indices `"0"`, `"1"`, ...
         preprocess: `"caffe"`, `"tf"`, `"torch"`, `"none"`, a `Preprocessing`, or None for what the model carries

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from kresnets._util.types import Array
+from kresnets.keras_hooks.graph import last_activation
 
 _SQUASHING = (keras.activations.softmax, keras.activations.sigmoid)
 
@@ -55,11 +56,13 @@ def grad_cam(
         classes = _checked_classes(classes, len(images), max(2, model.outputs[0].shape[-1]))
     channel = {"channels_last": 3, "channels_first": 1}[data_format]
     height, width = (side for axis, side in enumerate(images.shape) if axis not in (0, channel))
+    # Of one output: where a sigmoid is an operation within, it stays, and answers from 0.5 on.
+    middle = 0.5 if isinstance(after[-1], keras.Model) and last_activation(after[-1]) == "sigmoid" else 0.0
     heat = np.zeros((len(images), height, width), dtype="float32")
     for start in range(0, len(images), batch_size):
         piece = slice(start, start + batch_size)
         features = _apply(before, keras.ops.convert_to_tensor(images[piece], dtype=model.inputs[0].dtype))
-        explained = _answers(_numpy(_apply(after, features))) if classes is None else classes[piece]
+        explained = _answers(_numpy(_apply(after, features)), middle) if classes is None else classes[piece]
         gradients = _GRADIENTS[keras.config.backend()](after, features, explained)
         maps = _weighted(np.moveaxis(_numpy(features), channel, 3), np.moveaxis(_numpy(gradients), channel, 3))
         maps = keras.ops.image.resize(maps[..., None], (height, width), data_format="channels_last")
@@ -96,8 +99,8 @@ def _apply(steps, x):
     return x
 
 
-def _answers(logits):
-    return logits.argmax(axis=-1) if logits.shape[-1] > 1 else (logits[:, 0] > 0).astype("int64")
+def _answers(scores, middle):
+    return scores.argmax(axis=-1) if scores.shape[-1] > 1 else (scores[:, 0] > middle).astype("int64")
 
 
 def _chosen_sum(logits, classes):

@@ -150,7 +150,7 @@ class RunFolder:
                 "replace the run."
             )
         if earlier == arguments:
-            return "new" if overwrite and self.changes() else self.phase
+            return "new" if overwrite and self._replaceable() else self.phase
         if overwrite:
             return "new"
         options = ", ".join(
@@ -178,7 +178,7 @@ class RunFolder:
             return
         earlier = {} if self._arguments() is None else dict(self._saved())
         others = earlier.get("data") != config["data"] or _contents_differ(earlier, config["contents"])
-        if self._arguments() != config["arguments"] or (others and overwrite):
+        if self._arguments() != config["arguments"] or overwrite and (others or self._replaceable()):
             self._remove(file.pattern for file in FILES)
         elif others:
             raise ValueError(
@@ -323,6 +323,13 @@ class RunFolder:
             )
         except (ValueError, OSError) as error:
             return f"they cannot be listed: {error}"
+
+    def _replaceable(self):
+        """Whether `--overwrite` replaces the run though its arguments are the same: where its images have changed or,
+        in a run of before they were noted, may have; and where it ended at numbers that are none."""
+        arguments = self._arguments() or {"data": ""}
+        unknown = not (self / "files.csv").exists() and os.path.exists(os.path.expanduser(arguments["data"]))
+        return unknown or (self / "stopped.txt").exists() or bool(self.changes())
 
     def _changes(self):
         told = self.changes()

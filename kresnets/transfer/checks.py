@@ -44,6 +44,8 @@ def checked_data(model, train, validation, task="auto", loss=None, preprocessing
         labels = Labels.of(model, first, task, loss) if labels is None else labels
         if first is not None:
             labels.like(first).check(first, f"`{argument}`")
+        else:
+            labels.like(first).check_shape((1,), f"`{argument}`: ")
         _check_images(source, f"`{argument}`")
         if preprocessing is not None and preprocessing.mode != "none":
             check_pixels(_first_images(source), f"`{argument}`", preprocessing)

@@ -84,8 +84,7 @@ class Labels:
         if not labels.size:
             return
         numeric = labels.dtype == bool or np.issubdtype(labels.dtype, np.number)
-        if not self._fits(labels.shape):
-            raise ValueError(f"{what}labels must be {self.kind}. Received shape: {labels.shape}")
+        self.check_shape(labels.shape, what)
         if self.given:
             good = numeric and np.isfinite(labels).all() and labels.min() >= 0 and labels.max() <= 1
             if not good or self._sums and np.abs(labels.sum(axis=1, dtype="float64") - 1).max() > _OFF:
@@ -98,6 +97,11 @@ class Labels:
             raise ValueError(f"{what}{sentence} Received: {labels.min()} to {labels.max()}")
         if np.issubdtype(labels.dtype, np.floating) and np.any(labels != np.round(labels)):
             raise ValueError(f"{what}{sentence} Received: {labels[labels != np.round(labels)][0]}")
+
+    def check_shape(self, shape: tuple[int, ...], what: str = "") -> None:
+        """Raise a ValueError where labels of a shape are none of these."""
+        if not self._fits(shape):
+            raise ValueError(f"{what}labels must be {self.kind}. Received shape: {shape}")
 
     def __call__(self, labels: Any) -> Any:
         """Return a batch of labels as the model is trained on them; raise where one is none. (JAX would take a class

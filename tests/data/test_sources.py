@@ -105,6 +105,10 @@ def test_train_val_test_inside(tmp_path):
         (("Train Set", "dev-set"), "validation"),
         (("train2017", "val2017"), "validation"),
         (("trainset", "testset"), "test"),
+        (("train", "eval"), "test"),
+        (("train", "holdout"), "test"),
+        (("seg_train", "seg_test"), "test"),
+        (("x_train", "x_validate"), "validation"),
     ],
 )
 def test_parts_in_the_usual_spellings(tmp_path, names, later):
@@ -116,6 +120,15 @@ def test_parts_in_the_usual_spellings(tmp_path, names, later):
     for part, name in zip(("validation", "test") if len(names) == 3 else (later,), names[1:], strict=True):
         assert {image.split("/")[0] for image in parts_of(data)[part]} == {name}
         assert len(getattr(data, part)) == 16
+
+
+@pytest.mark.parametrize("names", [("seg_train", "seg_test", "seg_pred"), ("train", "later")])
+def test_what_is_like_parts_is_refused_with_its_tree(tmp_path, names):
+    for place, part in enumerate(names):
+        for offset, name in enumerate(("a", "b")):
+            fill(tmp_path / part / name, 2, first=20 * place + 10 * offset)
+    with pytest.raises(ValueError, match=rf"{names[0]}/ \(a, b\)"):
+        load_data(tmp_path, progress=False)
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -211,6 +224,22 @@ def test_csv_of_others(folder, header, separator, columns):
     (folder / "list.csv").write_text("\n".join(lines), encoding="utf-8")
     data = load_data(folder / "list.csv", progress=False, columns=columns)
     assert data.class_names == ("cat", "dog") and parts_of(data) == parts_of(load_data(folder, progress=False))
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "words"),
+    [
+        ("path,label,split", ["train", "test", ""], "line 4: the column 'split' says ''"),
+        ("Image Path,Class Name,Data Set", ["train", "test", "later"], "line 4: the column 'data_set' says 'later'"),
+        ("path,label,is_valid", ["0", "1", "0"], "has a column 'is_valid'"),
+    ],
+)
+def test_a_column_of_parts_is_taken_or_refused(folder, header, cells, words):
+    rows = [f"{path.relative_to(folder)},{path.parent.name},{cells[n % 3]}"
+            for n, path in enumerate(sorted(folder.rglob("*.*")))]  # fmt: skip
+    (folder / "list.csv").write_text("\n".join([header, *rows]))
+    with pytest.raises(ValueError, match=words):
+        load_data(folder / "list.csv", progress=False)
 
 
 def test_a_csv_column_says_the_part(folder):

@@ -151,3 +151,18 @@ def test_one_device_is_left_as_it_is():
             model = tiny()
     assert keras.distribution.distribution() is None
     assert getattr(model, "distribute_strategy", None) is None or model.distribute_strategy.num_replicas_in_sync == 1
+
+
+@pytest.mark.parametrize("form", ["numpy", "tensorflow"])
+def test_images_of_one_sigmoid_unit_are_weighed_by_their_class(form):
+    """Their labels are floats in a column; Keras rounds blended ones to find the class, and so do the shares."""
+    import tensorflow as tf
+
+    from kresnets.devices import shares
+
+    weigher = shares._Shares.__new__(shares._Shares)
+    weigher._class_weight = {0: 1.0, 1: 3.0}
+    labels = np.array([[0.0], [1.0], [0.9]], "float32")
+    ops = shares._ARRAYS if form == "numpy" else shares._TENSORS
+    given = labels if form == "numpy" else tf.constant(labels)
+    np.testing.assert_array_equal(ops.take(weigher._weight_of_class(), weigher._classes(given, ops), axis=0), [1, 3, 3])

@@ -232,6 +232,28 @@ def small(photographs):
     return kresnets.preprocess_input(np.stack(resized).astype("float32"))
 
 
+def test_grad_cam_of_one_unit_is_the_same_however_its_sigmoid_is_said(small):
+    image = keras.Input((32, 32, 3))
+    features = layers.Conv2D(4, 3, activation="relu", name="features")(image)
+    kernel = np.random.default_rng(0).normal(size=(4, 1))
+    maps = []
+    for said in (
+        [layers.Dense(1, "sigmoid")],
+        [layers.Dense(1), keras.ops.sigmoid],
+        [layers.Dense(1), layers.Activation("sigmoid"), layers.Activation("linear", dtype="float32")],
+    ):
+        out = layers.GlobalAveragePooling2D()(features)
+        for step in said:
+            out = step(out)
+        model = keras.Model(image, out)
+        said[0].set_weights([kernel, np.full(1, -9.0)])  # all answers are the first class
+        maps.append(report.grad_cam(model, small))
+        assert (model.predict(small, verbose=0) < 0.5).all()
+    assert maps[0].max() > 0
+    for other in maps[1:]:
+        np.testing.assert_allclose(other, maps[0], atol=1e-3)
+
+
 @pytest.mark.parametrize("activation", ["softmax", pytest.param(None, marks=pytest.mark.everything)])
 @pytest.mark.parametrize("nested", ["flat", "trunk", "pooling trunk", "head", "all"])
 def test_grad_cam_of_pooling_and_dense_is_the_class_activation_map(trunk, small, activation, nested):

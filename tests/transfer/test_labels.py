@@ -161,6 +161,9 @@ def test_datasets_of_one_hot_labels_and_balanced_weights():
 def test_several_labels_are_learned_and_served_each_for_itself(tmp_path):
     import tensorflow as tf
 
+    with pytest.raises(ValueError, match=r"`train`: labels must be rows \(n, 3\)"):
+        whole_numbers = tf.data.Dataset.from_tensor_slices((X, Y)).batch(8)
+        kresnets.fine_tune(small(3, None), whole_numbers, recipe=QUICK, groups=GROUPS, task="labels", verbose=0)
     labels = np.stack([Y, 1 - Y, np.ones(24, int)], axis=1)
     logits, sigmoids = small(3, None), small(3, "sigmoid")
     before = 1 / (1 + np.exp(-answers(logits)))
