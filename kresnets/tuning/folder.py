@@ -123,6 +123,7 @@ def check_same_search(project, hypermodel, objective, splits):
         "base": {name: repr(value) for name, value in hypermodel.base.as_data().items()},
         "data": [[_identity(part) for part in split] for split in splits],
         "decoding": [str(decoding_of(*split)) for split in splits],
+        "training": hypermodel.training(),
     }
     found, path = json.loads(json.dumps(found)), project / _SEARCH
     earlier = files.read_json(path) or {}

@@ -168,6 +168,11 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         carry(model, resolve(model, self._training["preprocess"]))
         return model
 
+    def training(self):
+        """Return what else the score of a trial depends on, as texts: arguments of `fine_tune`, and the precision."""
+        said = {name: _in_words(value) for name, value in self._training.items() if value is not None}
+        return said | {"dtype": keras.config.dtype_policy().name}
+
     def recipe(self, hp, seed=None):
         """Return the `Recipe` of a trial; before `resolve`, with what `base` leaves out.
 
@@ -220,6 +225,15 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         return fine_tune(
             model, train, validation, recipe, cache=cache, callbacks=callbacks, verbose=verbose, **self._training
         )
+
+
+def _in_words(value):
+    """Say a loss, metric or other argument so that the same one is said alike in another process."""
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_in_words, value))
+    if hasattr(value, "get_config"):
+        return f"{type(value).__name__}({value.get_config()})"
+    return getattr(value, "__qualname__", None) or str(value)
 
 
 class _Part(keras.callbacks.Callback):

@@ -639,6 +639,15 @@ def test_a_full_disk_is_not_the_recipe_s_fault(tmp_path, formula):
     assert [record["status"] for record in read_records(tmp_path / "search")] == ["completed", "completed"]
 
 
+def test_what_else_a_score_depends_on_is_said_alike_in_another_process():
+    def training(**options):
+        return RecipeHyperModel(own, RATES, BASE, **(OWN | options)).training()
+
+    weighed = {"class_weight": {0: 1.0, 1: 2.0, 2: 1.0}, "loss": keras.losses.SparseCategoricalCrossentropy()}
+    assert training(**weighed) == training(**weighed) != training() == training(class_weight=None)
+    assert "0x" not in str(training(**weighed))
+
+
 @pytest.mark.parametrize(
     ("what", "changed"),
     [
