@@ -166,7 +166,11 @@ def list_source(source, data_dir=None, columns=None):
         return list_csv(source, columns)
     if columns is not None:
         raise ValueError(f"`columns` are those of a CSV file, and {source} is none: leave them out.")
-    return list_folder(source) if is_file_source(source) else list_tfds(source, data_dir)
+    if is_file_source(source):
+        return list_folder(source)
+    if os.path.isabs(source) or source.startswith(".") or source.endswith(".csv"):  # no name of a data set
+        raise ValueError(f"There is no folder or CSV file {source!r} here.")
+    return list_tfds(source, data_dir)
 
 
 def is_file_source(source):

@@ -21,6 +21,7 @@ def list_tfds(name, data_dir=None):
     builder = prepare(name, data_dir)
     image, label = _features(name, builder.info)
     given = {PART_NAMES[split]: split for split in builder.info.splits if split in PART_NAMES}
+    given |= {split: split for split in builder.info.splits if split in given}  # `test` rather than `eval`
     if len(builder.info.splits) == 1:
         given = {"all": next(iter(builder.info.splits))}
     elif "train" not in given:

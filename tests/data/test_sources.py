@@ -131,6 +131,12 @@ def test_what_is_like_parts_is_refused_with_its_tree(tmp_path, names):
         load_data(tmp_path, progress=False)
 
 
+@pytest.mark.parametrize("path", ["/none/of/this", "./photos", "../photos", "~/none_of_this", "list.csv"])
+def test_a_path_that_is_not_there_is_no_data_set(path):
+    with pytest.raises(ValueError, match="There is no folder or CSV file"):
+        load_data(path)
+
+
 def test_a_class_may_be_called_train(tmp_path):
     for place, name in enumerate(("bus", "car", "train")):
         fill(tmp_path / name / "of 2020", 8, first=10 * place)
