@@ -13,7 +13,7 @@ from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, Re
 from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.runs.folder import RunFolder, digest, load_images
-from kresnets.transfer.trunk import dtype_for, own_model, read_recipe, spec_of, with_trunk
+from kresnets.transfer.trunk import check_weights, dtype_for, own_model, read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
 _NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
@@ -107,6 +107,7 @@ def _train(run, options, arguments, earlier, command, machines):
         )
     if not own:
         _check_plan(spec, recipe)
+        check_weights(spec, options.weights)
     policy, why = machines.agreed(lambda: _dtype(options, earlier, spec))
     keras.mixed_precision.set_dtype_policy(policy)
     # A run that goes on sees the pixels that it began with.

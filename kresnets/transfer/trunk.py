@@ -22,6 +22,14 @@ def spec_of(name):
     return kresnets.SPECS[name]
 
 
+def check_weights(spec, weights):
+    """Hold the name of weights, or their file, against a network, before any image is looked at."""
+    import kresnets
+
+    if weights != "none" and not _is_run(weights):
+        kresnets.weights.resolve(spec, weights)
+
+
 def with_trunk(spec, weights, size, classes, preprocess=None):
     """Build the network with its own head on the trunk of the weights: none, imagenet, a tag, a file, or another run.
 
