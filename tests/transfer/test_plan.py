@@ -511,13 +511,13 @@ X, Y = photographs(16)
         (dict(model=3), "Keras model"),
         (dict(train=(X[:, :8], Y)), "takes images of shape"),
         (dict(train=(np.where(X > 250, np.nan, X), Y)), "holds NaN or infinity"),
-        (dict(train=(X, Y + 0.5)), "labels integers"),
+        (dict(train=(X, Y + 0.5)), "Labels must be whole numbers 0 to 2.*Received: 0.5"),
         (dict(train=(X, Y + 9)), "Labels must be whole numbers 0 to 2"),
         (dict(validation=(X, Y + 9)), "Labels must be whole numbers 0 to 2"),
         (dict(train=tf.data.Dataset.from_tensor_slices(X).batch(4)), "must give batches"),
         (dict(train=tf.data.Dataset.from_tensor_slices((X, Y))), "put them into batches"),
         (dict(train=tf.data.Dataset.from_tensor_slices({"x": X, "y": Y}).batch(4)), "must give batches"),
-        (dict(train=tf.data.Dataset.from_tensor_slices((X, Y.astype(str))).batch(4)), "labels must be integers"),
+        (dict(train=tf.data.Dataset.from_tensor_slices((X, Y.astype(str))).batch(4)), "labels must be numbers. Received: string"),
     ),
 )
 def test_a_plan_checks_what_fine_tune_checks(arguments, sentence):
