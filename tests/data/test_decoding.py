@@ -419,7 +419,7 @@ def test_a_run_carries_it_to_every_answer(folder, run, tmp_path, capsys):
 
 def test_a_run_is_gone_on_with_as_it_began(folder, run, capsys):
     assert ask("finetune", "--data", folder, "--out", run, *OPTIONS, "--background", "#ffff00", "--bits", 10) == 2
-    assert "was made with another --bits: give another folder" in capsys.readouterr().err
+    assert "was made with another --bits (None, now 10): give another folder" in capsys.readouterr().err
     assert ask("finetune", "--data", folder, "--out", run, *OPTIONS, "--background", "#ffff00") == 0
     assert "is finished" in capsys.readouterr().out
 
