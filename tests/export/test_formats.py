@@ -157,7 +157,8 @@ def test_preprocessing_logits_and_labels_that_are_there_already(format, tmp_path
     model = small_net(activation=None)
     labels = ["cat", "große Katze", "dog"]
     (tmp_path / "net.v1.labels.txt").write_text("cat\ngroße Katze\ndog\n", encoding="utf-8")
-    exported = export_file(model, tmp_path / f"net.v1{SUFFIXES[format]}", format, labels, "caffe", fold=False)
+    path = tmp_path / f"net.v1{SUFFIXES[format]}"
+    exported = export_file(model, path, format, labels, "caffe", fold=False, task="classes")
     images = photographs(3, 12)
     logits = keras_answer(model, images, "caffe").astype("float64")
     odds = np.exp(logits - logits.max(axis=1, keepdims=True))

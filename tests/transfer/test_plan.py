@@ -517,7 +517,10 @@ X, Y = photographs(16)
         (dict(train=tf.data.Dataset.from_tensor_slices(X).batch(4)), "must give batches"),
         (dict(train=tf.data.Dataset.from_tensor_slices((X, Y))), "put them into batches"),
         (dict(train=tf.data.Dataset.from_tensor_slices({"x": X, "y": Y}).batch(4)), "must give batches"),
-        (dict(train=tf.data.Dataset.from_tensor_slices((X, Y.astype(str))).batch(4)), "labels must be numbers. Received: string"),
+        (
+            dict(train=tf.data.Dataset.from_tensor_slices((X, Y.astype(str))).batch(4)),
+            "labels must be numbers. Received: string",
+        ),
     ),
 )
 def test_a_plan_checks_what_fine_tune_checks(arguments, sentence):
