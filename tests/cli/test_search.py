@@ -275,7 +275,7 @@ def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
     verdict = json.loads((tmp_path / "search/verdict.json").read_text())
     assert verdict["names"] == ["default"]
     assert verdict["sentence"].startswith("Keep the default: ") and verdict["sentence"] in out
-    assert "The default, from which the search starts:" in out and "By rule" in out
+    assert "The default, from which the search starts:" in out and "by rule 1 " in out
     assert "3 trials, 3 epochs each in place of " in out and "(the default: nothing differs from it)" in out
     # What the search resolves, the fine-tuning resolves.
     run = ["--data", place / "photographs", "--model", "CifarResNet20", "--weights", "none"]
@@ -516,10 +516,10 @@ def files(place):
         (("--weights", "photographs"), "photographs"),
         (("--recipe", "list.json"), "list.json is no recipe"),
         (("--recipe", "damaged.json"), "damaged.json is no recipe"),
-        (("--recipe", "field.json"), "of kresnets.Recipe: it holds rate."),
+        (("--recipe", "field.json"), "of kresnets.Recipe: it holds rate; did you mean ratio?"),
         (("--recipe", "value.json"), "value.json: "),
         (("--recipe", "plateau.json"), "advance='plateau'"),
-        (("--beside", "field.json"), "of kresnets.Recipe: it holds rate."),
+        (("--beside", "field.json"), "of kresnets.Recipe: it holds rate; did you mean ratio?"),
         (("--beside", "group.json"), "stage9"),
     ],
 )
