@@ -10,6 +10,7 @@ from kresnets.build import build as build
 from kresnets.callbacks import LayerwiseLearningRate as LayerwiseLearningRate
 from kresnets.callbacks import Plateau as Plateau
 from kresnets.callbacks import StagedUnfreezing as StagedUnfreezing
+from kresnets.decoding import Decoding as Decoding
 from kresnets.freezing import copy_trunk as copy_trunk
 from kresnets.freezing import freeze as freeze
 from kresnets.groups import groups as groups
@@ -17,7 +18,6 @@ from kresnets.networks import layers as layers
 from kresnets.networks.features import features as features
 from kresnets.networks.plain import as_plain_keras as as_plain_keras
 from kresnets.networks.recompute import recompute as recompute
-from kresnets.preprocess import Decoding as Decoding
 from kresnets.preprocess import Preprocessing as Preprocessing
 from kresnets.preprocess import decode_predictions as decode_predictions
 from kresnets.preprocess import preprocess_input as preprocess_input

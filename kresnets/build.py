@@ -90,7 +90,7 @@ def build(
     _carry(model, preprocessing)
     origin.note(model, None if source is None else weights_package.name_of(source))
     if source is not None and source.published and include_top and classes == spec.classes:
-        task.carry(model, "classes")
+        task.set_task(model, "classes")
     return recomputing(model) if recompute else model
 
 

@@ -125,7 +125,7 @@ def task_of(model: keras.Model) -> str | None:
     return None
 
 
-def carry(model: keras.Model, task: str) -> None:
+def set_task(model: keras.Model, task: str) -> None:
     """Have a model say its task, where it carries a preprocessing too; any other model stays as it is."""
     for layer in with_inner(model):
         if getattr(layer, "preprocessing", None) is not None:

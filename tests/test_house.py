@@ -10,6 +10,7 @@ from places import ROOT
 ROOMS = (
     ("_util", "version"),
     ("specs", "keras_hooks"),
+    ("decoding",),
     ("preprocess", "groups", "task"),
     ("networks",),
     ("weights",),

@@ -17,7 +17,7 @@ import tensorflow as tf
 import kresnets
 from kresnets import Preprocessing, preprocess_input, preprocessing_of
 from kresnets.preprocess import MODES as ALL_MODES
-from kresnets.preprocess import carry, resolve
+from kresnets.preprocess import preprocessing_for, set_preprocessing
 
 REFERENCE = keras.applications.imagenet_utils.preprocess_input
 MODES = [mode for mode in ALL_MODES if mode != "none"]  # those of keras.applications
@@ -323,9 +323,9 @@ WANTED = Preprocessing("torch", 0.95, HALF, HALF, 224)
 def test_what_agrees_is_silent(forced, used):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert resolve(trunk(WANTED), forced) == used
-        assert resolve(trunk(Preprocessing()), Preprocessing(mean=(0.485, 0.456, 0.406))).mode == "torch"
-        assert resolve(kresnets.as_plain_keras(trunk(WANTED)), "tf") == Preprocessing("tf")
+        assert preprocessing_for(trunk(WANTED), forced) == used
+        assert preprocessing_for(trunk(Preprocessing()), Preprocessing(mean=(0.485, 0.456, 0.406))).mode == "torch"
+        assert preprocessing_for(kresnets.as_plain_keras(trunk(WANTED)), "tf") == Preprocessing("tf")
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_what_agrees_is_silent(forced, used):
 def test_what_differs_is_said_aloud_and_used(forced, used):
     model = trunk(WANTED)
     with pytest.warns(UserWarning) as said:
-        assert resolve(model, forced) == used
+        assert preprocessing_for(model, forced) == used
     sentence = str(said[0].message)
     assert len(said) == 1
     assert all(part in sentence for part in (repr(forced), repr(WANTED), "leave `preprocess` out"))
@@ -349,10 +349,10 @@ def test_what_differs_is_said_aloud_and_used(forced, used):
 def test_a_model_that_does_not_say_needs_to_be_told():
     plain = kresnets.as_plain_keras(trunk(WANTED))
     with pytest.raises(ValueError, match="does not say .*'caffe', 'tf', 'torch'"):
-        resolve(plain)
+        preprocessing_for(plain)
     with pytest.raises(ValueError, match="Unknown preprocessing mode 'keras'"):
-        resolve(plain, "keras")
-    carry(plain, WANTED)
+        preprocessing_for(plain, "keras")
+    set_preprocessing(plain, WANTED)
     assert preprocessing_of(plain) is None
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from claims import cells, keeps, scores
 from kresnets.groups import groups
 from kresnets.keras_hooks.optimizer import scale_updates
-from kresnets.preprocess import resolve
+from kresnets.preprocess import preprocessing_for
 from kresnets.transfer.head import regression
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation
 from kresnets.transfer.labels import Labels
@@ -109,7 +109,7 @@ RULES = {"guide": guide, "fastai": fastai, "bit": bit}
 
 def ruled(model, setting, pictures):
     """Measure a network that learns by one of `RULES`, and return its rows."""
-    preprocessing, labels = resolve(model, None), Labels.of(model)
+    preprocessing, labels = preprocessing_for(model, None), Labels.of(model)
     learning = Preparation(preprocessing, labels, augment=setting["augment"], seed=setting["seed"])
     train = Batches(pictures.both[0], learning, setting["seed"])
     judged = Batches(pictures.both[1], Preparation(preprocessing, labels))

@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from kresnets.data import headers
 from kresnets.data.images import decode_image
-from kresnets.preprocess import LARGE, Decoding
+from kresnets.decoding import LARGE, Decoding
 
 MAX_PIXELS = LARGE  # of a decoded image; a few kB of PNG can claim 10,000 times that
 DEPTHS = (10, 12, 14, 16)  # bits that cameras fill of the 16 in a file

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from kresnets._util.types import Tensor
 from kresnets.data import headers
-from kresnets.preprocess import Decoding
+from kresnets.decoding import Decoding
 
 _STRIP = 1 << 20  # pixels
 

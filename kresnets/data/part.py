@@ -13,7 +13,7 @@ import tensorflow as tf
 from kresnets._util.types import Array, Tensor
 from kresnets.data.decoded import check_cache, kept
 from kresnets.data.images import load_image
-from kresnets.preprocess import Decoding
+from kresnets.decoding import Decoding
 
 
 def epoch_variable() -> Tensor:

@@ -15,7 +15,7 @@ from kresnets.data.manifest import Noted, stamp
 from kresnets.data.part import Data, Part
 from kresnets.data.split import PARTS, cap, order_key, split
 from kresnets.data.tfds_source import list_tfds
-from kresnets.preprocess import Decoding
+from kresnets.decoding import Decoding
 
 
 def load_data(

@@ -11,8 +11,8 @@ from typing import Any
 import keras
 
 from kresnets._util.types import PathLike
+from kresnets.decoding import Decoding
 from kresnets.keras_hooks.graph import layers_in_order
-from kresnets.preprocess import Decoding
 from kresnets.version import __version__
 from kresnets.weights import sources
 from kresnets.weights.origin import origin_of

@@ -17,7 +17,7 @@ from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
 from kresnets.keras_hooks.graph import layers_in_order
-from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_of, resolve
+from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_for, preprocessing_of
 from kresnets.task import Scores, scores_of
 
 
@@ -43,7 +43,7 @@ class Classifier:
     def of(cls, model, labels=None, preprocess=None, top=5, max_pixels=MAX_PIXELS, task=None):
         """Check the arguments of `export_saved_model` and bind them."""
         _check_model(model)
-        preprocessing = resolve(model, preprocess)
+        preprocessing = preprocessing_for(model, preprocess)
         _check_size(model, preprocessing)
         scores = scores_of(model, task)
         classes = scores.classes

@@ -24,7 +24,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         preprocessing: a `kresnets.Preprocessing` (or its dict) that the weights of the model want; it travels here
             because a layer's config survives saving, cloning and a new head. Set on the first norm of a trunk only.
         origin: where the weights of the model came from, a tag or a file, beside it; None for a random start.
-        task: what the model's scores mean, see `kresnets.task.carry`, beside it.
+        task: what the model's scores mean, see `kresnets.task.set_task`, beside it.
         **kwargs: those of `keras.layers.BatchNormalization`.
 
     Example:

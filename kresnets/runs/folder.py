@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     import keras
 
     from kresnets.data import Data
-    from kresnets.preprocess import Decoding, Preprocessing
+    from kresnets.decoding import Decoding
+    from kresnets.preprocess import Preprocessing
 
 Phase = Literal["new", "begun", "trained", "finished"]
 

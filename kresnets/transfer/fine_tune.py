@@ -12,12 +12,13 @@ import numpy as np
 from kresnets import devices
 from kresnets._util.types import Dataset, PathLike, Patterns
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
+from kresnets.decoding import Decoding
 from kresnets.groups import layout
 from kresnets.keras_hooks.graph import with_inner
 from kresnets.keras_hooks.optimizer import check_scales, rebuild
-from kresnets.preprocess import Decoding, carry, resolve
+from kresnets.preprocess import preprocessing_for, set_preprocessing
 from kresnets.runs.state import BestWeights, RunState, StopAtNaN, check_same_run, note_down, noted
-from kresnets.task import carry as carry_task
+from kresnets.task import set_task
 from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.checks import checked_class_weight, checked_data, decoding_of
 from kresnets.transfer.head import solve
@@ -125,7 +126,7 @@ def fine_tune(
     """
     # Check.
     epoch, initial_epoch = _deprecated(deprecated)
-    callbacks, preprocessing = _checked_callbacks(callbacks), resolve(model, preprocess)
+    callbacks, preprocessing = _checked_callbacks(callbacks), preprocessing_for(model, preprocess)
     if isinstance(recipe, Plan) and task == "auto":
         task = recipe.facts.task
     labels, (train, steps), (validation, judging_steps) = checked_data(
@@ -195,12 +196,12 @@ def fine_tune(
     run = [*bar, stop, *_callbacks(plan, unfreezing, state, groups, clocks)]
     _say_plan(plan, state)
     # Before the first file is written: from now on the weights learn to want them.
-    if not carry(model, preprocessing) and decoding not in (None, Decoding()):
+    if not set_preprocessing(model, preprocessing) and decoding not in (None, Decoding()):
         _LOG.warning(
             "%r cannot carry how its images are decoded: give exports preprocess=kresnets.Preprocessing(%r, decoding="
             "data.decoding).", model.name, preprocessing.mode,
         )  # fmt: skip
-    carry_task(model, labels.scores.task)
+    set_task(model, labels.scores.task)
 
     # Fit.
     try:

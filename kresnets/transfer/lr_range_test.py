@@ -16,7 +16,7 @@ from kresnets.callbacks import LayerwiseLearningRate
 from kresnets.groups import layout
 from kresnets.keras_hooks import optimizer as surgery
 from kresnets.networks.copying import copy_flags
-from kresnets.preprocess import resolve
+from kresnets.preprocess import preprocessing_for
 from kresnets.transfer.inputs import BATCH_SIZE, is_dataset
 from kresnets.transfer.labels import Labels, first_labels
 from kresnets.transfer.recipe import optimizer_class
@@ -121,7 +121,7 @@ def find_learning_rate(
         ['steepest', 'valley']
     """
     _check_numbers(start, end, steps, smoothing, stop)
-    preprocessing = None if preprocess is None else resolve(model, None if preprocess is True else preprocess)
+    preprocessing = None if preprocess is None else preprocessing_for(model, None if preprocess is True else preprocess)
     with _same_random_state(), surgery.scope(model):
         copy = _copy(model, optimizer, loss, start, train)
         if ratios is not None:

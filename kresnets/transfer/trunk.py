@@ -7,7 +7,7 @@ import pathlib
 
 from kresnets._util.checks import close_to, is_whole
 from kresnets.devices.hardware import fast_dtype
-from kresnets.preprocess import MODES, Preprocessing, carry, preprocessing_of
+from kresnets.preprocess import MODES, Preprocessing, preprocessing_of, set_preprocessing
 from kresnets.runs.folder import RunFolder
 from kresnets.weights import sources
 
@@ -49,7 +49,7 @@ def with_trunk(spec, weights, size, classes, preprocess=None):
         shape = size and (size, size, 3)
         source = build(weights=None if weights == "none" else weights, input_shape=shape, classes=classes)
         if wanted is not None:
-            carry(source, wanted)
+            set_preprocessing(source, wanted)
         size = size or kresnets.preprocessing_of(source).size or spec.input_size
         if source.input_shape[1] == size:
             return source
@@ -146,7 +146,7 @@ def own_model(path, weights, size, classes, preprocess=None):
             "these."
         )
     if preprocess is not None:
-        carry(model, Preprocessing(preprocess))
+        set_preprocessing(model, Preprocessing(preprocess))
     return model
 
 
@@ -161,7 +161,7 @@ def read_recipe(path):
     one means what it meant then.
     """
     from kresnets import Recipe
-    from kresnets.transfer.plan import RULE
+    from kresnets.transfer.default import RULE
     from kresnets.transfer.recipe import RESOLVED
 
     what = f"{path} is no recipe, a JSON object of fields of kresnets.Recipe"

@@ -6,7 +6,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kresnets.transfer.plan import RULE, resolve
+from kresnets.transfer.default import RULE
+from kresnets.transfer.plan import resolve
 from kresnets.transfer.recipe import Recipe
 from kresnets.tuning.records import FAILED, RUNNING
 
@@ -108,7 +109,8 @@ def differing(recipe: Any, facts: Any) -> dict[str, Any]:
 
     Example:
         >>> import kresnets
-        >>> from kresnets.transfer.plan import Facts, resolve
+        >>> from kresnets.transfer.default import Facts
+        >>> from kresnets.transfer.plan import resolve
         >>> from kresnets.tuning.choice import differing
         >>> groups = ("stem", "stage1", "head")
         >>> facts = Facts(groups=groups, images=64, steps=2, validation=11, classes=2, pretrained=False, why="")

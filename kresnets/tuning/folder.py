@@ -61,7 +61,7 @@ def earlier_arguments(folder):
 
 def decoding(folder, options):
     """Return the `Decoding` with which the search in a folder began, None where another one is to begin."""
-    from kresnets.preprocess import Decoding
+    from kresnets.decoding import Decoding
 
     if earlier_arguments(folder) != arguments(options):
         return None

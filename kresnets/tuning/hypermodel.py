@@ -6,7 +6,7 @@ import keras
 import keras_tuner
 
 from kresnets.groups import layout
-from kresnets.preprocess import carry, resolve
+from kresnets.preprocess import preprocessing_for, set_preprocessing
 from kresnets.transfer import plan as rule
 from kresnets.transfer.fine_tune import fine_tune
 from kresnets.transfer.labels import Labels, first_labels
@@ -165,7 +165,7 @@ class RecipeHyperModel(keras_tuner.HyperModel):
         model.compile(
             loss=labels.loss() if loss is None else loss, metrics=labels.metrics() if metrics is None else metrics
         )
-        carry(model, resolve(model, self._training["preprocess"]))
+        set_preprocessing(model, preprocessing_for(model, self._training["preprocess"]))
         return model
 
     def training(self):

@@ -30,7 +30,7 @@ import kresnets.tuning
 import kresnets_command
 from kresnets._util import files as whole
 from kresnets.cli.options import flat
-from kresnets.transfer.plan import RULE
+from kresnets.transfer.default import RULE
 from kresnets.transfer.trunk import with_trunk
 from kresnets.tuning import folder as search_folder
 from kresnets.tuning import splitting, supervisor

@@ -316,7 +316,9 @@ def test_what_is_too_large_at_any_scale_is_refused_in_a_sentence():
 
 def small_model():
     model = kresnets.CifarResNet20(classes=2, input_shape=(24, 24, 3))
-    kresnets.preprocess.carry(model, Preprocessing("torch", decoding=Decoding(bits=12, background="#0080ff")))
+    kresnets.preprocess.set_preprocessing(
+        model, Preprocessing("torch", decoding=Decoding(bits=12, background="#0080ff"))
+    )
     return model
 
 
@@ -329,7 +331,7 @@ def test_a_model_carries_it_into_files_and_copies(tmp_path):
     again = kresnets.CifarResNet20(classes=2, input_shape=(24, 24, 3), weights=str(tmp_path / "model.weights.h5"))
     for other in (keras.saving.load_model(tmp_path / "model.keras"), keras.models.clone_model(model), again):
         assert kresnets.preprocessing_of(other) == wanted
-    assert kresnets.preprocess.resolve(model, "tf").decoding == wanted.decoding
+    assert kresnets.preprocess.preprocessing_for(model, "tf").decoding == wanted.decoding
     assert Preprocessing.of_data(json.loads(json.dumps(wanted.as_data()))) == wanted
 
 

@@ -358,14 +358,14 @@ def test_images_are_not_preprocessed_twice(name, tmp_path):
 
 
 def test_what_changes_no_pixel_is_no_preprocessing():
-    assert kresnets.preprocess.resolve(trunk_behind(*PLAIN)).mode == "torch"
+    assert kresnets.preprocess.preprocessing_for(trunk_behind(*PLAIN)).mode == "torch"
     for network in (kresnets.ResNet18, kresnets.InceptionV3, kresnets.ResNet50V2):
         model = network(weights=None, input_shape=(96, 96, 3))
-        assert kresnets.preprocess.resolve(model) == kresnets.preprocessing_of(model)
+        assert kresnets.preprocess.preprocessing_for(model) == kresnets.preprocessing_of(model)
     lambdas = trunk_behind(L.Lambda(lambda x: x))
     with pytest.raises(ValueError, match=r"may change its images by lambda.*or say preprocess='torch'"):
-        kresnets.preprocess.resolve(lambdas)
-    assert kresnets.preprocess.resolve(lambdas, "torch").mode == "torch"
+        kresnets.preprocess.preprocessing_for(lambdas)
+    assert kresnets.preprocess.preprocessing_for(lambdas, "torch").mode == "torch"
 
 
 def test_a_model_that_preprocesses_by_itself_is_served_as_it_is(tmp_path):

@@ -13,8 +13,9 @@ from nets import tiny
 import kresnets
 from kresnets import Recipe
 from kresnets.callbacks import Progress, Schedule
+from kresnets.transfer.default import Facts
 from kresnets.transfer.head import regression
-from kresnets.transfer.plan import Facts, resolve
+from kresnets.transfer.plan import resolve
 from kresnets.transfer.recipe import RESOLVED
 from kresnets.weights.origin import is_pretrained
 

@@ -14,7 +14,8 @@ from scipy import stats
 
 import kresnets
 from kresnets.transfer import trunk
-from kresnets.transfer.plan import RULE, Facts, resolve
+from kresnets.transfer.default import RULE, Facts
+from kresnets.transfer.plan import resolve
 from kresnets.tuning import RecipeHyperModel, RecipeTuner, Space, choose, folds, read_records
 from kresnets.tuning.choice import differing
 

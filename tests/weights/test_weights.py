@@ -27,7 +27,7 @@ from places import GOLDEN, ROOT
 from safetensors.numpy import load_file, save_file
 
 import kresnets
-from kresnets.preprocess import carry
+from kresnets.preprocess import set_preprocessing
 from kresnets.weights import fetch, load, resolve, sources
 
 # As timm's resnet18 and keras.applications' ResNet50 but for the widths, the depths and the classes.
@@ -172,7 +172,7 @@ def test_kresnets_file_says_how_images_are_preprocessed(said, mode, tmp_path, ca
 
 def test_load_weights_of_keras_takes_the_preprocessing_along(tmp_path):
     source, target = build(TINY_A), build(TINY_A)
-    carry(source, kresnets.Preprocessing("caffe", crop=0.9))
+    set_preprocessing(source, kresnets.Preprocessing("caffe", crop=0.9))
     source.save_weights(tmp_path / "a.weights.h5")
     assert kresnets.preprocessing_of(target).mode == "torch"
     target.load_weights(tmp_path / "a.weights.h5")

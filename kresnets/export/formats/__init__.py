@@ -19,13 +19,14 @@ import tensorflow as tf
 
 from kresnets._util.types import Array, PathLike
 from kresnets.data.check import MAX_PIXELS
+from kresnets.decoding import Decoding
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import litert, onnx, openvino
 from kresnets.export.formats.network import Network
 from kresnets.export.signatures import Signatures
 from kresnets.export.verification import probes
 from kresnets.export.versions import flush, folder_beside, local, writing
-from kresnets.preprocess import Decoding, Preprocessing
+from kresnets.preprocess import Preprocessing
 
 FORMATS = {
     "onnx": onnx.FORMAT,
