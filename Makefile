@@ -47,6 +47,7 @@ oldest: .oldest/$(TEST_EXTRAS).installed
 %.installed: setup.cfg pyproject.toml
 	@test -n "$(PYTHON)" || { echo "kresnets needs Python 3.11, 3.12 or 3.13: install one, or say make PYTHON=/its/path"; exit 1; }
 	@$(@D)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(@D)
+	@echo "Installing into $(@D), which takes some minutes ..."
 	$(@D)/bin/python -m pip install --quiet $(if $(filter .oldest,$(@D)),--constraint .oldest/lowest.txt) --editable ".[$(*F)]"
 	@touch $@
 

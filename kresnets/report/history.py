@@ -131,7 +131,18 @@ def _metric(axis, columns, name):
         axis.text(
             0.5, 0.5, "no finite value", transform=axis.transAxes, ha="center", va="center", fontsize=figures.TEXT
         )
+    elif name == "loss":
+        _cut_outliers(axis, np.concatenate([line.get_ydata() for line in drawn]))
     return drawn
+
+
+def _cut_outliers(axis, losses):
+    """End the axis below a few epochs that would press the others flat (fresh norms are wild at first), and say so."""
+    losses = losses[np.isfinite(losses)]
+    usual, highest = np.quantile(losses, 0.9), losses.max()
+    if highest > 5 * usual > 0:
+        axis.set_ylim(top=2 * usual)
+        axis.set_ylabel(f"loss (at most {highest:.3g})", fontsize=figures.TEXT + 1)
 
 
 def _dots(epochs):

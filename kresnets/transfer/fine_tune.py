@@ -3,34 +3,32 @@
 import dataclasses
 import logging
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 
 from kresnets import devices
 from kresnets._util.types import Dataset, PathLike, Patterns
 from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
 from kresnets.decoding import Decoding
-from kresnets.groups import layout
-from kresnets.keras_hooks.graph import with_inner
+from kresnets.groups import Layout, layout
 from kresnets.keras_hooks.optimizer import check_scales, rebuild
-from kresnets.preprocess import preprocessing_for, set_preprocessing
+from kresnets.preprocess import Preprocessing, preprocessing_for, set_preprocessing
 from kresnets.runs.state import BestWeights, RunState, StopAtNaN, check_same_run, note_down, noted
 from kresnets.task import set_task
+from kresnets.transfer import notes
 from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.checks import checked_class_weight, checked_data, decoding_of
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset, rows_of
-from kresnets.transfer.labels import first_labels
+from kresnets.transfer.labels import Labels, first_labels
 from kresnets.transfer.plan import Plan, make_plan
 from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.weights.origin import TRAINED, note, origin_of
 
 _LOG = logging.getLogger("kresnets")
 _BELOW_CHANCE = 0.9  # a share of the loss by chance; a tenth above it a stage counts as diverged
-_ENOUGH = 20  # validation images from which on their loss tells a trend
 
 
 def fine_tune(
@@ -124,113 +122,175 @@ def fine_tune(
         >>> history.history["trainable_parameters"]
         [130, 202882, 253570]
     """
-    # Check.
-    epoch, initial_epoch = _deprecated(deprecated)
+    epoch, begin = _deprecated(deprecated)
+    if isinstance(recipe, Plan):
+        task, begin = recipe.facts.task if task == "auto" else task, begin or recipe.begin
+    if begin and state_dir is not None:
+        raise ValueError("A Plan with `begin` does not go with `state_dir`, which knows where to go on: leave one out.")
+    data = _checked(model, train, validation, callbacks, loss, preprocess, task, groups, class_weight)
+    plan = _planned(model, data, recipe, pretrained, state_dir, loss)
+    check_cache(cache, plan.recipe)
+    run = _prepared(model, data, plan, cache, groups, loss, metrics, state_dir, begin, epoch, verbose)
+    return _fitted(model, data, plan, run, verbose)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Checked:
+    """What `fine_tune` was given, once it is known to fit together."""
+
+    train: Dataset
+    steps: int
+    validation: Dataset
+    judging_steps: int
+    labels: Labels
+    preprocessing: Preprocessing
+    layout: Layout
+    class_weight: Mapping[int, float] | None
+    callbacks: list[keras.callbacks.Callback]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Prepared:
+    """What `model.fit` is about to run; `compile` begins anew, with a rate."""
+
+    batches: Any
+    judged: Any
+    cached: Any
+    begin: int
+    state: RunState | None
+    unfreezing: StagedUnfreezing
+    callbacks: list[keras.callbacks.Callback]
+    division: devices.Division
+    compile: Callable[[Any], None]
+
+
+def _checked(model, train, validation, callbacks, loss, preprocess, task, groups, class_weight):
     callbacks, preprocessing = _checked_callbacks(callbacks), preprocessing_for(model, preprocess)
-    if isinstance(recipe, Plan) and task == "auto":
-        task = recipe.facts.task
     labels, (train, steps), (validation, judging_steps) = checked_data(
         model, train, validation, task, loss, preprocessing
     )
     if (decoding := decoding_of(train, validation)) is not None:
         preprocessing = dataclasses.replace(preprocessing, decoding=decoding)
-    model_layout, class_weight = layout(model, groups), checked_class_weight(class_weight, train, labels)
+    return _Checked(
+        train=train, steps=steps, validation=validation, judging_steps=judging_steps, labels=labels,
+        preprocessing=preprocessing, layout=layout(model, groups), callbacks=callbacks,
+        class_weight=checked_class_weight(class_weight, train, labels),
+    )  # fmt: skip
 
-    # Plan.
+
+def _planned(model, data, recipe, pretrained, state_dir, loss):
+    """Return the plan, of a recipe that these data and callbacks can follow."""
     if not isinstance(recipe, Plan):
         if pretrained is None and state_dir is not None:
             pretrained = noted(state_dir, "pretrained")  # as it was when the run began
-        data = (train, steps), (validation, judging_steps)
-        plan = make_plan(model, model_layout, labels, *data, recipe, pretrained, loss)
-    elif recipe.facts.steps != steps:
+        learned, judged = (data.train, data.steps), (data.validation, data.judging_steps)
+        plan = make_plan(model, data.layout, data.labels, learned, judged, recipe, pretrained, loss)
+    elif recipe.facts.steps != data.steps:
         raise ValueError(
-            f"`recipe` is a Plan made for {recipe.facts.steps} steps an epoch, and `train` has {steps}: make it of "
-            "these data."
+            f"`recipe` is a Plan made for {recipe.facts.steps} steps an epoch, and `train` has {data.steps}: make it "
+            "of these data."
         )
     else:
         plan = recipe
-    how, initial_epoch = plan.recipe, initial_epoch or plan.begin
-    if initial_epoch and state_dir is not None:
-        raise ValueError("A Plan with `begin` does not go with `state_dir`, which knows where to go on: leave one out.")
-    if loss is None and (how.label_smoothing or how.mixup):
-        labels = labels.as_rows()
-    if how.rate == "cosine" and any(isinstance(one, keras.callbacks.ReduceLROnPlateau) for one in callbacks):
+    on_plateau = any(isinstance(one, keras.callbacks.ReduceLROnPlateau) for one in data.callbacks)
+    if plan.recipe.rate == "cosine" and on_plateau:
         raise ValueError(
             "`callbacks` has a ReduceLROnPlateau, which cannot lower a rate that follows a cosine: leave it out, or "
             "give a Recipe with schedule='constant'."
         )
-    check_cache(cache, how)
-    unfreezing = StagedUnfreezing(plan.schedule, how.batchnorm, groups, folder=state_dir)
-    unfreezing.check(model_layout)
-    if plan.schedule.listens and validation is None:
+    StagedUnfreezing(plan.schedule, plan.recipe.batchnorm).check(data.layout)
+    if plan.schedule.listens and data.validation is None:
         raise ValueError(
             "The recipe's stages listen to the validation: give `validation`, or a Recipe with advance='epochs' and "
             "restore_best=False."
         )
+    return plan
 
-    # Prepare.
-    _compile(model, plan, plan.learning_rate(), labels, loss, metrics)
+
+def _prepared(model, data, plan, cache, groups, loss, metrics, state_dir, begin, epoch, verbose):
+    how, labels = plan.recipe, data.labels
+    if loss is None and (how.label_smoothing or how.mixup):
+        labels = labels.as_rows()
+
+    def compile_with(rate):
+        _compile(model, plan, rate, labels, loss, metrics)
+
+    compile_with(plan.learning_rate())
+    unfreezing = StagedUnfreezing(plan.schedule, how.batchnorm, groups, folder=state_dir)
     state = None
     if state_dir is not None:
-        check_same_run(state_dir, _description(plan, model, preprocessing, class_weight, loss, metrics))
+        check_same_run(state_dir, _description(plan, model, data, loss, metrics))
         state = RunState(state_dir, unfreezing.stage_of)
         unfreezing.recall(state.rows)
-    begins = initial_epoch if state is None else state.initial_epoch
+    begins = begin if state is None else state.initial_epoch
     division = devices.Division.of(model)
-    learning, judging = _preparations(how, preprocessing, labels, validation, division)
-    batches, clock = _training_batches(train, learning, how.seed)
-    judged = None if validation is None else _judged_batches(validation, judging)
-    if how.head == "solved" and not initial_epoch:
+    learning, judging = _preparations(how, data.preprocessing, labels, data.validation, division)
+    batches, clock = _training_batches(data.train, learning, how.seed)
+    if how.head == "solved" and not begin:
         unfreezing.schedule = dataclasses.replace(
-            plan.schedule, enters=_solved(model, model_layout, plan, train, learning, class_weight, state, begins)
+            plan.schedule, enters=_solved(model, data, plan, learning, state, begins)
         )
     cached = cached_fit(
-        cache, model, model_layout, unfreezing, how, (train, validation), (learning, judging), (steps, judging_steps),
-        preprocessing.as_data(), state_dir, verbose,
+        cache, model, data.layout, unfreezing, how, (data.train, data.validation), (learning, judging),
+        (data.steps, data.judging_steps), data.preprocessing.as_data(), state_dir, verbose,
     )  # fmt: skip
-    epoch = getattr(rows_of(train), "epoch", None) if epoch is None else epoch
+    epoch = getattr(rows_of(data.train), "epoch", None) if epoch is None else epoch
     clocks = [one for one in (clock, epoch, cached) if one is not None]
     # Keras would put the bar last, where it also has a dozen learning rates to show.
-    bar = [keras.callbacks.ProgbarLogger()] if verbose and not any(map(_is_bar, callbacks)) else []
-    stop = StopAtNaN(unfreezing.stage_of, _advice(model, plan, loss), state)
-    run = [*bar, stop, *_callbacks(plan, unfreezing, state, groups, clocks)]
-    _say_plan(plan, state)
-    # Before the first file is written: from now on the weights learn to want them.
-    if not set_preprocessing(model, preprocessing) and decoding not in (None, Decoding()):
-        _LOG.warning(
-            "%r cannot carry how its images are decoded: give exports preprocess=kresnets.Preprocessing(%r, decoding="
-            "data.decoding).", model.name, preprocessing.mode,
-        )  # fmt: skip
-    set_task(model, labels.scores.task)
+    bar = [keras.callbacks.ProgbarLogger()] if verbose and not any(map(_is_bar, data.callbacks)) else []
+    stop = StopAtNaN(unfreezing.stage_of, notes.advice(model, plan, loss), state)
+    over = state is not None and _is_over(unfreezing, state)
+    return _Prepared(
+        batches=batches, cached=cached, begin=plan.epochs if over else begins, state=state, unfreezing=unfreezing, division=division,
+        judged=None if data.validation is None else _judged_batches(data.validation, judging), compile=compile_with,
+        callbacks=[*bar, stop, *_callbacks(plan, unfreezing, state, groups, clocks), *data.callbacks],
+    )  # fmt: skip
 
-    # Fit.
+
+def _fitted(model, data, plan, run, verbose):
+    _say_plan(plan, run.state)
+    _carry(model, data)
     try:
-        with devices.in_shares(model, division, batches, judged, class_weight) as (batches, judged, class_weight):
-            history = (cached or model).fit(
+        with devices.in_shares(model, run.division, run.batches, run.judged, data.class_weight) as shares:
+            batches, judged, class_weight = shares
+            history = (run.cached or model).fit(
                 batches,
                 epochs=plan.epochs,
-                initial_epoch=plan.epochs if state is not None and _is_over(unfreezing, state) else begins,
+                initial_epoch=run.begin,
                 validation_data=judged,
-                callbacks=[*run, *callbacks],
+                callbacks=run.callbacks,
                 class_weight=class_weight,
                 shuffle=False,
                 verbose=verbose,
             )
     except FloatingPointError:  # the optimizer's state is no good either
-        _compile(model, plan, plan.stages[0].peak, labels, loss, metrics)
+        run.compile(plan.stages[0].peak)
         raise
-    if state is not None and devices.is_first():
-        Progress.replay(unfreezing.schedule, state.rows).happened().write(state.folder / "schedule.toml")
+    if run.state is not None and devices.is_first():
+        progress = Progress.replay(run.unfreezing.schedule, run.state.rows)
+        progress.happened().write(run.state.folder / "schedule.toml")
     if origin_of(model) is None:
         note(model, TRAINED)
-    history = _whole_history(history, state)
-    if how.rate == "cosine":  # which has ended at 0
+    history = _whole_history(history, run.state)
+    if plan.recipe.rate == "cosine":  # which has ended at 0
         last = max(history.epoch, default=0)
         rebuild(model, next(stage.peak for stage in reversed(plan.stages) if stage.first_epoch <= last))
-    history.plan, history.notes = plan, _notes(plan, unfreezing.schedule, history)
+    history.plan, history.notes = plan, notes.of(plan, run.unfreezing.schedule, history)
     for sentence in history.notes:
         _LOG.warning(sentence)
     return history
+
+
+def _carry(model, data):
+    """Have the model say how its images are to be prepared and what its scores mean: before the first file is written,
+    since from now on the weights learn to want them."""
+    decoding = data.preprocessing.decoding
+    if not set_preprocessing(model, data.preprocessing) and decoding not in (None, Decoding()):
+        _LOG.warning(
+            "%r cannot carry how its images are decoded: give exports preprocess=kresnets.Preprocessing(%r, decoding="
+            "data.decoding).", model.name, data.preprocessing.mode,
+        )  # fmt: skip
+    set_task(model, data.labels.scores.task)
 
 
 def _checked_callbacks(callbacks):
@@ -243,16 +303,16 @@ def _checked_callbacks(callbacks):
     return callbacks
 
 
-def _description(plan, model, preprocessing, class_weight, loss, metrics):
+def _description(plan, model, data, loss, metrics):
     """Return what makes a run this one, so that no other one is gone on with."""
     return {
         "recipe": plan.recipe.as_data(),
         "stages": [[stage.group, stage.epochs] for stage in plan.stages],
         "network": [v.path for v in model.weights],
         "batches": plan.facts.steps,
-        "preprocess": {name: value for name, value in preprocessing.as_data().items() if name != "decoding"},
-        "decoding": str(preprocessing.decoding),
-        "class_weight": str(class_weight),
+        "preprocess": {name: value for name, value in data.preprocessing.as_data().items() if name != "decoding"},
+        "decoding": str(data.preprocessing.decoding),
+        "class_weight": str(data.class_weight),
         "loss": str(loss),
         "metrics": str(metrics),
         "pretrained": plan.facts.pretrained,
@@ -350,33 +410,32 @@ def _optimizer(name, config):
     return optimizer
 
 
-def _solved(model, model_layout, plan, train, learning, class_weight, state, begins):
+def _solved(model, data, plan, learning, state, begins):
     """Solve the head where the run begins; return a loss that its first stage has to stay below, if one is known."""
     if begins:
         by_chance = noted(state.folder, "loss_by_chance")
     else:
-        by_chance = _solve(model, model_layout, plan, train, learning, class_weight)
+        by_chance = _solve(model, data, plan, learning.plain())
         if state is not None:
             note_down(state.folder, "loss_by_chance", by_chance)
     return by_chance and _BELOW_CHANCE * by_chance
 
 
-def _solve(model, model_layout, plan, train, learning, class_weight):
+def _solve(model, data, plan, prepare):
     if not plan.facts.solvable:
         raise ValueError(
             f"Recipe(head='solved'): the head of {model.name!r} is not one Dense layer with softmax or logits, or one "
             "sigmoid, on the trunk's features, or the `loss` is your own: give Recipe(head='trained')."
         )
-    prepare = learning.plain()
-    batches = prepare.dataset(train) if is_dataset(train) else Batches(train, prepare)
-    one_pass = batches if is_dataset(train) else (batches[index] for index in range(len(batches)))
-    strength, loss_by_chance = solve(model, model_layout, one_pass, prepare.labels.numbers, class_weight)
+    batches = _judged_batches(data.train, prepare)
+    one_pass = batches if is_dataset(data.train) else (batches[index] for index in range(len(batches)))
+    strength, loss_by_chance = solve(model, data.layout, one_pass, prepare.labels.numbers, data.class_weight)
     _LOG.info("The head was solved on %d images, C = %g by folds.", plan.facts.images, strength)
     return loss_by_chance
 
 
-def _judged_batches(validation, judging):
-    return judging.dataset(validation) if is_dataset(validation) else Batches(validation, judging)
+def _judged_batches(source, prepare):
+    return prepare.dataset(source) if is_dataset(source) else Batches(source, prepare)
 
 
 def _training_batches(train, learning, seed):
@@ -401,63 +460,6 @@ def _say_plan(plan, state):
     _LOG.info("%s", table)
     if state is not None and state.initial_epoch:
         _LOG.info("Going on at epoch %d.", state.initial_epoch + 1)
-
-
-def _notes(plan, schedule, history):
-    """Return what went otherwise than planned, as sentences."""
-    losses, judged = (history.history.get(name, []) for name in ("loss", "val_loss"))
-    rows = [
-        {"epoch": e, **{k: v[e] for k, v in history.history.items() if len(v) == len(losses)}}
-        for e in range(len(losses))
-    ]
-    notes = [
-        f"The stage {schedule.stages[index][0]!r} ended with a training loss of {after:.3g}, "
-        f"{'no better than chance' if schedule.enters and not index else f'where it began at {before:.3g}'}: it was "
-        "undone. Its rate may be too high: give a lower trunk_learning_rate (or learning_rate, if it is the first "
-        "stage)."
-        for index, before, after in Progress.replay(schedule, rows).undone
-    ]
-    waiting = [stage for stage in plan.stages if stage.first_epoch >= len(losses)]
-    if losses and waiting and plan.recipe.advance != "plateau":
-        notes.append(
-            f"A callback stopped the training after {len(losses)} of {plan.epochs} epochs, before the stage "
-            f"{waiting[0].group!r} (from epoch {waiting[0].first_epoch + 1} on) had begun: what it would have unfrozen "
-            "was not trained."
-        )
-    if plan.facts.validation >= _ENOUGH and _still_improves(judged):
-        notes.append(
-            f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} "
-            "epochs, the lowest): more "
-            f"may be gained by {_longer(plan)}."
-        )
-    return notes
-
-
-def _advice(model, plan, loss):
-    """Say what to try where a training comes to no numbers."""
-    rates = f"learning_rate={plan.recipe.learning_rate:g}, trunk_learning_rate={plan.recipe.trunk_learning_rate:g}"
-    tries = [f"lower rates (now {rates})"]
-    if any(layer.compute_dtype == "float16" for layer in with_inner(model)):
-        tries.append("float32 or bfloat16 in place of float16, which ends at 65504")
-    tries.append("looking for images or weights of images that are no numbers")
-    tries += ["looking into the `loss`, which is your own"] * (loss is not None)
-    return f"Try {'; '.join(tries)}."
-
-
-def _longer(plan):
-    """Say how a plan's last stage is made twice as long."""
-    if plan.recipe.timetable is not None:
-        return "a longer last stage in the schedule"
-    name = "head_epochs" if plan.stages[-1].group == plan.facts.groups[-1] else "epochs_per_stage"
-    return f"{'max_epochs_per_stage' if plan.recipe.advance == 'plateau' else name}={2 * plan.stages[-1].epochs}"
-
-
-def _still_improves(losses):
-    """Whether the last tenth of the epochs is the best, and better by 2 % than the tenth before it."""
-    tenth = max(1, len(losses) // 10)
-    if len(losses) < 3 or not np.isfinite(losses).all():
-        return False
-    return losses[-1] == min(losses) and np.mean(losses[-tenth:]) < 0.98 * np.mean(losses[-2 * tenth : -tenth])
 
 
 def _whole_history(history, state):

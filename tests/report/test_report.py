@@ -118,6 +118,14 @@ def test_curves_draw_the_numbers_of_the_file(tmp_path, drawn):
     np.testing.assert_array_equal(rate.lines[1].get_ydata(), [np.nan] * 3 + history["learning_rate/stage4"][3:])
 
 
+def test_a_wild_first_epoch_does_not_flatten_the_curves(tmp_path, drawn):
+    loss = [0.9, 0.8, *np.linspace(0.7, 0.3, 18)]
+    for first, top, label in ((50.3, 2, "loss (at most 50.3)"), (1.2, 2, "loss"), (float("nan"), 2, "loss")):
+        report.curves({"loss": loss, "val_loss": [first, *loss[1:]]}, tmp_path / "curves.png")
+        axis = drawn[-1].axes[0]
+        assert axis.get_ylim()[1] < top and axis.get_ylabel() == label
+
+
 def test_curves_of_kerass_own_csv_logger_with_a_loss_that_is_no_number(tmp_path, drawn, monkeypatch):
     model = keras.Sequential([keras.Input((2,)), layers.Dense(1)])
     model.compile("sgd", "mse")
