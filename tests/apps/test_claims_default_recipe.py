@@ -70,8 +70,8 @@ def test_the_parts_of_a_cell_share_no_image(seed):
 
 @pytest.mark.parametrize("dtype", ("float32", "mixed_bfloat16"))
 def test_all_images_are_asked_for(dtype):
-    model = kresnets.CifarResNet20(weights=None, input_shape=(8, 8, 3), dtype=dtype)
-    images = np.random.default_rng(0).integers(0, 256, (150, 8, 8, 3), np.uint8)
+    model = kresnets.build(kresnets.SPECS["SmallResNet20"], input_shape=(32, 32, 3), classes=10, dtype=dtype)
+    images = np.random.default_rng(0).integers(0, 256, (150, 32, 32, 3), np.uint8)
     made, prepared = scores.outputs(model, images), kresnets.preprocessing_of(model)(np.float32(images))
     assert made.dtype == np.float64
     np.testing.assert_allclose(made, model.predict(prepared, verbose=0), atol=1e-2 if "16" in dtype else 1e-5)
