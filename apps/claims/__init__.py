@@ -2,7 +2,8 @@
 
 `claim` says what a claim is, `judge` when one is confirmed, `page` what is told of it, `plots` draws, and `runner`
 measures what is missing and writes the folder. `scratch` teaches small networks, `transfer` carries trunks over,
-`images` has what both learn from; `cells`, `ways`, `tuned` and `peers` belong to `default_recipe`.
+`images` has what both learn from, `probes` looks at networks that learn nothing; `cells` and `peers` belong to
+`default_recipe`.
 """
 
 import importlib
@@ -10,7 +11,7 @@ import importlib
 # In the order of docs/claims.md: what residual networks are for, what their parts are for, how they are carried over.
 NAMES = (
     "degradation identity shortcuts variants bottleneck preactivation inception freeze-or-finetune head-first "
-    "early-layers small-weights recipe default-recipe"
+    "early-layers recipe default-recipe"
 ).split()
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import kresnets
 from claims import probes, scratch
-from claims.claim import Claim, Finding, Panel, grid
+from claims.claim import Claim, Finding, Panel, by_part, grid
 from claims.degradation import spec as cifar
 from claims.judge import above, exactly, mean, pick
 
@@ -40,28 +40,23 @@ def _settings(options, rows):
     return probes.undisturbed(timed, rows, others)
 
 
-def _measure(setting, kept):
-    if setting["part"] == "counting":
-        return [_block(kind, setting["channels"], setting["size"]) for kind in KINDS]
-    if setting["part"] == "time":
-        ends = [(kind, blocks) for kind in KINDS for blocks in setting["blocks"]]
-        return probes.times(setting, {f"{kind} {many}": stack(kind, setting["channels"], many) for kind, many in ends})
-    return scratch.learner(network, "kind", "blocks", counted=True)(setting, kept)
+def _times(setting):
+    ends = [(kind, blocks) for kind in KINDS for blocks in setting["blocks"]]
+    return probes.times(setting, {f"{kind} {many}": stack(kind, setting["channels"], many) for kind, many in ends})
 
 
-def _block(kind, channels, size):
-    """Return what one block more costs: a stack of three less a stack of two."""
-    models = (kresnets.build(stack(kind, channels, blocks), input_shape=(size, size, 3)) for blocks in (3, 2))
-    three, two = map(kresnets.summarize, models)
-    parameters = three.parameters - two.parameters
-    norms = 2 * channels * (2 if kind == "basic" else 6)  # gamma and beta of each norm's channels: C, C or C, C, 4C
-    return {
-        "kind": kind,
-        "adds": (three.multiply_adds - two.multiply_adds) / (size**2 * channels**2),  # in C^2, a position
-        "weights": (parameters - norms) / channels**2,
-        "parameters": parameters,
-        "layers": three.depth - two.depth,
-    }
+def _counts(setting):
+    """Return what one block more costs, of either kind: a stack of three less a stack of two."""
+    channels, size, rows = setting["channels"], setting["size"], []
+    for kind in KINDS:
+        models = (kresnets.build(stack(kind, channels, blocks), input_shape=(size, size, 3)) for blocks in (3, 2))
+        three, two = map(kresnets.summarize, models)
+        parameters = three.parameters - two.parameters
+        norms = 2 * channels * (2 if kind == "basic" else 6)  # gamma and beta of each norm: C, C or C, C, 4C channels
+        adds = (three.multiply_adds - two.multiply_adds) / (size**2 * channels**2)  # in C^2, a position
+        row = {"kind": kind, "adds": adds, "weights": (parameters - norms) / channels**2}
+        rows.append(row | {"parameters": parameters, "layers": three.depth - two.depth})
+    return rows
 
 
 def block_times(rows, kind, work, channels):
@@ -73,23 +68,17 @@ def block_times(rows, kind, work, channels):
 
 def _findings(options, rows):
     counted = {kind: pick(rows, part="counting", kind=kind) for kind in KINDS}
-    each = {kind: [f"{r['adds']:g} and {r['weights']:g} C^2" for r in found] for kind, found in counted.items()}
+    each = lambda show: "; ".join(f"{kind} {', '.join(map(show, found))}" for kind, found in counted.items())
     widths = ", ".join(str(row["channels"]) for row in counted["basic"])
-    yield Finding(
-        "Two 3x3 on C channels cost 18 C^2 a position, a bottleneck on 4C channels 17 C^2.",
-        exactly(all(r["adds"] == r["weights"] == WEIGHTS[kind] for kind, found in counted.items() for r in found)),
-        f"Multiply-adds and weights of one block more, for C = {widths}: "
-        + "; ".join(f"{kind} {', '.join(found)}" for kind, found in each.items())
-        + ".",
-    )
+    claim = "Two 3x3 on C channels cost 18 C^2 a position, a bottleneck on 4C channels 17 C^2."
+    holds = all(r["adds"] == r["weights"] == WEIGHTS[kind] for kind, found in counted.items() for r in found)
+    told = each(lambda row: f"{row['adds']:g} and {row['weights']:g} C^2")
+    yield Finding(claim, exactly(holds), f"Multiply-adds and weights of one block more, for C = {widths}: {told}.")
     layers = {kind: sorted({row["layers"] for row in found}) for kind, found in counted.items()}
-    yield Finding(
-        "At that cost a bottleneck has three layers in place of two, and works on four times the channels.",
-        exactly(layers == LAYERS),
-        "Layers that one block more adds to the longest path: "
-        + ", ".join(f"{kind} {', '.join(map(str, found))}" for kind, found in layers.items())
-        + ".",
-    )
+    claim = "At that cost a bottleneck has three layers in place of two, and works on four times the channels."
+    told = ", ".join(f"{kind} {', '.join(map(str, found))}" for kind, found in layers.items())
+    told = f"Layers that one block more adds to the longest path: {told}."
+    yield Finding(claim, exactly(layers == LAYERS), told)
     claim = "A bottleneck takes no more time than two 3x3 in"
     yield from probes.faster(claim, "More time a block, in rounds A B A B", block_times, KINDS[::-1], rows, 17 / 18)
     saved, told = scratch.saved(rows, "kind", "bottleneck", "basic")
@@ -103,14 +92,10 @@ def _findings(options, rows):
     yield Finding(claim, above(saved), f"{told} Means: {means}.")
 
 
-CLAIM = Claim(
-    settings=_settings,
-    measure=_measure,
-    findings=_findings,
-    panels=(
-        Panel("adds", "channels", "kind"),
-        Panel("ms", ("network", "channels"), "work", log=True),
-        Panel("test_error", "kind"),
-    ),
-    data=(),
+PANELS = (
+    Panel("adds", "channels", "kind"),
+    Panel("ms", ("network", "channels"), "work", log=True),
+    Panel("test_error", "kind"),
 )
+_learning = scratch.learner(network, "kind", "blocks", counted=True)
+CLAIM = Claim(_settings, by_part(time=_times, counting=_counts, learning=_learning), _findings, PANELS)

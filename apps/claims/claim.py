@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 TUNING_SEED = 1000  # of the runs that choose a rate, which are not compared
+IMAGES = ("digits", "cifar10")  # what small networks may learn from by `--data`, the claim's own first
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -14,8 +15,7 @@ class Options:
 
     quick: bool = False  # minutes in place of hours: fewer seeds, smaller networks, fewer epochs; proves little
     seeds: int | None = None  # None for the claim's own number
-    data: str | None = None  # name of the images to learn from, or of the trunk; None for the claim's own
-    recipe: str = "short"  # or "paper": the paper's own schedule, which takes days on a processor
+    data: str | None = None  # name of the images to learn from; None for the claim's own
 
     def count(self, own):
         """Return the number of seeds, where a claim has so many of its own."""
@@ -42,8 +42,7 @@ class Panel(NamedTuple):
     each: str = ""  # column of which every value has a panel of its own
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Claim:
+class Claim(NamedTuple):
     """An experiment and its reading; what is told of it in words is in its page, `docs/claims/NAME.md`.
 
     A *setting* is a dict of plain values that says all of one run; equal settings are run once, so whatever changes the
@@ -58,10 +57,13 @@ class Claim:
     measure: Callable
     findings: Callable  # (options, rows) -> `Finding`s
     panels: tuple[Panel, ...]
-    data: tuple[str, ...] = ("digits", "cifar10")  # what `--data` may be; () where it cannot be chosen
-    recipes: tuple[str, ...] = ("short",)
+    data: tuple[str, ...] = ()  # what `--data` may be; () where it cannot be chosen
     committed: bool = False  # whether finished runs are kept in the repository too, and read from there
-    notes: Callable = lambda data: None  # `--data` -> the note that stands in place of the page's first one
+
+
+def by_part(**parts):
+    """Return the `measure` of a claim whose settings name, as their `part`, the function of a setting that measures."""
+    return lambda setting, kept: parts[setting["part"]](setting)
 
 
 def grid(**axes):

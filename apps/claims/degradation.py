@@ -6,7 +6,7 @@ import numpy as np
 
 import kresnets
 from claims import scratch
-from claims.claim import Claim, Finding, Panel, grid
+from claims.claim import IMAGES, Claim, Finding, Panel, grid
 from claims.judge import above, gap, mean, paired
 
 KINDS = {"plain": "CifarPlainNet20", "residual": "CifarResNet20"}
@@ -20,14 +20,10 @@ def spec(kind, depth):
 
 
 def _settings(options, rows):
-    if options.recipe == "paper":  # its schedule is of as many steps as CIFAR-10 makes
-        network = {"data": options.data or "cifar10", "size": 32, "recipe": "paper", "epochs": 164, "rate": 0.1}
-        networks = grid(**network, kind=[*KINDS], depth=(20, 56))
-        return [network | {"seed": seed} for seed in range(options.seeds or 3) for network in networks]
     digits = options.data in (None, "digits")
     depths = (8, 14, 20, 32, 56) if digits and not options.quick else (20, 56)
     epochs = 3 if options.quick else 30 if digits else 15
-    networks = grid(**scratch.data_of(options), recipe="short", epochs=epochs, kind=[*KINDS], depth=depths)
+    networks = grid(**scratch.data_of(options), epochs=epochs, kind=[*KINDS], depth=depths)
     tried = (0.03,) if options.quick else RATES if digits else RATES[1:]
     return scratch.tuned(networks, tried, options.count(5 if digits else 3), rows)
 
@@ -44,39 +40,23 @@ def _findings(options, rows):
     logs = [row | {"log": float(np.log10(row["train_loss"]))} for row in rows if "train_loss" in row]
     ratio, residual = (gap(logs, "log", deep, shallow, kind=kind) for kind in KINDS)
     plain = gap(rows, "train_loss", deep, shallow, kind="plain")
-    yield Finding(
-        "A plain network of 56 layers ends above one of 20 on its own training images.",
-        above(ratio),
-        f"log10 of the training loss, 56 less 20 layers: {ratio.text(digits=2)}; the loss itself: "
-        f"{plain.text(digits=4)}, which alone would be {above(plain)}. Means: {means('train_loss')}.",
-    )
+    claim = "A plain network of 56 layers ends above one of 20 on its own training images."
+    told = f"log10 of the training loss, 56 less 20 layers: {ratio.text(digits=2)}; the loss itself: "
+    told += f"{plain.text(digits=4)}, which alone would be {above(plain)}. Means: {means('train_loss')}."
+    yield Finding(claim, above(ratio), told)
     more = paired(dict(enumerate(ratio.values)), dict(enumerate(residual.values)))
-    yield Finding(
-        "Depth costs a plain network more than a residual one.",
-        above(more),
-        f"log10 of the training loss, (plain 56 - 20) less (residual 56 - 20): {more.text(digits=2)}.",
-    )
+    told = f"log10 of the training loss, (plain 56 - 20) less (residual 56 - 20): {more.text(digits=2)}."
+    yield Finding("Depth costs a plain network more than a residual one.", above(more), told)
     saved = gap(rows, "train_error", shallow, deep, kind="residual")
-    yield Finding(
-        "A residual network of 56 layers makes at most 1 point more errors on its training images than one of 20.",
-        above(saved, -0.01),
-        f"Training error, 20 less 56 layers: {saved.points(2)}.",
-    )
+    claim = "A residual network of 56 layers makes at most 1 point more errors on its training images than one of 20."
+    yield Finding(claim, above(saved, -0.01), f"Training error, 20 less 56 layers: {saved.points(2)}.")
     errors = gap(rows, "test_error", deep, shallow, kind="plain")
-    yield Finding(
-        "A plain network of 56 layers makes more errors than one of 20 on images it has not seen.",
-        above(errors),
-        f"Test error: {errors.points(2)}. Means: {means('test_error')}.",
-    )
+    claim = "A plain network of 56 layers makes more errors than one of 20 on images it has not seen."
+    yield Finding(claim, above(errors), f"Test error: {errors.points(2)}. Means: {means('test_error')}.")
 
 
-CLAIM = Claim(
-    settings=_settings,
-    measure=scratch.learner(spec, "kind", "depth"),
-    findings=_findings,
-    panels=(
-        Panel("loss", "epoch", "depth", each="kind", curve=True, log=True),
-        Panel("train_loss", "depth", "kind", log=True),
-    ),
-    recipes=("short", "paper"),
+PANELS = (
+    Panel("loss", "epoch", "depth", each="kind", curve=True, log=True),
+    Panel("train_loss", "depth", "kind", log=True),
 )
+CLAIM = Claim(_settings, scratch.learner(spec, "kind", "depth"), _findings, PANELS, IMAGES)

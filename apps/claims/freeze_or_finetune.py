@@ -1,7 +1,6 @@
 """Freeze where images are few and similar, fine-tune where they are many or different: a map of which wins where."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+import collections
 
 import numpy as np
 
@@ -9,7 +8,7 @@ import kresnets
 from claims import scratch, transfer
 from claims.claim import Finding, Panel
 from claims.judge import above, of, paired, pick
-from claims.transfer import head_alone, whole
+from claims.transfer import whole
 
 # Passes over the pictures, the same for every method; divisible by the three stages of "head, then stages".
 PASSES = {75: 45, 250: 18, "all": 12}
@@ -17,20 +16,15 @@ PASSES = {75: 45, 250: 18, "all": 12}
 
 def _stages(rate, passes):
     # The trunk at a tenth of the rate at which the head learned, as the textbook has it.
-    third = passes // 3
-    return dict(head_epochs=third, epochs_per_stage=third, learning_rate=rate, trunk_learning_rate=rate / 10)
+    third, slow = passes // 3, rate / 10
+    return dict(head_epochs=third, epochs_per_stage=third, learning_rate=rate, trunk_learning_rate=slow)
 
 
-class Method(NamedTuple):
-    """A way to carry a trunk over."""
-
-    what: str
-    rates: tuple[float, ...]  # of which each cell takes its best
-    recipe: Callable  # (rate, passes) -> fields of its `kresnets.Recipe`
-
-
+# A way to carry a trunk over: what it is, the rates of which each cell takes its best, and the fields of its
+# `kresnets.Recipe` by rate and passes.
+Method = collections.namedtuple("Method", "what rates recipe")
 METHODS = {
-    "head": Method("head only", (1e-2, 3e-2), head_alone),
+    "head": Method("head only", (1e-2, 3e-2), lambda r, n: dict(head_epochs=n, stages=(), learning_rate=r)),
     "stages": Method("head, then stages", (1e-2, 3e-2), _stages),
     "whole": Method("whole, one rate", (1e-3, 3e-3), whole),
     "layerwise": Method("whole, layer-wise rates", (3e-3, 1e-2), lambda r, n: whole(r, n, ratio=0.5)),
@@ -39,45 +33,37 @@ METHODS = {
 }
 
 
-def cells(options, trunk):
-    """List the cells of the grid, settings without rate and seed; from scratch knows no source, so no distance.
-
-    The quick ones are few: tracing a step takes longer than all of its training.
-    """
-    carried = [method for method in METHODS if method != "scratch"]
-    pairs = [(source, method) for source in trunk.sources for method in carried] + [("none", "scratch")]
-    if options.quick:
-        far = list(trunk.sources)[-1]
-        pairs = [(far, "head"), (far, "whole"), ("none", "scratch")]
+def cells(quick):
+    """List the cells of the grid, settings without rate and seed; from scratch knows no source, so no distance. The
+    quick ones are few: tracing a step takes longer than all of its training."""
+    carried = ("head", "whole") if quick else [method for method in METHODS if method != "scratch"]
+    sources = [transfer.FAR] if quick else transfer.SOURCES
+    pairs = [(source, method) for source in sources for method in carried] + [("none", "scratch")]
     return [
-        {"task": "carry", "source": source, "method": method, "n": n, "passes": passes} | trunk.part(options.quick)
-        for n, passes in ({75: 3} if options.quick else PASSES).items()
+        {"task": "carry", "source": source, "method": method, "n": n, "passes": passes} | transfer.common(quick)
+        for n, passes in ({75: 3} if quick else PASSES).items()
         for source, method in pairs
         if (method, n) != ("norms", 250)  # between the two ends, which say whether it matters
     ]
 
 
-def _settings(options, rows, trunk):
+def _settings(options, rows):
     wanted = []
     for name, method in METHODS.items():
         tried = method.rates[1:2] if options.quick else method.rates
-        mine = pick(cells(options, trunk), method=name)
-        wanted += scratch.tuned(mine, tried, options.count(trunk.seeds), rows, by="validation_loss")
+        mine = pick(cells(options.quick), method=name)
+        wanted += scratch.tuned(mine, tried, options.count(transfer.SEEDS), rows, by="validation_loss")
     return wanted
 
 
 def recipe(setting):
     """Return the `kresnets.Recipe` of a setting."""
     fields = METHODS[setting["method"]].recipe(setting["rate"], setting["passes"])
-    if setting["method"] == "stages" and "network" in setting:
-        fields["stages"] = ("stage4", "stage3")  # two, as of the slim trunk: a third of the passes each
     return kresnets.Recipe.textbook(seed=setting["seed"], augment=setting["augment"], **fields)
 
 
 def _findings(options, rows):
-    sources = transfer.TRUNKS[options.data].sources
-    nearest, far, two = list(sources)[0], list(sources)[-1], len(sources) > 1
-    near = nearest if two else None  # nothing that is published has learned from pictures like the target's
+    near, far = sources = transfer.SOURCES
     done = sorted({(row["source"], row["n"]) for row in rows if row["source"] in sources and "n" in row}, key=str)
     # From scratch is the same at each distance.
     rows = pick(rows, task="carry")
@@ -89,7 +75,7 @@ def _findings(options, rows):
          "head", "whole", few[:1], 0),
         ("With few and different images, fine-tuning the whole net beats training the head alone.",
          "whole", "head", few[1:], 0),
-        (f"With many images, fine-tuning the whole net beats training the head alone{', at either distance' * two}.",
+        ("With many images, fine-tuning the whole net beats training the head alone, at either distance.",
          "whole", "head", many, 0),
         ("Training the head first, then stage by stage, beats the whole net at once and at one rate.",
          "stages", "whole", done, 0),
@@ -101,13 +87,13 @@ def _findings(options, rows):
         ("With few images, a trunk pretrained on another kind (whole net at one rate) beats training from scratch.",
          "whole", "scratch", few[1:], 0),
         ("With many images, training from scratch is at most 1 point behind (head first, then stages).",
-         "scratch", "stages", [(nearest, "all")], -0.01),
+         "scratch", "stages", many[:1], -0.01),
     ):  # fmt: skip
         cells = [{"source": source, "n": n} for source, n in where if (source, n) in done]
         cells = [cell for cell in cells if all(pick(rows, method=method, **cell) for method in (one, other))]
         told = f"{METHODS[one].what} less {METHODS[other].what}"
         yield from transfer.compared(claim, told, rows, {"method": one}, {"method": other}, cells, least)
-    for source, distance in sources.items():
+    for source, distance in transfer.SOURCES.items():
         yield from (_winner(rows, source, distance, n) for n in PASSES if (source, n) in done)
 
 
@@ -122,11 +108,5 @@ def _winner(rows, source, distance, n):
     return Finding(claim, above(gap), f"Test accuracy over the next: {gap.points()}. Means: {ranked}.")
 
 
-CLAIM = transfer.claim(
-    settings=_settings,
-    recipe=recipe,
-    findings=_findings,
-    panels=tuple(
-        Panel(column, ("source", "n"), "method", {"task": "carry"}) for column in ("test_accuracy", "test_auc")
-    ),
-)
+PANELS = tuple(Panel(column, ("source", "n"), "method", {"task": "carry"}) for column in ("test_accuracy", "test_auc"))
+CLAIM = transfer.claim(_settings, _findings, PANELS, recipe=recipe)

@@ -13,34 +13,31 @@ RATES = (1e-3, 3e-3)  # those that freeze-or-finetune tries for the whole net
 WAYS = {"whole": (0, 12), "head first": (4, 8), "head only": (12, 0)}
 
 
-def _settings(options, rows, trunk):
+def _settings(options, rows):
     quick = options.quick
     ways = {"whole": (0, 1), "head first": (1, 1)} if quick else WAYS
-    common = {"task": "carry", "n": 75 if quick else 250} | trunk.part(quick)
+    common = {"task": "carry", "n": 75 if quick else 250} | transfer.common(quick)
     return [
         common | {"source": source, "way": way, "head_epochs": head, "whole_epochs": whole, "rate": rate, "seed": seed}
-        for seed in range(options.count(trunk.seeds))
-        for source in list(trunk.sources)[-1 if quick else 0 :]
+        for seed in range(options.count(transfer.SEEDS))
+        for source in list(transfer.SOURCES)[-1 if quick else 0 :]
         for way, (head, whole) in ways.items()
         for rate in (RATES if whole and not quick else RATES[-1:])
     ]
 
 
 def _measure(setting, target, weights):
-    # What the trunk has learned from, where it is at hand, else what it is carried to.
-    taught = setting["source"] in transfer.TAUGHT
-    seen = images.target(setting["source"], setting["size"], "all", 0) if taught else target
+    seen = images.target(setting["source"], setting["size"], "all", 0)  # what the trunk has learned from
     old_head = transfer.build(setting, seen.classes, weights).get_layer("head_dense").get_weights()
     model = transfer.build(setting, target.classes, weights)
     trunk = keras.Model(model.input, model.layers[-2].output)
-    before, rows = scores.untraced(trunk, seen.test), []
+    before, rows = scores.outputs(trunk, seen.test), []
 
     def look(epoch, logs):
-        after = scores.untraced(trunk, seen.test)
+        after = scores.outputs(trunk, seen.test)
         row = {"epoch": epoch + 1, "thawed": max(0, epoch + 1 - setting["head_epochs"])}
         row |= {"relative": relative(before, after), "unlike": 1 - alike(before, after)}
-        if taught:
-            row["source_accuracy"] = np.mean((after @ old_head[0] + old_head[1]).argmax(1) == seen.test_labels)
+        row["source_accuracy"] = np.mean((after @ old_head[0] + old_head[1]).argmax(1) == seen.test_labels)
         rows.append(row)
 
     fields = transfer.whole(setting["rate"], setting["whole_epochs"] or 1)
@@ -76,13 +73,11 @@ def _of(rows, column, source, way, thawed=None):
 
 def _findings(options, rows):
     still = [row["relative"] for row in rows if row.get("thawed") == 0]
-    yield Finding(
-        "While the head learns alone, the features do not move at all.",
-        exactly(max(still) == 0),
-        f"The largest movement in {len(still)} epochs of the head alone: {max(still)}.",
-    )
+    claim = "While the head learns alone, the features do not move at all."
+    told = f"The largest movement in {len(still)} epochs of the head alone: {max(still)}."
+    yield Finding(claim, exactly(max(still) == 0), told)
     for source in dict.fromkeys(row["source"] for row in rows if row["task"] == "carry"):
-        yield from _of_source(rows, source, transfer.TRUNKS[options.data].sources[source])
+        yield from _of_source(rows, source, transfer.SOURCES[source])
 
 
 def _of_source(rows, source, like):
@@ -99,28 +94,20 @@ def _of_source(rows, source, like):
     for thawed, when in moments.items():
         found, (without, with_it) = ends("relative", thawed)
         gap, unlike = paired(*found), paired(*ends("unlike", thawed)[0])
-        yield Finding(
-            f"Without the head first the features of the {like} source's images move further {when}.",
-            above(gap),
-            f"Relative distance without {without}, with {with_it}: difference {gap.text()}; of 1 - CKA "
-            f"{unlike.text()}.",
-        )
+        claim = f"Without the head first the features of the {like} source's images move further {when}."
+        told = f"Relative distance without {without}, with {with_it}: difference {gap.text()}"
+        yield Finding(claim, above(gap), f"{told}; of 1 - CKA {unlike.text()}.")
     for column, claim in (
         ("test_accuracy", f"From the {like} source, head first leads to a better network on the target."),
         ("source_accuracy", f"Head first forgets less of the {like} source (old head, new features)."),
     ):
         found, (without, with_it) = ends(column)
-        if found[0]:
-            told = f"Accuracy without {without}, with {with_it}: without less with {paired(*found).points()}."
-            yield Finding(claim, above(paired(*found[::-1])), told)
+        told = f"Accuracy without {without}, with {with_it}: without less with {paired(*found).points()}."
+        yield Finding(claim, above(paired(*found[::-1])), told)
 
 
-CLAIM = transfer.claim(
-    settings=_settings,
-    measure=_measure,
-    findings=_findings,
-    panels=(
-        Panel("relative", "epoch", ("way", "rate"), each="source", curve=True),
-        Panel("test_accuracy", "source", "way", {"task": "carry"}),
-    ),
+PANELS = (
+    Panel("relative", "epoch", ("way", "rate"), each="source", curve=True),
+    Panel("test_accuracy", "source", "way", {"task": "carry"}),
 )
+CLAIM = transfer.claim(_settings, _findings, PANELS, measure=_measure)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 import kresnets
 from claims import scratch
-from claims.claim import Claim, Finding, Panel, grid
+from claims.claim import IMAGES, Claim, Finding, Panel, by_part, grid
 from claims.degradation import spec as cifar
 from claims.judge import above, exactly, gap, paired, pick
 
@@ -26,14 +26,10 @@ def _settings(options, rows):
     return starts + plain + scratch.tuned(ways, rates, seeds, rows)
 
 
-def _measure(setting, kept):
-    part = {"start": _start, "plain": _plain, "train": _train}[setting["part"]]
-    return part(setting, scratch.pictures_of(setting))
-
-
-def _start(setting, data):
+def _start(setting):
     """Return, of a network that has learned nothing, each block's share of F(x) in x + F(x) and its gradient."""
-    images, labels, rows = data.train[:256], data.train_labels[:256], []
+    data, rows = scratch.pictures_of(setting), []
+    images, labels = data.train[:256], data.train_labels[:256]
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     for zero in (False, True):
         keras.utils.set_random_seed(setting["seed"])
@@ -54,9 +50,9 @@ def _start(setting, data):
     return rows
 
 
-def _plain(setting, data):
+def _plain(setting):
     """Return what becomes of a trained plain network when blocks of F(x) = 0 are put into it."""
-    shallow, *_, deep = map(int, setting["depths"].split())
+    data, (shallow, *_, deep) = scratch.pictures_of(setting), map(int, setting["depths"].split())
     model = scratch.fresh(cifar("plain", shallow), data, setting["seed"])
     rate = scratch.cosine(setting["rate"], setting["epochs"])
     scratch.learn(model, data, rate, setting["epochs"], setting["seed"])
@@ -66,18 +62,19 @@ def _plain(setting, data):
             layer.set_weights(model.get_layer(layer.name).get_weights())
         elif re.fullmatch(r"stage\d_block\d+_bn2", layer.name):
             layer.gamma.assign(np.zeros(layer.gamma.shape))
+    refused = ""
     try:
         kresnets.deepen(model, {"stage3": 1})
-        refused = ""
     except ValueError as error:
         refused = str(error)
     before, after = scratch.judged(model, data), scratch.judged(deeper, data)
     return [{"error_before": before["train_error"], "error_after": after["train_error"], "refused": refused}]
 
 
-def _train(setting, data):
+def _train(setting):
     """Train one way, all with the computing of the deepest network's epochs; the rate falls with computing spent."""
-    depths, way, epochs = [int(depth) for depth in setting["depths"].split()], setting["way"], setting["epochs"]
+    data, way, epochs = scratch.pictures_of(setting), setting["way"], setting["epochs"]
+    depths = [int(depth) for depth in setting["depths"].split()]
     steps = {"grown": depths, "shallow": depths[:1]}.get(way, depths[-1:])
     spec = dataclasses.replace(cifar("residual", steps[0]), zero_gamma=way == "scratch, zero-gamma")
     model, rows, spent = scratch.fresh(spec, data, setting["seed"]), [], 0.0
@@ -97,8 +94,7 @@ def _train(setting, data):
             rows.append(row | {"depth": depth, "compute": spent / whole} | difference)
             difference = {}
         if place < len(steps) - 1:  # judged on the way, but not the end
-            for column in ("train_loss", "train_error", "test_loss", "test_error"):
-                rows[-1][f"way_{column}"] = rows[-1].pop(column)
+            rows[-1] = {f"way_{name}" if name[:5] in ("train", "test_") else name: v for name, v in rows[-1].items()}
     return rows
 
 
@@ -112,17 +108,12 @@ def _findings(options, rows):
     (plain,) = pick(rows, part="plain")
     with_zero, without = (pick(rows, part="start", zero_gamma=zero) for zero in (True, False))
     moved = max(row["difference"] for row in rows if "difference" in row)
-    yield Finding(
-        "A trained network with added blocks of F(x) = 0 gives the same scores.",
-        exactly(moved <= 1e-6),
-        f"Largest difference of a score: {moved:.1e}.",
-    )
+    claim = "A trained network with added blocks of F(x) = 0 gives the same scores."
+    yield Finding(claim, exactly(moved <= 1e-6), f"Largest difference of a score: {moved:.1e}.")
     still, moving = max(row["branch"] for row in with_zero), [row["branch"] for row in without]
-    yield Finding(
-        "With zero-gamma each block starts as its shortcut; without, it does not.",
-        exactly(still == 0 and min(moving) > 0),
-        f"|F(x)| / |x| at the start: {still:.0e} with, {min(moving):.2f} to {max(moving):.2f} without.",
-    )
+    claim = "With zero-gamma each block starts as its shortcut; without, it does not."
+    told = f"|F(x)| / |x| at the start: {still:.0e} with, {min(moving):.2f} to {max(moving):.2f} without."
+    yield Finding(claim, exactly(still == 0 and min(moving) > 0), told)
     # By how much the first block's gradient is above the last one's, as a power of 10, for each seed.
     spread = []
     for mine in (without, with_zero):
@@ -130,16 +121,11 @@ def _findings(options, rows):
         spread.append({seed: float(np.log10(each[0] / each[-1])) for seed, each in norms.items()})
     ratios = [10 ** np.mean(list(each.values())) for each in spread]
     uneven = paired(*({seed: abs(value) for seed, value in each.items()} for each in spread))
-    yield Finding(
-        "At the start the gradients of first and last block differ less with zero-gamma.",
-        above(uneven),
-        f"First over last: {ratios[0]:.2f} without, {ratios[1]:.2f} with.",
-    )
-    yield Finding(
-        "A plain network cannot be deepened so: F(x) = 0 makes it forget all.",
-        exactly(bool(plain["refused"]) and plain["error_after"] > 0.8),
-        f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after.",
-    )
+    claim = "At the start the gradients of first and last block differ less with zero-gamma."
+    yield Finding(claim, above(uneven), f"First over last: {ratios[0]:.2f} without, {ratios[1]:.2f} with.")
+    claim = "A plain network cannot be deepened so: F(x) = 0 makes it forget all."
+    told = f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after."
+    yield Finding(claim, exactly(bool(plain["refused"]) and plain["error_after"] > 0.8), told)
     for other in WAYS[1:]:
         for column, what in (("train_loss", "a lower training loss"), ("test_error", "fewer errors on unseen images")):
             gain = gap(rows, column, {"way": other}, {"way": "grown"})
@@ -148,13 +134,9 @@ def _findings(options, rows):
             yield Finding(claim, above(gain), f"'{other}' less 'grown': {told}.")
 
 
-CLAIM = Claim(
-    settings=_settings,
-    measure=_measure,
-    findings=_findings,
-    panels=(
-        Panel("branch", "block", "zero_gamma"),
-        Panel("gradient", "block", "zero_gamma", log=True),
-        Panel("loss", "compute", "way", curve=True, log=True),
-    ),
+PANELS = (
+    Panel("branch", "block", "zero_gamma"),
+    Panel("gradient", "block", "zero_gamma", log=True),
+    Panel("loss", "compute", "way", curve=True, log=True),
 )
+CLAIM = Claim(_settings, by_part(start=_start, plain=_plain, train=_train), _findings, PANELS, IMAGES)

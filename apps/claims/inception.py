@@ -2,11 +2,9 @@
 
 import dataclasses
 
-import keras
-
 import kresnets
 from claims import probes, scratch
-from claims.claim import Claim, Finding, Panel, grid
+from claims.claim import Claim, Finding, Panel, by_part, grid
 from claims.judge import above, exactly, interval, mean, of, paired, pick
 from kresnets.specs import Conv, Pool, Residual, swap
 
@@ -67,33 +65,26 @@ def _settings(options, rows):
     return probes.undisturbed(timed, rows, others)
 
 
-def _measure(setting, kept):
-    if setting["part"] == "counting":
-        return [_counts(kind, setting["channels"], setting["size"]) for kind in KINDS]
-    if setting["part"] == "time":
-        rows = {kind: stack(kind, setting["channels"], setting["convolutions"]) for kind in KINDS}
-        return probes.times(setting, rows)
-    if setting["part"] == "learning":
-        return scratch.learner(network, "kind")(setting, kept)
-    return scratch.learner(scaled, "scale", "blocks")(setting, kept)[-1:]
+def _times(setting):
+    return probes.times(setting, {kind: stack(kind, setting["channels"], setting["convolutions"]) for kind in KINDS})
 
 
-def _counts(kind, channels, size):
+def _counts(setting):
     """Return what stands for one 5x5: its cost in C^2 and how far a unit behind it sees."""
-    model = kresnets.build(stack(kind, channels, 1), include_top=False, input_shape=(size, size, 3))
-    behind = [layer for layer in kresnets.summarize(model).layers if layer.name.startswith("stage1")]
-    kernels = [
-        layer.kernel.shape.num_elements()
-        for layer in model.layers
-        if isinstance(layer, keras.layers.Conv2D) and layer.name.startswith("stage1")
-    ]
-    high, wide = probes.field(probes.averaging(model).get_layer("stem_relu1").output, model.output)
-    return {
-        "kind": kind,
-        "adds": sum(layer.multiply_adds for layer in behind) / (size**2 * channels**2),
-        "weights": sum(kernels) / channels**2,
-        "field": f"{high}x{wide}",
-    }
+    channels, size, rows = setting["channels"], setting["size"], []
+    for kind in KINDS:
+        model = kresnets.build(stack(kind, channels, 1), include_top=False, input_shape=(size, size, 3))
+        behind = [layer for layer in kresnets.summarize(model).layers if layer.name.startswith("stage1")]
+        adds = sum(layer.multiply_adds for layer in behind) / (size**2 * channels**2)
+        convolutions = [layer for layer in model.layers if layer.name.startswith("stage1_block1_conv")]
+        weights = sum(layer.kernel.shape.num_elements() for layer in convolutions) / channels**2
+        high, wide = probes.field(probes.averaging(model).get_layer("stem_relu1").output, model.output)
+        rows.append({"kind": kind, "adds": adds, "weights": weights, "field": f"{high}x{wide}"})
+    return rows
+
+
+def _scales(setting):
+    return scratch.learner(scaled, "scale", "blocks")(setting)[-1:]
 
 
 def failed(rows, scale, rate):
@@ -105,27 +96,22 @@ def failed(rows, scale, rate):
 def _findings(options, rows):
     counted = {kind: pick(rows, part="counting", kind=kind) for kind in KINDS}
     costs = {kind: ", ".join(f"{row['adds']:g} C^2" for row in found) for kind, found in counted.items()}
-    yield Finding(
-        "Two 3x3 cost 18 / 25 of a 5x5, multiply-adds and weights alike.",
-        exactly(all(r["adds"] == r["weights"] == WEIGHTS[kind] for kind, found in counted.items() for r in found)),
-        f"For C = {', '.join(map(str, CHANNELS))}: {'; '.join(f'{kind} {told}' for kind, told in costs.items())}.",
-    )
+    told = "; ".join(f"{kind} {cost}" for kind, cost in costs.items())
+    claim = "Two 3x3 cost 18 / 25 of a 5x5, multiply-adds and weights alike."
+    holds = all(r["adds"] == r["weights"] == WEIGHTS[kind] for kind, found in counted.items() for r in found)
+    yield Finding(claim, exactly(holds), f"For C = {', '.join(map(str, CHANNELS))}: {told}.")
     fields = {kind: sorted({row["field"] for row in found}) for kind, found in counted.items()}
-    yield Finding(
-        "A unit behind two 3x3 sees as much of the input as one behind a 5x5.",
-        exactly(all(found == ["5x5"] for found in fields.values())),
-        f"Positions with a gradient: {'; '.join(f'{kind} ' + ', '.join(found) for kind, found in fields.items())}.",
-    )
+    claim = "A unit behind two 3x3 sees as much of the input as one behind a 5x5."
+    told = "; ".join(f"{kind} {', '.join(found)}" for kind, found in fields.items())
+    holds = all(found == ["5x5"] for found in fields.values())
+    yield Finding(claim, exactly(holds), f"Positions with a gradient: {told}.")
     claim = "Two 3x3 with norm and ReLU after each take less time than a 5x5 in"
     told = "More time, in rounds A B A B"
     yield from probes.faster(claim, told, probes.milliseconds, KINDS[::-1], rows, 18 / 25)
     saved, told = scratch.saved(rows, "kind", *KINDS[::-1])
     means = ", ".join(f"{kind} {100 * mean(rows, 'test_error', kind=kind):.2f} %" for kind in KINDS)
-    yield Finding(
-        "A network with two 3x3 for each 5x5 makes at most 1 point more errors on images it has not seen.",
-        above(saved, -0.01),
-        f"{told} Means: {means}.",
-    )
+    claim = "A network with two 3x3 for each 5x5 makes at most 1 point more errors on images it has not seen."
+    yield Finding(claim, above(saved, -0.01), f"{told} Means: {means}.")
     claim = "A network with two 3x3 for each 5x5 makes fewer errors on images it has not seen."
     yield Finding(claim, above(saved), f"Test error, 5x5 less two 3x3: {saved.points(2)}.")
     yield from _stable(rows)
@@ -138,35 +124,23 @@ def _stable(rows):
     lost = {scale: [sum(seed) for seed in zip(*(each.values() for each in fails[scale].values()))] for scale in scales}
     best = {s: min(tried, key=lambda rate: mean(scaled, "train_loss", scale=s, rate=rate)) for s in scales}
     errors = {scale: of(scaled, "test_error", scale=scale, rate=best[scale]) for scale in scales}
-    table = "; ".join(
-        f"scale {scale:g}: "
-        + ", ".join(f"{sum(each.values())} of {len(each)} at {rate:g}" for rate, each in fails[scale].items())
-        for scale in scales
-    )
+    counts = lambda found: ", ".join(f"{sum(each.values())} of {len(each)} at {rate:g}" for rate, each in found.items())
+    table = "; ".join(f"scale {scale:g}: {counts(found)}" for scale, found in fails.items())
     for scale in scales[1:]:
-        fewer = interval([a - b for a, b in zip(lost[1.0], lost[scale])])
-        yield Finding(
-            f"Scaled by {scale:g} a residual branch bears rates at which training fails without.",
-            above(fewer),
-            f"Failed trainings a seed, scale 1 less {scale:g}: {fewer.text(digits=2)}. By rate: {table}.",
-        )
-        saved = paired(errors[1.0], errors[scale])
-        yield Finding(
-            f"Scaling by {scale:g} does no harm: at most 1 point more errors on images it has not seen.",
-            above(saved, -0.01),
-            f"Test error, scale 1 less {scale:g}, each at the rate with its least training loss "
-            f"({best[1.0]:g} and {best[scale]:g}): {saved.points(2)}.",
-        )
+        fewer, saved = interval([a - b for a, b in zip(lost[1.0], lost[scale])]), paired(errors[1.0], errors[scale])
+        claim = f"Scaled by {scale:g} a residual branch bears rates at which training fails without."
+        told = f"Failed trainings a seed, scale 1 less {scale:g}: {fewer.text(digits=2)}. By rate: {table}."
+        yield Finding(claim, above(fewer), told)
+        claim = f"Scaling by {scale:g} does no harm: at most 1 point more errors on images it has not seen."
+        told = f"Test error, scale 1 less {scale:g}, each at the rate with its least training loss "
+        told += f"({best[1.0]:g} and {best[scale]:g}): {saved.points(2)}."
+        yield Finding(claim, above(saved, -0.01), told)
 
 
-CLAIM = Claim(
-    settings=_settings,
-    measure=_measure,
-    findings=_findings,
-    panels=(
-        Panel("loss", "epoch", "kind", {"part": "learning"}, curve=True, log=True),
-        Panel("test_error", "kind", where={"part": "learning"}),
-        Panel("train_error", "rate", "scale", {"part": "scale"}),
-    ),
-    data=(),
+PANELS = (
+    Panel("loss", "epoch", "kind", {"part": "learning"}, curve=True, log=True),
+    Panel("test_error", "kind", where={"part": "learning"}),
+    Panel("train_error", "rate", "scale", {"part": "scale"}),
 )
+_measure = by_part(counting=_counts, time=_times, learning=scratch.learner(network, "kind"), scale=_scales)
+CLAIM = Claim(_settings, _measure, _findings, PANELS)

@@ -48,15 +48,15 @@ def interval(values):
     return Interval(mean, float(min(one.low for one in both)), float(max(one.high for one in both)), values)
 
 
-def paired(ones, others):
-    """Return the `Interval` of `ones - others`, dicts seed -> number; only seeds that are in both count."""
-    return mean_of([(ones, others)])
-
-
 def mean_of(pairs):
     """Return the `Interval` of each seed's mean difference over pairs of dicts; of the seeds that all of them have."""
     seeds = set.intersection(*(set(one) & set(other) for one, other in pairs)) if pairs else ()
     return interval([np.mean([one[seed] - other[seed] for one, other in pairs]) for seed in sorted(seeds)])
+
+
+def paired(ones, others):
+    """Return the `Interval` of `ones - others`, dicts seed -> number; only seeds that are in both count."""
+    return mean_of([(ones, others)])
 
 
 # Rows: what was measured, each a setting with numbers.

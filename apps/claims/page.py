@@ -3,10 +3,10 @@
 The words are in `docs/claims/NAME.md` alone, blocks with an empty line between; whatever was measured is written anew.
 """
 
+import collections
 import dataclasses
 import pathlib
 import re
-from typing import NamedTuple
 
 from claims.claim import TUNING_SEED
 from claims.judge import VERDICTS
@@ -17,21 +17,14 @@ DOCS = pathlib.Path(__file__).parents[2] / "docs"
 PICTURE, TABLE, TEXT = "picture.png", "results.csv", "text.md"
 
 
-class Words(NamedTuple):
-    """What is told of a claim by hand."""
-
-    title: str
-    source: str = "Source: not told yet."
-    notes: tuple[str, ...] = ()
+Words = collections.namedtuple("Words", "title source notes")  # what is told of a claim by hand
 
 
-def words(name, data=None):
-    """Return the `Words` of a claim's page: of the one for `--data`, else of its own, else of any."""
-    folder = DOCS / "claims"
-    paths = [folder / f"{name}-{data}.md", folder / f"{name}.md", *sorted(folder.glob(f"{name}-*.md"))]
-    path = next((path for path in paths if path.is_file()), None)
-    if path is None:
-        return Words(name)
+def words(name):
+    """Return the `Words` of a claim's page."""
+    path = DOCS / "claims" / f"{name}.md"
+    if not path.is_file():
+        return Words(name, "Source: not told yet.", ())
     blocks = path.read_text(encoding="utf-8").split("\n\n")
     source = next(block for block in blocks if block.startswith("Source: "))
     return Words(blocks[0].partition(": ")[2], source, tuple(blocks[-2].split("\n")[1:]))
@@ -39,22 +32,19 @@ def words(name, data=None):
 
 def folder_name(name, options):
     """Return the name of the folder of a claim, another one for other data and for --quick."""
-    parts = [name, options.data, "paper" if options.recipe == "paper" else None, "quick" if options.quick else None]
-    return "-".join(part for part in parts if part)
+    return "-".join(part for part in (name, options.data, "quick" if options.quick else None) if part)
 
 
-def text(name, claim, options, findings, settings, seconds):
+def text(name, options, findings, settings, seconds):
     """Return the page without its picture: what was claimed, what was found, from how much."""
-    told, first = words(name, options.data), claim.notes(options.data)
-    whole = dataclasses.replace(options, quick=False)
+    told, whole = words(name), dataclasses.replace(options, quick=False)
     found = [f"- **{finding.verdict}**: {finding.claim} {finding.numbers}" for finding in findings]
     lines = [f"{'; '.join(_told(settings))}. {seconds / 60:.1f} minutes of computing on {hardware.describe()}."]
-    lines += [*([first] if first else told.notes[:1]), *told.notes[1:]]
+    lines += told.notes
     if options.quick:
         lines.append("This was `--quick`: it shows that the command works, and too little to judge by.")
     again = f"python apps/claims.py {name}" + " --quick" * options.quick
     again += "".join(f" --{n} {v}" for n, v in (("seeds", options.seeds), ("data", options.data)) if v is not None)
-    again += " --recipe paper" * (options.recipe == "paper")
     heading = f"# {folder_name(name, whole)}: {told.title}"
     return "\n\n".join([heading, told.source, "\n".join(found), "\n".join(lines), f"`{again}`"]) + "\n"
 

@@ -43,11 +43,10 @@ def _draw(axis, rows, panel):
                 axis.plot(*zip(*curve), color=colour, alpha=0.6, label=None if first else group)
             continue
         each = [[row[panel.y] for row in mine if _label(row, panel.x) == place] for place in places]
-        there = [(place + at, values) for place, values in enumerate(each) if values]
-        for place, values in there:
-            axis.plot([place] * len(values), values, ".", color=colour, alpha=0.4)
-        means = [np.mean(values) for _, values in there]
-        axis.plot([place for place, _ in there], means, "_", color=colour, label=group, markersize=12, mew=2)
+        dots = [(place + at, value) for place, values in enumerate(each) for value in values]
+        means = [(place + at, np.mean(values)) for place, values in enumerate(each) if values]
+        axis.plot(*zip(*dots), ".", color=colour, alpha=0.4)
+        axis.plot(*zip(*means), "_", color=colour, label=group, markersize=12, mew=2)
     if not panel.curve:
         axis.set_xticks(range(len(places)), places, rotation=90 if sum(map(len, places)) > 36 else 0)
     told = [f"{name} {value}" for name, value in panel.where.items()] if isinstance(panel.where, dict) else []
@@ -56,9 +55,9 @@ def _draw(axis, rows, panel):
     axis.grid(axis="y", alpha=0.3)
     axis.spines[["top", "right"]].set_visible(False)
     if panel.by and rows:
-        where = {"loc": "upper right" if panel.curve else "best"}  # which is slow to find among many curves
-        if len(groups) > 4:  # no room among the dots
-            where = {"loc": "upper left", "bbox_to_anchor": (1, 1)}
+        # The best place is slow to find among many curves; more than four have no room among the dots.
+        where = {"loc": "upper left", "bbox_to_anchor": (1, 1)} if len(groups) > 4 else {"loc": "best"}
+        where = {"loc": "upper right"} if panel.curve and len(groups) <= 4 else where
         axis.legend(**where, frameon=False, fontsize=8, title=_words(panel.by), title_fontsize=8)
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import kresnets
 from claims import degradation, scratch
-from claims.claim import Claim, Finding, Panel, grid
+from claims.claim import IMAGES, Claim, Finding, Panel, grid
 from claims.judge import above, gap, paired, pick
 
 KINDS = ("v1", "v2")
@@ -41,13 +41,9 @@ def _findings(options, rows):
         yield Finding(claim, above(grown), f"Growth of the gap in {what}: {grown.text(digits=4)}.")
 
 
-CLAIM = Claim(
-    settings=_settings,
-    measure=scratch.learner(spec, "kind", "depth"),
-    findings=_findings,
-    panels=(
-        Panel("loss", "epoch", ("kind", "depth"), curve=True, log=True),
-        Panel("train_loss", "depth", "kind", log=True),
-        Panel("test_error", "depth", "kind"),
-    ),
+PANELS = (
+    Panel("loss", "epoch", ("kind", "depth"), curve=True, log=True),
+    Panel("train_loss", "depth", "kind", log=True),
+    Panel("test_error", "depth", "kind"),
 )
+CLAIM = Claim(_settings, scratch.learner(spec, "kind", "depth"), _findings, PANELS, IMAGES)

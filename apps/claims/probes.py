@@ -75,10 +75,8 @@ def more_time(found):
 
 
 def faster(claim, told, time, kinds, rows, by_count):
-    """Yield the `Finding`s that one kind takes less time than another, in the mean over the channels of the rows.
-
-    `claim` lacks the work at its end, `told` begins the numbers, `by_count` is the ratio by multiply-adds.
-    """
+    """Yield the `Finding`s that one kind takes less time than another, in the mean over the channels of the rows;
+    `claim` lacks the work at its end, `told` begins the numbers, `by_count` is the ratio by multiply-adds."""
     channels = sorted({row["channels"] for row in pick(rows, part="time")})
     for work in ("training", "prediction"):
         each = {width: ratios(time, kinds, rows, work, channels=width) for width in channels}

@@ -5,20 +5,17 @@ from claims.claim import Finding, Panel
 from claims.judge import above, gap, mean, pick
 from kresnets import Recipe
 
-# Source and target, none of which freeze-or-finetune was judged by, with the sizes; of a published trunk each target.
+# Source and target, none of which freeze-or-finetune was judged by, with the sizes.
 PAIRS = {("digits", "mnist"): (100, 500), ("elpv/poly", "tiles"): (65, 195), ("digits", "elpv/poly"): (75, 250)}
 MIRRORED = ("tiles", "elpv/poly")  # what is the same thing mirrored; a digit is not
 EPOCHS, SPEEDS = ("head_epochs", "epochs_per_stage"), ("learning_rate", "trunk_learning_rate", "ratio")
 # Written out, so that a later change of a default does not change what was measured.
 TEXTBOOK = dict(zip(EPOCHS + SPEEDS, (3, 3, 1e-3, 1e-4, 0.5)))
 # What is taken from the measured recipe in place of the textbook's: each step alone and both.
-WAYS = {
-    "textbook": (),
-    "more epochs": EPOCHS,
-    "higher rates": SPEEDS,
-    "measured": EPOCHS + SPEEDS,
-    "measured, norms learn": EPOCHS + SPEEDS,
-}
+BOTH = EPOCHS + SPEEDS
+WAYS = dict(zip(
+    ("textbook", "more epochs", "higher rates", "measured", "measured, norms learn"), ((), EPOCHS, SPEEDS, BOTH, BOTH)
+))  # fmt: skip
 
 
 def fields(way, n):
@@ -27,16 +24,15 @@ def fields(way, n):
     return TEXTBOOK | measured | ({"batchnorm": "train"} if way == "measured, norms learn" else {})
 
 
-def _settings(options, rows, trunk):
+def _settings(options, rows):
     quick = options.quick
-    pairs = PAIRS if options.data is None else {(options.data, target): sizes for (_, target), sizes in PAIRS.items()}
-    cells = [(source, target, n) for (source, target), sizes in pairs.items() for n in sizes]
+    cells = [(source, target, n) for (source, target), sizes in PAIRS.items() for n in sizes]
     return [
         {"task": "carry", "source": source, "target": target, "n": n, "way": way}
         | (fields(way, n) | (dict.fromkeys(EPOCHS, 1) if quick else {}))
-        | trunk.part(quick)
+        | transfer.common(quick)
         | {"augment": "light" if target in MIRRORED and not quick else "none", "seed": seed}
-        for seed in range(options.count(trunk.seeds))
+        for seed in range(options.count(transfer.SEEDS))
         for source, target, n in (cells[:1] if quick else cells)
         for way in (("textbook", "measured") if quick else WAYS)
     ]
@@ -64,10 +60,5 @@ def _findings(options, rows):
         yield Finding(claim, above(found), f"{found.points()}. Means: {means}.")
 
 
-CLAIM = transfer.claim(
-    settings=_settings,
-    recipe=_recipe,
-    findings=_findings,
-    panels=(Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"}),),
-    notes=lambda data: None,
-)
+PANELS = (Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"}),)
+CLAIM = transfer.claim(_settings, _findings, PANELS, recipe=_recipe)

@@ -4,12 +4,10 @@ import collections
 import concurrent.futures
 import contextlib
 import csv
-import gc
 import hashlib
 import io
-import itertools
 import json
-import multiprocessing.connection
+import multiprocessing
 import os
 import pathlib
 import signal
@@ -30,43 +28,34 @@ _RUNS_A_PROCESS = 12
 KEPT = "kept"  # beside the claims' folders: what measuring keeps for other settings and claims
 
 
-def run(name, options, folder, jobs, say=print, docs=None):
+def run(name, options, folder, jobs, say=print):
     """Measure a claim, write `results.csv`, `picture.png` and `text.md` into its folder, and return its findings.
 
     Finished runs lie in `runs.jsonl` of the folder, so that the same call goes on after a kill. Where the claim says
-    so, runs that the repository holds are done, too.
-
-    Args:
-        name, options: of the claim; `claim.Options`.
-        folder: path of its folder; made if need be.
-        jobs: processes that measure at once, each with one thread; 1 measures in this process with all threads.
-        say: is given each line of progress.
-        docs: where `committed` runs are written to as they come; None for nowhere.
+    so, runs that the repository holds are done, too. `jobs` processes measure at once, each with one thread; one is
+    this process, with all threads. `say` is given each line of progress.
     """
     claim = claims.find(name)
     with files.only_writer(folder):
         done = (read_runs(ledger(name)) if claim.committed else {}) | read_runs(folder / RUNS)
         wanted, rows = None, []
-        with _workers(jobs) as measure:
-            # Until nothing new is asked for: what is done already may ask for more, too.
-            while (asked := claim.settings(options, rows)) != wanted:
-                wanted = asked
-                missing = [setting for setting in wanted if key(setting) not in done]
-                began = time.perf_counter()
-                if missing:
-                    say(f"{len(missing)} runs to go, {min(jobs, len(missing))} at a time")
-                for setting, found, seconds in measure(name, missing, str(folder.parent / KEPT)):
+        # Until nothing new is asked for: what is done already may ask for more, too.
+        while (asked := claim.settings(options, rows)) != wanted:
+            wanted, began = asked, time.perf_counter()
+            missing = [setting for setting in wanted if key(setting) not in done]
+            if missing:
+                say(f"{len(missing)} runs to go, {min(jobs, len(missing))} at a time")
+            with contextlib.closing(measured(name, missing, folder.parent / KEPT, jobs)) as measuring:
+                for setting, found, seconds in measuring:
                     one = done[key(setting)] = {"setting": setting, "rows": found, "seconds": seconds}
                     write_runs(folder / RUNS, {key(setting): one})
-                    if docs is not None and claim.committed and not options.quick:
-                        write_runs(ledger(name, docs), done)
                     say(_progress(one, missing, done, time.perf_counter() - began))
-                rows = [setting | row for setting in wanted for row in done[key(setting)]["rows"]]
+            rows = [setting | row for setting in wanted for row in done[key(setting)]["rows"]]
         findings = list(claim.findings(options, rows))
         files.write_text(folder / page.TABLE, to_csv(rows))
         plots.draw(claim.panels, rows, folder / page.PICTURE)
         seconds = sum(done[key(setting)]["seconds"] for setting in wanted)
-        files.write_text(folder / page.TEXT, page.text(name, claim, options, findings, wanted, seconds))
+        files.write_text(folder / page.TEXT, page.text(name, options, findings, wanted, seconds))
     return findings
 
 
@@ -75,10 +64,9 @@ def publish(names, out, docs):
     of each claim, those of other data too."""
     folders = []
     for name, claim in ((name, claims.find(name)) for name in names):
-        for data, recipe in itertools.product((None, *claim.data), claim.recipes):
-            folders.append(page.folder_name(name, Options(data=data, recipe=recipe)))
-            if claim.committed and (runs := read_runs(out / folders[-1] / RUNS)):
-                write_runs(ledger(name, docs), runs)
+        folders += [page.folder_name(name, Options(data=data)) for data in (None, *claim.data)]
+        if claim.committed and (runs := read_runs(out / name / RUNS)):
+            write_runs(ledger(name, docs), runs)
     page.publish(folders, out, docs)
 
 
@@ -123,10 +111,7 @@ def to_csv(rows):
 def _progress(run, missing, done, passed):
     """Return a line about a finished run, with the time left: what is missing is taken to last as long as what is done
     and has the same words in its setting."""
-
-    def words(setting):
-        return tuple(value for value in setting.values() if isinstance(value, str))
-
+    words = lambda setting: tuple(value for value in setting.values() if isinstance(value, str))
     taken, finished = collections.defaultdict(list), [setting for setting in missing if key(setting) in done]
     for one in done.values():
         taken[words(one["setting"])].append(one["seconds"])
@@ -138,72 +123,50 @@ def _progress(run, missing, done, passed):
     return f"{len(finished)}/{len(missing)} {told}: {run['seconds']:.0f} s; about {left} left"
 
 
-@contextlib.contextmanager
-def _workers(jobs):
-    """Give a function `(name, settings, folder of what is kept)` that yields `(setting, rows, seconds)` as they are
-    finished."""
+def measured(name, settings, kept, jobs):
+    """Measure settings of a claim, so many at once, and yield `(setting, rows, seconds)` as they are finished; `kept`
+    is the folder of what is kept."""
     if jobs == 1:
-        yield lambda name, settings, kept: (_measured(name, setting, kept) for setting in settings)
+        yield from (_measured(name, setting, kept) for setting in settings)
         return
     # Started anew, not forked: TensorFlow's threads do not survive a fork. Each has one thread, since two small
-    # networks side by side learn faster than one on two threads.
-    context = multiprocessing.get_context("spawn")
-    # The workers hold one end of a pipe, this process alone the other: whatever ends it closes that.
-    ended, going = context.Pipe(duplex=False)
-    # TensorFlow keeps memory of all that it traced, whatever is cleared: after a while a fresh process goes on.
-    pool = concurrent.futures.ProcessPoolExecutor(
-        jobs, context, initializer=_begin, initargs=(ended,), max_tasks_per_child=_RUNS_A_PROCESS
-    )
-
-    def measure(name, settings, kept):
-        # As many at once as there are workers: an executor that holds more forgets to replace a worker that has made
-        # its number of runs (https://github.com/python/cpython/issues/115634).
-        settings, running = iter(settings), set()
+    # networks side by side learn faster than one on two threads. TensorFlow keeps memory of all that it traced,
+    # whatever is cleared: after a while fresh processes go on.
+    many, context = jobs * _RUNS_A_PROCESS, multiprocessing.get_context("spawn")
+    for start in range(0, len(settings), many):
+        pool = concurrent.futures.ProcessPoolExecutor(jobs, context, initializer=_begin)
         try:
-            while True:
-                for setting in itertools.islice(settings, jobs - len(running)):
-                    running.add(pool.submit(_measured, name, setting, kept))
-                if not running:
-                    return
-                done, running = concurrent.futures.wait(running, return_when="FIRST_COMPLETED")
-                yield from (future.result() for future in done)
+            running = [pool.submit(_measured, name, setting, kept) for setting in settings[start : start + many]]
+            yield from (future.result() for future in concurrent.futures.as_completed(running))
         except concurrent.futures.process.BrokenProcessPool as error:
-            raise RuntimeError(
-                "A measuring process was killed, perhaps for want of memory: the same command goes on (--jobs 1 needs "
-                "less)."
-            ) from error
-
-    try:
-        yield measure
-        pool.shutdown()
-    except BaseException:
-        going.close()  # else the workers would finish what they hold, and what waits in their queue
-        pool.shutdown(wait=False, cancel_futures=True)
-        raise
+            told = "A measuring process was killed, perhaps for want of memory: the same command goes on (--jobs 1 "
+            raise RuntimeError(f"{told}needs less).") from error
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # else they would finish what they hold
+                worker.kill()
 
 
-def _begin(ended):
+def _begin():
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is told to all: the parent ends its workers
-    threading.Thread(target=_end_with_parent, args=(ended,), daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     tf = _common.import_tensorflow()
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
 
 
-def _end_with_parent(ended):
+def _end_with_parent():
     # A killed parent cannot tell its workers to stop; what they measure would be lost, and slow its successor down.
-    multiprocessing.connection.wait([ended])
+    multiprocessing.parent_process().join()
     os._exit(1)
 
 
 def _measured(name, setting, kept):
-    # What earlier runs of this process traced would fill the memory. It forgets the policy too, so first.
-    keras.backend.clear_session()
-    gc.collect()
+    keras.backend.clear_session()  # what earlier runs traced would fill the memory; it forgets the policy too, so first
     keras.mixed_precision.set_dtype_policy(setting.get("dtype", "float32"))
     keras.utils.set_random_seed(setting.get("seed", 0))
     began = time.perf_counter()
-    rows = claims.find(name).measure(dict(setting), pathlib.Path(kept))
+    rows = claims.find(name).measure(dict(setting), kept)
     # numpy's numbers are none of JSON's.
     plain = [{name: value.item() if hasattr(value, "item") else value for name, value in row.items()} for row in rows]
     return setting, plain, time.perf_counter() - began

@@ -1,38 +1,24 @@
 """How good a network is that ends in class probabilities."""
 
 import numpy as np
-import tensorflow as tf
 from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 
 import kresnets
 
-
-def prepared(model, images):
-    """Return images 0..255 as the model wants them, float32."""
-    return (kresnets.preprocessing_of(model) or kresnets.preprocess_input)(np.float32(images))
+_BATCH = 64
 
 
-def asker(model):
-    """Return a function from prepared images to what a model gives in inference, which is traced once a batch size."""
-    traced = tf.function(lambda images: tf.cast(model(images, training=False), tf.float32), autograph=False)
-    return lambda images: traced(tf.constant(images)).numpy()
+def outputs(model, images):
+    """Return what a model gives for images 0..255 in inference, float64 `(n, outputs)`."""
+    # Not traced: networks are asked a few times only, and tracing takes longer.
+    images = (kresnets.preprocessing_of(model) or kresnets.preprocess_input)(np.float32(images))
+    parts = (images[start : start + _BATCH] for start in range(0, len(images), _BATCH))
+    return np.concatenate([np.asarray(model(part, training=False)) for part in parts]).astype("float64")
 
 
-def outputs(ask, images):
-    """Return what an `asker` gives for prepared images, float64 `(n, outputs)`."""
-    # All batches are of one length, so that the network is traced once; the last one overlaps the one before.
-    batch = min(64, len(images))
-    made = None
-    for start in (min(start, len(images) - batch) for start in range(0, len(images), batch)):
-        found = ask(images[start : start + batch])
-        made = np.empty((len(images), found.shape[-1])) if made is None else made
-        made[start : start + batch] = found
-    return made
-
-
-def untraced(model, images):
-    """Return what a model gives for images 0..255, for one that is asked once or twice only."""
-    return outputs(lambda part: np.asarray(model(part, training=False)), prepared(model, images))
+def judged(model, images, labels):
+    """Return `measured` of what a model gives for images 0..255."""
+    return measured(outputs(model, images), labels)
 
 
 def measured(scores, labels):
@@ -45,8 +31,5 @@ def measured(scores, labels):
     else:
         scores[scores.sum(1) == 0] = 1 / scores.shape[1]  # no numbers any more
         auc = roc_auc_score(labels, scores, multi_class="ovr")
-    return {
-        "test_accuracy": float(np.mean(scores.argmax(1) == labels)),
-        "test_auc": float(auc),
-        "test_balanced_accuracy": float(balanced_accuracy_score(labels, scores.argmax(1))),
-    }
+    found = np.mean(scores.argmax(1) == labels), auc, balanced_accuracy_score(labels, scores.argmax(1))
+    return dict(zip(("test_accuracy", "test_auc", "test_balanced_accuracy"), map(float, found)))

@@ -21,20 +21,16 @@ def data_of(options, size=16):
 
 
 def tuned(networks, rates, seeds, rows, by="train_loss"):
-    """Return the settings that are needed: each network at each rate with one seed, then at its best with all seeds.
-
-    The settings of `networks` lack `rate` and `seed`. A single rate needs no trials; the best of several is the one
-    with the least `by` in the rows so far.
-    """
+    """Return the settings that are needed: each network, a setting without `rate` and `seed`, at each rate with one
+    seed, then at that with the least `by` in the rows so far with all seeds; a single rate needs no trials."""
     if len(rates) == 1:
         return [network | {"rate": rates[0], "seed": seed} for seed in range(seeds) for network in networks]
     trials = [network | {"rate": rate, "seed": TUNING_SEED} for network in networks for rate in rates]
     found = [best(rows, by, **network) for network in networks]
     if None in found:
         return trials
-    return trials + [
-        n | {"rate": one["rate"], "seed": seed} for seed in range(seeds) for n, one in zip(networks, found)
-    ]
+    chosen = [network | {"rate": one["rate"]} for network, one in zip(networks, found)]
+    return trials + [network | {"seed": seed} for seed in range(seeds) for network in chosen]
 
 
 def best(rows, by, **where):
@@ -44,19 +40,14 @@ def best(rows, by, **where):
 
 
 def learner(spec, *names, counted=False):
-    """Return the `measure` of a claim whose networks are rows of kresnets that `spec` returns for these of a setting.
+    """Return the `measure` of a claim whose networks are rows of kresnets that `spec` returns for these of a setting,
+    which also has `data`, `size`, `epochs`, `rate` and `seed`; `counted` adds parameters and multiply-adds to the rows
+    of `learn`."""
 
-    The setting also has `data`, `size`, `epochs`, `rate` and `seed`; where `recipe` is `"paper"`, the network learns
-    as in arXiv 1512.03385 section 4.2. `counted` adds its parameters and multiply-adds to the rows of `learn`.
-    """
-
-    def measure(setting, kept):
+    def measure(setting, kept=None):
         row, data = spec(*(setting[name] for name in names)), pictures_of(setting)
-        model = fresh(row, data, setting["seed"])
-        if setting.get("recipe") == "paper":
-            rows = learn(model, data, paper, setting["epochs"], setting["seed"], batch=128, augment=True)
-        else:
-            rows = learn(model, data, cosine(setting["rate"], setting["epochs"]), setting["epochs"], setting["seed"])
+        model, epochs, seed = fresh(row, data, setting["seed"]), setting["epochs"], setting["seed"]
+        rows = learn(model, data, cosine(setting["rate"], epochs), epochs, seed)
         if not counted:
             return rows
         counts = kresnets.summarize(kresnets.build(row, input_shape=data.train.shape[1:]))
@@ -80,10 +71,8 @@ def pictures_of(setting):
 def _network(spec, shape, classes):
     """Return a compiled network that is used for every seed and rate: tracing takes longer than some trainings.
 
-    It learns as in arXiv 1512.03385 section 4.2, by SGD with momentum 0.9 and a weight decay of 1e-4, of kernels only.
-    There the decay is part of the gradient, which the momentum multiplies by 10; Keras's is not, so it is made as
-    large.
-    """
+    It learns as in arXiv 1512.03385 section 4.2, by SGD with momentum 0.9 and a weight decay of 1e-4, of kernels only;
+    there the decay is part of the gradient, which the momentum multiplies by 10, so Keras's is made as large."""
     model = kresnets.build(spec, input_shape=shape, classes=classes, classifier_activation=None)
     optimizer = keras.optimizers.SGD(0.1, momentum=0.9, weight_decay=1e-3)
     optimizer.exclude_from_weight_decay(var_names=["gamma", "beta", "bias"])
@@ -106,61 +95,30 @@ def fresh(spec, data, seed):
 def cosine(peak, epochs):
     """Return a learning rate as a function of the share of a training that is done, 0..1: it rises to its peak in the
     first epoch, then falls to 0 as a cosine."""
-
-    def rate(share):
-        epoch = share * epochs
-        return peak * min(1.0, epoch + 0.1) * 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-
-    return rate
+    return lambda share: peak * min(1.0, share * epochs + 0.1) * 0.5 * (1 + math.cos(math.pi * share))
 
 
-def paper(share):
-    """Return the rate of arXiv 1512.03385 section 4.2: a tenth after half and after three quarters of 164 epochs."""
-    return 0.1 * 0.1 ** sum(share >= boundary for boundary in (0.5, 0.75))
-
-
-def shifted_and_mirrored(data, batch):
-    """Return batches of the training part as there: each image padded by 4 pixels of zeros, cut out anew, and mirrored
-    every other time."""
-    import tensorflow as tf
-
-    def change(image, label):
-        padded = tf.pad(image, ((4, 4), (4, 4), (0, 0)))
-        return tf.image.random_flip_left_right(tf.image.random_crop(padded, data.train.shape[1:])), label
-
-    images = tf.data.Dataset.from_tensor_slices((data.train, data.train_labels))
-    return images.shuffle(len(data.train)).map(change).batch(batch)
-
-
-def learn(model, data, rate, epochs, seed, batch=64, augment=False):
-    """Train, and judge on both parts at the end.
-
-    Returns a dict an epoch: `epoch`, `loss` and `error` of the images as they came; the last also has `train_loss`,
-    `train_error`, `test_loss`, `test_error` in inference. Where the loss is no number any more, training ends and the
-    error is that of guessing.
-    """
+def learn(model, data, rate, epochs, seed, batch=64):
+    """Train, and return a dict an epoch: `epoch`, `loss` and `error` of the images as they came; the last also has
+    what `judged` gives. Where the loss is no number any more, training ends and the error is that of guessing."""
     steps = math.ceil(len(data.train) / batch)
+    step = iter(range(steps * epochs))
 
     def follow(batch, logs):
         model.optimizer.learning_rate = rate(next(step) / steps / epochs)
 
-    step = iter(range(steps * epochs))
     keras.utils.set_random_seed(seed)
-    given = {"x": data.train, "y": data.train_labels, "batch_size": batch, "shuffle": True}
-    if augment:
-        given = {"x": shifted_and_mirrored(data, batch)}
     callbacks = [keras.callbacks.LambdaCallback(on_train_batch_begin=follow), keras.callbacks.TerminateOnNaN()]
-    history = model.fit(**given, epochs=epochs, verbose=0, callbacks=callbacks).history
-    rows = [
-        {"epoch": epoch, "loss": loss, "error": 1 - accuracy}
-        for epoch, (loss, accuracy) in enumerate(zip(history["loss"], history["accuracy"]), start=1)
-    ]
+    how = {"batch_size": batch, "epochs": epochs, "verbose": 0, "callbacks": callbacks}
+    history = model.fit(data.train, data.train_labels, **how).history
+    ends = enumerate(zip(history["loss"], history["accuracy"]), start=1)
+    rows = [{"epoch": epoch, "loss": loss, "error": 1 - accuracy} for epoch, (loss, accuracy) in ends]
     rows[-1] |= judged(model, data)
     return rows
 
 
 def judged(model, data):
-    """Return loss and error on both parts, in inference."""
+    """Return `train_loss`, `train_error`, `test_loss` and `test_error`, in inference."""
     found = {}
     for part in ("train", "test"):
         images, labels = getattr(data, part), getattr(data, f"{part}_labels")

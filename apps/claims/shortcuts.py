@@ -3,7 +3,7 @@
 import dataclasses
 
 from claims import degradation, scratch
-from claims.claim import Claim, Finding, Panel, grid
+from claims.claim import IMAGES, Claim, Finding, Panel, grid
 from claims.judge import above, exactly, gap
 
 KINDS = ("plain", "A", "B", "C")
@@ -25,20 +25,14 @@ def _settings(options, rows):
 def _findings(options, rows):
     cost = {row["kind"]: (row["parameters"], row["multiply_adds"]) for row in rows}
     told = ", ".join(f"{kind} {weights:,} and {adds:,}" for kind, (weights, adds) in cost.items())
-    yield Finding(
-        "A shortcut that pads with zeros costs neither parameters nor multiply-adds, and C costs more than B.",
-        exactly(cost["A"] == cost["plain"] and cost["A"] < cost["B"] < cost["C"]),
-        f"Parameters and multiply-adds: {told}.",
-    )
+    claim = "A shortcut that pads with zeros costs neither parameters nor multiply-adds, and C costs more than B."
+    holds = cost["A"] == cost["plain"] and cost["A"] < cost["B"] < cost["C"]
+    yield Finding(claim, exactly(holds), f"Parameters and multiply-adds: {told}.")
     for one, other in (("A", "plain"), ("B", "A"), ("C", "B")):
         saved = gap(rows, "test_error", {"kind": other}, {"kind": one})
         claim = f"{one} makes fewer errors than {other} on images it has not seen."
         yield Finding(claim, above(saved), f"Test error, {other} less {one}: {saved.points(2)}.")
 
 
-CLAIM = Claim(
-    settings=_settings,
-    measure=scratch.learner(spec, "kind", "depth", counted=True),
-    findings=_findings,
-    panels=(Panel("test_error", "kind"), Panel("loss", "epoch", "kind", curve=True, log=True)),
-)
+PANELS = (Panel("test_error", "kind"), Panel("loss", "epoch", "kind", curve=True, log=True))
+CLAIM = Claim(_settings, scratch.learner(spec, "kind", "depth", counted=True), _findings, PANELS, IMAGES)

@@ -5,7 +5,7 @@ import statistics
 
 import kresnets
 from claims import probes, scratch
-from claims.claim import Claim, Finding, Panel, grid
+from claims.claim import Claim, Finding, Panel, by_part, grid
 from claims.judge import above, exactly, interval, pick
 
 # What each differs in from B; C alone and D alone stand on A.
@@ -46,12 +46,8 @@ def _settings(options, rows):
     return probes.undisturbed([slim | {"batch": 8, "rounds": 1}] if quick else [slim, whole], rows, others)
 
 
-def _measure(setting, kept):
-    if setting["part"] == "time":
-        return probes.times(setting, {variant: spec(variant, setting["depth"]) for variant in setting["variants"]})
-    if setting["part"] == "reading":
-        return _read(setting)
-    return scratch.learner(spec, "variant", "depth")(setting, kept)
+def _times(setting):
+    return probes.times(setting, {variant: spec(variant, setting["depth"]) for variant in setting["variants"]})
 
 
 def _read(setting):
@@ -67,12 +63,9 @@ def _read(setting):
         strided = (getattr(layer, "kernel_size", None), getattr(layer, "strides", None)) == ((1, 1), (2, 2))
         if strided and "conv" in layer.name:
             parts.append((POINTWISE, layer.name, layer.name, layer.name))
-    rows = []
-    for block, path, first, last in parts:
-        read = probes.read(model.get_layer(first).input, model.get_layer(last).output)
-        row = {"block": block, "path": path, "share": float(read.mean())}
-        rows.append(row | {"parameters": counts.parameters, "multiply_adds": counts.multiply_adds})
-    return rows
+    costs = {"parameters": counts.parameters, "multiply_adds": counts.multiply_adds}
+    share = lambda first, last: probes.read(model.get_layer(first).input, model.get_layer(last).output).mean()
+    return [{"block": block, "path": path, "share": float(share(*ends))} | costs for block, path, *ends in parts]
 
 
 def shares(rows, variant, path):
@@ -87,19 +80,15 @@ def _findings(options, rows):
 
     single = pick(rows, block=POINTWISE)
     values = sorted({row["share"] for row in single})
-    yield Finding(
-        "A 1x1 convolution of stride 2 reads a quarter of its input; in A the rest is lost.",
-        exactly(values == [0.25] and set(shares(rows, "A", "block")) == {0.25}),
-        f"{len(single)} such convolutions read {', '.join(f'{value:.2f}' for value in values)}; "
-        f"blocks: {told('block')}.",
-    )
+    claim = "A 1x1 convolution of stride 2 reads a quarter of its input; in A the rest is lost."
+    numbers = f"{len(single)} such convolutions read {', '.join(f'{value:.2f}' for value in values)}; "
+    holds = values == [0.25] and set(shares(rows, "A", "block")) == {0.25}
+    yield Finding(claim, exactly(holds), numbers + f"blocks: {told('block')}.")
+    claim = "B's branch reads all; its shortcut and C's still read a quarter; D's shortcut reads all."
     whole = set(shares(rows, "B", "branch") + shares(rows, "D", "shortcut")) == {1.0}
     quarter = set(shares(rows, "B", "shortcut") + shares(rows, "C", "shortcut")) == {0.25}
-    yield Finding(
-        "B's branch reads all; its shortcut and C's still read a quarter; D's shortcut reads all.",
-        exactly(whole and quarter and not pick(single, variant="D")),
-        f"Shares of positions with a gradient: {told('branch', 'shortcut')}.",
-    )
+    numbers = f"Shares of positions with a gradient: {told('branch', 'shortcut')}."
+    yield Finding(claim, exactly(whole and quarter and not pick(single, variant="D")), numbers)
     costs = {row["variant"]: row["multiply_adds"] for row in pick(rows, part="reading")}
     ratio = costs["D"] / costs["A"]
     counted = ", ".join(f"{variant} {cost / 1e9:.3g}" for variant, cost in costs.items())
@@ -120,14 +109,10 @@ def _findings(options, rows):
             yield Finding(f"{one} makes fewer errors than {other} on images it has not seen.", above(saved), numbers)
 
 
-CLAIM = Claim(
-    settings=_settings,
-    measure=_measure,
-    findings=_findings,
-    panels=(
-        Panel("test_error", "variant"),
-        Panel("ms", "network", ("work", "depth")),
-        Panel("share", "variant", "path", {"block": "stage2_block1"}),
-    ),
-    data=(),
+PANELS = (
+    Panel("test_error", "variant"),
+    Panel("ms", "network", ("work", "depth")),
+    Panel("share", "variant", "path", {"block": "stage2_block1"}),
 )
+_measure = by_part(time=_times, reading=_read, learning=scratch.learner(spec, "variant", "depth"))
+CLAIM = Claim(_settings, _measure, _findings, PANELS)

@@ -241,10 +241,16 @@ def _prepared(model, data, plan, cache, groups, loss, metrics, state_dir, begin,
     stop = StopAtNaN(unfreezing.stage_of, notes.advice(model, plan, loss), state)
     over = state is not None and _is_over(unfreezing, state)
     return _Prepared(
-        batches=batches, cached=cached, begin=plan.epochs if over else begins, state=state, unfreezing=unfreezing, division=division,
-        judged=None if data.validation is None else _judged_batches(data.validation, judging), compile=compile_with,
+        batches=batches,
+        judged=None if data.validation is None else _judged_batches(data.validation, judging),
+        cached=cached,
+        begin=plan.epochs if over else begins,
+        state=state,
+        unfreezing=unfreezing,
         callbacks=[*bar, stop, *_callbacks(plan, unfreezing, state, groups, clocks), *data.callbacks],
-    )  # fmt: skip
+        division=division,
+        compile=compile_with,
+    )
 
 
 def _fitted(model, data, plan, run, verbose):
