@@ -133,6 +133,7 @@ def fine_tune(
     )
     if (decoding := decoding_of(train, validation)) is not None:
         preprocessing = dataclasses.replace(preprocessing, decoding=decoding)
+        _check_decoding(state_dir, decoding)
     model_layout, class_weight = layout(model, groups), checked_class_weight(class_weight, train, labels)
 
     # Plan.
@@ -240,6 +241,16 @@ def _checked_callbacks(callbacks):
                 f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe."
             )
     return callbacks
+
+
+def _check_decoding(state_dir, decoding):
+    """Refuse to go on with a run of before decoding was noted on images that are decoded otherwise than then."""
+    older = state_dir is not None and noted(state_dir, "recipe") is not None and noted(state_dir, "decoding") is None
+    if older and decoding != Decoding.before():
+        raise ValueError(
+            f"{state_dir} holds the state of a run of an older version, which decoded images in its own way: load them "
+            "by load_data(..., decoding=kresnets.Decoding.before()) to go on with it, or give another folder."
+        )
 
 
 def _description(plan, model, preprocessing, class_weight, loss, metrics):
