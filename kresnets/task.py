@@ -81,7 +81,8 @@ def scores_of(model: keras.Model, task: str | None = None) -> Scores:
     if activation not in ("softmax", "sigmoid", "linear"):
         raise ValueError(
             f"The model ends in {activation}, which leaves open whether it gives "
-            "probabilities: end it with a softmax, a sigmoid, or keras.layers.Activation('linear') for logits."
+            "probabilities: end it with a softmax or a sigmoid; where it gives probabilities already, with "
+            "keras.ops.log and a softmax, which gives them back."
         )
     if activation == "softmax":
         check_softmax(model, task)

@@ -123,7 +123,7 @@ def _search(folder, options, command):
     _at_interrupt(_leave_at_once)  # nothing has been written yet, and imports take Ctrl-C badly
     signal.pthread_sigmask(signal.SIG_UNBLOCK, supervisor.ENDS)
     spec, classes = spec_of(options.model), [2]  # until the images tell: they come after all else
-    _set_up(options, spec)
+    dtype = _set_up(options, spec, folder)
 
     def build():
         return with_trunk(spec, options.weights, options.size, classes[-1], options.preprocess)
@@ -139,7 +139,7 @@ def _search(folder, options, command):
         shown.space, oracle = hypermodel.space, _oracle(options, hypermodel)
         parts, split = splitting.parts(data, options)
         if not options.worker:
-            _begin(folder, options, command, data, shown, hypermodel, split)
+            _begin(folder, options, command, data, shown, hypermodel, split, dtype)
         # Before the tuner, which leaves when the process has grown.
         splits = None if options.chief else _splits(folder, parts, hypermodel, options)
         tuner = _tuner(folder, hypermodel, oracle, options, None if options.worker else shown.changed)
@@ -166,22 +166,26 @@ def _leave_at_once(number, frame):
     os._exit(130)
 
 
-def _set_up(options, spec):
+def _set_up(options, spec, folder):
+    """Set the precision and return it: that in which the search began, wherever it goes on."""
     kresnets_command.log(logging.WARNING)
     import keras
 
-    auto = options.dtype == "auto"
-    dtype, why = dtype_for(spec, options.weights, options.size) if auto else (options.dtype, "")
+    dtype, why = options.dtype, ""
+    if dtype == "auto":
+        begun = place.dtype(folder, options)
+        dtype, why = (begun, "") if begun else dtype_for(spec, options.weights, options.size)
     keras.mixed_precision.set_dtype_policy(dtype)
     if why and not supervisor.is_later():
         print(f"Trains in {dtype}: {why}.")
+    return dtype
 
 
-def _begin(folder, options, command, data, shown, hypermodel, split):
+def _begin(folder, options, command, data, shown, hypermodel, split, dtype):
     recipe = json.loads(json.dumps(dataclasses.asdict(hypermodel.space.recipe({}))))
-    place.make_room(folder, options, recipe)
+    place.make_room(folder, options, recipe, data.contents)
     config = {"arguments": place.arguments(options), "command": command, "recipe": recipe}
-    config["decoding"] = dataclasses.asdict(data.decoding)
+    config |= {"decoding": dataclasses.asdict(data.decoding), "dtype": dtype, "contents": data.contents}
     files.write_json(folder / "config.json", config, indent=1)
     epochs = hypermodel.space.epochs
     each = f"{epochs} epochs each" if epochs else "each of as many epochs as its recipe says"

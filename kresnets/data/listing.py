@@ -270,6 +270,8 @@ def _rows(file):
     """Return the lines that are not empty, each with its number, and what separates their columns."""
     try:
         text = file.read_text(encoding="utf-8-sig")
+        if "\0" in text:  # UTF-16 of plain letters, without a mark at its begin
+            raise csv.Error("it holds zero bytes")
         first = next(filter(str.strip, text.splitlines()), "")
         separator = max(_SEPARATORS, key=first.count)  # of none in it the comma
         reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
@@ -279,7 +281,10 @@ def _rows(file):
             raise ValueError(
                 f"{file} is an image: give a folder with a folder for each class, or a CSV file."
             ) from None
-        raise ValueError(f"{file} is no CSV file in UTF-8 ({error}): write one line `path,label` per image.") from None
+        raise ValueError(
+            f"{file} is no CSV file in UTF-8 ({error}): if it is in another encoding, save it as UTF-8 ('CSV UTF-8' in "
+            "spreadsheets); one line `path,label` per image."
+        ) from None
 
 
 def _places(file, rows, separator, columns):

@@ -181,14 +181,15 @@ class Part:
         return hashlib.blake2b(self.labels.tobytes(), key=self.images_identity().encode(), digest_size=16).hexdigest()
 
     def images_identity(self) -> Any:
-        """Return a short name of the images: of files by their names, sizes and times, of images in memory by their
-        bytes."""
+        """Return a short name of the images: of files by their names, sizes, times of change and inodes, of images in
+        memory by their bytes."""
         found = hashlib.blake2b(repr(self.ids).encode(), digest_size=16)
         for content in self._contents.numpy():
             if self._files:
-                # The time of the last change of any kind too: an unpacked archive sets the other one as it likes.
+                # The inode too: an unpacked archive sets the time as it likes. Not the time of the last change of any
+                # kind, which is another one after chmod, though no image is.
                 stat = os.stat(content)
-                found.update(b"%d %d %d\0" % (stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns))
+                found.update(b"%d %d %d\0" % (stat.st_size, stat.st_mtime_ns, stat.st_ino))
             else:
                 found.update(hashlib.blake2b(content).digest())
         return found.hexdigest()

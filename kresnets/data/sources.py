@@ -98,16 +98,16 @@ def load_data(
     items, digests = [item for _, item, _ in good], [verdict.digest for *_, verdict in good]
     given = {part: [i for i, row in enumerate(good) if row[0] == part] for part in listing.parts}
     chosen, labels = {}, [item.label for item in items]
-    if without := _classes_without(given, items, listing.class_names):
-        obstacles += without
-    else:
-        try:
-            chosen = _split(given, items, digests, listing.class_names, seed, validation_split, test_split)
+    without = _classes_without(given, items, listing.class_names)
+    obstacles += without
+    try:
+        chosen = _split(given, items, digests, listing.class_names, seed, validation_split, test_split)
+        if not without:
             chosen["train"], chosen["validation"] = cap(
                 chosen["train"], chosen["validation"], labels, limit, listing.class_names
             )
-        except ValueError as error:
-            obstacles.append(str(error))
+    except ValueError as error:
+        obstacles.append(str(error))
     refuse(obstacles)
     _warn_of_duplicates(given, items, digests)
     found, decoded = _decoding(found, [verdict for *_, verdict in good], decoding is None)
@@ -234,12 +234,13 @@ def _split(given, items, digests, class_names, seed, validation_split, test_spli
     fractions = {part: share for part, share in fractions.items() if part not in given}
     chosen = {part: sorted(indices, key=lambda i: order_key(seed, items[i].id)) for part, indices in given.items()}
     pool = chosen.pop("all" if "all" in chosen else "train")
+    present = sorted({items[i].label for i in pool})  # classes without an image are told for themselves
     dealt = split(
         [items[i].id for i in pool],
-        [items[i].label for i in pool],
+        [present.index(items[i].label) for i in pool],
         [digests[i] for i in pool],
         fractions,
-        class_names,
+        [class_names[label] for label in present],
         seed,
     )
     return chosen | {part: [pool[i] for i in indices] for part, indices in dealt.items()}

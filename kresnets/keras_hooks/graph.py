@@ -1,6 +1,7 @@
 """How the layers of a built model hang together, as far as no public door of Keras tells."""
 
 import keras
+import numpy as np
 
 
 def made_by(tensor):
@@ -79,44 +80,87 @@ def layer_computation(layer):
     return {"layer": type(layer).__name__, **config, "weights": [tuple(weight.shape) for weight in layer.weights]}
 
 
-_ARITHMETIC = frozenset(
-    "Add Subtract Multiply Divide TrueDivide FloorDivide Power Negative Sqrt Square Log Exp Einsum Matmul".split()
-)
+# Two greys, and a colour that shows in which order the channels are.
+_COLOURS = ((100, 100, 100), (200, 200, 200), (90, 150, 210))
+_ARITHMETIC = ("Rescaling", "Normalization", "Add", "Subtract", "Multiply", "Average")
 
 
 def changes_pixels(model):
-    """Return the name of the first layer or operation that does arithmetic with images before any weight meets them.
+    """Return the name of the first layer or operation that makes other values of images before any weight meets them.
 
-    Augmentation, resizing, cropping, padding and casts are none. Of a Lambda nobody can tell.
+    What has no weights is asked: it is given images of one colour, as in inference, where augmentation, resizing,
+    cropping, padding and casts leave that colour in place, and arithmetic does not, whoever wrote the layer.
 
     Returns:
-        `(name, whether it is certain)`, or `(None, False)`.
+        `(name, whether it is certain)`, or `(None, False)`. It is not where only the order of the channels changes, nor
+        of layers that may do in training what they do in inference, such as a Lambda that adds noise.
     """
-    found, _ = _pixels(model)
-    return found or (None, False)
+    for colour in _COLOURS:
+        found = _changes(model, [_plain_image(tensor, colour) for tensor in model.inputs], colour)
+        if found:
+            return found
+    return None, False
 
 
-def _pixels(model):
-    """Return what `changes_pixels` finds in a graph, and whether its first output may still be pixels."""
-    raw = {id(tensor) for tensor in model.inputs}
+def _plain_image(tensor, colour):
+    shape = (tensor.shape[0] or 1, *(side or 64 for side in tensor.shape[1:]))
+    image = np.full(shape, colour[0])
+    if (axis := _channels(shape)) is not None:
+        np.moveaxis(image, axis, -1)[...] = colour
+    return keras.ops.cast(keras.ops.convert_to_tensor(image), tensor.dtype)
+
+
+def _channels(shape):
+    """Return the axis of three channels, or None."""
+    return next((axis for axis in (-1, 1) if len(shape) == 4 and shape[axis] == 3), None)
+
+
+def _changes(model, images, colour, inner=False):
+    """Return what `changes_pixels` does, for images of one colour, or None; of an `inner` model its outputs count."""
+    raw, steps, met, nested = {id(tensor) for tensor in model.inputs}, [], [], []
     for node in graph_nodes(model):
-        if not any(id(tensor) in raw for tensor in node.input_tensors):
+        operation, taken = node.operation, [tensor for tensor in node.input_tensors if id(tensor) in raw]
+        whole = len(taken) == len(node.input_tensors)
+        if not taken:
             continue
-        operation = node.operation
-        if isinstance(operation, keras.Model) and has_graph(operation):
-            found, still = _pixels(operation)
-            if found:
-                return found, False
+        if whole and isinstance(operation, keras.Model) and has_graph(operation):
+            nested.append((operation, taken))
+        if whole and (isinstance(operation, keras.layers.Normalization) or not getattr(operation, "weights", None)):
+            raw.update(map(id, node.output_tensors))
+            steps += [(operation, tensor) for tensor in node.output_tensors]
         else:
-            kind = type(operation).__name__
-            if isinstance(operation, (keras.layers.Rescaling, keras.layers.Normalization)) or kind in _ARITHMETIC:
-                return (f"{operation.name} ({kind})", True), False
-            if isinstance(operation, keras.layers.Lambda):
-                return (f"{operation.name} (Lambda)", False), False
-            still = not getattr(operation, "weights", None)  # an operation has none
-        if still:
-            raw.update(id(tensor) for tensor in node.output_tensors)
-    return None, id(model.outputs[0]) in raw
+            met += taken
+    if inner:
+        met += [tensor for tensor in model.outputs if id(tensor) in raw]
+    values = {id(tensor): image for tensor, image in zip(model.inputs, images, strict=True)}
+    if steps:
+        made = keras.Model(model.inputs, [tensor for _, tensor in steps])(images, training=False)
+        made = keras.tree.flatten(made)  # one alone comes without its list
+        values |= {id(tensor): value for (_, tensor), value in zip(steps, made, strict=True)}
+    changed = {key for key, value in values.items() if not _has_colour(value, colour)}
+    if any(id(tensor) in changed for tensor in met):
+        operation = next(operation for operation, tensor in steps if id(tensor) in changed)
+        within = next((taken for one, taken in nested if one is operation), None)
+        if within is not None:
+            return _changes(operation, [values[id(tensor)] for tensor in within], colour, inner=True)
+        kind = type(operation).__name__
+        arithmetic = kind in _ARITHMETIC or not isinstance(operation, keras.layers.Layer)
+        return f"{operation.name} ({kind})", arithmetic and len(set(colour)) == 1
+    for operation, taken in nested:
+        if operation.weights and (found := _changes(operation, [values[id(one)] for one in taken], colour)):
+            return found
+    return None
+
+
+def _has_colour(value, colour):
+    """Whether a good part of an array has the colour; a grey in any shape."""
+    half = keras.backend.standardize_dtype(value.dtype) in ("float16", "bfloat16")
+    array = keras.ops.convert_to_numpy(keras.ops.cast(value, "float32"))
+    axis, off = _channels(array.shape), 2 if half else 0.1
+    if axis is None:
+        return len(set(colour)) > 1 or bool(np.mean(np.abs(array - colour[0]) <= off) >= 0.1)
+    near = np.abs(np.moveaxis(array, axis, -1) - np.array(colour)) <= off
+    return bool(np.mean(near.all(axis=-1)) >= 0.1)
 
 
 _PASSING = ("Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Dropout", "InputLayer")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from kresnets.transfer.inputs import BATCH_SIZE, check_source, is_dataset, rows_of, with_length
+from kresnets.transfer.inputs import check_source, is_dataset, rows_of, with_length
 from kresnets.transfer.labels import Labels, first_labels
 
 
@@ -47,7 +47,7 @@ def checked_data(model, train, validation, task="auto", loss=None, preprocessing
         else:
             labels.like(first).check_shape((1,), f"`{argument}`: ")
         _check_images(source, f"`{argument}`")
-        if preprocessing is not None and preprocessing.mode != "none":
+        if preprocessing is not None:
             check_pixels(_first_images(source), f"`{argument}`", preprocessing)
         found.append(with_length(source, argument))
     return labels, *found
@@ -75,27 +75,49 @@ def decoding_of(*sources):
     return found[0] if found else None
 
 
-def _first_images(source, batches=2):
-    """Yield the images of the first batches; none of a part of `load_data`, whose pixels are 0..255 by its own hand."""
+_LOOKED_AT = 64  # images of arrays
+_MOST_BLACK = 10  # batches without a bright pixel, after which one gives up
+
+
+def _first_images(source):
+    """Yield images in batches: some of arrays, the first ones of others; none of a part of `load_data`, whose pixels
+    are 0..255 by its own hand."""
     if isinstance(source, tuple):
-        yield source[0][: batches * BATCH_SIZE]
+        yield source[0][:: max(1, len(source[0]) // _LOOKED_AT)]
     elif is_dataset(source):
         if rows_of(source) is None:
-            yield from (np.asarray(batch[0]) for batch in source.take(batches))
+            yield from (np.asarray(batch[0]) for batch in source.take(_MOST_BLACK))
     else:
-        yield from (np.asarray(source[number][0]) for number in range(min(batches, source.num_batches or 1)))
+        yield from (np.asarray(source[number][0]) for number in range(min(_MOST_BLACK, source.num_batches or 1)))
 
 
 def check_pixels(arrays, what, preprocessing):
-    """Raise a ValueError where images stay within 0..1, though the weights want them made of pixels 0..255.
+    """Raise a ValueError where images are within 0..1, or were preprocessed already, though the weights want them made
+    of pixels 0..255.
 
-    Black images alone tell nothing.
+    Black images alone tell nothing: of batches so many are looked at that two are not black.
     """
-    ranges = [(float(np.min(images)), float(np.max(images))) for images in arrays if np.size(images)]
-    if ranges and min(low for low, _ in ranges) >= 0 and 0 < max(high for _, high in ranges) <= 1:
+    if preprocessing.mode == "none":
+        return
+    low, high, bright = 0.0, 0.0, 0
+    for images in arrays:
+        if not np.size(images):
+            continue
+        low, high = min(low, float(np.min(images))), max(high, float(np.max(images)))
+        bright += high > 0
+        if bright == 2:
+            break
+    ways = "or preprocess='none' if the network takes them as they are."
+    # By a margin, since resizing overshoots; -64 is out of its reach, and -104 what a mean subtracted from black gives.
+    if low >= 0 and 0 < high <= 1.1:
         raise ValueError(
             f"{what}: the images are within 0..1, and the model preprocesses pixels 0..255 ({preprocessing.mode}): "
-            "give images * 255, or preprocess='none' if the network takes them as they are."
+            f"give images * 255, {ways}"
+        )
+    if low < 0 and high <= 10 or low < -64:
+        raise ValueError(
+            f"{what}: the images go from {low:.3g} to {high:.3g}, as if they were preprocessed already, and the model "
+            f"preprocesses pixels 0..255 ({preprocessing.mode}): give these, {ways}"
         )
 
 

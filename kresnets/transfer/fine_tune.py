@@ -127,7 +127,7 @@ def fine_tune(
         task, begin = recipe.facts.task if task == "auto" else task, begin or recipe.begin
     if begin and state_dir is not None:
         raise ValueError("A Plan with `begin` does not go with `state_dir`, which knows where to go on: leave one out.")
-    data = _checked(model, train, validation, callbacks, loss, preprocess, task, groups, class_weight)
+    data = _checked(model, train, validation, callbacks, loss, preprocess, task, groups, class_weight, state_dir)
     plan = _planned(model, data, recipe, pretrained, state_dir, loss)
     check_cache(cache, plan.recipe)
     run = _prepared(model, data, plan, cache, groups, loss, metrics, state_dir, begin, epoch, verbose)
@@ -164,13 +164,14 @@ class _Prepared:
     compile: Callable[[Any], None]
 
 
-def _checked(model, train, validation, callbacks, loss, preprocess, task, groups, class_weight):
+def _checked(model, train, validation, callbacks, loss, preprocess, task, groups, class_weight, state_dir):
     callbacks, preprocessing = _checked_callbacks(callbacks), preprocessing_for(model, preprocess)
     labels, (train, steps), (validation, judging_steps) = checked_data(
         model, train, validation, task, loss, preprocessing
     )
     if (decoding := decoding_of(train, validation)) is not None:
         preprocessing = dataclasses.replace(preprocessing, decoding=decoding)
+        _check_decoding(state_dir, decoding)
     return _Checked(
         train=train, steps=steps, validation=validation, judging_steps=judging_steps, labels=labels,
         preprocessing=preprocessing, layout=layout(model, groups), callbacks=callbacks,
@@ -307,6 +308,16 @@ def _checked_callbacks(callbacks):
                 f"`callbacks` has a {type(callback).__name__}, which the recipe brings already: say it in the recipe."
             )
     return callbacks
+
+
+def _check_decoding(state_dir, decoding):
+    """Refuse to go on with a run of before decoding was noted on images that are decoded otherwise than then."""
+    older = state_dir is not None and noted(state_dir, "recipe") is not None and noted(state_dir, "decoding") is None
+    if older and decoding != Decoding.before():
+        raise ValueError(
+            f"{state_dir} holds the state of a run of an older version, which decoded images in its own way: load them "
+            "by load_data(..., decoding=kresnets.Decoding.before()) to go on with it, or give another folder."
+        )
 
 
 def _description(plan, model, data, loss, metrics):

@@ -1,7 +1,6 @@
 """What the labels of a model are, and the loss that goes with them: cross-entropy, of classes or of each label."""
 
 import dataclasses
-import math
 from typing import Any
 
 import keras
@@ -44,7 +43,7 @@ class Labels:
             ValueError: where the task stays open, or does not go with the model or its labels.
         """
         check_task(task)
-        activation = _squashing(model)
+        activation = _squashing(model, ask=loss is None)
         if activation == "softmax" and loss is None:
             check_softmax(model, task)
         rows = _are_rows(labels)
@@ -245,17 +244,32 @@ def _task(model, activation, rows, loss):
     )
 
 
-def _squashing(model):
+def _squashing(model, ask=True):
     """Return `"softmax"`, `"sigmoid"` or `"linear"`: what a model's scores have been through, however it says it.
 
-    Where its end does not tell (an operation of one's own), two images of noise do: who gives probabilities gives rows
-    of 0..1 that sum to 1.
+    Where its end does not tell (an operation of one's own), images of noise do, some of them far from any image: who
+    gives probabilities gives rows of 0..1 that sum to 1, and logits do not stay within 0..1. What stays there and does
+    not sum to 1 may be sigmoids, or similarities.
+
+    Raises:
+        ValueError: where that stays open, and `ask`.
     """
     activation = last_activation(model)
     if activation in ("softmax", "sigmoid", "linear"):
         return activation
     shape = [side or 64 for side in model.input_shape[1:]]
-    noise = np.random.default_rng(0).uniform(-1, 1, (2, *shape)).astype("float32")
-    scores = keras.ops.convert_to_numpy(keras.ops.cast(model(noise, training=False), "float32"))
-    sums = scores.min() >= 0 and math.prod(scores.shape[1:]) > 1 and np.allclose(scores.sum(axis=-1), 1, atol=1e-2)
-    return "softmax" if sums else "linear"
+    count = model.input_shape[0] or 4
+    noise = np.random.default_rng(0).uniform(-1, 1, (2, count, *shape)).astype("float32")
+    scores = np.stack([
+        keras.ops.convert_to_numpy(keras.ops.cast(model(images, training=False), "float32"))
+        for images in (noise[0], 1000 * noise[1])
+    ])  # fmt: skip
+    within = scores.min() >= 0 and scores.max() <= 1
+    if within and scores.shape[-1] > 1 and np.allclose(scores.sum(axis=-1), 1, atol=1e-2):
+        return "softmax"
+    if within and ask:
+        raise ValueError(
+            f"{model.name!r} ends in {activation}, and its scores stay within 0..1: they may be sigmoids or not. End "
+            "it with keras.layers.Activation('sigmoid') or a Softmax in place of that, or pass your own `loss`."
+        )
+    return "linear"

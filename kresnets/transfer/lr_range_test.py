@@ -17,7 +17,8 @@ from kresnets.groups import layout
 from kresnets.keras_hooks import optimizer as surgery
 from kresnets.networks.copying import copy_flags
 from kresnets.preprocess import preprocessing_for
-from kresnets.transfer.inputs import BATCH_SIZE, is_dataset
+from kresnets.transfer.checks import check_pixels
+from kresnets.transfer.inputs import BATCH_SIZE, is_dataset, rows_of
 from kresnets.transfer.labels import Labels, first_labels
 from kresnets.transfer.recipe import optimizer_class
 
@@ -244,10 +245,14 @@ def _scale(copy, ratios, groups):
 
 def _batches(source, preprocessing):
     """Yield `(images, labels)` or `(images, labels, weights)`, from the beginning again at the end."""
+    looked = preprocessing is None or rows_of(source) is not None
     for batch in _cycle(source):
         if not isinstance(batch, (tuple, list)) or len(batch) not in (2, 3):
             raise ValueError(f"`train` must give batches (images, labels). Received: {type(batch).__name__}")
         images, *others = batch if keras.backend.backend() == "tensorflow" else map(np.asarray, batch)
+        if not looked:
+            check_pixels([np.asarray(images)], "`train`", preprocessing)
+            looked = True
         yield (images if preprocessing is None else preprocessing(images, "channels_last"), *others)
 
 

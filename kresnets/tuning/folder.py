@@ -12,6 +12,7 @@ from kresnets._util import files
 
 _NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
 _SEARCH = "search.json"  # in Keras Tuner's folder: what its trials are of
+_IDENTITY = 2  # the version of `Part.identity`
 _WRITTEN = (
     "search", "trials.csv", "search.html", "best_recipe.json", "verdict.json", "images", "answers-*.json",
     "tensorboard", ".tmp-*", "config.json",
@@ -69,20 +70,34 @@ def decoding(folder, options):
     return Decoding(**noted) if noted else Decoding.before()
 
 
-def make_room(folder, options, recipe=None):
+def dtype(folder, options):
+    """Return the dtype policy in which the search in a folder began, None where that is not known or another begins."""
+    if earlier_arguments(folder) != arguments(options):
+        return None
+    return files.read_json(folder / "config.json").get("dtype")
+
+
+def make_room(folder, options, recipe=None, contents=None):
     """Clear what --overwrite replaces, now that all else has been found good.
 
-    `recipe` is what its trials are variations of, as JSON can say it; None where that is not known.
+    `recipe` is what its trials are variations of, as JSON can say it; `contents` the hash of the images. None where
+    that is not known.
 
     Raises:
-        ValueError: where the same command came to another recipe when the search began.
+        ValueError: where the same command came to another recipe, or to other images, when the search began.
     """
     earlier = earlier_arguments(folder)
     if earlier is None:
         return
-    begun_with = (files.read_json(folder / "config.json") or {}).get("recipe", recipe)
-    if options.overwrite and (earlier != arguments(options) or begun_with != recipe):
+    begun = files.read_json(folder / "config.json") or {}
+    begun_with, saw = begun.get("recipe", recipe), begun.get("contents")
+    if options.overwrite and (earlier != arguments(options) or begun_with != recipe or saw != contents):
         clear(folder, _WRITTEN)
+    elif saw not in (None, contents):
+        raise ValueError(
+            f"--out {folder} was begun with other images or labels in {options.data}: give another folder, or "
+            "--overwrite to replace it."
+        )
     elif begun_with != recipe:
         raise ValueError(
             f"--out {folder} was begun when the same command came to another recipe, by another rule or other "
@@ -125,8 +140,12 @@ def check_same_search(project, hypermodel, objective, splits):
         "decoding": [str(decoding_of(*split)) for split in splits],
         "training": hypermodel.training(),
     }
+    found["identity"] = _IDENTITY
     found, path = json.loads(json.dumps(found)), project / _SEARCH
     earlier = files.read_json(path) or {}
+    if earlier.get("identity") != _IDENTITY:  # of the version before: another way to tell images, not other images
+        earlier.pop("data", None)
+        earlier["identity"] = _IDENTITY
     differing = [name for name in found if name in earlier and earlier[name] != found[name]]
     if differing:
         raise ValueError(

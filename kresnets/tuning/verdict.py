@@ -24,33 +24,54 @@ def judge(folder, train, data, recipes, why=""):
         why: a sentence for where there is no winner. Defaults to none.
 
     Returns:
-        Dict `default` and the others (see `kresnets.report.metrics.evaluate`), `names` of all of them, `sentence`,
+        Dict `default` and the others (see `kresnets.report.metrics.evaluate`), `names` of all of them, `failed`: why,
+        of each whose training came to no numbers, `sentence`,
         `difference` of the winner (else of what the search started from) and the default, `worse`: whether a winner did
-        worse than the default, by more than chance.
+        worse than the default, by more than chance, or came to no numbers.
     """
-    answers = {}
+    answers, failed = {}, {}
     for name, recipe in recipes.items():
         text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)  # an earlier winner's are not this one's
         path = folder / f"answers-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         if not path.exists():
             print(f"The {name} recipe trains on {len(data.train)} images ...", flush=True)
-            model, preprocessing = train(recipe)
-            images = data.test.batches(64, model.input_shape[1], preprocessing.crop, cache=False)
-            given = scores_of(model).predicted(model, images.map(lambda x, y, to=preprocessing: to(x, "channels_last")))
-            files.write_json(path, np.asarray(given, "float64").tolist())
-        answers[name] = np.array(json.loads(path.read_text()))
+            files.write_json(path, _answers(train, recipe, data))
+        given = json.loads(path.read_text())
+        if isinstance(given, dict):
+            failed[name] = given["failed"]
+        else:
+            answers[name] = np.array(given)
     labels, names = data.test.labels, list(data.class_names)
     found = {name: metrics.evaluate(labels, given, names) for name, given in answers.items()}
-    found["names"] = list(answers)
-    judged = next((name for name in ("winner", "start") if name in answers), None)
+    found |= {"names": list(answers), "failed": failed}
+    judged = next((name for name in ("winner", "start") if name in recipes), None)
+    others = "".join(f" The {name} recipe came to no numbers." for name in failed if name not in (judged, "default"))
     if judged is None:
-        return found | {"sentence": why, "worse": False}
-    gain = metrics.difference(labels, answers[judged], answers["default"])
-    worse = judged == "winner" and gain["interval"][1] < 0
-    sentence = _sentence("The search's recipe", gain, len(labels))
-    if judged != "winner":
-        sentence = f"{why} {_sentence('It', gain, len(labels))}"
-    return found | {"difference": gain, "sentence": sentence, "worse": worse}
+        lost = f" The default came to no numbers: {failed['default']}" if "default" in failed else ""
+        return found | {"sentence": f"{why}{lost}{others}", "worse": False}
+    subject, before = ("The search's recipe", "") if judged == "winner" else ("It", f"{why} ")
+    if judged in failed:
+        gain, worse, sentence = None, judged == "winner", f"{subject} came to no numbers, and loses: {failed[judged]}"
+    elif "default" in failed:
+        gain, worse = None, False
+        sentence = f"{subject} beat the default, which came to no numbers: {failed['default']}"
+    else:
+        gain = metrics.difference(labels, answers[judged], answers["default"])
+        worse = judged == "winner" and gain["interval"][1] < 0
+        sentence = _sentence(subject, gain, len(labels))
+    return found | {"difference": gain, "sentence": f"{before}{sentence}{others}", "worse": worse}
+
+
+def _answers(train, recipe, data):
+    """Return a recipe's probabilities on the test part; a dict that says why, where its training came to no numbers:
+    it has lost, and the others are still to be judged."""
+    try:
+        model, preprocessing = train(recipe)
+    except FloatingPointError as error:
+        return {"failed": str(error)}
+    images = data.test.batches(64, model.input_shape[1], preprocessing.crop, cache=False)
+    images = images.map(lambda x, y: preprocessing(x, "channels_last"))
+    return np.asarray(scores_of(model).predicted(model, images), "float64").tolist()
 
 
 def _sentence(subject, gain, count):
@@ -70,4 +91,6 @@ def tell(verdict):
         ends = {metric: numbers[f"{metric}_interval"] for metric in _METRICS if numbers.get(metric) is not None}
         texts = (f"{metric} {numbers[metric]:.3f} ({low:.3f} to {high:.3f})" for metric, (low, high) in ends.items())
         print(f"  {name:8} {', '.join(texts)}")
+    for name in verdict.get("failed", ()):
+        print(f"  {name:8} came to no numbers")
     print(verdict["sentence"])

@@ -612,6 +612,22 @@ def test_what_is_replaced_lasts_until_all_else_is_found_good(place, tmp_path, he
     assert not left(folder)
 
 
+def test_a_search_goes_on_in_its_precision_and_with_its_images(place, tmp_path):
+    folder = tmp_path / "search"
+    options = options_of(arguments(place, folder))
+    config = {"arguments": search_folder.arguments(options), "dtype": "mixed_bfloat16", "contents": "these"}
+    whole.write_text(folder / "config.json", json.dumps(config))
+    assert search_folder.dtype(folder, options) == "mixed_bfloat16"
+    assert search_folder.dtype(folder, options_of(arguments(place, folder, "--size", 32))) is None
+    with pytest.raises(ValueError, match="was begun with other images or labels in .*, or --overwrite to replace it"):
+        search_folder.make_room(folder, options, None, "others")
+    options.overwrite = True
+    search_folder.make_room(folder, options, None, "these")
+    assert left(folder) == ["config.json"]
+    search_folder.make_room(folder, options, None, "others")
+    assert not left(folder)
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_without_the_right_to_write(place, tmp_path, here, never):
     folder = tmp_path / "closed"

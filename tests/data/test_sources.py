@@ -300,9 +300,12 @@ def test_csv_that_is_none(folder):
     (folder / "list.csv").write_text("")
     with pytest.raises(ValueError, match="lists no image"):
         load_data(folder / "list.csv")
-    (folder / "list.csv").write_bytes(b"\xff\xfe\x00,x\n")
-    with pytest.raises(ValueError, match="no CSV file in UTF-8"):
-        load_data(folder / "list.csv")
+    for encoding in ("utf-16", "utf-16-le", "cp1252"):
+        (folder / "list.csv").write_text("path,label\ncat/0.png,kätzchen\n", encoding=encoding)
+        with pytest.raises(
+            ValueError, match=r"no CSV file in UTF-8 .*save it as UTF-8 \('CSV UTF-8' in spreadsheets\)"
+        ):
+            load_data(folder / "list.csv")
     (folder / "list.csv").write_text("path,label\ncat/none.png,cat\ncat/0.png,dog\n")
     with pytest.raises(ValueError, match=r"1 of 2 images cannot be used: cat/none.png \(cannot be read \(No such file"):
         load_data(folder / "list.csv", progress=False)
@@ -358,6 +361,13 @@ def test_all_obstacles_are_told_at_once(folder, tmp_path):
     told = str(error.value)
     assert told.startswith("There are 2 obstacles. (1) 1 of 35 images cannot be used: cat/0.png (the file is empty).")
     assert "(2) Class 'bird' has only 2 images, 'cow' has only 1 image, but each of" in told
+    (folder / "empty").mkdir()
+    with pytest.raises(ValueError) as error:
+        load_data(folder, progress=False)
+    told = str(error.value)
+    assert told.startswith("There are 3 obstacles.") and "(2) Class 'empty' has no usable image: add some" in told
+    assert "(3) Class 'bird' has only 2 images, 'cow' has only 1 image, but each of" in told
+    (folder / "empty").rmdir()
     parts = tmp_path / "parts"
     fill(parts / "train" / "cat", 4)
     (parts / "train" / "dog").mkdir()

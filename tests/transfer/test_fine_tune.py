@@ -345,3 +345,31 @@ X, Y = photographs()
 def test_bad_input_gets_a_sentence(model, arguments, sentence):
     with pytest.raises(ValueError, match=sentence):
         fine_tune(model(), verbose=0, **arguments)
+
+
+def test_a_run_of_before_decoding_was_noted_is_not_gone_on_with_otherwise_decoded(tmp_path):
+    import json
+
+    from PIL import Image
+
+    from kresnets.data import load_data
+
+    for label, name in enumerate(("dark", "light")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(6):
+            pixels = np.full((12, 12, 4), 40 + 100 * label + number, "uint8")
+            Image.fromarray(pixels).save(tmp_path / "images" / name / f"{number}.png")
+
+    def run(**how):
+        data = load_data(tmp_path / "images", progress=False, **how)
+        model = tiny(classes=2)
+        fine_tune(model, data.train.batches(4, 12), recipe=SHORT, state_dir=tmp_path / "run", verbose=0)
+        return kresnets.preprocessing_of(model).decoding
+
+    run(decoding=kresnets.Decoding.before())
+    notes = json.loads((tmp_path / "run" / "run.json").read_text())
+    del notes["decoding"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(notes))
+    with pytest.raises(ValueError, match=r"of an older version.*decoding=kresnets.Decoding.before\(\)"):
+        run()
+    assert run(decoding=kresnets.Decoding.before()) == kresnets.Decoding.before()

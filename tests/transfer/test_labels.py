@@ -7,12 +7,13 @@ import sys
 import keras
 import numpy as np
 import pytest
-from nets import SHORT, tiny
+from nets import SHORT, photographs, tiny
 from places import ROOT
 from sklearn.metrics import accuracy_score, log_loss
 
 import kresnets
 from kresnets.export import read_card
+from kresnets.transfer.labels import Labels
 
 L = keras.layers
 HEADS = {
@@ -341,7 +342,22 @@ TWICE = {
     "keras.applications": [lambda x: keras.applications.resnet.preprocess_input(x)],
     "ours": [lambda x: kresnets.preprocess_input(x, mode="torch")],
     "behind augmentation": [L.RandomFlip(), keras.Sequential([L.RandomRotation(0.1), L.Rescaling(1 / 255)])],
+    "in a pipeline": [L.Pipeline([L.RandomFlip(), L.Rescaling(1 / 255)])],
+    "an operation of a kind of its own": [keras.ops.tanh],
 }
+UNSURE = {
+    "a layer of one's own": [lambda x: Halves()(x)],
+    "lambda": [L.Lambda(lambda x: x / 255)],
+    "activation": [L.Activation("tanh")],
+    "the other order of channels": [lambda x: x[..., ::-1]],
+}
+
+
+class Halves(L.Layer):
+    def call(self, x):
+        return x / 2
+
+
 PLAIN = [L.RandomFlip(), L.Resizing(40, 40), L.CenterCrop(32, 32), lambda x: keras.ops.cast(x, "float32")]
 
 
@@ -362,10 +378,22 @@ def test_what_changes_no_pixel_is_no_preprocessing():
     for network in (kresnets.ResNet18, kresnets.InceptionV3, kresnets.ResNet50V2):
         model = network(weights=None, input_shape=(96, 96, 3))
         assert kresnets.preprocess.preprocessing_for(model) == kresnets.preprocessing_of(model)
-    lambdas = trunk_behind(L.Lambda(lambda x: x))
-    with pytest.raises(ValueError, match=r"may change its images by lambda.*or say preprocess='torch'"):
-        kresnets.preprocess.preprocessing_for(lambdas)
-    assert kresnets.preprocess.preprocessing_for(lambdas, "torch").mode == "torch"
+    for steps in (
+        [L.Lambda(lambda x: x)],
+        [L.Rescaling(1.0)],
+        [L.RandomContrast(0.2), L.RandomBrightness(0.2), L.GaussianNoise(0.5)],
+        [lambda x: L.Add()([x, L.Conv2D(3, 3, padding="same")(x)])],  # weights have met them
+        [lambda x: L.Multiply()([x, L.Dense(3, "sigmoid")(L.GlobalAveragePooling2D()(x))])],
+    ):
+        assert kresnets.preprocess.preprocessing_for(trunk_behind(*steps)).mode == "torch"
+
+
+@pytest.mark.parametrize("name", UNSURE)
+def test_what_may_be_preprocessing_is_asked_about(name):
+    model = trunk_behind(*UNSURE[name])
+    with pytest.raises(ValueError, match=r"may change its images by .*or say preprocess='torch'"):
+        kresnets.preprocess.preprocessing_for(model)
+    assert kresnets.preprocess.preprocessing_for(model, "torch").mode == "torch"
 
 
 def test_a_model_that_preprocesses_by_itself_is_served_as_it_is(tmp_path):
@@ -407,5 +435,33 @@ def test_pixels_0_to_1_are_refused(kind):
     ):
         kresnets.fine_tune(model, source(), recipe=recipe, verbose=0)
     kresnets.fine_tune(model, source(), recipe=recipe, verbose=0, preprocess="none")
+    images[:5] = 0  # the first batch is black
+    with pytest.raises(ValueError, match="within 0..1"):
+        kresnets.fine_tune(tiny(classes=2), source(), recipe=recipe, verbose=0)
     images *= 0  # black: nobody can tell
     kresnets.fine_tune(tiny(classes=2), source(), recipe=recipe, verbose=0)
+
+
+@pytest.mark.parametrize("mode", ["tf", "torch", "caffe"])
+def test_images_that_were_preprocessed_already_are_refused(mode):
+    images, labels = photographs(8, classes=2)
+    wanted = kresnets.preprocess_input(images, mode=mode)
+    model, recipe = tiny(classes=2), dataclasses.replace(SHORT, stages=("stage3",))
+    with pytest.raises(ValueError, match=r"`train`: the images go from -.* as if they were preprocessed already"):
+        kresnets.fine_tune(model, (wanted, labels), recipe=recipe, verbose=0)
+    with pytest.raises(ValueError, match=r"`validation`: the images go from -"):
+        kresnets.fine_tune(model, (images, labels), (wanted, labels), recipe, verbose=0)
+    with pytest.raises(ValueError, match=r"`train`: the images go from -"):
+        kresnets.find_learning_rate(model, (wanted, labels), optimizer="adamw", preprocess=True)
+
+
+def test_a_sigmoid_that_cannot_be_known_is_asked_about():
+    """On TensorFlow Keras finds the sigmoid behind a lambda, on JAX it does not: the losses would differ."""
+    sigmoid, logits = (
+        keras.Sequential([keras.Input((12, 12, 3)), L.GlobalAveragePooling2D(), L.Dense(3), L.Lambda(function)])
+        for function in (lambda x: keras.ops.sigmoid(x), lambda x: x / 2)
+    )
+    with pytest.raises(ValueError, match="ends in lambda, and its scores stay within 0..1: they may be sigmoids"):
+        Labels.of(sigmoid, np.eye(3), "labels")
+    assert Labels.of(sigmoid, np.eye(3), "labels", keras.losses.BinaryCrossentropy()).scores.task == "labels"
+    assert Labels.of(logits, np.eye(3), "labels").scores.activation == "linear"
