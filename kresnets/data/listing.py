@@ -50,6 +50,10 @@ _PART_COLUMNS = tuple("split set subset part partition dataset data_set usage ph
 _PART_FLAGS = {f"is_{word}" for word in PART_NAMES}
 _SEPARATORS = ",;\t"
 _MOST_TOLD = 20  # lines of a CSV file
+_PICTURES, _NOTES = (
+    re.compile(r"(jpeg)?(image|img|picture|photo)s?"),
+    re.compile(r"(label|mask|annotation|segmentation)s?"),
+)
 
 
 def part_of(name):
@@ -102,6 +106,7 @@ def list_folder(folder):
     folder = pathlib.Path(folder)
     roots = _roots(folder)
     class_names = tuple(_subfolders(roots.get("train", folder)))
+    _refuse_no_classes(roots.get("train", folder), class_names)
     if not class_names:
         raise ValueError(
             f"No class folders in {folder}: put the images of each class into a folder of its own, named after the "
@@ -148,6 +153,26 @@ def _roots(folder):
             "otherwise; where these are the classes, give their folders other names."
         )
     return roots
+
+
+def _refuse_no_classes(folder, names):
+    """Refuse layouts that are made for something else, and whose folders would be learned as classes."""
+    lower, inner = [name.lower() for name in names], [_subfolders(folder / name) for name in names]
+    what = None
+    if len(names) > 1:
+        if all(re.fullmatch(r"(fold|cv|split)[ _-]*\d+", name) for name in lower):
+            what = "folds of one data set: put the class folders of all folds together"
+        elif all(part_of(re.sub("[ _-]?[A-H]$", "", name)) for name in names):
+            what = "parts of pairs of images: keep the class folders of one kind"
+        elif all(len(set(map(part_of, below)) - {None}) > 1 and all(map(part_of, below)) for below in inner):
+            what = "parts within classes: put the parts above, as in train/cat and test/cat"
+        elif any(map(_PICTURES.fullmatch, lower)) and any(map(_NOTES.fullmatch, lower)) and len(names) == 2:
+            what = "images and notes on them: give a CSV file with a column of paths and one of classes"
+    if what is not None:
+        raise ValueError(
+            f"{folder} has {_tree(folder)}, which looks like {what}. Where these are the classes, give "
+            "their folders other names."
+        )
 
 
 def _tree(folder, most=4):

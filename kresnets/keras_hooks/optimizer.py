@@ -8,6 +8,7 @@ so its private names appear in this file and no other; tests/test_keras_hooks.py
 
 import contextlib
 import dataclasses
+import functools
 
 import keras
 import numpy as np
@@ -295,14 +296,15 @@ def _scaling(optimizer):
             cls.update_step(optimizer, gradient, variable, scaling.scaled(learning_rate, ratio, ramp))
 
     def apply_weight_decay(variables):
-        # Keras decays by the one learning rate, which is therefore another one while each group decays.
-        alike = {}
+        # Keras decays by the one learning rate, which is therefore another one while each group decays. It asks for it
+        # once for each variable, which would put a schedule's arithmetic a hundred times into each step.
+        now, alike = functools.cache(lambda: cls._get_current_learning_rate(optimizer)), {}
         for variable in variables:
             alike.setdefault(scaling.of(variable), []).append(variable)
         for (ratio, ramp), members in alike.items():
             if ratio:
-                optimizer._get_current_learning_rate = lambda ratio=ratio, ramp=ramp: scaling.scaled(
-                    cls._get_current_learning_rate(optimizer), ratio, ramp
+                optimizer._get_current_learning_rate = functools.cache(
+                    lambda ratio=ratio, ramp=ramp: scaling.scaled(now(), ratio, ramp)
                 )
                 cls._apply_weight_decay(optimizer, members)
         optimizer._get_current_learning_rate = lambda: cls._get_current_learning_rate(optimizer)

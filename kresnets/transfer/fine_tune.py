@@ -28,6 +28,7 @@ from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.weights.origin import TRAINED, note, origin_of
 
 _LOG = logging.getLogger("kresnets")
+_SETS_THE_RATE = (keras.callbacks.ReduceLROnPlateau, keras.callbacks.LearningRateScheduler)
 _BELOW_CHANCE = 0.9  # a share of the loss by chance; a tenth above it a stage counts as diverged
 
 
@@ -193,12 +194,12 @@ def _planned(model, data, recipe, pretrained, state_dir, loss):
         )
     else:
         plan = recipe
-    on_plateau = any(isinstance(one, keras.callbacks.ReduceLROnPlateau) for one in data.callbacks)
-    if plan.recipe.rate == "cosine" and on_plateau:
-        raise ValueError(
-            "`callbacks` has a ReduceLROnPlateau, which cannot lower a rate that follows a cosine: leave it out, or "
-            "give a Recipe with schedule='constant'."
-        )
+    for callback in data.callbacks:
+        if plan.recipe.rate == "cosine" and isinstance(callback, _SETS_THE_RATE):
+            raise ValueError(
+                f"`callbacks` has a {type(callback).__name__}, which cannot set a rate that follows a cosine: leave it "
+                "out, or give a Recipe with schedule='constant'."
+            )
     StagedUnfreezing(plan.schedule, plan.recipe.batchnorm).check(data.layout)
     if plan.schedule.listens and data.validation is None:
         raise ValueError(
@@ -301,6 +302,8 @@ def _carry(model, data):
 
 
 def _checked_callbacks(callbacks):
+    if isinstance(callbacks, keras.callbacks.CallbackList):
+        callbacks = callbacks.callbacks
     callbacks = [] if callbacks is None else list(callbacks) if isinstance(callbacks, (list, tuple)) else [callbacks]
     for callback in callbacks:
         if isinstance(callback, (StagedUnfreezing, LayerwiseLearningRate)):

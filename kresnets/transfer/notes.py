@@ -29,7 +29,7 @@ def of(plan, schedule, history):
             f"{waiting[0].group!r} (from epoch {waiting[0].first_epoch + 1} on) had begun: what it would have unfrozen "
             "was not trained."
         )
-    if plan.facts.validation >= _ENOUGH and _still_improves(judged):
+    if plan.facts.validation >= _ENOUGH and still_improves(judged):
         notes.append(
             f"Validation still improved when training ended (loss {judged[-1]:.3g} in the last of {len(judged)} "
             "epochs, the lowest): more "
@@ -57,7 +57,7 @@ def _longer(plan):
     return f"{'max_epochs_per_stage' if plan.recipe.advance == 'plateau' else name}={2 * plan.stages[-1].epochs}"
 
 
-def _still_improves(losses):
+def still_improves(losses):
     """Whether the last tenth of the epochs is the best, and better by 2 % than the tenth before it."""
     tenth = max(1, len(losses) // 10)
     if len(losses) < 3 or not np.isfinite(losses).all():

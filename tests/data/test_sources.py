@@ -143,6 +143,12 @@ def test_a_class_may_be_called_train(tmp_path):
     assert load_data(tmp_path, progress=False).class_names == ("bus", "car", "train")
 
 
+def test_classes_may_be_called_like_other_layouts(tmp_path):
+    for place, name in enumerate(("images", "labels", "stamps", "vitamin A", "vitamin B", "1", "2")):
+        fill(tmp_path / name, 8, first=10 * place)
+    assert len(load_data(tmp_path, progress=False).class_names) == 7
+
+
 @pytest.mark.parametrize(
     ("folders", "words"),
     [
@@ -154,6 +160,11 @@ def test_a_class_may_be_called_train(tmp_path):
         (("val/a", "val/b", "test/a", "test/b"), "at least the first"),
         (("train/a", "train/b", "val/a", "valid/a"), r"two folders for validation \(val, valid\)"),
         (("data/train/a", "data/test/a"), r"one folder data/ \(test, train\): give .*data, if its"),
+        (("trainA", "trainB", "testA", "testB"), "testA/ .*parts of pairs of images"),
+        (("fold1/a", "fold1/b", "fold2/a", "fold2/b"), r"fold1/ \(a, b\).*folds of one data set"),
+        (("cat/train", "cat/test", "dog/train", "dog/val"), "parts within classes: put the parts above"),
+        (("images", "labels"), "images and notes on them: give a CSV file"),
+        (("train/images", "train/masks", "val/images", "val/masks"), "train has images/ .*notes on them"),
         (("archive/cat", "archive/dog"), r"one folder archive/ \(cat, dog\): give .*archive, if its"),
     ],
 )
