@@ -9,6 +9,22 @@ import keras
 import pytest
 
 
+@pytest.hookimpl(tryfirst=True)  # before cases are chosen by their markers
+def pytest_collection_modifyitems(config, items):
+    """Leave the cases that `always` does not name to `make everything`."""
+    named, found = {}, {}
+    for item in items:
+        if always := item.get_closest_marker("always"):
+            test = item.nodeid.partition("[")[0]
+            named[test] = set(always.args)
+            found.setdefault(test, set()).add(item.callspec.id)
+            if item.callspec.id not in always.args:
+                item.add_marker(pytest.mark.everything)
+    for test, ids in named.items():
+        if ids - found[test] and not any("::" in argument for argument in config.args):
+            raise pytest.UsageError(f"{test}: `always` names cases that there are not: {ids - found[test]}")
+
+
 @pytest.fixture(autouse=True)
 def _seeded():
     keras.utils.set_random_seed(0)

@@ -74,6 +74,7 @@ def test_the_python_of_the_readme_is_that_of_the_docs():
     }
 
 
+@pytest.mark.always("index.md", "fit.md")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["index.md", "images.md", "fit.md", "networks.md", "search.md", "weights.md"])
 def test_the_python_of_the_docs_runs(name, tmp_path, monkeypatch):

@@ -78,6 +78,7 @@ def test_ftrl_is_refused_before_anything_is_trained(tmp_path):
             model.fit(*data(), callbacks=[callback], verbose=0)
 
 
+@pytest.mark.always("adamw", "loss scale")
 @pytest.mark.parametrize("name", _marked(SCALABLE))
 def test_a_ratio_equals_a_lower_rate(name):
     lower = _fit(tiny(), OPTIMIZERS[name](0.0025))
@@ -105,6 +106,7 @@ def test_ratio_zero_changes_no_trainable_variable_and_the_others_as_always(name)
     )  # at ratio 0 norms still see the data
 
 
+@pytest.mark.always("adamw")
 @pytest.mark.parametrize("name", _marked(["sgd", "adam", "adamw", "rmsprop", "lion"]))
 def test_keras_multi_optimizer_is_a_second_witness(name):
     mine = _fit(
@@ -143,6 +145,7 @@ def _values(optimizer):
     return [np.array(keras.ops.convert_to_numpy(v.value)) for v in optimizer.variables]
 
 
+@pytest.mark.always("adamw")
 @pytest.mark.parametrize("name", _marked(["adamw", "nadam", "loss scale"]))
 def test_an_optimizer_rebuilt_midway_ends_where_one_that_never_was_ends(name):
     # Rebuilt on all and back on the same variables: the state must have gone through twice.

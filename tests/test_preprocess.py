@@ -282,6 +282,7 @@ WAYS = {
 }
 
 
+@pytest.mark.always("cloned", "nested, cloned, saved", "serialized")
 @pytest.mark.parametrize("way", WAYS)
 def test_it_survives(way, tmp_path):
     for wanted in (Preprocessing("caffe", 0.875), Preprocessing("torch", 0.95, HALF, HALF, 256)):

@@ -42,6 +42,7 @@ TORCHVISION = {
 }  # fmt: skip
 
 
+@pytest.mark.always("ResNet18", "InceptionV3")
 @pytest.mark.parametrize("name", TORCHVISION)
 def test_multiply_adds_are_those_of_torchvision(name):
     assert round(kresnets.summarize(unfilled(name)).multiply_adds / 1e9, 3) == TORCHVISION[name]
@@ -56,6 +57,7 @@ TIMM = {
 }  # fmt: skip
 
 
+@pytest.mark.always("ResNet18D", "ResNet50B", "InceptionV4")
 @pytest.mark.parametrize("name", TIMM)
 def test_multiply_adds_are_those_of_timm_once_the_norms_are_added(name):
     size, published = TIMM[name]
@@ -106,6 +108,7 @@ def odd():
     return keras.Model(image, x)
 
 
+@pytest.mark.always("resnet18", "tiny", "odd")
 @pytest.mark.parametrize(
     ("build", "shape"),
     [
@@ -150,6 +153,7 @@ def kept_by_tensorflow(model, batch=2):
     return sum(passing.values()) / batch
 
 
+@pytest.mark.always("A", "v2", "vgg")
 @pytest.mark.parametrize(
     "build",
     [
@@ -190,6 +194,7 @@ DEPTHS = {
 }  # fmt: skip
 
 
+@pytest.mark.always("ResNet50", "ResNet26", "CifarPlainNet56", "InceptionV3")
 @pytest.mark.parametrize("name", DEPTHS)
 def test_depth_is_that_of_the_papers(name):
     assert kresnets.summarize(unfilled(name)).depth == DEPTHS[name]
@@ -308,6 +313,7 @@ def test_the_table_and_the_csv_show_the_numbers(tmp_path):
         summary.depth = 1
 
 
+@pytest.mark.everything
 @pytest.mark.jax
 def test_jax_and_channels_first_count_the_same():
     code = (

@@ -55,6 +55,7 @@ def numbers(monkeypatch):
     return made
 
 
+@pytest.mark.everything
 def test_a_second_phase_depends_on_the_first_and_equal_settings_run_once(numbers, tmp_path):
     lines, folder = [], tmp_path / "n"
     runner.run("numbers", Options(), folder, 1, lines.append)
@@ -94,6 +95,7 @@ def test_two_processes_do_not_share_a_folder(numbers, tmp_path, monkeypatch):
         runner.run("numbers", Options(), tmp_path / "n", 1, lambda line: None)
 
 
+@pytest.mark.everything
 def test_runs_of_the_repository_are_not_measured_again(numbers, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "DOCS", tmp_path)
     (tmp_path / "claims.md").write_text("|---|---|---|\n")

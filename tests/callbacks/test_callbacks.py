@@ -458,6 +458,7 @@ print("equal")
 """
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",

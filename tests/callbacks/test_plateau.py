@@ -238,6 +238,7 @@ KILLS = [(4, "begin"), (10, "end")]  # between two stages, after the last epoch
 MORE_KILLS = [(1, "begin"), (2, "end"), (3, "end"), (5, "begin"), (7, "begin"), (8, "end"), (9, "begin")]
 
 
+@pytest.mark.always("10-end")
 @pytest.mark.parametrize(
     ("epoch", "when"), [*KILLS, *(pytest.param(*kill, marks=pytest.mark.everything) for kill in MORE_KILLS)]
 )

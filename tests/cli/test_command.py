@@ -159,6 +159,7 @@ def test_epochs_are_shared_out_among_the_stages(said, pictures, tmp_path):
     assert stages == {"stage3": 3, "stage2": 2}
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_so_many_epochs_are_trained(said, pictures, tmp_path):
     code, _, err = said(*small(pictures, tmp_path / "run", "--stages", "stage3", "stage2", "--epochs", 3))

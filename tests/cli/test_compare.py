@@ -65,6 +65,7 @@ def test_the_blocks(compare):
     assert code == 0 and shares == [("18", "36"), ("17", "34"), ("288", "576")]
 
 
+@pytest.mark.everything
 def test_times_are_measured(compare, tmp_path):
     measure = ("--measure", "--batch-size", 2, "--rounds", 1, "--steps", 2, "--dtype", "mixed_bfloat16")
     code, out, _ = compare("CifarResNet20", "CifarPlainNet20", *measure, "--csv", tmp_path / "times.csv")

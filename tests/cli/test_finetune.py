@@ -210,6 +210,7 @@ def test_killed_twenty_times(finished, folder, tmp_path):
     assert found >= 15  # of 20 kills
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_a_second_process_is_told(folder, tmp_path):
     import fcntl

@@ -213,6 +213,7 @@ def test_folders_that_cannot_be_used_are_told_in_a_sentence(folder, tmp_path, mo
             images(part_of(folder), cache)
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_the_bench_of_the_pipeline(monkeypatch):
     monkeypatch.syspath_prepend(APPS)

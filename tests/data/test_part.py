@@ -211,6 +211,7 @@ def on_tensorflow():
     return run("tensorflow")
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_two_devices_train_as_one_and_the_import_is_light(on_tensorflow):
     imported, (_, *one), (_, *two), _ = on_tensorflow
@@ -218,6 +219,7 @@ def test_two_devices_train_as_one_and_the_import_is_light(on_tensorflow):
     np.testing.assert_allclose(np.array(two, float), np.array(one, float), rtol=1e-4)
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 @pytest.mark.jax
 def test_jax_trains_on_the_same_batches(on_tensorflow):

@@ -586,6 +586,7 @@ def tiny():
     return TinyCells
 
 
+@pytest.mark.always("split-sizes1")
 @pytest.mark.parametrize(("config", "sizes"), [("whole", (26, 4, 10)), ("split", (34, 6, 10)), ("secret", (26, 4, 10))])
 def test_tfds(tiny, config, sizes, tmp_path):
     data = load_data(f"tiny_cells/{config}", data_dir=str(tmp_path), progress=False)

@@ -132,6 +132,7 @@ def run(backend, checks):
     assert done.stdout.endswith("as one\n"), done.stderr[-3000:]
 
 
+@pytest.mark.always("tensorflow")
 @pytest.mark.slow
 @BACKENDS
 def test_two_devices_are_as_one(backend):

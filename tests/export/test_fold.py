@@ -45,6 +45,7 @@ def by_name(model):
     return {layer.name: layer for layer in model.layers}
 
 
+@pytest.mark.always("d", "v2", "inception-resnet")
 @pytest.mark.parametrize("family", SMALL)
 def test_each_family_layer_by_layer(family):
     row = SMALL[family]

@@ -141,6 +141,7 @@ def without_names(model, path):
     return path
 
 
+@pytest.mark.always("timm-resnet18", "timm-resnet50d", "timm-resnetv2_50", "timm-inception_resnet_v2", "keras-ResNet50")
 @pytest.mark.parametrize(("reference", "name"), CASES)
 def test_equals_its_reference(reference, name, tmp_path):
     known = {"timm": timm_reference, "keras": keras_reference}[reference](name, tmp_path)

@@ -74,6 +74,7 @@ CASES = [
 ]
 
 
+@pytest.mark.always("ResNet50V2-float64")
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "dtype"), CASES, indirect=["dtype"])
 def test_a_training_step_is_that_of_keras_applications(name, dtype, tmp_path):

@@ -181,6 +181,7 @@ def test_names_say_the_way_to_a_layer():
     )
 
 
+@pytest.mark.always("InceptionV4", "InceptionResNetV1")
 @pytest.mark.parametrize("name", GRIDS)
 def test_the_convolutions_of_a_row_are_named_as_they_are_built(name):
     model = getattr(kresnets, name)(weights=None, include_top=False, input_shape=(75, 75, 3))

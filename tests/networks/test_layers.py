@@ -331,6 +331,7 @@ print("done")
 """
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_on_two_devices():
     environment = {

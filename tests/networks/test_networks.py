@@ -136,6 +136,7 @@ def test_list_models():
 # --- every row ---
 
 
+@pytest.mark.always("CifarResNet20", "InceptionV3", "PlainNet18", "ResNet50D", "ResNet50V2")
 @pytest.mark.parametrize("name", ROWS)
 def test_a_row_is_what_is_built(name):
     """Parameters, names, depth; the smallest image runs forward and every parameter gets a gradient."""
@@ -408,6 +409,7 @@ print("done", len(rows))
 """
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 @pytest.mark.jax
 def test_on_jax_both_data_formats_compute_and_learn_the_same():

@@ -49,6 +49,7 @@ def float64():
     keras.mixed_precision.set_dtype_policy("float32")
 
 
+@pytest.mark.always("stage2_block1-knobs1")
 @pytest.mark.parametrize(
     "through, knobs",
     [

@@ -53,6 +53,7 @@ def assert_same(found, model, row):
     assert kresnets.preprocessing_of(found) == MARKED
 
 
+@pytest.mark.always("d", "v2", "inception")
 @ROW
 def test_a_keras_file(row, folder):
     """Of a compiled model that has learned."""
@@ -64,6 +65,7 @@ def test_a_keras_file(row, folder):
     assert loaded.optimizer.iterations == 1
 
 
+@pytest.mark.always("d", "v2", "cifar")
 @ROW
 def test_a_saved_model_read_by_tensorflow(row, folder):
     model = made(row)
@@ -74,6 +76,7 @@ def test_a_saved_model_read_by_tensorflow(row, folder):
         assert relative_error(served.serve(x), model(x, training=False)) < 1e-5
 
 
+@pytest.mark.always("v2", "inception-resnet")
 @ROW
 def test_a_clone(row):
     model = made(row)
@@ -83,6 +86,7 @@ def test_a_clone(row):
     assert not {id(weight) for weight in clone.weights} & {id(weight) for weight in model.weights}
 
 
+@pytest.mark.always("d", "inception")
 @ROW
 def test_mixed_precision(row):
     """In bfloat16 it answers nearly the same, in float32, and learns."""

@@ -85,6 +85,7 @@ def test_each_stage_has_its_own_pass_where_memory_is_short(passes, monkeypatch, 
     assert seen == [1] * 3 and not (tmp_path / "features").exists()
 
 
+@pytest.mark.always("part")
 @pytest.mark.parametrize("kind", ["dataset", "part", "pydataset"])
 def test_any_source_is_drawn_in_its_own_order(kind, passes):
     tf = pytest.importorskip("tensorflow")

@@ -435,6 +435,7 @@ AROUND = {
 }
 
 
+@pytest.mark.always("nested, several outputs-False", "own training step-True", "plain Keras-True")
 @pytest.mark.parametrize(
     "which, compiled",
     [

@@ -86,6 +86,7 @@ def test_it_equals_preprocessing_compiling_and_fitting_by_hand():
         np.testing.assert_allclose(weights(mine)[path], value, rtol=1e-4, atol=1e-5, err_msg=path)
 
 
+@pytest.mark.everything
 def test_float16_scales_the_loss_and_keeps_the_scale_through_every_stage():
     (x, y), seen = photographs(64), []
 
@@ -203,6 +204,7 @@ def test_interrupted_anywhere_it_goes_on_to_the_same_bits(tmp_path, recipe, cuts
     assert unchanged_groups(again, weights(whole)) == ["stem", "stage1", "stage2", "stage3", "head"]
 
 
+@pytest.mark.everything
 def test_killed_between_the_epoch_and_its_best_weights(tmp_path):
     x, y = photographs()
     model = tiny()

@@ -127,6 +127,7 @@ def test_a_solved_sigmoid_is_the_solved_softmax_of_two():
     assert accuracy_score(Y, answers(one)[:, 0] > 0.5) == 1
 
 
+@pytest.mark.always("{}", "{'head': 'solved'}")
 @pytest.mark.parametrize("extra", [{}, {"mixup": 0.2}, {"head": "solved"}, {"label_smoothing": 0.1}], ids=str)
 def test_one_hot_labels_are_the_classes_that_they_stand_for(extra):
     labels = np.arange(24) % 3

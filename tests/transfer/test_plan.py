@@ -234,6 +234,7 @@ DIVERGING = Recipe(
 )
 
 
+@pytest.mark.always("None")
 @pytest.mark.parametrize("cut", (None, 4, *(pytest.param(n, marks=pytest.mark.everything) for n in (3, 5))))
 def test_a_stage_that_diverges_is_undone_and_said_also_after_a_kill(tmp_path, cut):
     data = photographs(16)
@@ -339,6 +340,7 @@ def test_a_class_without_images_gets_next_to_no_probability():
     assert set(logits.argmax(1)) == {0, 2}
 
 
+@pytest.mark.always("dataset")
 @pytest.mark.parametrize("form", (pytest.param("arrays", marks=pytest.mark.everything), "dataset", "logits", "weights"))
 def test_fine_tune_begins_at_the_solved_head(form):
     x, y = photographs(24)
@@ -391,6 +393,7 @@ def test_a_random_layer_before_the_head_is_no_dead_end():
     assert kresnets.plan(dropped, photographs()).recipe.head == "solved"
 
 
+@pytest.mark.always("False")
 @pytest.mark.parametrize("resumed", (False, True))
 def test_a_solved_head_that_is_ruined_in_its_first_epoch_comes_back(tmp_path, resumed):
     x, y = photographs(24)
@@ -431,6 +434,7 @@ def test_what_a_stage_after_a_solved_head_has_to_stay_below():
     kresnets.fine_tune(model, (photographs(24)[0], labels), recipe=Recipe(epochs_per_stage=1), verbose=0)
 
 
+@pytest.mark.everything
 def test_a_fresh_model_goes_on_in_the_same_process(tmp_path):
     model, data, recipe = tiny(classes=2), photographs(), Recipe(epochs_per_stage=2, augment="none")
 
@@ -444,6 +448,7 @@ def test_a_fresh_model_goes_on_in_the_same_process(tmp_path):
     assert history.epoch == [0, 1] and not history.plan.facts.pretrained
 
 
+@pytest.mark.everything
 def test_training_with_frozen_norms_is_training_too(tmp_path):
     model = tiny(classes=2)
     kresnets.fine_tune(
@@ -561,6 +566,7 @@ class Stopped(keras.callbacks.Callback):
         raise KeyboardInterrupt
 
 
+@pytest.mark.everything
 def test_an_augmentation_of_ones_own_goes_on_after_a_kill_as_if_there_had_been_none(tmp_path):
     def run(folder, *callbacks):
         keras.utils.set_random_seed(0)
@@ -603,6 +609,7 @@ def test_a_plan_of_so_many_epochs(tmp_path):
 # --- callbacks and class weights of one's own ---
 
 
+@pytest.mark.always("arrays")
 @pytest.mark.parametrize("kind", ["arrays", "dataset"])
 def test_balanced_is_scikit_learns_balanced(kind):
     images, labels = photographs(12)
@@ -637,6 +644,7 @@ def test_a_callback_that_cannot_work_is_refused_and_one_that_stops_early_is_said
     assert not any("A callback" in note for note in whole.notes)
 
 
+@pytest.mark.always("cosine")
 @pytest.mark.parametrize("schedule", ["cosine", "constant"])
 def test_the_plan_tells_the_rates_that_the_history_shows(schedule):
     recipe = Recipe.textbook(head_epochs=2, epochs_per_stage=2, schedule=schedule, stages=("stage3", "stage2"))

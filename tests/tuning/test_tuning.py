@@ -607,6 +607,7 @@ print(len(records[-1]["history"]), worst < 1e-3, abs(best - tuner.oracle.get_bes
 """
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 @pytest.mark.jax
 def test_on_jax(tmp_path):
