@@ -8,7 +8,7 @@ from nets import data, tiny, weights
 from optimizers import OPTIMIZERS
 
 import kresnets
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 
 O = keras.optimizers  # noqa: E741
 QUICK = ("sgd", "adamw", "accumulation", "loss scale")  # the others differ in their arithmetic alone
@@ -38,8 +38,8 @@ def _moved(make, steps, start, scale=None):
     optimizer = make(0.01)
     optimizer.build(variables)
     if scale is not None:
-        surgery.check_scales(optimizer, [scale])
-        surgery.scale_updates(optimizer, [(variables[1], scale)])
+        optimizer_hooks.check_scales(optimizer, [scale])
+        optimizer_hooks.scale_updates(optimizer, [(variables[1], scale)])
     for gradients in steps:
         optimizer.apply([keras.ops.convert_to_tensor(one) for one in gradients], variables)
     return [variable.numpy() - value for variable, value in zip(variables, start)]
@@ -126,13 +126,13 @@ def test_all_state_goes_through_a_rebuild(name):
     _fit(model, OPTIMIZERS[name](0.01))
     optimizer = model.optimizer
     before = _values(optimizer)
-    assert not surgery.rebuild(model)  # on the same variables
+    assert not optimizer_hooks.rebuild(model)  # on the same variables
     kresnets.freeze(model, "stem", "train")
-    assert surgery.rebuild(model)
+    assert optimizer_hooks.rebuild(model)
     assert model.optimizer is optimizer
-    assert len(surgery.core(optimizer)._trainable_variables) == len(model.trainable_variables)
+    assert len(optimizer_hooks.core(optimizer)._trainable_variables) == len(model.trainable_variables)
     kresnets.freeze(model, "stage2", "train")
-    assert surgery.rebuild(model)
+    assert optimizer_hooks.rebuild(model)
     after = _values(optimizer)  # in the order of building: by position, since Adafactor names all its slots alike
     assert len(after) == len(before)
     for left, right in zip(before, after):
@@ -154,9 +154,9 @@ def test_an_optimizer_rebuilt_midway_ends_where_one_that_never_was_ends(name):
         _fit(model, OPTIMIZERS[name](0.01))
         if rebuild:
             kresnets.freeze(model, None, "train")
-            surgery.rebuild(model)
+            optimizer_hooks.rebuild(model)
             kresnets.freeze(model, "stage1", "train")
-            surgery.rebuild(model)
+            optimizer_hooks.rebuild(model)
             model.make_train_function(force=True)
         x, y = data(seed=1)
         model.fit(x, y, batch_size=6, epochs=2, shuffle=False, verbose=0)
@@ -171,7 +171,7 @@ def test_a_joining_variable_starts_its_moving_average_at_its_own_value():
     model = kresnets.freeze(tiny(), "stage2", "train")
     _fit(model, OPTIMIZERS["averages"](0.01))
     kresnets.freeze(model, "stage1", "train")
-    surgery.rebuild(model)
+    optimizer_hooks.rebuild(model)
     averages = model.optimizer._model_variables_moving_average
     joined = [i for i, v in enumerate(model.trainable_variables) if v.path.startswith("stage2")]
     for index in joined:
@@ -189,14 +189,14 @@ def test_a_schedule_and_exclusions_and_a_changed_rate_survive():
     optimizer.exclude_from_weight_decay(var_names=["kernel", "gamma", "beta", "bias"])
     _fit(model, optimizer)
     kresnets.freeze(model, "stage2", "train")
-    surgery.rebuild(model)
+    optimizer_hooks.rebuild(model)
     assert optimizer._learning_rate is schedule
     assert not any(optimizer._use_weight_decay(v) for v in model.trainable_variables)
     model = kresnets.freeze(tiny(), "stage3", "train")
     _fit(model, O.SGD(0.5))
     model.optimizer.learning_rate = 0.125
     kresnets.freeze(model, "stage2", "train")
-    surgery.rebuild(model)
+    optimizer_hooks.rebuild(model)
     assert float(keras.ops.convert_to_numpy(model.optimizer.learning_rate)) == 0.125
 
 
@@ -206,11 +206,11 @@ def test_unscaling_leaves_no_trace():
     model = tiny()
     optimizer.build(model.trainable_variables)
     built = set(vars(optimizer))
-    surgery.scale_updates(optimizer, [(model.trainable_variables[0], 0.5)])
-    assert surgery.ratio_of(optimizer, model.trainable_variables[0]) == 0.5
-    surgery.unscale_updates(optimizer)
+    optimizer_hooks.scale_updates(optimizer, [(model.trainable_variables[0], 0.5)])
+    assert optimizer_hooks.ratio_of(optimizer, model.trainable_variables[0]) == 0.5
+    optimizer_hooks.unscale_updates(optimizer)
     assert set(vars(optimizer)) == built >= before
-    assert surgery.ratio_of(optimizer, model.trainable_variables[0]) == 1.0
+    assert optimizer_hooks.ratio_of(optimizer, model.trainable_variables[0]) == 1.0
 
 
 class Shared(keras.optimizers.SGD):
@@ -228,7 +228,7 @@ def test_state_that_cannot_be_carried_is_refused_in_a_sentence():
     model.fit(x, y, verbose=0)
     kresnets.freeze(model, "stage2", "train")
     with pytest.raises(TypeError, match="Shared keeps state that cannot be carried over"):
-        surgery.rebuild(model)
+        optimizer_hooks.rebuild(model)
 
 
 def test_a_multi_optimizer_is_refused_in_a_sentence():

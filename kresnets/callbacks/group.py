@@ -5,7 +5,7 @@ import math
 import keras
 
 from kresnets.groups import layout
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 from kresnets.keras_hooks.model import end_watch, watch_start
 
 
@@ -19,7 +19,7 @@ class GroupCallback(keras.callbacks.Callback):
 
     def set_model(self, model):
         super().set_model(model)
-        surgery.check_supported(model.optimizer)
+        optimizer_hooks.check_supported(model.optimizer)
         self._layout, self._began = layout(model, self.groups), False
         watch_start(model, self)
 
@@ -37,7 +37,7 @@ class GroupCallback(keras.callbacks.Callback):
     def on_train_batch_begin(self, batch, logs=None):
         if not self._began:
             # Here, since by now every callback has set the rate of this epoch, and none yet that of the next.
-            surgery.mark(self.model.optimizer)
+            optimizer_hooks.mark(self.model.optimizer)
             self._began = True
 
     def on_epoch_end(self, epoch, logs=None):
@@ -45,14 +45,14 @@ class GroupCallback(keras.callbacks.Callback):
             return
         self._began = False
         optimizer = self.model.optimizer
-        first, rate = surgery.marked(optimizer)
-        middle = (first + surgery.steps(optimizer)) // 2
-        if surgery.has_schedule(optimizer):
-            rate = surgery.learning_rate(optimizer, middle)
+        first, rate = optimizer_hooks.marked(optimizer)
+        middle = (first + optimizer_hooks.steps(optimizer)) // 2
+        if optimizer_hooks.has_schedule(optimizer):
+            rate = optimizer_hooks.learning_rate(optimizer, middle)
         trained = {id(v) for v in self.model.trainable_variables}
         for name, layers in self._layout.groups().items():
             variables = [v for layer in layers for v in layer.variables if id(v) in trained]
-            ratios = [surgery.ratio_of(optimizer, v, middle) for v in variables]
+            ratios = [optimizer_hooks.ratio_of(optimizer, v, middle) for v in variables]
             logs[f"learning_rate/{name}"] = rate * max(ratios, default=0.0)
         logs["trainable_parameters"] = sum(math.prod(v.shape) for v in self.model.trainable_variables)
 

@@ -8,7 +8,7 @@ import keras
 from kresnets._util.checks import is_number
 from kresnets._util.types import Logs, Patterns
 from kresnets.callbacks.group import GroupCallback, end_watch, watch_start
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 
 
 class LayerwiseLearningRate(GroupCallback):
@@ -51,7 +51,7 @@ class LayerwiseLearningRate(GroupCallback):
 
     def set_model(self, model: keras.Model) -> None:
         super().set_model(model)
-        surgery.check_scales(model.optimizer, self.ratio_by_group(self._layout.names).values())
+        optimizer_hooks.check_scales(model.optimizer, self.ratio_by_group(self._layout.names).values())
 
     def ratio_by_group(self, names: Sequence[str]) -> dict[str, float]:
         """Return `{group: ratio}` for the given groups, the head last."""
@@ -73,13 +73,13 @@ class LayerwiseLearningRate(GroupCallback):
             for variable in layer.variables
             if ratios[name] != 1.0
         ]
-        surgery.scale_updates(self.model.optimizer, scaled)
+        optimizer_hooks.scale_updates(self.model.optimizer, scaled)
         self.model.make_train_function(force=True)
         watch_start(self.model)  # should this fit be interrupted, the next one takes the scaling back
 
     def on_train_end(self, logs: Logs = None) -> None:
         super().on_train_end(logs)
-        surgery.unscale_updates(self.model.optimizer)
+        optimizer_hooks.unscale_updates(self.model.optimizer)
         end_watch(self.model)
         # What is traced still scales; the next fit traces anew.
         self.model.train_function = None

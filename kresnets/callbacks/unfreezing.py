@@ -13,7 +13,7 @@ from kresnets.callbacks.schedule import Schedule
 from kresnets.callbacks.stage_checkpoint import StageCheckpoint
 from kresnets.freezing import check_batchnorm, set_trainable
 from kresnets.groups import Layout
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 from kresnets.keras_hooks.model import before_load_weights, forget_load_weights, watch_start
 
 
@@ -159,7 +159,7 @@ class StagedUnfreezing(GroupCallback):
             self._rows, self._checkpoint = [], None
         super().set_model(model)
         self.check(self._layout)
-        surgery.check_scales(model.optimizer, [self.schedule.ramp and 0.5])
+        optimizer_hooks.check_scales(model.optimizer, [self.schedule.ramp and 0.5])
         self._forget()
         self._watch_restore(model)
 
@@ -185,7 +185,7 @@ class StagedUnfreezing(GroupCallback):
 
     def on_epoch_end(self, epoch: int, logs: Logs = None) -> None:
         if self._began:
-            self._steps = surgery.steps(self.model.optimizer) - surgery.marked(self.model.optimizer)[0]
+            self._steps = optimizer_hooks.steps(self.model.optimizer) - optimizer_hooks.marked(self.model.optimizer)[0]
         super().on_epoch_end(epoch, logs)
         if self._past_end is not None:
             return
@@ -214,11 +214,11 @@ class StagedUnfreezing(GroupCallback):
         ):
             arrays = self._checkpoint.read(progress.best_epoch)
         if arrays is not None:
-            surgery.put_back(self.model, arrays)
+            optimizer_hooks.put_back(self.model, arrays)
             self.model.optimizer.finalize_variable_values(self.model.trainable_weights)  # once more, as fit does
         super().on_train_end(logs)
         if self.schedule.ramp:
-            surgery.unscale_updates(self.model.optimizer)
+            optimizer_hooks.unscale_updates(self.model.optimizer)
             self.model.train_function = None  # what is traced still ramps; the next fit traces anew
         self._recalled = self._past_end = None
 
@@ -244,21 +244,21 @@ class StagedUnfreezing(GroupCallback):
     def _begin_stage(self):
         progress = self.progress
         if progress.finished and self._past_end is None:
-            self._past_end = surgery.capture(self.model)
+            self._past_end = optimizer_hooks.capture(self.model)
         begins = progress.epoch == progress.starts[-1]
         if begins and progress.undoes and not progress.finished:
-            surgery.put_back(self.model, self._checkpoint.read(progress.starts[-2], "begin"))
+            optimizer_hooks.put_back(self.model, self._checkpoint.read(progress.starts[-2], "begin"))
         elif begins and progress.came_from is not None:
-            surgery.put_back(self.model, self._checkpoint.read(progress.came_from))
+            optimizer_hooks.put_back(self.model, self._checkpoint.read(progress.came_from))
         elif self.schedule.restore_best and progress.best_epoch == progress.epoch - 1:
-            self._checkpoint.write(progress.best_epoch, surgery.capture(self.model))
+            self._checkpoint.write(progress.best_epoch, optimizer_hooks.capture(self.model))
         if begins and self.schedule.undo:
-            self._checkpoint.write(progress.epoch, surgery.capture(self.model), "begin")
+            self._checkpoint.write(progress.epoch, optimizer_hooks.capture(self.model), "begin")
         if self._anew and self.schedule.ramp:
-            surgery.ramp_updates(self.model.optimizer, self._ramps())
+            optimizer_hooks.ramp_updates(self.model.optimizer, self._ramps())
 
     def _ramps(self):
-        """Give what was unfrozen less than `ramp` epochs ago its `surgery.Ramp`."""
+        """Give what was unfrozen less than `ramp` epochs ago its `optimizer_hooks.Ramp`."""
         ramps, optimizer = [], self.model.optimizer
         for index, first in enumerate(self.progress.starts[1:], start=1):
             since = self.progress.epoch - first
@@ -271,7 +271,9 @@ class StagedUnfreezing(GroupCallback):
                     "`steps_per_epoch`, or the "
                     "dataset its length (tf.data.experimental.assert_cardinality)."
                 )
-            ramp = surgery.Ramp(surgery.steps(optimizer) - since * steps, max(1, round(self.schedule.ramp * steps)))
+            ramp = optimizer_hooks.Ramp(
+                optimizer_hooks.steps(optimizer) - since * steps, max(1, round(self.schedule.ramp * steps))
+            )
             low, high = (self._layout.first(self.schedule.stages[i][0]) for i in (index, index - 1))
             layers = [layer for place, layer in self._layout.places if low <= place < high]
             ramps += [(variable, ramp) for layer in layers for variable in layer.variables]
@@ -282,7 +284,7 @@ class StagedUnfreezing(GroupCallback):
             return False
         start = self._layout.first(name)
         set_trainable(self.model, self._layout, lambda place: place >= start, self.batchnorm)
-        surgery.rebuild(self.model)
+        optimizer_hooks.rebuild(self.model)
         # fit() fetches the function anew for each step; the flags are read when it is traced.
         self.model.make_train_function(force=True)
         if keras.distribution.distribution() is not None:

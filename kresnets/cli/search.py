@@ -9,7 +9,6 @@ import os
 import pathlib
 import re
 import shlex
-import shutil
 import signal
 from typing import Annotated, Literal
 
@@ -20,9 +19,9 @@ from kresnets._util import files
 from kresnets.cli.options import PRETRAINED, Count, Flag, Images, Network, Share, flat
 from kresnets.runs.folder import load_images
 from kresnets.transfer.trunk import dtype_for, read_recipe, spec_of, with_trunk
-from kresnets.tuning import folder as place
-from kresnets.tuning import live, splitting, supervisor, verdict
-from kresnets.tuning.choice import differing
+from kresnets.tuning import folder as search_folder
+from kresnets.tuning import live, splitting, supervisor
+from kresnets.tuning.conclusion import choice_so_far, conclude, hand_over
 
 _SEARCH = Group("Search", sort_key=4)
 _PROCESSES = Group("Many processes", help="All see the folder OUT; see the guide on searching.", sort_key=5)
@@ -113,10 +112,10 @@ def search(
     if supervisor.is_child():
         command = ["kresnets", "search", *(argument for argument in argv if argument != "--overwrite")]
         return _search(folder, options, shlex.join(command))
-    place.check_folder(folder, options)
+    search_folder.check_folder(folder, options)
     # A worker writes into the folder of its chief.
     with contextlib.nullcontext() if options.worker else files.only_writer(folder):
-        return supervisor.keep(["search", *argv], lambda: place.ended(folder / "search"))
+        return supervisor.keep(["search", *argv], lambda: search_folder.ended(folder / "search"))
 
 
 def _search(folder, options, command):
@@ -133,7 +132,7 @@ def _search(folder, options, command):
     shown = live.Live(folder, folder / "search", _objective(options), hypermodel.space, options, command)
     _at_interrupt(signal.default_int_handler)
     try:
-        data = load_images(vars(options), place.decoding(folder, options))
+        data = load_images(vars(options), search_folder.decoding(folder, options))
         classes.append(len(data.class_names))
         _resolve(hypermodel, data, options)
         shown.space, oracle = hypermodel.space, _oracle(options, hypermodel)
@@ -146,7 +145,7 @@ def _search(folder, options, command):
         tuner.search(splits=splits, callbacks=_callbacks(folder, options), verbose=0)
         if not tuner.finished:
             return 130 if supervisor.is_orphan() else supervisor.AGAIN
-        return 0 if options.worker else _end(folder, tuner, shown, data, hypermodel, options, beside)
+        return 0 if options.worker else conclude(folder, tuner, shown, data, hypermodel, options, beside)
     except KeyboardInterrupt:
         _at_interrupt(signal.SIG_IGN)  # a second one is not to cut off what is written now
         return _interrupted(folder, shown, hypermodel, options)
@@ -173,7 +172,7 @@ def _set_up(options, spec, folder):
 
     dtype, why = options.dtype, ""
     if dtype == "auto":
-        begun = place.dtype(folder, options)
+        begun = search_folder.dtype(folder, options)
         dtype, why = (begun, "") if begun else dtype_for(spec, options.weights, options.size)
     keras.mixed_precision.set_dtype_policy(dtype)
     if why and not supervisor.is_later():
@@ -183,8 +182,8 @@ def _set_up(options, spec, folder):
 
 def _begin(folder, options, command, data, shown, hypermodel, split, dtype):
     recipe = json.loads(json.dumps(dataclasses.asdict(hypermodel.space.recipe({}))))
-    place.make_room(folder, options, recipe, data.contents)
-    config = {"arguments": place.arguments(options), "command": command, "recipe": recipe}
+    search_folder.make_room(folder, options, recipe, data.contents)
+    config = {"arguments": search_folder.arguments(options), "command": command, "recipe": recipe}
     config |= {"decoding": dataclasses.asdict(data.decoding), "dtype": dtype, "contents": data.contents}
     files.write_json(folder / "config.json", config, indent=1)
     epochs = hypermodel.space.epochs
@@ -216,7 +215,7 @@ def _interrupted(folder, shown, hypermodel, options):
     so_far = f"best so far: trial {best['trial_id']}, {best['score']:.4g}" if best else "no trial was completed"
     print(f"\nStopped; {so_far}. The same command goes on.", flush=True)
     if hypermodel.plan is not None and (folder / "config.json").exists():
-        _finish_page(folder, shown, hypermodel, _choice(shown, hypermodel))
+        hand_over(folder, shown, hypermodel, choice_so_far(shown, hypermodel))
     return 130
 
 
@@ -303,108 +302,6 @@ def _splits(folder, parts, hypermodel, options):
         )
         for train, validation in parts
     ]
-
-
-def _choice(shown, hypermodel):
-    """Return what the trials so far say is to be handed over."""
-    from kresnets.tuning import choose, read_records
-
-    return choose(read_records(shown.project), shown.objective, hypermodel.plan.facts.validation)
-
-
-def _won(choice):
-    """Whether anything else than what the search starts from is handed over."""
-    return choice.record is not None and not choice.record["default"]
-
-
-def _finish_page(folder, shown, hypermodel, choice, found=None):
-    """Write the tables, the page, and the recipe that is handed over."""
-    shown.write_csv()
-    facts, recipe = hypermodel.plan.facts, hypermodel.plan.recipe
-    if found and found["worse"]:
-        recipe = _default(hypermodel)
-    elif _won(choice):
-        recipe = hypermodel.space.recipe(choice.record["values"])
-    if choice.record is not None:
-        files.write_json(folder / "best_recipe.json", differing(recipe, facts))
-    shown.page(winner=found, notes=[choice.sentence])
-
-
-def _default(hypermodel):
-    """Return the recipe of `kresnets finetune` without --recipe."""
-    from kresnets import Recipe
-    from kresnets.transfer.plan import resolve
-
-    return resolve(Recipe(seed=hypermodel.base.seed), hypermodel.plan.facts).recipe
-
-
-def _end(folder, tuner, shown, data, hypermodel, options, beside):
-    """Judge the winner, and write what the search has found."""
-    best, choice, stopped = shown.best(), _choice(shown, hypermodel), tuner.oracle.stopped_because
-    _finish_page(folder, shown, hypermodel, choice)
-    if stopped or best is None:
-        raise RuntimeError(stopped or "No trial was completed: trials.csv says why each failed.")
-    values = ", ".join(f"{name} {value}" for name, value in best["values"].items()) or "what the search started from"
-    print(
-        f"The best of {len(tuner.oracle.trials)} trials is {best['trial_id']}: {values}: {shown.objective.name} "
-        f"{best['score']:.4g}.\n{choice.sentence}",
-        flush=True,
-    )
-    path = folder / "verdict.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    recipes = _recipes(hypermodel, choice, beside)
-    fields = {name: json.loads(json.dumps(dataclasses.asdict(recipe))) for name, recipe in recipes.items()}
-    if found.get("recipes") != fields:  # else of an earlier winner, of fewer trials
-        keep = "Keep the recipe that you gave" if options.recipe else "Keep the default"
-        why = f"{keep}: {choice.sentence[0].lower()}{choice.sentence[1:]}"
-        found = _judge(folder, recipes, data, hypermodel, options, why) | {"recipes": fields}
-        found |= {"trial_id": choice.record["trial_id"]}
-        files.write_json(path, found, indent=1)
-        place.clear(folder, ("answers-winner-*.json",))
-    print(f"Trained as by kresnets finetune, judged on {len(data.test)} test images (95 % intervals):")
-    verdict.tell(found)
-    tuner.clear()
-    shutil.rmtree(folder / "images", ignore_errors=True)
-    _finish_page(folder, shown, hypermodel, choice, found)
-    if (folder / "search.html").exists():  # else `Live` has said what is missing
-        print(f"The page: {folder / 'search.html'}")
-    fields = json.loads((folder / "best_recipe.json").read_text())
-    print(
-        f"The recipe, for kresnets finetune --recipe: {folder / 'best_recipe.json'}"
-        f"{' (the default: nothing differs from it)' if set(fields) == {'rule'} else ''}"
-    )
-    return 0
-
-
-def _recipes(hypermodel, choice, beside):
-    """Return what is judged on the test part, by name."""
-    from kresnets.transfer.plan import resolve
-
-    found, default = {}, _default(hypermodel)
-    start = hypermodel.plan.recipe
-    if _won(choice):
-        found["winner"], start = hypermodel.space.recipe(choice.record["values"]), hypermodel.space.recipe({})
-    found["default"] = default
-    if start != default:
-        found["start"] = start
-    found |= {name: resolve(recipe, hypermodel.plan.facts).recipe for name, recipe in beside.items()}
-    return {name: dataclasses.replace(recipe, seed=default.seed) for name, recipe in found.items()}
-
-
-def _judge(folder, recipes, data, hypermodel, options, why):
-    import kresnets
-    from kresnets.data import epoch_variable
-
-    def train(recipe):
-        model = hypermodel.make(options.seed)
-        preprocessing = kresnets.preprocessing_of(model)
-        size, crop = model.input_shape[1], preprocessing.crop
-        learned = data.train.batches(options.batch_size, size, crop, options.seed, epoch_variable(), folder / "images")
-        judged = data.validation.batches(options.batch_size, size, crop, cache=folder / "images")
-        hypermodel.train(model, recipe, learned, judged)
-        return model, preprocessing
-
-    return verdict.judge(folder, train, data, recipes, why)
 
 
 def _set_role(options):

@@ -13,7 +13,7 @@ import numpy as np
 
 from kresnets._util.checks import is_whole
 from kresnets.groups import layout
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 from kresnets.keras_hooks.graph import graph_nodes, graphs, has_graph
 from kresnets.networks.copying import copied, copy_flags, remade
 
@@ -69,7 +69,7 @@ def deepen(model: keras.Model, blocks: Mapping[str, int]) -> keras.Model:
     """
     _check(model, blocks)
     templates = [_template(*_last_block(model, stage)) for stage in blocks]
-    with surgery.scope(model):
+    with optimizer_hooks.scope(model):
         added = {
             id(template.end): [_Block(template, nth) for nth in range(1, count + 1)]
             for template, count in zip(templates, blocks.values(), strict=True)
@@ -86,7 +86,7 @@ def deepen(model: keras.Model, blocks: Mapping[str, int]) -> keras.Model:
                 its.trainable = mine.trainable
                 likes |= {id(new): old for old, new in zip(mine.variables, its.variables)}
         if model.compiled:
-            surgery.compile_alike(
+            optimizer_hooks.compile_alike(
                 model, copy, *(lambda variable, of=of: of.get(id(variable), variable) for of in (origins, likes))
             )
     return copy

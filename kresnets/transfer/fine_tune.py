@@ -128,7 +128,8 @@ def fine_tune(
         task, begin = recipe.facts.task if task == "auto" else task, begin or recipe.begin
     if begin and state_dir is not None:
         raise ValueError("A Plan with `begin` does not go with `state_dir`, which knows where to go on: leave one out.")
-    data = _checked(model, train, validation, callbacks, loss, preprocess, task, groups, class_weight, state_dir)
+    wanted = preprocessing_for(model, preprocess)  # which warns whoever calls
+    data = _checked(model, train, validation, callbacks, loss, wanted, task, groups, class_weight, state_dir)
     plan = _planned(model, data, recipe, pretrained, state_dir, loss)
     check_cache(cache, plan.recipe)
     run = _prepared(model, data, plan, cache, groups, loss, metrics, state_dir, begin, epoch, verbose)
@@ -165,8 +166,8 @@ class _Prepared:
     compile: Callable[[Any], None]
 
 
-def _checked(model, train, validation, callbacks, loss, preprocess, task, groups, class_weight, state_dir):
-    callbacks, preprocessing = _checked_callbacks(callbacks), preprocessing_for(model, preprocess)
+def _checked(model, train, validation, callbacks, loss, preprocessing, task, groups, class_weight, state_dir):
+    callbacks = _checked_callbacks(callbacks)
     labels, (train, steps), (validation, judging_steps) = checked_data(
         model, train, validation, task, loss, preprocessing
     )

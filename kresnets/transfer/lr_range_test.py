@@ -14,7 +14,7 @@ from kresnets._util.checks import is_number, is_whole
 from kresnets._util.types import Array, Dataset, PathLike, Patterns
 from kresnets.callbacks import LayerwiseLearningRate
 from kresnets.groups import layout
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 from kresnets.networks.copying import copy_flags
 from kresnets.preprocess import preprocessing_for
 from kresnets.transfer.checks import check_pixels
@@ -123,7 +123,7 @@ def find_learning_rate(
     """
     _check_numbers(start, end, steps, smoothing, stop)
     preprocessing = None if preprocess is None else preprocessing_for(model, None if preprocess is True else preprocess)
-    with _same_random_state(), surgery.scope(model):
+    with _same_random_state(), optimizer_hooks.scope(model):
         copy = _copy(model, optimizer, loss, start, train)
         if ratios is not None:
             _scale(copy, ratios, groups)
@@ -197,12 +197,12 @@ def _copy(model, optimizer, loss, rate, train):
     compiled = getattr(model, "compiled", False)
     source = _chosen(optimizer, model)
     copy.compile(
-        surgery.twin(source, rate), _loss(model, loss, train), run_eagerly=bool(compiled and model.run_eagerly)
+        optimizer_hooks.twin(source, rate), _loss(model, loss, train), run_eagerly=bool(compiled and model.run_eagerly)
     )
-    surgery.leave_out_alike(source, copy.optimizer, list(zip(copy.variables, model.variables)))
+    optimizer_hooks.leave_out_alike(source, copy.optimizer, list(zip(copy.variables, model.variables)))
     copy.optimizer.build(copy.trainable_variables)
     if source is getattr(model, "optimizer", None) and source.built:
-        surgery.put_back(copy, surgery.capture(model))
+        optimizer_hooks.put_back(copy, optimizer_hooks.capture(model))
     return copy
 
 
@@ -217,7 +217,7 @@ def _chosen(optimizer, model):
                 f"`optimizer` must be a Keras optimizer or its name such as 'adamw'. Received: {optimizer!r}"
             )
         optimizer = optimizer_class(optimizer)()
-    surgery.check_supported(optimizer)
+    optimizer_hooks.check_supported(optimizer)
     return optimizer
 
 
@@ -240,7 +240,7 @@ def _scale(copy, ratios, groups):
         for layer in layers
         for variable in layer.variables
     ]
-    surgery.scale_updates(copy.optimizer, variables)
+    optimizer_hooks.scale_updates(copy.optimizer, variables)
 
 
 def _batches(source, preprocessing):

@@ -9,7 +9,7 @@ import numpy as np
 
 from kresnets._util import files
 from kresnets.groups import layout
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 from kresnets.keras_hooks.graph import with_inner
 from kresnets.transfer.recipe import RESOLVED
 from kresnets.tuning.space import THAW, Range
@@ -67,7 +67,7 @@ class SharedStages:
             paths.append(self._path_of_trial(self._trial.trial_id))
         for path in paths:
             if path is not None and not path.exists():
-                optimizer = surgery.capture(self._model)
+                optimizer = optimizer_hooks.capture(self._model)
                 optimizer = {name: array for name, array in optimizer.items() if not name.startswith("weight/")}
                 write_state(path, optimizer | self.weights(stage), rows, best)
 

@@ -7,7 +7,7 @@ import time
 import keras
 
 from kresnets.callbacks import Progress
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 from kresnets.tuning.prune import best_so_far
 
 _NO_METRICS = {"epoch", "stage", "seconds"}  # of a row of a history
@@ -75,7 +75,7 @@ class Training(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
         if self._state is not None:  # by now the optimizer is built on what this epoch trains
-            surgery.put_back(self.model, self._state, clock_too=True)
+            optimizer_hooks.put_back(self.model, self._state, clock_too=True)
             self._state = None
 
     def on_epoch_end(self, epoch, logs=None):

@@ -16,7 +16,7 @@ from nets import TINY, data, tiny, weights
 from places import python_path
 
 import kresnets
-from kresnets.keras_hooks import optimizer as surgery
+from kresnets.keras_hooks import optimizer as optimizer_hooks
 from kresnets.keras_hooks.graph import graph_nodes, layer_computation
 
 
@@ -269,7 +269,7 @@ def trained_on(name, eager=True):
     for one in (deeper, forgetful):
         for layer in one.layers:
             layer.trainable = not layer.name.startswith(tuple(added(deeper, model)))
-    surgery.rebuild(deeper)
+    optimizer_hooks.rebuild(deeper)
     for one in (model, deeper, forgetful):
         one.fit(x, y, epochs=1, **fit)
     return weights(model), weights(deeper), weights(forgetful)
@@ -294,7 +294,7 @@ def test_slots_are_carried_by_path_and_new_ones_are_empty():
     x, y = data()
     model.fit(x, y, verbose=0)
     deeper = kresnets.deepen(model, {"stage2": 1})
-    assert surgery.steps(deeper.optimizer) == surgery.steps(model.optimizer) > 0
+    assert optimizer_hooks.steps(deeper.optimizer) == optimizer_hooks.steps(model.optimizer) > 0
     slots = [
         {
             name: dict(zip((v.path for v in one.trainable_variables), values, strict=True))
@@ -329,7 +329,7 @@ def test_it_is_compiled_alike():
     assert deeper.optimizer is not model.optimizer and deeper.optimizer.get_config() == model.optimizer.get_config()
     assert deeper.optimizer._use_weight_decay(deeper.trainable_variables[0])
     assert not any(deeper.optimizer._use_weight_decay(v) for v in deeper.trainable_variables if "gamma" in v.path)
-    assert len(surgery.core(deeper.optimizer)._trainable_variables) == len(deeper.trainable_variables)
+    assert len(optimizer_hooks.core(deeper.optimizer)._trainable_variables) == len(deeper.trainable_variables)
     assert not kresnets.deepen(tiny(), {"stage3": 1}).compiled
 
 
@@ -525,7 +525,7 @@ def test_files_and_plain_copies_and_a_second_deepening(tmp_path):
     expected = model.predict(x, verbose=0)
     for one in (deeper, loaded, kresnets.as_plain_keras(deeper)):
         np.testing.assert_allclose(one.predict(x, verbose=0), expected, rtol=0, atol=1e-6)
-    assert surgery.steps(loaded.optimizer) == surgery.steps(model.optimizer)
+    assert optimizer_hooks.steps(loaded.optimizer) == optimizer_hooks.steps(model.optimizer)
     assert list(kresnets.groups(loaded)) == list(kresnets.groups(model))
     names = [layer.name for layer in kresnets.groups(loaded)["stage2"]]
     assert "stage2_block4_conv2" in names and "stage2_block5_conv2" not in names
