@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from families import SMALL, images, smallest
 from lively import make_lively
-from nets import TINY, data, tiny, weights
+from nets import TINY, data, photographs, tiny, weights
 from places import python_path
 
 import kresnets
@@ -566,7 +566,7 @@ def test_fine_tune_takes_it():
         head_epochs=0, stages=("stage3_block2",), epochs_per_stage=2, batchnorm="train", augment="none"
     )
     before = weights(deeper)
-    x, y = data(12)
+    x, y = photographs(12)
     history = kresnets.fine_tune(deeper, (x, y), recipe=recipe, verbose=0)
     assert len(history.history["loss"]) == 2
     after = weights(deeper)
