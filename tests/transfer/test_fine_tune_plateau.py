@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 import pytest
-from nets import data, tiny, weights
+from nets import data, photographs, tiny, weights
 
 import kresnets
 
@@ -46,4 +46,4 @@ def test_a_killed_run_goes_on_and_its_schedule_repeats_it(tmp_path, cache):
 
 def test_a_recipe_that_listens_needs_validation():
     with pytest.raises(ValueError, match="give `validation`"):
-        kresnets.fine_tune(tiny(), data(), None, LISTENING)
+        kresnets.fine_tune(tiny(), photographs(), None, LISTENING)
