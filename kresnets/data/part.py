@@ -176,20 +176,27 @@ class Part:
         dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size), cache, epoch)
         return dataset
 
-    def identity(self) -> Any:
-        """Return a short name of the images and labels, which other ones do not share."""
-        return hashlib.blake2b(self.labels.tobytes(), key=self.images_identity().encode(), digest_size=16).hexdigest()
+    def identity(self, touched: bool = True) -> Any:
+        """Return a short name of the images and labels, which other ones do not share; see `images_identity`."""
+        images = self.images_identity(touched)
+        return hashlib.blake2b(self.labels.tobytes(), key=images.encode(), digest_size=16).hexdigest()
 
-    def images_identity(self) -> Any:
-        """Return a short name of the images: of files by their names, sizes, times of change and inodes, of images in
-        memory by their bytes."""
+    def images_identity(self, touched: bool = True) -> Any:
+        """Return a short name of the images: of files by their names, sizes, times and inodes, of images in memory by
+        their bytes.
+
+        Args:
+            touched: whether a file counts as another one after any change of its inode. That one was written in place
+                with its time set back shows there alone, and what is kept of images is only made once more; but chmod
+                and moving to another folder show there too. Defaults to True.
+        """
         found = hashlib.blake2b(repr(self.ids).encode(), digest_size=16)
         for content in self._contents.numpy():
             if self._files:
-                # The inode too: an unpacked archive sets the time as it likes. Not the time of the last change of any
-                # kind, which is another one after chmod, though no image is.
                 stat = os.stat(content)
+                # The inode too: an unpacked archive sets the time as it likes.
                 found.update(b"%d %d %d\0" % (stat.st_size, stat.st_mtime_ns, stat.st_ino))
+                found.update(b"%d\0" % stat.st_ctime_ns if touched else b"")
             else:
                 found.update(hashlib.blake2b(content).digest())
         return found.hexdigest()

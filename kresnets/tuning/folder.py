@@ -162,7 +162,7 @@ def _identity(source):
     from kresnets.transfer.inputs import rows_of
 
     if (rows := rows_of(source)) is not None:
-        return rows.part.identity()
+        return rows.part.identity(touched=False)
     if isinstance(source, (tuple, list)):
         images, labels = source[:2]
         sample = np.ascontiguousarray(images[:: max(1, len(images) // 16)])
