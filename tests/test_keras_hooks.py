@@ -91,6 +91,7 @@ def test_a_ratio_equals_a_lower_rate(name):
     assert any(not np.array_equal(weights(lower)[path], value) for path, value in weights(tiny()).items())
 
 
+@pytest.mark.always("adamw", "loss scale")
 @pytest.mark.parametrize("name", _marked(OPTIMIZERS))
 def test_ratio_zero_changes_no_trainable_variable_and_the_others_as_always(name):
     before = weights(tiny())

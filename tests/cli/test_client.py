@@ -65,6 +65,7 @@ def server(folder):
         yield server
 
 
+@pytest.mark.everything
 def test_the_server_of_this_project(server):
     check(client.predict_rest, server.url)
     check(client.predict_rest, server.url.removeprefix("http://"), version=1)

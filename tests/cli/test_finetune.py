@@ -531,6 +531,7 @@ def test_nan_ends_with_a_sentence_and_the_last_good_epoch(folder, tmp_path, caps
     assert len(labels) == 2 and all(np.isfinite(weight).all() for weight in model.get_weights())
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_a_model_of_ones_own_with_one_sigmoid_unit(folder, tmp_path, capsys):
     import kresnets

@@ -236,6 +236,7 @@ JPEGS = {
 }
 
 
+@pytest.mark.always("100000-2")
 @pytest.mark.parametrize(
     ("whole", "ratio"),
     [

@@ -43,6 +43,7 @@ FORMATS = {
 }
 
 
+@pytest.mark.always("progressive jpeg", "cmyk jpeg", "1-bit png", "bmp", "lossy webp", "wide jpeg")
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_header_claims_what_pillow_reads(name):
     data = FORMATS[name]
@@ -144,6 +145,7 @@ GIFS = {
 }
 
 
+@pytest.mark.always("three frames", "interlaced", "a comment")
 @pytest.mark.parametrize("name", GIFS)
 def test_the_first_frame_is_cut_out(name):
     data = GIFS[name]

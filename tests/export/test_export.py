@@ -234,6 +234,7 @@ def test_logits_get_their_softmax(folder, tmp_path):
     np.testing.assert_allclose(inside["scores"], added["scores"], atol=1e-5)
 
 
+@pytest.mark.everything
 def test_a_softmax_is_one_however_it_is_said(tmp_path):
     ends = {
         "linear behind it": (layers.Dense(7, "softmax"), layers.Activation("linear", dtype="float32")),

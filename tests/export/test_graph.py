@@ -225,6 +225,7 @@ def test_the_warm_up_file_is_what_a_server_replays(folder):
     assert [len(files) for files in warmup.requests(folder)] == [1, 8, 32]
 
 
+@pytest.mark.everything
 def test_without_the_protos_a_line_says_that_there_is_none(model, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     with pytest.warns(UserWarning, match=r"No warm-up file was written.*pip install 'kresnets\[serving\]'") as told:

@@ -43,6 +43,7 @@ def extractor(model, found):
 LARGE = ("CifarResNet164V2", "InceptionV4", "InceptionResNetV2")  # seconds each to build
 
 
+@pytest.mark.always("ResNet50D", "ResNet50V2", "InceptionV3")
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.everything if name in LARGE else ()) for name in PUBLISHED]
 )
@@ -106,6 +107,7 @@ WAYS = {
 }
 
 
+@pytest.mark.always("with a pyramid", "saved")
 @pytest.mark.parametrize("way", WAYS)
 def test_outputs_are_those_of_the_layers(way, tmp_path):
     model, image = tiny(), np.random.default_rng(0).normal(size=(2, 12, 12, 3)).astype("float32")

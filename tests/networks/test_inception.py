@@ -83,6 +83,7 @@ def tiny(*blocks, **knobs):
     )  # fmt: skip
 
 
+@pytest.mark.always("InceptionV4", "InceptionResNetV1")
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GRIDS)
 def test_grids_and_channels_are_the_papers(name):

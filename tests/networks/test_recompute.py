@@ -8,7 +8,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from nets import TINY, data, tiny, weights
+from nets import TINY, data, photographs, tiny, weights
 from places import python_path
 
 import kresnets
@@ -219,7 +219,7 @@ def test_it_takes_half_of_the_memory():
 def test_fine_tune_trains_it_uncached_and_says_why(caplog):
     recipe = kresnets.Recipe.textbook(head_epochs=1, stages=("stage3",), epochs_per_stage=1, augment="none")
     caplog.set_level("INFO", "kresnets")
-    images, labels = data(16)
+    images, labels = photographs(16)
     found = {}
     for recompute in (True, False):
         model = kresnets.recompute(tiny()) if recompute else tiny()

@@ -106,6 +106,7 @@ def test_mixed_precision(row):
     assert np.isfinite(train_a_step(mixed, row))
 
 
+@pytest.mark.always("v2", "inception-resnet")
 @ROW
 def test_channels_first_builds(row):
     """TensorFlow runs it on GPUs alone; test_on_jax runs it."""
@@ -175,6 +176,7 @@ def save(folder, kind, model, x, answer):
     np.save(folder / f"{kind}.answer.npy", answer)
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 @together(*SMALL)
 def test_a_plain_copy_loads_where_kresnets_is_missing(rows, folder):

@@ -51,6 +51,7 @@ def authors(depth):
     return keras.Model(image, keras.layers.Dense(10, name="head_dense")(x))
 
 
+@pytest.mark.everything
 @pytest.mark.parametrize("depth", [20, pytest.param(164, marks=pytest.mark.slow)])
 def test_the_bottleneck_net_is_the_authors(depth):
     row = SPECS["CifarResNet164V2"]

@@ -44,6 +44,7 @@ def test_point_values_are_scikit_learns(classes):
         assert "auc" not in result
 
 
+@pytest.mark.everything
 def test_intervals_are_those_of_a_plain_bootstrap_over_images():
     labels, probabilities = answers(650, 2)
     result = evaluate(labels, probabilities, names(2))

@@ -262,6 +262,7 @@ def test_grad_cam_of_one_unit_is_the_same_however_its_sigmoid_is_said(small):
         np.testing.assert_allclose(other, maps[0], atol=1e-3)
 
 
+@pytest.mark.always("trunk-softmax", "all-softmax")
 @pytest.mark.parametrize("activation", ["softmax", pytest.param(None, marks=pytest.mark.everything)])
 @pytest.mark.parametrize("nested", ["flat", "trunk", "pooling trunk", "head", "all"])
 def test_grad_cam_of_pooling_and_dense_is_the_class_activation_map(trunk, small, activation, nested):

@@ -54,6 +54,7 @@ def compare(train, validation, recipe=RECIPE, make=tiny, **options):
     return cached, history
 
 
+@pytest.mark.always("knobs1")
 @pytest.mark.parametrize(
     "knobs",
     [
@@ -371,6 +372,7 @@ def test_views_are_cached_copies_drawn_anew_each_epoch(passes):
     assert set(drawn[0]) == {0, 1, 2} and drawn[0].tolist() != drawn[1].tolist()
 
 
+@pytest.mark.always("1.0-cached")
 @pytest.mark.parametrize("below, verdict", [(1.0, "cached"), (1e-9, "uncached")])
 def test_auto_follows_the_time_that_a_batch_takes(below, verdict, monkeypatch, caplog, passes):
     caplog.set_level(logging.INFO, "kresnets")

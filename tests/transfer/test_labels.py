@@ -58,6 +58,7 @@ def test_the_loss_is_the_same_however_the_softmax_is_said(policy):
         keras.mixed_precision.set_dtype_policy(before)
 
 
+@pytest.mark.everything
 @pytest.mark.jax
 @pytest.mark.slow
 def test_on_jax_too():
@@ -279,6 +280,7 @@ class Poison(keras.callbacks.Callback):
 MORE = np.concatenate([X, X])  # two batches an epoch
 
 
+@pytest.mark.always("loss-True", "weights-False")
 @pytest.mark.parametrize("cache", [True, False])
 @pytest.mark.parametrize(
     ("poison", "sentence"),
@@ -397,6 +399,7 @@ def test_what_may_be_preprocessing_is_asked_about(name):
     assert kresnets.preprocess.preprocessing_for(model, "torch").mode == "torch"
 
 
+@pytest.mark.everything
 def test_a_model_that_preprocesses_by_itself_is_served_as_it_is(tmp_path):
     model = keras.applications.MobileNetV3Small(weights=None, input_shape=(64, 64, 3), classes=2)
     image = np.random.default_rng(0).integers(0, 256, (1, 64, 64, 3)).astype("float32")
@@ -409,6 +412,7 @@ def test_a_model_that_preprocesses_by_itself_is_served_as_it_is(tmp_path):
     np.testing.assert_allclose(served["probabilities"], model.predict(image, verbose=0), atol=1e-5)
 
 
+@pytest.mark.always("arrays", "dataset")
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "sequence"])
 def test_pixels_0_to_1_are_refused(kind):
     rng = np.random.default_rng(0)

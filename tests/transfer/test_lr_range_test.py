@@ -146,6 +146,7 @@ def test_ratios_scale_the_groups_and_preprocessing_is_that_of_the_weights():
     assert not np.allclose(by_hand.losses, all_train.losses, rtol=1e-3)
 
 
+@pytest.mark.everything
 @pytest.mark.parametrize(
     "make",
     [

@@ -72,6 +72,7 @@ def test_probabilities_are_those_of_the_packages_graph(photographs, graph, origi
     np.testing.assert_allclose(original.predict(preprocess(photographs), verbose=0), theirs, atol=1e-4)
 
 
+@pytest.mark.always("96")
 @pytest.mark.parametrize("size", (224, 128, 96))
 def test_features_are_those_of_the_packages_graph(photographs, graph, size):
     pixels = photographs[:, :size, :size]
@@ -81,6 +82,7 @@ def test_features_are_those_of_the_packages_graph(photographs, graph, size):
     np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.abs(theirs).max())
 
 
+@pytest.mark.everything
 def test_the_export_gives_the_packages_probabilities(photographs, graph, original, tmp_path):
     import tensorflow as tf
 
@@ -94,6 +96,7 @@ def test_the_export_gives_the_packages_probabilities(photographs, graph, origina
     assert card["preprocessing"] == {"mode": "caffe", "crop": 1.0, "mean": [104.0, 117.0, 123.0], "std": None}
 
 
+@pytest.mark.everything
 def test_own_means_survive_files(original, photographs, tmp_path):
     wants = kresnets.preprocessing_of(original)
     original.save(tmp_path / "model.keras")
