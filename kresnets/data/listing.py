@@ -50,10 +50,8 @@ _PART_COLUMNS = tuple("split set subset part partition dataset data_set usage ph
 _PART_FLAGS = {f"is_{word}" for word in PART_NAMES}
 _SEPARATORS = ",;\t"
 _MOST_TOLD = 20  # lines of a CSV file
-_PICTURES, _NOTES = (
-    re.compile(r"(jpeg)?(image|img|picture|photo)s?"),
-    re.compile(r"(label|mask|annotation|segmentation)s?"),
-)
+_PICTURES = re.compile(r"(jpeg)?(image|img|picture|photo)s?")
+_NOTES = re.compile(r"(label|mask|annotation|segmentation)s?")
 
 
 def part_of(name):

@@ -186,9 +186,9 @@ class Part:
         their bytes.
 
         Args:
-            touched: whether a file counts as another one after any change of its inode. That one was written in place
-                with its time set back shows there alone, and what is kept of images is only made once more; but chmod
-                and moving to another folder show there too. Defaults to True.
+            touched: whether the time of the last change of any kind counts too. It alone tells of a file that was
+                written in place with its time set back; but it is another one after chmod as well, which costs those
+                who keep decoded images no more than decoding them again. Defaults to True.
         """
         found = hashlib.blake2b(repr(self.ids).encode(), digest_size=16)
         for content in self._contents.numpy():
