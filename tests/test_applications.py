@@ -39,7 +39,8 @@ def features(name):
         return 160
     if name.startswith(("Cifar", "SmallResNet20")):
         return 256 if "164" in name else 64
-    return 512 if name.removesuffix("V2").rstrip("BCD").endswith(("18", "34")) else 2048
+    whole = name.removesuffix("Thin")  # of which a thin one has half
+    return (512 if whole.removesuffix("V2").rstrip("BCD").endswith(("18", "34")) else 2048) // (1 + (whole != name))
 
 
 def grid(name):

@@ -403,7 +403,7 @@ except RuntimeError as error:
 """
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_without_a_network_it_says_where_to_put_the_list(tmp_path):
     """Keras's own download, cut off: which file, where it goes (KERAS_HOME heeded) and the reason, in one sentence."""
     environment = {

@@ -166,11 +166,11 @@ _CIFAR_V2 = dict(preactivation=True, reference="1603.05027, figure 4e and append
 # The authors' code strides in the first 1x1 and projects where shapes differ.
 _CIFAR_BOTTLENECK = dict(block="bottleneck", stride_on="1x1", shortcut="B")
 
-# Half of ResNet50's channels but for the stem, and Caffe's pool: the network that Yahoo trained.
-_THIN = dict(
-    widths=(32, 64, 128, 256), stem_width=64, stem_pool_border="end", imagenet=False,
-    reference="1512.03385, table 1, at half width; as Yahoo's open_nsfw",
-)  # fmt: skip
+_THIN = dict(widths=(32, 64, 128, 256), imagenet=False)
+# The stem of whole width and Caffe's pool: the network that Yahoo trained.
+_OPEN_NSFW = dict(
+    stem_width=64, stem_pool_border="end", reference="1512.03385, table 1, at half width; as Yahoo's open_nsfw"
+)
 
 # Blocks a stage by depth: 18 and 34 count basic blocks (2 layers each), the others bottlenecks (3), plus stem and head.
 _18 = _26 = (2, 2, 2, 2)
@@ -191,7 +191,7 @@ ROWS = (
     _row("ResNet50", _50, 25_557_032, _A),
     _row("ResNet101", _101, 44_549_160, _A),
     _row("ResNet152", _152, 60_192_808, _A),
-    _row("ResNet50Thin", _50, 6_927_528, _A, _THIN),
+    _row("ResNet50Thin", _50, 6_927_528, _A, _THIN, _OPEN_NSFW),
     _row("ResNet50B", _50, 25_557_032, _B),
     _row("ResNet101B", _101, 44_549_160, _B),
     _row("ResNet152B", _152, 60_192_808, _B),
@@ -201,6 +201,7 @@ ROWS = (
     _row("ResNet101C", _101, 44_568_392, _C),
     _row("ResNet152C", _152, 60_212_040, _C),
     _row("ResNet18D", _18, 11_708_744, _BASIC, _D),
+    _row("ResNet18DThin", _18, 3_063_448, _BASIC, _D, _THIN, dict(reference="1812.01187, section 4.2, at half width")),
     _row("ResNet34D", _34, 21_816_904, _BASIC, _D),
     _row("ResNet26D", _26, 16_014_408, _D),
     _row("ResNet50D", _50, 25_576_264, _D),

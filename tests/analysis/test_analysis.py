@@ -200,6 +200,7 @@ def test_depth_is_that_of_the_papers(name):
     assert kresnets.summarize(unfilled(name)).depth == DEPTHS[name]
 
 
+@pytest.mark.everything
 def test_depth_of_others():
     assert kresnets.summarize(keras.applications.VGG16(weights=None)).depth == 16
     assert kresnets.summarize(keras.applications.DenseNet121(weights=None)).depth == 121

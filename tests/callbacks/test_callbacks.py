@@ -220,7 +220,8 @@ def test_one_trace_a_stage():
     assert len(traces) == 2
 
 
-@pytest.mark.parametrize("epochs", [2, *(pytest.param(n, marks=pytest.mark.everything) for n in (1, 3))])
+@pytest.mark.everything
+@pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_a_keras_file_saved_in_any_stage_loads_with_its_optimizer_and_trains_on(tmp_path, epochs):
     model = compiled()
     callbacks = [StagedUnfreezing(STAGES), LayerwiseLearningRate(0.5)]
@@ -272,6 +273,7 @@ def test_backup_and_restore_resumes_in_the_right_stage(tmp_path, first, stop):
     assert "load_weights" not in vars(resumed)
 
 
+@pytest.mark.everything
 def test_early_stopping_checkpoints_and_averages_go_along(tmp_path):
     model = compiled(keras.optimizers.Adam(0.01, use_ema=True))
     kept = tmp_path / "best.keras"
@@ -291,6 +293,7 @@ def test_early_stopping_checkpoints_and_averages_go_along(tmp_path):
     assert keras.saving.load_model(kept).count_params() == model.count_params()
 
 
+@pytest.mark.everything
 def test_dropout_models_accumulation_and_loss_scale_train_through_all_stages():
     for optimizer in (
         keras.optimizers.AdamW(0.01, gradient_accumulation_steps=3),
@@ -304,6 +307,7 @@ def test_dropout_models_accumulation_and_loss_scale_train_through_all_stages():
     assert int(keras.ops.convert_to_numpy(optimizer.step_counter)) == 12
 
 
+@pytest.mark.everything
 def test_deepcopy_before_fit_and_configuration_stays():
     callbacks = [StagedUnfreezing(STAGES, "train"), LayerwiseLearningRate({"stem": 0.1})]
     copies = copy.deepcopy(callbacks)

@@ -166,6 +166,7 @@ def test_the_schedule_as_it_happened_repeats_the_run(tmp_path):
     assert other.history_as_stages == ours.history_as_stages
 
 
+@pytest.mark.everything
 def test_a_second_fit_starts_afresh_and_a_list_of_fixed_epochs_equals_the_dict():
     ours, model = staged([("head", 1), ("late", 2), "early"], advance=1), compiled()
     by_list = fit(model, [ours]).history

@@ -73,6 +73,7 @@ def test_the_server_of_this_project(server):
     assert colours.agrees(answer, "red", scale=1.0)
 
 
+@pytest.mark.everything
 def test_the_app_prints_a_table_and_its_exit_code_tells_bad_files(server, tmp_path, capsys):
     for name, content in IMAGES.items():
         (tmp_path / name).write_bytes(content)

@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import pytest
 from cells import copy_to
-from commands import ask, command, finish
+from commands import ask, command, finish, finish_alone
 from places import ROOT
 
 from kresnets import Recipe
@@ -57,7 +57,7 @@ def history(run):
 @pytest.fixture(scope="module")
 def finished(folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("runs") / "whole"
-    done = finish(*small(folder, run))
+    done = finish_alone(*small(folder, run))
     assert done.returncode == 0, done.stderr
     return run, done.stdout
 
@@ -179,7 +179,7 @@ def kill_and_resume(folder, run, kills, rng):
         found += process.poll() is None
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    done = finish(*small(folder, run))
+    done = finish_alone(*small(folder, run))
     assert done.returncode == 0, done.stderr
     return found
 
@@ -217,7 +217,7 @@ def test_a_second_process_is_told(folder, tmp_path):
 
     held = os.open(tmp_path, os.O_RDONLY)
     fcntl.flock(held, fcntl.LOCK_EX)
-    done = finish(*small(folder, tmp_path))
+    done = finish_alone(*small(folder, tmp_path))
     os.close(held)
     assert done.returncode == 2 and "Another process is working on" in done.stderr
     assert not list(tmp_path.iterdir())
@@ -303,19 +303,19 @@ def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
     source, carried, served = tmp_path / "source", tmp_path / "carried", tmp_path / "served"
     shared = "--model CifarResNet20 --size 64 --dtype float32 --batch-size 16".split()
     learn = "--data elpv/poly --from-scratch --weights none --epochs-per-stage 4 --out".split()
-    assert finish("finetune", *learn, source, *shared).returncode == 0
+    assert finish_alone("finetune", *learn, source, *shared).returncode == 0
     assert json.loads((source / "metrics.json").read_text())["auc"] > 0.75
     carry = (
         "--data elpv/mono --limit 75 --head-epochs 1 --stages stage3 --epochs-per-stage 1 --class-weight balanced"
     ).split()
-    done = finish("finetune", *carry, "--weights", source, "--out", carried, *shared)
+    done = finish_alone("finetune", *carry, "--weights", source, "--out", carried, *shared)
     assert done.returncode == 0, done.stderr
     trunks = [
         keras.saving.load_model(run / "model.keras").get_layer("stage2_block1_conv1").get_weights()[0]
         for run in (source, carried)
     ]
     np.testing.assert_array_equal(*trunks)
-    done = finish("export", carried, served, "--verify", 5)
+    done = finish_alone("export", carried, served, "--verify", 5)
     assert done.returncode == 0 and "verified: 5 images, scores within" in done.stdout, done.stderr
     card = json.loads((served / "1" / "assets" / "model_card.json").read_text(encoding="utf-8"))
     assert card["verified"]["largest_difference"] < 1e-4 and card["weights"] == str(source) and not card["licence"]
@@ -325,7 +325,7 @@ def test_real_photographs_are_learned_carried_on_and_served(tmp_path):
         for file in importlib.metadata.files("elpv-dataset")
         if file.name in ("cell0003.png", "cell0397.png")
     ]
-    answers = [finish("predict", model, *photographs).stdout for model in (carried, served)]
+    answers = [finish_alone("predict", model, *photographs).stdout for model in (carried, served)]
     assert answers[0].count("defective") == 2
     scores = [[float(line.split()[-1]) for line in answer.splitlines()[1:]] for answer in answers]
     np.testing.assert_allclose(*scores, atol=2e-4)
@@ -374,7 +374,7 @@ def test_how_the_images_of_a_file_are_wanted_can_be_said(tmp_path):
             trunk.with_trunk(spec, weights, None, 2, said)
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_means_crop_and_size_of_the_weights_are_used_from_file_to_answer(folder, tmp_path, monkeypatch, capsys):
     """torch with .5 thrice is the tf mode of keras.applications: trained, judged and served so."""
     from sklearn.metrics import roc_auc_score

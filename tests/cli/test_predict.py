@@ -155,6 +155,7 @@ def test_a_run_and_its_export_give_the_same_table(call, finished, photos, tmp_pa
     assert len(tables[0]) == 1 + 3 * 3 + 1
 
 
+@pytest.mark.always("onnx")
 @pytest.mark.parametrize("format", ["onnx", "litert", "openvino"])
 def test_a_run_and_its_file_for_another_runtime_give_the_same_answers(call, finished, photos, tmp_path, format):
     """The run cuts out the centre (crop 0.9) and wants the tf mode: the file has to be asked so."""

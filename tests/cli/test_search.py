@@ -263,7 +263,7 @@ def test_a_better_choice_is_handed_over_and_finetune_trains_the_very_recipe_that
     assert trained == verdict["recipes"]["winner"]
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.usefixtures("formula")
 def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
     (place / "nothing.toml").write_text("warmup = [0.1, 0.101]\n")

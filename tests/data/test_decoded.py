@@ -245,7 +245,7 @@ print(sum(float(x.sum(dtype="float64")) for x, _ in dataset.as_numpy_iterator())
 """
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_two_processes_at_once(folder, tmp_path):
     kept = tmp_path / "kept"
     command = [sys.executable, "-c", TOGETHER, str(folder), str(kept)]

@@ -98,6 +98,7 @@ DARK = np.arange(1200, dtype="uint16").reshape(30, 40) % 900  # 10 bits hold it
 BRIGHT = np.arange(1200, dtype="uint16").reshape(30, 40) * 3  # 12 bits
 
 
+@pytest.mark.always("8", "12")
 @pytest.mark.parametrize("bits", [8, 10, 12, 14, 16])
 def test_the_bits_that_a_data_set_fills_are_what_is_seen(bits):
     values = (np.arange(1200) * (2**bits - 1) // 1199).astype("uint16").reshape(30, 40)
@@ -427,6 +428,7 @@ def test_a_run_is_gone_on_with_as_it_began(folder, run, capsys):
     assert "is finished" in capsys.readouterr().out
 
 
+@pytest.mark.everything
 def test_a_run_of_before_is_finished_and_answers_as_before(folder, tmp_path, monkeypatch, capsys):
     """Cut off before it was judged, its notes as older versions wrote them: alpha is dropped, the high byte seen."""
     path = tmp_path / "run"

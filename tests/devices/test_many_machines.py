@@ -16,7 +16,7 @@ import time
 import numpy as np
 import pytest
 from cells import copy_to
-from commands import ask, command, finish
+from commands import ask, command, finish_alone
 from places import ROOT
 
 import kresnets_command
@@ -95,7 +95,7 @@ def test_two_processes_train_as_one(folder, tmp_path):
     assert "Trains on 2 devices." in said and "The page: " in said
     assert little.startswith("Process 1 of 2 trains along") and little.count("\n") == 1 and not nothing
     assert not (tmp_path / "two-1").exists()
-    alone = finish(*arguments(folder, tmp_path / "one", *head), env=os.environ | JAX)
+    alone = finish_alone(*arguments(folder, tmp_path / "one", *head), env=os.environ | JAX)
     assert alone.returncode == 0, alone.stderr
     same(tmp_path / "two", tmp_path / "one", 1e-4)
 

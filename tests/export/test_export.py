@@ -362,6 +362,7 @@ def test_means_crop_and_size_of_the_weights_are_served(tmp_path):
     assert images.shape.as_list() == [None, SIZE, SIZE, 3]
 
 
+@pytest.mark.everything
 def test_a_forced_mode_is_said_aloud_and_served(tmp_path):
     applications = pytest.importorskip("kresnets.applications")
     model = unsure(applications.CifarResNet20(weights=None, input_shape=(SIZE, SIZE, 3)), 0.002)
@@ -465,6 +466,7 @@ def test_refusals_say_why_in_a_sentence_and_leave_nothing(case, tmp_path):
     assert left_in(tmp_path) == []
 
 
+@pytest.mark.everything
 def test_a_failed_export_leaves_the_versions_there_were(tmp_path):
     export(classifier(), tmp_path)
     with pytest.raises(RuntimeError):

@@ -437,6 +437,7 @@ def test_the_command_writes_onnx(call, finished, tmp_path):
         assert (code, lines, len(errors)) == (2, [], 1) and f"{name} " in errors[0] and "leave it out" in errors[0]
 
 
+@pytest.mark.everything
 def test_the_command_calibrates_by_the_photographs_of_the_run_and_says_what_int8_costs(call, finished, tmp_path):
     libraries("litert-int8")
     code, lines, errors = call(finished, tmp_path / "net.tflite", "--format", "litert-int8")
@@ -455,6 +456,7 @@ def test_the_command_calibrates_by_the_photographs_of_the_run_and_says_what_int8
     assert not (tmp_path / "other.tflite").exists()
 
 
+@pytest.mark.everything
 def test_the_python_of_the_guide_runs(tmp_path, monkeypatch, capsys):
     for format in SUFFIXES:
         libraries(format)

@@ -92,6 +92,7 @@ def test_what_was_trained_in_half_precision_is_served_in_float32(tmp_path, dtype
     np.testing.assert_allclose(found, np.sort(keras_answer(full, FILES["png"][1], "torch"))[::-1], atol=1e-5)
 
 
+@pytest.mark.everything
 def test_more_weights_than_a_file_takes_stay_variables(tmp_path, monkeypatch):
     monkeypatch.setattr(saved, "CONSTANT_BYTES", 1000)
     model = small_net()
@@ -112,6 +113,7 @@ class Raw(layers.Layer):
         return inputs * self.raw
 
 
+@pytest.mark.everything
 def test_a_variable_of_tensorflows_own_is_saved_with_the_rest(tmp_path):
     inputs = keras.Input((SIZE, SIZE, 3))
     x = Raw()(layers.GlobalAveragePooling2D()(layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))))
@@ -120,6 +122,7 @@ def test_a_variable_of_tensorflows_own_is_saved_with_the_rest(tmp_path):
     np.testing.assert_allclose(serve(export(model, tmp_path), [FILES["png"][0]])["scores"][0], expected, atol=1e-4)
 
 
+@pytest.mark.everything
 def test_without_folding_the_norms_stay(model, folder, tmp_path):
     kept = export(model, tmp_path, fold=False)
     assert [sum(node.op == "Rsqrt" for node in nodes(each)) for each in (kept, folder)] == [1, 0]
@@ -134,6 +137,7 @@ class Unknown(layers.Layer):
         return self._function(inputs)
 
 
+@pytest.mark.everything
 def test_a_model_that_cannot_be_copied_is_served_as_it_is(tmp_path):
     inputs = keras.Input((SIZE, SIZE, 3))
     x = layers.BatchNormalization()(layers.Conv2D(4, 3)(inputs))

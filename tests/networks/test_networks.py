@@ -119,6 +119,7 @@ def test_networks_without_imagenet_weights_start_at_random():
         "ResNet34C",
         "InceptionResNetV1",
         "ResNet50Thin",
+        "ResNet18DThin",
     }
 
 

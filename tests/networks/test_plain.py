@@ -85,6 +85,7 @@ def test_it_is_a_copy():
     assert isinstance(model.get_layer("stem_bn1"), kresnets.layers.BatchNormalization)
 
 
+@pytest.mark.always("nested")
 @pytest.mark.parametrize("make", [flat, nested])
 def test_flags_are_kept(make):
     model = kresnets.freeze(make(), through="stage2_block1")

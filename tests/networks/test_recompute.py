@@ -67,6 +67,7 @@ def test_it_trains_as_the_model_itself(float64, through, knobs):
         np.testing.assert_allclose(ours[path], value, rtol=1e-9, atol=1e-12, err_msg=path)
 
 
+@pytest.mark.everything
 def test_it_thaws_in_stages_as_the_model_itself():
     compare(
         epochs=3,
@@ -78,6 +79,7 @@ def test_it_thaws_in_stages_as_the_model_itself():
     )
 
 
+@pytest.mark.everything
 def test_in_bfloat16_it_trains_as_far_from_float32_as_the_model_itself():
     _, exact, _ = trained(False)
     keras.mixed_precision.set_dtype_policy("mixed_bfloat16")
@@ -89,7 +91,8 @@ def test_in_bfloat16_it_trains_as_far_from_float32_as_the_model_itself():
     np.testing.assert_allclose(ours, exact, rtol=0.05)
 
 
-@pytest.mark.parametrize("policy", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.everything)])
+@pytest.mark.everything
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_what_is_frozen_within_a_block_stays_as_it_is_under_mixed_precision(policy, tmp_path):
     keras.mixed_precision.set_dtype_policy(policy)
     try:

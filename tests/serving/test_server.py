@@ -65,6 +65,7 @@ def server(folder):
         yield server
 
 
+@pytest.mark.everything
 def test_rows_and_columns_named_and_not(server):
     for rows in ([RED, BLUE], [{"image_bytes": RED}, {"image_bytes": BLUE}]):
         status, answer = server.predict(instances=rows)
@@ -204,6 +205,7 @@ def modules(tmp_path_factory):
     return path
 
 
+@pytest.mark.everything
 def test_models_of_other_origin_and_an_end_that_loses_nothing(modules):
     with Client(modules, "--wait-ms", "200", "--timeout", "120") as server:
         ask = server.predict
@@ -234,6 +236,7 @@ def test_models_of_other_origin_and_an_end_that_loses_nothing(modules):
         assert not [line for line in server.lines if "Traceback" in line]
 
 
+@pytest.mark.everything
 def test_what_takes_too_long_is_told(modules):
     with Client(modules, "--timeout", "1") as server:
         slow, rounds, status = server.raw(head(1000) + b"{"), 1 << 14, 200

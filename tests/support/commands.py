@@ -1,5 +1,7 @@
 """The command `kresnets`, in this process and in one of its own."""
 
+import contextlib
+import io
 import subprocess
 
 import pytest
@@ -20,7 +22,15 @@ def command(*argv):
     return kresnets_command.command(*map(str, argv))
 
 
-def finish(*argv, **options):
+def finish(*argv):
+    """Run the command in this process, which spares the start of another; return its exit code and what it wrote."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = ask(*argv)
+    return subprocess.CompletedProcess(argv, code, out.getvalue(), err.getvalue())
+
+
+def finish_alone(*argv, **options):
     """Run the command in a process of its own, to its end; return that."""
     done = subprocess.run(command(*argv), cwd=ROOT, capture_output=True, text=True, **options)
     assert "Traceback" not in done.stderr, done.stderr

@@ -86,7 +86,7 @@ def test_each_stage_has_its_own_pass_where_memory_is_short(passes, monkeypatch, 
     assert seen == [1] * 3 and not (tmp_path / "features").exists()
 
 
-@pytest.mark.always("part")
+@pytest.mark.everything
 @pytest.mark.parametrize("kind", ["dataset", "part", "pydataset"])
 def test_any_source_is_drawn_in_its_own_order(kind, passes):
     tf = pytest.importorskip("tensorflow")
@@ -123,6 +123,7 @@ class Slices(keras.utils.PyDataset):
         return images.astype("float32"), self.y[index::3]
 
 
+@pytest.mark.everything
 def test_a_pipeline_that_shuffles_is_kept_and_one_that_changes_its_images_is_not(passes, caplog):
     tf = pytest.importorskip("tensorflow")
     caplog.set_level(logging.INFO, "kresnets")
@@ -372,7 +373,7 @@ def test_views_are_cached_copies_drawn_anew_each_epoch(passes):
     assert set(drawn[0]) == {0, 1, 2} and drawn[0].tolist() != drawn[1].tolist()
 
 
-@pytest.mark.always("1.0-cached")
+@pytest.mark.everything
 @pytest.mark.parametrize("below, verdict", [(1.0, "cached"), (1e-9, "uncached")])
 def test_auto_follows_the_time_that_a_batch_takes(below, verdict, monkeypatch, caplog, passes):
     caplog.set_level(logging.INFO, "kresnets")
@@ -398,6 +399,7 @@ def test_what_cannot_be_cached_is_refused_in_a_sentence(cache, knobs, sentence):
         fine_tune(tiny(), photographs(8), recipe=dataclasses.replace(RECIPE, **knobs), cache=cache, verbose=0)
 
 
+@pytest.mark.everything
 def test_auto_leaves_augmentation_real(caplog, passes):
     pytest.importorskip("tensorflow")
     caplog.set_level(logging.INFO, "kresnets")

@@ -349,6 +349,7 @@ def test_bad_input_gets_a_sentence(model, arguments, sentence):
         fine_tune(model(), verbose=0, **arguments)
 
 
+@pytest.mark.everything
 def test_a_run_of_before_decoding_was_noted_is_not_gone_on_with_otherwise_decoded(tmp_path):
     import json
 

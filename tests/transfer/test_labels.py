@@ -46,6 +46,7 @@ def losses(head):
     ).history["loss"]
 
 
+@pytest.mark.always("float32")
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16"])
 def test_the_loss_is_the_same_however_the_softmax_is_said(policy):
     before = keras.mixed_precision.dtype_policy()
@@ -128,7 +129,7 @@ def test_a_solved_sigmoid_is_the_solved_softmax_of_two():
     assert accuracy_score(Y, answers(one)[:, 0] > 0.5) == 1
 
 
-@pytest.mark.always("{}", "{'head': 'solved'}")
+@pytest.mark.always("{'head': 'solved'}")
 @pytest.mark.parametrize("extra", [{}, {"mixup": 0.2}, {"head": "solved"}, {"label_smoothing": 0.1}], ids=str)
 def test_one_hot_labels_are_the_classes_that_they_stand_for(extra):
     labels = np.arange(24) % 3
@@ -323,9 +324,9 @@ def test_nan_in_the_first_epoch_and_in_the_validation_alone():
         np.testing.assert_array_equal(mine, theirs)
     import tensorflow as tf
 
-    holed = X.astype("float32")
-    holed[3, 0, 0] = np.nan
-    validation = tf.data.Dataset.from_tensor_slices((holed, labels)).batch(24)
+    # By weights, not pixels: some processors' ReLU makes 0 of a number that is none.
+    weights = np.where(np.arange(24) == 3, np.nan, 1.0)
+    validation = tf.data.Dataset.from_tensor_slices((X, labels, weights)).batch(24)
     with pytest.raises(FloatingPointError, match="The validation loss was nan in epoch 0, though loss and weights"):
         tuned(small(), labels, validation=validation)
 

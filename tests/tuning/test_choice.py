@@ -49,6 +49,7 @@ def search_of_noise(trials, splits, seed, gain=0.0):
     return [record(index, row, default=not index) for index, row in enumerate(rows)]
 
 
+@pytest.mark.everything
 def test_of_searches_without_a_better_trial_few_hand_one_over():
     for splits in (5, 10):
         won = sum(not choose(search_of_noise(23, splits, seed), LOSS).record["default"] for seed in range(100))
@@ -365,6 +366,7 @@ def test_a_plan_is_taken_as_it_is():
     assert keras.config.dtype_policy().name == "float32"
 
 
+@pytest.mark.everything
 def test_a_stage_that_is_undone_is_not_what_a_trial_is_scored_by(tmp_path):
     base = dataclasses.replace(SMALL, head_epochs=2, learning_rate=0.1, stages=("high",), epochs_per_stage=3, ratio=1.0)
     values = [

@@ -523,7 +523,7 @@ def test_an_objective_that_nobody_measures(tmp_path, formula):
     assert record["status"] == "failed" and "'val_f1' is none of what is measured: " in record["reason"]
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_splits_and_repeats_give_the_mean(tmp_path):
     x, y = TRAIN
     splits = [((x[:20], y[:20]), VALIDATION), ((x[20:], y[20:]), VALIDATION)]
@@ -537,7 +537,7 @@ def test_splits_and_repeats_give_the_mean(tmp_path):
     assert record["epochs"] == 8 and len(record["history"]) == 2
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_a_model_and_groups_of_the_users_own(tmp_path):
     keras.utils.set_random_seed(0)
     model = own()

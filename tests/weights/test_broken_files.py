@@ -642,7 +642,7 @@ for path, kind in kinds.items():
 """
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory as Linux does")
 def test_bombs_take_little_memory(tmp_path):
     files = {}

@@ -109,6 +109,7 @@ def test_own_means_survive_files(original, photographs, tmp_path):
     assert kresnets.preprocessing_of(kresnets.copy_trunk(original, kresnets.ResNet50Thin(classes=3))) == wants
 
 
+@pytest.mark.everything
 def test_nobody_starts_from_their_head_without_asking(original):
     fresh = kresnets.ResNet50Thin(weights="open_nsfw", classes=2)
     mine, theirs = (model.get_layer("head_dense").kernel for model in (fresh, original))
