@@ -7,7 +7,6 @@ the variance of what each norm takes in is kept.
 """
 
 import argparse
-import os
 
 import _common
 
@@ -24,6 +23,7 @@ def main(argv=None):
     import safetensors.numpy
 
     import kresnets
+    from kresnets._util import files
     from kresnets.weights import onnx_graph
 
     model = kresnets.ResNet50Thin(weights="open_nsfw", include_top=False)
@@ -45,25 +45,23 @@ def main(argv=None):
         .astype(np.float32)
         for norm, total, square in zip(norms, sums, squares)
     }
-    beside = f"{options.out}.tmp"
-    safetensors.numpy.save_file(variances, beside, {"made by": "apps/open_nsfw_variances.py", "pictures": "CIFAR-10"})
-    os.replace(beside, options.out)
+    with files.replacing(options.out) as beside:
+        told = {"made by": "apps/open_nsfw_variances.py", "pictures": "CIFAR-10"}
+        safetensors.numpy.save_file(variances, beside, told)
 
 
 def _pictures():
     """Yield batches `(n, 224, 224, 3)` 0..255: a third each of single pictures, 2 x 2 and 3 x 3 of them."""
     import numpy as np
-    from claims.images import cifar10
+    from claims.images import cifar10, collage
     from PIL import Image
 
     pictures, random = cifar10()[0], np.random.default_rng(0)
     for start in range(0, PICTURES, BATCH):
         batch = np.empty((BATCH, SIZE, SIZE, 3), np.float32)
         for place in range(BATCH):
-            side = 1 + (start + place) % 3
-            drawn = pictures[random.integers(0, len(pictures), side**2)].reshape(side, side, 32, 32, 3)
-            collage = drawn.transpose(0, 2, 1, 3, 4).reshape(side * 32, side * 32, 3)
-            batch[place] = np.asarray(Image.fromarray(collage).resize((SIZE, SIZE), Image.Resampling.BICUBIC))
+            drawn = collage(pictures, 1 + (start + place) % 3, random)
+            batch[place] = np.asarray(drawn.resize((SIZE, SIZE), Image.Resampling.BICUBIC))
         yield batch
 
 

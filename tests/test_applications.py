@@ -47,6 +47,8 @@ def grid(name):
     """Pixels a side of the last feature map at the default size: 7 for 224, 8 for 299 and for CIFAR's 32."""
     if name.startswith("Small"):
         return {"SmallResNet20": 6, "SmallResNet18D": 2}[name]
+    if name == "ResNet18DThin":
+        return 4
     return 8 if name.startswith(("Inception", "Cifar")) else 7
 
 

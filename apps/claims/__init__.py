@@ -10,8 +10,8 @@ import importlib
 
 # In the order of docs/claims.md: what residual networks are for, what their parts are for, how they are carried over.
 NAMES = (
-    "degradation identity shortcuts variants bottleneck preactivation inception freeze-or-finetune head-first "
-    "early-layers recipe default-recipe"
+    "degradation depth-pays-less identity norms shortcuts variants bottleneck preactivation relu-before-addition "
+    "inception freeze-or-finetune head-first early-layers recipe default-recipe distilled"
 ).split()
 
 

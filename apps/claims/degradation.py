@@ -6,8 +6,8 @@ import numpy as np
 
 import kresnets
 from claims import scratch
-from claims.claim import IMAGES, Claim, Finding, Panel, grid
-from claims.judge import above, gap, mean, paired
+from claims.claim import IMAGES, Claim, Panel, grid
+from claims.judge import above, gap, mean, paired, tested
 
 KINDS = {"plain": "CifarPlainNet20", "residual": "CifarResNet20"}
 RATES = (0.01, 0.03, 0.1, 0.3)
@@ -43,16 +43,16 @@ def _findings(options, rows):
     claim = "A plain network of 56 layers ends above one of 20 on its own training images."
     told = f"log10 of the training loss, 56 less 20 layers: {ratio.text(digits=2)}; the loss itself: "
     told += f"{plain.text(digits=4)}, which alone would be {above(plain)}. Means: {means('train_loss')}."
-    yield Finding(claim, above(ratio), told)
+    yield tested(claim, ratio, told)
     more = paired(dict(enumerate(ratio.values)), dict(enumerate(residual.values)))
     told = f"log10 of the training loss, (plain 56 - 20) less (residual 56 - 20): {more.text(digits=2)}."
-    yield Finding("Depth costs a plain network more than a residual one.", above(more), told)
+    yield tested("Depth costs a plain network more than a residual one.", more, told)
     saved = gap(rows, "train_error", shallow, deep, kind="residual")
     claim = "A residual network of 56 layers makes at most 1 point more errors on its training images than one of 20."
-    yield Finding(claim, above(saved, -0.01), f"Training error, 20 less 56 layers: {saved.points(2)}.")
+    yield tested(claim, saved, f"Training error, 20 less 56 layers: {saved.points(2)}.", least=-0.01)
     errors = gap(rows, "test_error", deep, shallow, kind="plain")
     claim = "A plain network of 56 layers makes more errors than one of 20 on images it has not seen."
-    yield Finding(claim, above(errors), f"Test error: {errors.points(2)}. Means: {means('test_error')}.")
+    yield tested(claim, errors, f"Test error: {errors.points(2)}. Means: {means('test_error')}.")
 
 
 PANELS = (

@@ -7,7 +7,7 @@ import numpy as np
 import kresnets
 from claims import transfer
 from claims.claim import Finding, Panel
-from claims.judge import above, exactly, gap, mean, pick
+from claims.judge import exactly, gap, mean, pick, tested
 from claims.transfer import FAR, GROUPS, NEAR
 
 # The head's rate is the one at which it did best alone in freeze-or-finetune, 250 pictures.
@@ -124,7 +124,7 @@ def _findings(options, rows):
     found = gap(rows, "moved", *(_thawed(stem, "from", moved=group) for group in (last, stem)))
     told = ", ".join(f"{g} {mean(rows, 'moved', **_thawed(stem, 'from', moved=g)):.3f}" for g in GROUPS)
     told = f"Relative L2 of the weights, {last} less stem: {found.text()}. Means: {told}."
-    yield Finding("Where all learn at one rate, the last stage moves further than the stem.", above(found), told)
+    yield tested("Where all learn at one rate, the last stage moves further than the stem.", found, told)
 
 
 PANELS = (

@@ -6,8 +6,8 @@ import numpy as np
 
 import kresnets
 from claims import scratch, transfer
-from claims.claim import Finding, Panel
-from claims.judge import above, of, paired, pick
+from claims.claim import Panel
+from claims.judge import of, paired, pick, tested
 from claims.transfer import whole
 
 # Passes over the pictures, the same for every method; divisible by the three stages of "head, then stages".
@@ -105,7 +105,7 @@ def _winner(rows, source, distance, n):
     gap = paired(found[order[0]], found[order[1]])
     ranked = ", ".join(f"{METHODS[method].what} {means[method]:.3f}" for method in order)
     claim = f"Map, {n} images, {distance} source: {METHODS[order[0]].what} does best."
-    return Finding(claim, above(gap), f"Test accuracy over the next: {gap.points()}. Means: {ranked}.")
+    return tested(claim, gap, f"Test accuracy over the next: {gap.points()}. Means: {ranked}.")
 
 
 PANELS = tuple(Panel(column, ("source", "n"), "method", {"task": "carry"}) for column in ("test_accuracy", "test_auc"))

@@ -6,7 +6,7 @@ import numpy as np
 import kresnets
 from claims import images, scores, transfer
 from claims.claim import Finding, Panel
-from claims.judge import above, exactly, of, paired, pick
+from claims.judge import exactly, of, paired, pick, tested
 
 RATES = (1e-3, 3e-3)  # those that freeze-or-finetune tries for the whole net
 # Epochs of the head alone, then of everything; equal passes.
@@ -96,14 +96,14 @@ def _of_source(rows, source, like):
         gap, unlike = paired(*found), paired(*ends("unlike", thawed)[0])
         claim = f"Without the head first the features of the {like} source's images move further {when}."
         told = f"Relative distance without {without}, with {with_it}: difference {gap.text()}"
-        yield Finding(claim, above(gap), f"{told}; of 1 - CKA {unlike.text()}.")
+        yield tested(claim, gap, f"{told}; of 1 - CKA {unlike.text()}.")
     for column, claim in (
         ("test_accuracy", f"From the {like} source, head first leads to a better network on the target."),
         ("source_accuracy", f"Head first forgets less of the {like} source (old head, new features)."),
     ):
         found, (without, with_it) = ends(column)
         told = f"Accuracy without {without}, with {with_it}: without less with {paired(*found).points()}."
-        yield Finding(claim, above(paired(*found[::-1])), told)
+        yield tested(claim, paired(*found[::-1]), told)
 
 
 PANELS = (

@@ -11,7 +11,7 @@ import kresnets
 from claims import scratch
 from claims.claim import IMAGES, Claim, Finding, Panel, by_part, grid
 from claims.degradation import spec as cifar
-from claims.judge import above, exactly, gap, paired, pick
+from claims.judge import exactly, gap, paired, pick, tested
 
 # Deepened step by step; of the last depth from the start, without and with zero-gamma; of the first depth to the end.
 WAYS = ("grown", "scratch", "scratch, zero-gamma", "shallow")
@@ -122,7 +122,7 @@ def _findings(options, rows):
     ratios = [10 ** np.mean(list(each.values())) for each in spread]
     uneven = paired(*({seed: abs(value) for seed, value in each.items()} for each in spread))
     claim = "At the start the gradients of first and last block differ less with zero-gamma."
-    yield Finding(claim, above(uneven), f"First over last: {ratios[0]:.2f} without, {ratios[1]:.2f} with.")
+    yield tested(claim, uneven, f"First over last: {ratios[0]:.2f} without, {ratios[1]:.2f} with.")
     claim = "A plain network cannot be deepened so: F(x) = 0 makes it forget all."
     told = f"Error on its training images {plain['error_before']:.3f} before, {plain['error_after']:.3f} after."
     yield Finding(claim, exactly(bool(plain["refused"]) and plain["error_after"] > 0.8), told)
@@ -131,7 +131,7 @@ def _findings(options, rows):
             gain = gap(rows, column, {"way": other}, {"way": "grown"})
             told = gain.points(2) if column == "test_error" else gain.text(digits=5)
             claim = f"With equal computing, the grown network ends with {what} than '{other}'."
-            yield Finding(claim, above(gain), f"'{other}' less 'grown': {told}.")
+            yield tested(claim, gain, f"'{other}' less 'grown': {told}.")
 
 
 PANELS = (

@@ -5,7 +5,7 @@ import dataclasses
 import kresnets
 from claims import probes, scratch
 from claims.claim import Claim, Finding, Panel, by_part, grid
-from claims.judge import above, exactly, interval, mean, of, paired, pick
+from claims.judge import exactly, interval, mean, of, paired, pick, tested
 from kresnets.specs import Conv, Pool, Residual, swap
 
 KINDS = ("5x5", "two 3x3")
@@ -111,9 +111,9 @@ def _findings(options, rows):
     saved, told = scratch.saved(rows, "kind", *KINDS[::-1])
     means = ", ".join(f"{kind} {100 * mean(rows, 'test_error', kind=kind):.2f} %" for kind in KINDS)
     claim = "A network with two 3x3 for each 5x5 makes at most 1 point more errors on images it has not seen."
-    yield Finding(claim, above(saved, -0.01), f"{told} Means: {means}.")
+    yield tested(claim, saved, f"{told} Means: {means}.", least=-0.01)
     claim = "A network with two 3x3 for each 5x5 makes fewer errors on images it has not seen."
-    yield Finding(claim, above(saved), f"Test error, 5x5 less two 3x3: {saved.points(2)}.")
+    yield tested(claim, saved, f"Test error, 5x5 less two 3x3: {saved.points(2)}.")
     yield from _stable(rows)
 
 
@@ -130,11 +130,11 @@ def _stable(rows):
         fewer, saved = interval([a - b for a, b in zip(lost[1.0], lost[scale])]), paired(errors[1.0], errors[scale])
         claim = f"Scaled by {scale:g} a residual branch bears rates at which training fails without."
         told = f"Failed trainings a seed, scale 1 less {scale:g}: {fewer.text(digits=2)}. By rate: {table}."
-        yield Finding(claim, above(fewer), told)
+        yield tested(claim, fewer, told)
         claim = f"Scaling by {scale:g} does no harm: at most 1 point more errors on images it has not seen."
         told = f"Test error, scale 1 less {scale:g}, each at the rate with its least training loss "
         told += f"({best[1.0]:g} and {best[scale]:g}): {saved.points(2)}."
-        yield Finding(claim, above(saved, -0.01), told)
+        yield tested(claim, saved, told, least=-0.01)
 
 
 PANELS = (

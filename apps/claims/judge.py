@@ -1,14 +1,16 @@
 """What runs say together: differences paired by seed, their intervals, and when a claim is confirmed."""
 
 import dataclasses
+import math
 
 import numpy as np
 from scipy import stats
 
-from claims.claim import TUNING_SEED
+from claims.claim import TUNING_SEED, Finding
 
 CONFIRMED, NOT_CONFIRMED, UNDECIDED = VERDICTS = ("confirmed", "not confirmed", "not decidable here")
 FEWEST = 3  # seeds; fewer prove nothing
+_MOST_SEEDS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +97,22 @@ def above(found, least=0.0):
     if len(found.values) < FEWEST or found.low == found.high == least:  # equal to the last digit is no difference shown
         return UNDECIDED
     return CONFIRMED if found.low > least else NOT_CONFIRMED if found.high <= least else UNDECIDED
+
+
+def tested(claim, found, numbers, least=0.0):
+    """Return the `Finding` of the claim that a difference is above `least`; where the seeds do not decide it, with how
+    many would, were the mean and the spread over the seeds what they are here."""
+    verdict = above(found, least)
+    return Finding(claim, verdict, numbers + (_seeds_it_takes(found, least) if verdict == UNDECIDED else ""))
+
+
+def _seeds_it_takes(found, least):
+    away, spread = abs(found.mean - least), np.std(found.values, ddof=1) if len(found.values) > 1 else np.nan
+    if not np.isfinite([away, spread]).all():
+        return ""
+    enough = (n for n in range(FEWEST, _MOST_SEEDS) if stats.t.ppf(0.975, n - 1) * spread < away * math.sqrt(n))
+    needed = next(enough, None)
+    return f" About {needed} seeds would decide it." if needed else f" {_MOST_SEEDS} seeds would not decide it."
 
 
 def exactly(holds):

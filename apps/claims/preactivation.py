@@ -4,8 +4,8 @@ import dataclasses
 
 import kresnets
 from claims import degradation, scratch
-from claims.claim import IMAGES, Claim, Finding, Panel, grid
-from claims.judge import above, gap, paired, pick
+from claims.claim import IMAGES, Claim, Panel, grid
+from claims.judge import gap, paired, pick, tested
 
 KINDS = ("v1", "v2")
 
@@ -30,15 +30,15 @@ def _findings(options, rows):
     for depth in depths:
         sooner = gap(pick(rows, epoch=early), "loss", v1, v2, depth=depth)
         numbers = f"Training loss of epoch {early}, v1 less v2: {sooner.text(digits=4)}."
-        yield Finding(f"With {depth} layers v2 learns faster.", above(sooner), numbers)
+        yield tested(f"With {depth} layers v2 learns faster.", sooner, numbers)
         better = gap(rows, "test_error", v1, v2, depth=depth)
         claim = f"With {depth} layers v2 makes fewer errors on images it has not seen."
-        yield Finding(claim, above(better), f"Test error, v1 less v2: {better.points(2)}.")
+        yield tested(claim, better, f"Test error, v1 less v2: {better.points(2)}.")
     for column, what in (("train_loss", "training loss at the end"), ("test_error", "test error")):
         first, last = (gap(rows, column, v1, v2, depth=depth).values for depth in (depths[0], depths[-1]))
         grown = paired(dict(enumerate(last)), dict(enumerate(first)))
         claim = f"What v2 gains over v1 grows from {depths[0]} to {depths[-1]} layers."
-        yield Finding(claim, above(grown), f"Growth of the gap in {what}: {grown.text(digits=4)}.")
+        yield tested(claim, grown, f"Growth of the gap in {what}: {grown.text(digits=4)}.")
 
 
 PANELS = (

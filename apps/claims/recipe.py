@@ -1,8 +1,8 @@
 """The recipe that freeze-or-finetune points to against the textbook's, on pictures that it was not chosen by."""
 
 from claims import transfer
-from claims.claim import Finding, Panel
-from claims.judge import above, gap, mean, pick
+from claims.claim import Panel
+from claims.judge import gap, mean, pick, tested
 from kresnets import Recipe
 
 # Source and target, none of which freeze-or-finetune was judged by, with the sizes.
@@ -51,13 +51,13 @@ def _findings(options, rows):
     for way in ways[1:]:
         over = gap(rows, "test_accuracy", {"way": way}, textbook, cells)
         told = f"Test accuracy, mean over {len(cells)} targets and sizes: {over.points()}."
-        yield Finding(f"'{way}' is better than the textbook's recipe.", above(over), told)
+        yield tested(f"'{way}' is better than the textbook's recipe.", over, told)
     for cell in cells:
         found = gap(rows, "test_accuracy", {"way": "measured"}, textbook, **cell)
         means = ", ".join(f"{way} {mean(rows, 'test_accuracy', way=way, **cell):.3f}" for way in ways)
         pair = f"{cell['source']} to {cell['target']}, {cell['n']} images"
         claim = f"{pair}: 'measured' is better than the textbook's recipe."
-        yield Finding(claim, above(found), f"{found.points()}. Means: {means}.")
+        yield tested(claim, found, f"{found.points()}. Means: {means}.")
 
 
 PANELS = (Panel("test_accuracy", ("source", "target", "n"), "way", {"task": "carry"}),)

