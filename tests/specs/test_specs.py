@@ -76,7 +76,7 @@ PAIRS = [
 REFUSED = {}
 for knobs in COMBINATIONS + PAIRS:
     REFUSED.setdefault(refusal(knobs), []).append(knobs)
-ACCEPTED = list(REFUSED.pop(None))
+ACCEPTED = [*{frozenset((DEFAULTS | knobs).items()): DEFAULTS | knobs for knobs in REFUSED.pop(None)}.values()]
 
 
 def pairwise(combinations):
