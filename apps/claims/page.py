@@ -82,6 +82,6 @@ def _table_row(folder, page):
     """Return the line of the table for a page: its title, how many findings got each verdict, its command."""
     title = page.partition("\n")[0].removeprefix(f"# {folder}: ")
     counts = [(len(re.findall(rf"^- \*\*{verdict}\*\*", page, re.MULTILINE)), verdict) for verdict in VERDICTS]
-    told = ", ".join(f"{count} {verdict}" for count, verdict in counts if count)
+    told = ", ".join(f"{count} {verdict}" for count, verdict in counts if count) or "not run yet"
     cells = (f"[{folder}](claims/{folder}.md): {title}", told, page.rstrip().rpartition("\n")[2])
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |\n"

@@ -12,10 +12,12 @@ import os
 import pathlib
 import shlex
 import shutil
+import socket
 import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 
 from kresnets.weights import sources
@@ -243,8 +245,9 @@ def _from_hub(published, trunk_only):
             f"{what} needs the package huggingface_hub: `pip install 'kresnets[hub]'`; {by_hand}"
         ) from None
     try:
+        cut_off = _is_cut_off(endpoint)  # then its five attempts are only waited for
+        get = functools.partial(huggingface_hub.hf_hub_download, revision=published.revision, local_files_only=cut_off)
         for _ in range(2):  # what lies in the cache may have been damaged there
-            get = functools.partial(huggingface_hub.hf_hub_download, revision=published.revision)
             path = _watched(lambda: get(published.repository, published.file), HF_HUB_CACHE)
             if _is_as_stated(path):
                 return pathlib.Path(path)
@@ -252,7 +255,19 @@ def _from_hub(published, trunk_only):
                 os.remove(damaged)
         raise ValueError("its sha256 is not the one that the host states")
     except Exception as error:  # each version of huggingface_hub lets those of another HTTP library through
-        raise RuntimeError(f"{what} could not be fetched from {url}: {_reason(error)}. You can {by_hand}") from error
+        why = "no such host is known here (no network?)" if cut_off else _reason(error)
+        raise RuntimeError(f"{what} could not be fetched from {url}: {why}. You can {by_hand}") from error
+
+
+def _is_cut_off(endpoint):
+    """Whether the name of a host is not known here, where there is no proxy that may know it."""
+    if urllib.request.getproxies():
+        return False
+    try:
+        socket.getaddrinfo(urllib.parse.urlsplit(endpoint).hostname, None)
+    except OSError:
+        return True
+    return False
 
 
 def _watched(download, cache):

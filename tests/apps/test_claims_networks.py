@@ -4,7 +4,7 @@ theirs."""
 import keras
 import numpy as np
 import pytest
-from claims import bottleneck, inception, probes, variants
+from claims import bottleneck, degradation, inception, norms, probes, relu_before_addition, scratch, variants
 from claims.judge import CONFIRMED
 from quick_claims import run
 
@@ -151,3 +151,38 @@ def test_a_time_is_measured_with_nothing_beside_it():
     assert probes.undisturbed(timed, [], then) == timed[:1]
     assert probes.undisturbed(timed, [timed[0] | {"ms": 1.0}], then) == timed
     assert probes.undisturbed(timed, [each | {"ms": 1.0} for each in timed], then) == timed + then()
+
+
+@pytest.mark.everything
+@pytest.mark.parametrize("name", ["norms", "relu-before-addition", "depth-pays-less", "distilled"])
+def test_quick_ones_learn_something(name, tmp_path):
+    findings, rows, _ = run(name, tmp_path)
+    assert findings and all(found.numbers for found in findings)
+    assert all(0 <= row.get("test_error", 0) <= 1 for row in rows)
+    assert any("test_error" in row or "test_auc" in row for row in rows)
+
+
+def rewired(module, kind):
+    return scratch._built(degradation.spec("residual", 8), (16, 16, 3), 4, module.rewired, kind)
+
+
+def output_of(model, layer, images):
+    return np.asarray(keras.Model(model.input, model.get_layer(layer).output)(images))
+
+
+def test_what_is_rewired_is_what_the_claims_say():
+    images = np.random.default_rng(0).normal(size=(2, 16, 16, 3)).astype("float32")
+    norm = keras.layers.BatchNormalization
+    normed, bare, zero = (rewired(norms, kind) for kind in norms.KINDS)
+    assert [sum(isinstance(layer, norm) for layer in model.layers) for model in (normed, bare, zero)] == [7, 0, 0]
+    assert all(layer.use_bias for layer in bare.layers if isinstance(layer, keras.layers.Conv2D))
+    for block in ("stage1_block1", "stage3_block1"):
+        assert np.ptp(output_of(bare, f"{block}_bn2", images)) > 0
+        np.testing.assert_array_equal(output_of(zero, f"{block}_bn2", images), 0)
+    after, before = (rewired(relu_before_addition, kind) for kind in relu_before_addition.KINDS)
+    assert after.count_params() == before.count_params() == normed.count_params()
+    assert (
+        output_of(before, "stage1_block1_bn2", images).min() == 0 > output_of(after, "stage1_block1_bn2", images).min()
+    )
+    ends = [output_of(before, f"stage1_block1_{end}", images) for end in ("add", "out")]
+    np.testing.assert_array_equal(*ends)

@@ -362,8 +362,10 @@ def test_fetching_from_the_hub(host, tmp_path):
     assert not list(tmp_path.rglob("models--timm--other-content/blobs/*"))  # nor does it stay for other programs
 
     host.requests.clear()
-    for endpoint, environment in ((host.url, {}), (NOWHERE, {}), (host.url, {"HF_HUB_OFFLINE": "1"})):
+    unknown = "http://nowhere.invalid"  # RFC 6761 section 6.4: no name server may know it
+    for endpoint, environment in ((host.url, {}), (NOWHERE, {}), (unknown, {}), (host.url, {"HF_HUB_OFFLINE": "1"})):
         told = _from_the_hub(tmp_path, endpoint, "whole", "cut", "other-content", **environment)
+        assert ("no such host is known here" in told["cut"]) == (endpoint == unknown)
         assert pathlib.Path(told["whole"]).read_bytes() == CONTENT
         assert all(told[fault].startswith("error: ") for fault in ("cut", "other-content"))
         assert bool(host.requests) == (endpoint == host.url and not environment)
