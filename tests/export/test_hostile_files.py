@@ -59,7 +59,7 @@ def serve(folder, files):
 # --- photographs ---
 
 
-@pytest.mark.parametrize("count", [12, pytest.param(500, marks=pytest.mark.everything)])
+@pytest.mark.parametrize("count", [30, pytest.param(500, marks=pytest.mark.everything)])
 def test_photographs_get_the_answer_of_the_keras_model(model, folders, count):
     chosen = photographs(count)
     expected = np.stack([keras_answer(model, pixels, "torch") for _, pixels in chosen])
