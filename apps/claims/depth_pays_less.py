@@ -9,9 +9,7 @@ from claims.judge import gap, mean, paired, tested
 
 def _settings(options, rows):
     depths, epochs, rates = ((8, 14, 20), 2, (0.1,)) if options.quick else ((20, 32, 44, 56, 110), 15, (0.1,))
-    data = (
-        scratch.data_of(options) if options.data or options.quick else {"data": "cifar10", "size": 16, "limit": 10_000}
-    )
+    data = scratch.data_of(options, own="digits" if options.quick else "cifar10")
     networks = grid(**data, epochs=epochs, depth=depths)
     return scratch.tuned(networks, rates, options.count(3), rows)
 

@@ -5,7 +5,7 @@ from claims.cells import Cell
 from claims.claim import Claim, Panel
 from claims.judge import gap, mean, pick, tested
 
-# Two sizes of the task that chose nothing in its making, and two that its teacher has not been judged by.
+# Of none has either trunk seen an image.
 CELLS = (Cell("elpv/mono", 75, 128), Cell("elpv/mono", 250, 128), Cell("digits", 100, 96), Cell("tiles", 65, 96))
 STUDENT = {"network": "ResNet18DThin", "trunk": "kresnets/distilled"}
 TEACHER = {"network": "ResNet50Thin", "trunk": "open_nsfw"}
