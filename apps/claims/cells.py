@@ -146,11 +146,11 @@ def resized(pixels, size):
 def network(setting, classes, kept):
     """Return the network of a setting with a new head, `trunk` being `"open_nsfw"`, `"cifar10"`: taught here and in the
     folder `kept`, or `"none"`."""
-    weights = None if setting["trunk"] == "none" else setting["trunk"]
-    if weights == CIFAR:
-        weights = _file(lesson(setting["dtype"]), kept)
-        if not weights.exists():
-            raise ValueError(f"{weights} is not there, though its lesson is done: remove that run, to teach it again.")
+    if setting["trunk"] != CIFAR:
+        return transfer.build(setting, classes)
+    weights = _file(lesson(setting["dtype"]), kept)
+    if not weights.exists():
+        raise ValueError(f"{weights} is not there, though its lesson is done: remove that run, to teach it again.")
     return transfer.build(setting, classes, weights)
 
 

