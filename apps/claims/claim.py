@@ -58,7 +58,6 @@ class Claim(NamedTuple):
     findings: Callable  # (options, rows) -> `Finding`s
     panels: tuple[Panel, ...]
     data: tuple[str, ...] = ()  # what `--data` may be; () where it cannot be chosen
-    committed: bool = False  # whether finished runs are kept in the repository too, and read from there
 
 
 def by_part(**parts):

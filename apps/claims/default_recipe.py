@@ -121,4 +121,4 @@ def _in_a_cell(at, ours, theirs):
 
 
 PANELS = (Panel("test_accuracy", "way", ("target", "n", "network"), _is_judged),)
-CLAIM = Claim(_settings, _measure, _findings, PANELS, committed=True)
+CLAIM = Claim(_settings, _measure, _findings, PANELS)

@@ -31,13 +31,13 @@ KEPT = "kept"  # beside the claims' folders: what measuring keeps for other sett
 def run(name, options, folder, jobs, say=print):
     """Measure a claim, write `results.csv`, `picture.png` and `text.md` into its folder, and return its findings.
 
-    Finished runs lie in `runs.jsonl` of the folder, so that the same call goes on after a kill. Where the claim says
-    so, runs that the repository holds are done, too. `jobs` processes measure at once, each with one thread; one is
+    Finished runs lie in `runs.jsonl` of the folder, so that the same call goes on after a kill; those that the
+    repository holds are done, too. `jobs` processes measure at once, each with one thread; one is
     this process, with all threads. `say` is given each line of progress.
     """
     claim = claims.find(name)
     with files.only_writer(folder):
-        done = (read_runs(ledger(name)) if claim.committed else {}) | read_runs(folder / RUNS)
+        done = read_runs(ledger(name)) | read_runs(folder / RUNS)
         wanted, rows = None, []
         # Until nothing new is asked for: what is done already may ask for more, too.
         while (asked := claim.settings(options, rows)) != wanted:
@@ -60,14 +60,15 @@ def run(name, options, folder, jobs, say=print):
 
 
 def publish(names, out, docs):
-    """Write the pages and their table, see `page.publish`, and the runs that the repository holds; `out` has a folder
-    of each claim, those of other data too."""
-    folders = []
-    for name, claim in ((name, claims.find(name)) for name in names):
-        folders += [page.folder_name(name, Options(data=data)) for data in (None, *claim.data)]
-        if claim.committed and (runs := read_runs(out / name / RUNS)):
+    """Write the pages and their table, see `page.publish`, and the runs that the repository holds, those of claims that
+    are not finished too; `out` has a folder of each claim, and of each with other data."""
+    folders = {
+        name: [page.folder_name(name, Options(data=d)) for d in (None, *claims.find(name).data)] for name in names
+    }
+    for name, mine in folders.items():
+        for runs in filter(None, (read_runs(out / folder / RUNS) for folder in mine)):
             write_runs(ledger(name, docs), runs)
-    page.publish(folders, out, docs)
+    page.publish([folder for mine in folders.values() for folder in mine], out, docs)
 
 
 def key(setting):

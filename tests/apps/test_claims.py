@@ -99,7 +99,6 @@ def test_two_processes_do_not_share_a_folder(numbers, tmp_path, monkeypatch):
 def test_runs_of_the_repository_are_not_measured_again(numbers, tmp_path, monkeypatch):
     monkeypatch.setattr(page, "DOCS", tmp_path)
     (tmp_path / "claims.md").write_text("|---|---|---|\n")
-    numbers.claim = numbers.claim._replace(committed=True)
     runner.run("numbers", Options(), tmp_path / "out" / "numbers", 1, lambda line: None)
     runner.publish(["numbers"], tmp_path / "out", tmp_path)
     runner.run("numbers", Options(), tmp_path / "other", 1, lambda line: None)
