@@ -79,7 +79,7 @@ class Preprocessing:
                 raise ValueError(f"`size` must be a whole number of pixels from 1, or None. Received: {self.size!r}")
             object.__setattr__(self, "size", int(self.size))
         if isinstance(self.decoding, dict):
-            object.__setattr__(self, "decoding", Decoding(**self.decoding))
+            object.__setattr__(self, "decoding", Decoding.of_data(self.decoding))
         if not isinstance(self.decoding, Decoding | None):
             raise ValueError(f"`decoding` must be a kresnets.Decoding or None. Received: decoding={self.decoding!r}")
 

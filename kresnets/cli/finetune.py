@@ -12,7 +12,7 @@ from kresnets._util import files
 from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, RecipeOptions, flat
 from kresnets.devices import watch
 from kresnets.report.judge import judge
-from kresnets.runs.folder import RunFolder, digest, load_images
+from kresnets.runs.folder import RunFolder, data_digest, load_images
 from kresnets.transfer.trunk import check_weights, dtype_for, own_model, read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
@@ -112,8 +112,8 @@ def _train(run, options, arguments, earlier, command, machines):
     keras.mixed_precision.set_dtype_policy(policy)
     # A run that goes on sees the pixels that it began with.
     decoding = machines.agreed(lambda: dataclasses.asdict(run.decoding) if earlier else None)
-    data = load_images(arguments, decoding and kresnets.Decoding(**decoding))
-    known = digest(data)
+    data = load_images(arguments, decoding and kresnets.Decoding.of_data(decoding))
+    known = data_digest(data)
     if machines.agreed(lambda: known) != known:
         raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
     several = options.devices or options.coordinator

@@ -45,6 +45,8 @@ class Images:
         columns: Columns of a CSV file that have paths, classes and, if there is one, parts. Left out: by their names.
         bits: How many bits 16-bit PNG fill. Left out: what they say, else what their largest value needs.
         background: Colour that transparent pixels are put on, such as black or #ff8000; none: what is stored there.
+        resize: How pictures become squares: crop (the centre), pad (all of it, the rest filled) or squash.
+        padding: Colour that --resize pad fills with. Left out: black.
     """
 
     data: str
@@ -54,6 +56,8 @@ class Images:
     seed: Whole | None = None
     bits: Literal[8, 9, 10, 11, 12, 13, 14, 15, 16] | None = None
     background: str = "white"
+    resize: Literal["crop", "pad", "squash"] = "crop"
+    padding: str | None = None
 
 
 @Parameter(name="*", group=_NETWORK)

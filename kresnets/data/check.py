@@ -9,7 +9,6 @@ import io
 import multiprocessing.pool
 import os
 import stat
-import struct
 import warnings
 from typing import Any
 
@@ -22,7 +21,6 @@ from kresnets.decoding import LARGE, Decoding
 
 MAX_PIXELS = LARGE  # of a decoded image; a few kB of PNG can claim 10,000 times that
 DEPTHS = (10, 12, 14, 16)  # bits that cameras fill of the 16 in a file
-_ORIENTATION = 0x0112  # the EXIF tag; 1 is upright
 _WORKERS = min(16, os.cpu_count() or 1)
 
 
@@ -76,7 +74,7 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
     found: dict[str, Any] = {}
     try:
         with io.BytesIO(image_bytes) as stream, read_header(stream) as header:
-            kind, exif = header.format, header.info.get("exif")
+            kind = header.format
             pixels = header.width * header.height
             found["scaled"] = kind in _JPEGS and decoding.whole is not None and pixels > decoding.whole
             found["clear"] = kind != "BMP" and (header.mode in ("RGBA", "LA", "PA") or "transparency" in header.info)
@@ -95,7 +93,8 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
         except tf.errors.InvalidArgumentError:
             reason = f"damaged or cut off ({kind})" if kind in _DECODED else f"{kind}, not JPEG, PNG, GIF or BMP"
             reason = _unread(image_bytes) or reason
-    return Verdict(reason, _is_rotated(exif), digest, **found)
+    rotated = reason is None and int(headers.orientation(image_bytes)) > 1
+    return Verdict(reason, rotated, digest, **found)
 
 
 def read_header(stream):
@@ -188,19 +187,6 @@ def _refused_by_header(header, image_bytes, whole):
     if header.format == "BMP" and header.mode in ("1", "P"):
         return "a BMP with a colour palette, which would be read as grey: save it as PNG"
     return None
-
-
-def _is_rotated(exif):
-    from PIL import Image
-
-    if not exif:
-        return False
-    tags = Image.Exif()
-    try:
-        tags.load(exif)
-        return tags.get(_ORIENTATION, 1) in range(2, 9)
-    except (OSError, ValueError, SyntaxError, KeyError, IndexError, TypeError, struct.error):
-        return False  # damaged metadata rotate nothing
 
 
 def check_images(items: Any, progress: bool = True, decoding: Decoding = Decoding()) -> Any:

@@ -4,12 +4,13 @@ Pure TensorFlow operations, so that it runs inside `tf.data` and is saved within
 """
 
 import functools
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from kresnets._util.types import Tensor
 from kresnets.data import headers
-from kresnets.decoding import Decoding
+from kresnets.decoding import RESIZE, Decoding
 
 _STRIP = 1 << 20  # pixels
 
@@ -28,7 +29,7 @@ def decode_image(image_bytes: Tensor, max_pixels: int | None = None, decoding: D
     - CMYK JPEG: converted by the plain formula, without colour profiles; no file's profile is applied;
     - GIF: the first frame, and what is behind it is not looked at;
     - BMP: 8 bits are taken as grey (a palette is ignored), 1 and 4 bits are refused;
-    - EXIF rotation: ignored.
+    - EXIF orientation of JPEG, PNG and WebP: the picture is turned upright (`Decoding.exif_orientation`).
 
     Args:
         image_bytes: scalar string tensor (or bytes), the content of the file.
@@ -76,9 +77,19 @@ def _decoder(max_pixels, decoding):
         else:
             cases = [functools.partial(way, image_bytes) for way in ways]
             image = tf.switch_case(headers.way(image_bytes, whole), cases)
+        if decoding.exif_orientation:
+            way = headers.orientation(image_bytes)
+            image = tf.cond(way > 1, lambda: _upright(image, way), lambda: image)
         return tf.ensure_shape(image, (None, None, 3))
 
     return tf.function(decode, [tf.TensorSpec((), tf.string)], autograph=False)
+
+
+def _upright(image, orientation):
+    """Turn an image as `PIL.ImageOps.exif_transpose` does."""
+    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
+    upside_down, mirrored = (tf.reduce_any(orientation == ways) for ways in ([3, 4, 7, 8], [2, 3, 6, 7]))
+    return tf.raw_ops.Reverse(tensor=image, dims=tf.stack([upside_down, mirrored, False]))
 
 
 def _ways(decoding):
@@ -142,8 +153,10 @@ def _by_strips(change, image):
     return strips.concat()
 
 
-def resize_and_crop(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
-    """Resize the short side (bilinear, antialias) and cut out the centre square.
+def resize_and_crop(
+    image: Tensor, size: int, crop: float = 1.0, resize: str = "crop", padding: Sequence[int] | None = None
+) -> Tensor:
+    """Make a square of an image (bilinear, antialias): resize its short side, and cut out the centre.
 
     The same pixels as `tf.image.resize(..., antialias=True)` to a short side of `round(size / crop)` followed by a
     central crop, but in one step that only computes what remains, so that a picture of 20000 x 2 pixels costs no more
@@ -153,12 +166,15 @@ def resize_and_crop(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
         image: tensor `(height, width, channels)` of a numeric dtype.
         size: int, side of the result in pixels.
         crop: float, share of the resized short side that is kept, 0 < crop <= 1. Defaults to 1.0.
+        resize: `"crop"`; `"pad"`: the long side is resized, and what is missing filled; or `"squash"`: both sides are
+            resized, see `Decoding.resize`. Defaults to `"crop"`.
+        padding: what `"pad"` fills with, a number a channel, or None for 0. Defaults to None.
 
     Returns:
         float32 tensor `(size, size, channels)` in the range of `image`.
 
     Raises:
-        ValueError: for a size below 1 or a crop outside 0..1.
+        ValueError: for a size below 1, a crop outside 0..1, or another `resize`.
 
     Example:
         >>> import tensorflow as tf
@@ -171,9 +187,15 @@ def resize_and_crop(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
         raise ValueError(f"`size` must be at least 1 pixel. Received: size={size}")
     if not 0 < crop <= 1:
         raise ValueError(f"`crop` must be above 0 and at most 1. Received: crop={crop}")
+    if resize not in RESIZE:
+        raise ValueError(f"`resize` must be {', '.join(map(repr, RESIZE))}. Received: resize={resize!r}")
     image = tf.convert_to_tensor(image)
     sides = tf.cast(tf.shape(image)[:2], tf.float64)
-    resized = tf.round(sides * (round(size / crop) / tf.reduce_min(sides)))
+    resized = {
+        "crop": lambda: tf.round(sides * (round(size / crop) / tf.reduce_min(sides))),
+        "pad": lambda: tf.maximum(tf.round(sides * (size / tf.reduce_max(sides))), 1),
+        "squash": lambda: tf.fill((2,), tf.constant(size, tf.float64)),
+    }[resize]()
     scale = resized / sides
     offset = tf.floor((resized - size) / 2)
     # Only the part of the picture that the triangle kernel reaches takes part: without this a very long picture would
@@ -190,6 +212,13 @@ def resize_and_crop(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
         kernel_type="triangle",
         antialias=True,
     )[0]
+    if resize == "pad" and padding is not None:
+        rows, columns = (
+            (place >= -offset[side]) & (place < resized[side] - offset[side])
+            for side, place in enumerate([tf.range(size, dtype=tf.float64)] * 2)
+        )
+        inside = rows[:, tf.newaxis, tf.newaxis] & columns[:, tf.newaxis]
+        result = tf.where(inside, result, tf.constant(padding, tf.float32))
     return tf.ensure_shape(result, (size, size, image.shape[-1]))
 
 
@@ -222,4 +251,5 @@ def load_image(
         >>> load_image(tf.io.encode_jpeg(tf.zeros((300, 400, 3), "uint8")), size=224).shape
         TensorShape([224, 224, 3])
     """
-    return resize_and_crop(decode_image(image_bytes, max_pixels, decoding), size, crop)
+    how = decoding or Decoding()
+    return resize_and_crop(decode_image(image_bytes, max_pixels, how), size, crop, how.resize, how.padding)

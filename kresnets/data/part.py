@@ -346,7 +346,7 @@ class Data:
         validation: `Part` that chooses among epochs.
         test: `Part` for the final judgement, to be used once.
         bad: tuple of `(id, reason)`, images that were left out.
-        rotated: int, how many images carry an EXIF rotation, which is ignored here and in serving alike.
+        rotated: int, how many images have an EXIF orientation other than upright; see `Decoding.exif_orientation`.
         contents: str, a hash of the bytes of all images, by which one that was changed under its name is noticed.
         decoding: a `kresnets.Decoding`, how files become pixels, in all three parts.
         decoded: tuple of str, sentences about images that are not decoded as most are; the summary has them.
@@ -373,9 +373,10 @@ class Data:
         most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
         uneven = f"{counts[most] / max(counts[least], 1):.1f} times as many training images as {least!r}"
         of_all = len(self.train) + len(self.validation) + len(self.test)
+        turned = "turn upright," if self.decoding.exif_orientation else "would turn, which is ignored"
         told = {
             f"Images left out as damaged: {len(self.bad)} ({_first(name for name, _ in self.bad)}).": self.bad,
-            f"Images with an EXIF rotation, which is ignored here and in serving alike: {self.rotated}.": self.rotated,
+            f"Images that their EXIF data {turned} here and in serving alike: {self.rotated}.": self.rotated,
             f"Images of one colour throughout: {len(self.plain)} of {of_all} ({_first(self.plain)}).": self.plain,
             f"{most!r} has {uneven}; see `class_weight` balanced.": counts[most] >= 2 * counts[least],
         }

@@ -5,7 +5,7 @@ import hashlib
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from kresnets._util.checks import refuse
 from kresnets._util.types import PathLike
@@ -31,6 +31,8 @@ def load_data(
     bits: int | None = None,
     background: Any = "white",
     decoding: Decoding | None = None,
+    resize: Literal["crop", "pad", "squash"] = "crop",
+    padding: Any = None,
 ) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
@@ -65,7 +67,10 @@ def load_data(
             else the least of 10, 12, 14 and 16 that holds every value.
         background: colour that transparent pixels are put on, such as `"white"`, `"#ff8000"` or `(255, 128, 0)`; None
             for the colour that is stored under them. Defaults to `"white"`.
-        decoding: a `kresnets.Decoding` in place of both, such as that of a model. Defaults to None.
+        decoding: a `kresnets.Decoding` in place of these and the next two, such as that of a model. Defaults to None.
+        resize: how a picture becomes a square: `"crop"` (the centre), `"pad"` or `"squash"`; see `kresnets.Decoding`.
+            Defaults to `"crop"`.
+        padding: colour that `resize="pad"` fills with. Defaults to None, black.
 
     Returns:
         A `Data`.
@@ -83,7 +88,7 @@ def load_data(
         (64, 11, 268)
     """
     _check_arguments(limit, seed, bad_images, validation_split, test_split)
-    found = Decoding(bits, background) if decoding is None else decoding
+    found = Decoding(bits, background, resize=resize, padding=padding) if decoding is None else decoding
     listing = list_source(source, data_dir, columns)
     obstacles = list(listing.obstacles)
     if len(listing.class_names) < 2:
@@ -142,6 +147,9 @@ def _decoding(given, verdicts, open_):
     if clear and given.background is not None:
         colour = "white" if given.background == (255,) * 3 else f"RGB {given.background}"
         notes.append(f"Images with an alpha channel or a transparent colour, put on {colour}: {clear}.")
+    if decoding.resize != "crop":
+        filled = f", the rest filled with RGB {decoding.padding or (0, 0, 0)}" if decoding.resize == "pad" else ""
+        notes.append(f"Pictures are shown whole, not their centre alone: resize={decoding.resize!r}{filled}.")
     if scaled:
         notes.append(f"JPEGs of more than {given.whole:,} pixels, decoded at a fraction of their sides: {scaled}.")
     return decoding, tuple(notes)

@@ -11,14 +11,14 @@ from typing import Any
 import keras
 
 from kresnets._util.types import PathLike
-from kresnets.decoding import Decoding
+from kresnets.decoding import LATER, Decoding
 from kresnets.keras_hooks.graph import layers_in_order
 from kresnets.version import __version__
 from kresnets.weights import sources
 from kresnets.weights.origin import origin_of
 
 PLACE = ("assets", "model_card.json")
-VERSION = 2  # of the card: 1 knew no `decoding`
+VERSION = 3  # of the card: 1 knew no `decoding`, 2 no EXIF orientation, which was ignored
 _DEEPEST = 100  # levels of a card; each program that reads JSON has a limit of its own
 # What only the exporter's user knows: null where they said nothing. `network` is the model's name then, and `weights`,
 # `licence` and `notice` are those of the published weights that the model began with, if it carries them.
@@ -149,7 +149,8 @@ def read_card(folder: PathLike) -> dict[str, Any]:
     file = pathlib.Path(folder).joinpath(*PLACE)
     try:
         found = dict(json.loads(file.read_text(encoding="utf-8")))
-        return {"version": 1, "decoding": dataclasses.asdict(Decoding.before())} | found
+        decoding = LATER | dict(found.get("decoding") or dataclasses.asdict(Decoding.before()))
+        return {"version": 1} | found | {"decoding": decoding}
     except FileNotFoundError:
         raise ValueError(f"{folder} holds no model card: give a version folder that kresnets exported.") from None
     except (ValueError, TypeError, RecursionError) as error:

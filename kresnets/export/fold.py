@@ -10,7 +10,7 @@ import numpy as np
 from keras import layers
 
 from kresnets.keras_hooks.graph import graph_nodes, graphs
-from kresnets.networks.copying import recreated, twin
+from kresnets.networks.copying import empty_copy, recreated
 from kresnets.networks.layers import BatchNormalization
 
 # By their exact class: a subclass may compute anything.
@@ -131,7 +131,7 @@ def _folded(convolution, chain):
         else:
             kernel = kernel * scale
         bias = bias * scale + shift
-    folded = twin(convolution, use_bias=True)
+    folded = empty_copy(convolution, use_bias=True)
     noise = _noise(convolution)
     folded.build(noise.shape)
     folded.set_weights([*kernels, kernel, np.broadcast_to(bias, folded.bias.shape)])

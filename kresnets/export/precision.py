@@ -4,7 +4,7 @@ import keras
 from keras import layers
 
 from kresnets.keras_hooks.graph import layers_in_order
-from kresnets.networks.copying import is_of_a_library, recreated, twin
+from kresnets.networks.copying import empty_copy, is_of_a_library, recreated
 
 DTYPES = ("float32", "bfloat16")
 # Their weights are as good in bfloat16, and half as large; a norm's statistics are not.
@@ -43,7 +43,9 @@ def in_float32(model):
         >>> in_half(half), in_half(in_float32(half))
         (True, False)
     """
-    return recreated(model, lambda layer: twin(layer, dtype="float32") if _in_half(layer) and _known(layer) else None)
+    return recreated(
+        model, lambda layer: empty_copy(layer, dtype="float32") if _in_half(layer) and _known(layer) else None
+    )
 
 
 def in_bfloat16(model, head):
@@ -73,7 +75,7 @@ def in_bfloat16(model, head):
     def replace(layer):
         if id(layer) not in inner:
             return None
-        return twin(layer, dtype="bfloat16" if isinstance(layer, _CONVOLUTIONS) else "mixed_bfloat16")
+        return empty_copy(layer, dtype="bfloat16" if isinstance(layer, _CONVOLUTIONS) else "mixed_bfloat16")
 
     return recreated(model, replace)
 

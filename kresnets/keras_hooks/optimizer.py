@@ -84,7 +84,7 @@ def rebuild(model, rate=None):
         with scope(model):
             _forget_build(optimizer)
             if rate is not None:  # before the slots, where Keras has it: files know an optimizer's variables by order
-                core(optimizer)._learning_rate = twin(core(optimizer), rate)._learning_rate
+                core(optimizer)._learning_rate = fresh_copy(core(optimizer), rate)._learning_rate
             optimizer.build(variables)
             if before["built"]:
                 _carry(before, optimizer)
@@ -129,7 +129,7 @@ def compile_alike(source, target, origin, like):
 
 def _optimizer_again(optimizer):
     try:
-        return twin(optimizer)
+        return fresh_copy(optimizer)
     except Exception as error:  # a user's own may raise anything, and Keras refuses a lambda
         raise ValueError(
             f"The optimizer {optimizer.name!r} ({type(optimizer).__name__}) cannot be made again from its config "
@@ -346,12 +346,12 @@ def ratio_of(optimizer, variable, step=None):
     return ratio if ramp is None or step is None else ratio * float(keras.ops.convert_to_numpy(ramp(step)))
 
 
-def twin(optimizer, rate=None):
+def fresh_copy(optimizer, rate=None):
     """Return an optimizer like another one, not built, at a constant learning rate; None for its own, or its
     schedule."""
     config = optimizer.get_config()
     if core(optimizer) is not optimizer:
-        inner = twin(optimizer.inner_optimizer, rate)
+        inner = fresh_copy(optimizer.inner_optimizer, rate)
         return type(optimizer)(inner, **{key: value for key, value in config.items() if key != "inner_optimizer"})
     made = type(optimizer).from_config(config if rate is None else {**config, "learning_rate": rate})
     for name in ("_exclude_from_weight_decay_pattern",):  # told by exclude_from_weight_decay, no part of the config
@@ -363,7 +363,7 @@ def twin(optimizer, rate=None):
 def leave_out_alike(source, target, variables):
     """Let weight decay leave out of an optimizer, not built yet, the variables that it leaves out of another one.
 
-    (Those that `exclude_from_weight_decay` was told one by one; the names it was told are `twin`'s to copy.)
+    (Those that `exclude_from_weight_decay` was told one by one; the names it was told are `fresh_copy`'s to copy.)
 
     Args:
         source, target: Keras optimizers.

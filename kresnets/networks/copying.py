@@ -105,7 +105,7 @@ def recreated(model, replace):
     def copy_layer(layer):
         new = replace(layer)
         if new is None or not new.built:
-            new = new or twin(layer)
+            new = new or empty_copy(layer)
             pairs.append((layer, new))
         return new
 
@@ -121,7 +121,7 @@ def is_of_a_library(layer):
     return type(layer).__module__.split(".")[0] in _LIBRARIES
 
 
-def twin(layer, **changes):
+def empty_copy(layer, **changes):
     """Make a layer again from its config, with some of it changed, to be given weights.
 
     Nothing is drawn, which would move the random numbers of what the user builds next: a library's layer starts at 0.

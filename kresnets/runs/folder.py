@@ -71,10 +71,12 @@ FILES = (
 )
 PICTURES = {file.caption: file.pattern for file in FILES if file.caption}
 # What older versions did not ask for, as they would have answered.
-_SINCE = {
+SINCE = {
     "columns": None,
     "bits": None,
     "background": "white",
+    "resize": "crop",
+    "padding": None,
     "recompute": False,
     "recipe": None,
     "preprocess": None,
@@ -154,18 +156,11 @@ class RunFolder:
             return "new" if overwrite and self._replaceable() else self.phase
         if overwrite:
             return "new"
-        options = ", ".join(
-            f"--{name.replace('_', '-')} ({earlier.get(name)}, now {arguments.get(name)})"
-            for name in sorted({*earlier, *arguments})
-            if earlier.get(name) != arguments.get(name)
-        )
-        raise ValueError(
-            f"--out {self} was made with another {options}: give another folder, or --overwrite to replace it."
-        )
+        raise ValueError(made_with_another(self, earlier, arguments))
 
     def _arguments(self):
         try:
-            return _SINCE | dict(self._saved()["arguments"])
+            return SINCE | dict(self._saved()["arguments"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
 
@@ -297,7 +292,7 @@ class RunFolder:
                 f"{error} (Where {given['data']!r} is a path, it is relative to the folder in which `kresnets "
                 f"finetune` was run for {self}: run this from there.)"
             ) from error
-        if digest(data) != config.get("data") or _contents_differ(config, data.contents):
+        if data_digest(data) != config.get("data") or _contents_differ(config, data.contents):
             raise ValueError(
                 f"The images or their labels in {given['data']} have changed since {self} learned "
                 f"them{self._changes()}."
@@ -351,15 +346,29 @@ class RunFolder:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
+def made_with_another(folder: object, earlier: dict[str, Any], arguments: dict[str, Any]) -> str:
+    """Say by which options the command that began a folder differs from this one."""
+    differing = []
+    for name in sorted({*earlier, *arguments}):
+        before, now = (str(given.get(name)) for given in (earlier, arguments))
+        # A file stands here as all that it says.
+        shown = f" ({before}, now {now})" if max(len(before), len(now)) <= 100 else ""
+        if earlier.get(name) != arguments.get(name):
+            differing.append(f"--{name.replace('_', '-')}{shown}")
+    options = ", ".join(differing)
+    return f"--out {folder} was made with another {options}: give another folder, or --overwrite to replace it."
+
+
 def load_images(arguments: dict[str, Any], decoding: "Decoding | None" = None) -> "Data":
     """Load the images that the arguments of a command name, as they say or as `decoding` does."""
     from kresnets.data import load_data
 
-    given = _SINCE | arguments
+    given = SINCE | arguments
     background = None if given["background"] == "none" else given["background"]
     return load_data(
         given["data"], given["limit"], given["seed"], given["bad_images"], columns=given["columns"],
         bits=given["bits"], background=background, decoding=decoding,
+        resize=given["resize"], padding=given["padding"],
     )  # fmt: skip
 
 
@@ -368,7 +377,7 @@ def _contents_differ(config: dict[str, Any], contents: str) -> bool:
     return config.get("contents", contents) != contents
 
 
-def digest(data: "Data") -> str:
+def data_digest(data: "Data") -> str:
     """Return what tells the names and labels of images, and their parts, from others."""
     parts = (data.train, data.validation, data.test)
     text = "\n".join(repr((part.ids, part.labels.tolist())) for part in parts)

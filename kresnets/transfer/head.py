@@ -43,7 +43,7 @@ def _below(model, model_layout, dense):
     try:
         set_trainable(model, model_layout, lambda place: place[0] == len(model_layout.names) - 1, "frozen")
         graph = cutting.open_graph(model)
-        below, above = cutting.split(graph, cutting.find_cut(graph))
+        below, above = cutting.models_around(graph, cutting.find_cut(graph))
     except cutting.CannotCache:
         return None
     finally:

@@ -197,7 +197,9 @@ def _copy(model, optimizer, loss, rate, train):
     compiled = getattr(model, "compiled", False)
     source = _chosen(optimizer, model)
     copy.compile(
-        optimizer_hooks.twin(source, rate), _loss(model, loss, train), run_eagerly=bool(compiled and model.run_eagerly)
+        optimizer_hooks.fresh_copy(source, rate),
+        _loss(model, loss, train),
+        run_eagerly=bool(compiled and model.run_eagerly),
     )
     optimizer_hooks.leave_out_alike(source, copy.optimizer, list(zip(copy.variables, model.variables)))
     copy.optimizer.build(copy.trainable_variables)

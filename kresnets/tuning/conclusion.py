@@ -34,7 +34,7 @@ def conclude(folder, tuner, shown, data, hypermodel, options, beside):
     if found.get("recipes") != fields:  # else of an earlier winner, of fewer trials
         keep = "Keep the recipe that you gave" if options.recipe else "Keep the default"
         why = f"{keep}: {choice.sentence[0].lower()}{choice.sentence[1:]}"
-        found = _judge(folder, recipes, data, hypermodel, options, why) | {"recipes": fields}
+        found = _compared(folder, recipes, data, hypermodel, options, why) | {"recipes": fields}
         found |= {"trial_id": choice.record["trial_id"]}
         files.write_json(path, found, indent=1)
         search_folder.clear(folder, ("answers-winner-*.json",))
@@ -94,7 +94,7 @@ def _recipes(hypermodel, choice, beside):
     return {name: dataclasses.replace(recipe, seed=default.seed) for name, recipe in found.items()}
 
 
-def _judge(folder, recipes, data, hypermodel, options, why):
+def _compared(folder, recipes, data, hypermodel, options, why):
     def train(recipe):
         model = hypermodel.make(options.seed)
         preprocessing = preprocessing_of(model)
@@ -104,4 +104,4 @@ def _judge(folder, recipes, data, hypermodel, options, why):
         hypermodel.train(model, recipe, learned, judged)
         return model, preprocessing
 
-    return verdict.judge(folder, train, data, recipes, why)
+    return verdict.compare(folder, train, data, recipes, why)

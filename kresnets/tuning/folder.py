@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 
 from kresnets._util import files
+from kresnets.runs.folder import SINCE, made_with_another
 
 _NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
 _SEARCH = "search.json"  # in Keras Tuner's folder: what its trials are of
@@ -18,8 +19,14 @@ _WRITTEN = (
     "tensorboard", ".tmp-*", "config.json",
 )  # fmt: skip
 
-# What older versions did not ask for, as they would have answered.
-_SINCE = {"columns": None, "bits": None, "background": "white", "preprocess": None}
+_ASKED_LATER = (
+    "columns",
+    "bits",
+    "background",
+    "preprocess",
+    "resize",
+    "padding",
+)  # what older versions did not ask for
 
 
 def check_folder(folder, options):
@@ -44,11 +51,7 @@ def check_folder(folder, options):
         return
     if options.overwrite:
         return
-    differing = sorted(name for name in {*earlier, *given} if earlier.get(name) != given.get(name))
-    raise ValueError(
-        f"--out {folder} was made with another {', '.join('--' + name.replace('_', '-') for name in differing)}: give "
-        "another folder, or --overwrite to replace it."
-    )
+    raise ValueError(made_with_another(folder, earlier, given))
 
 
 def earlier_arguments(folder):
@@ -57,7 +60,7 @@ def earlier_arguments(folder):
         found = dict((files.read_json(folder / "config.json") or {})["arguments"])
     except (KeyError, TypeError, ValueError):
         return None
-    return _SINCE | found if "oracle" in found else None
+    return {name: SINCE[name] for name in _ASKED_LATER} | found if "oracle" in found else None
 
 
 def decoding(folder, options):
@@ -67,7 +70,7 @@ def decoding(folder, options):
     if earlier_arguments(folder) != arguments(options):
         return None
     noted = files.read_json(folder / "config.json").get("decoding")
-    return Decoding(**noted) if noted else Decoding.before()
+    return Decoding.of_data(noted) if noted else Decoding.before()
 
 
 def dtype(folder, options):

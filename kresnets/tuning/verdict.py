@@ -13,7 +13,7 @@ from kresnets.task import scores_of
 _METRICS = ("accuracy", "balanced_accuracy", "auc")
 
 
-def judge(folder, train, data, recipes, why=""):
+def compare(folder, train, data, recipes, why=""):
     """Return the verdict on the test part, which is used nowhere else; what was found before an interruption is kept.
 
     Args:

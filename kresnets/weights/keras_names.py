@@ -5,7 +5,7 @@ import re
 
 from kresnets.networks.inception import convolutions
 from kresnets.specs import ResNetSpec
-from kresnets.weights.torch_names import other_end, other_numbers, other_stride, other_v2, same_network, split
+from kresnets.weights.torch_names import block_and_part, other_end, other_numbers, other_stride, other_v2, same_network
 
 _V1_ENDS = {"stem_conv1": "conv1_conv", "stem_bn1": "conv1_bn", "head_dense": "predictions"}
 _V2_ENDS = {"stem_conv1": "conv1_conv", "stage4_bn": "post_bn", "head_dense": "predictions"}
@@ -30,7 +30,7 @@ def is_v1(spec):
 
 def v1(layer, spec):
     """`stage2_block3_conv1` -> `conv3_block3_1_conv`; its stages count from 2, and its shortcut is convolution 0."""
-    if (place := split(layer)) is None:
+    if (place := block_and_part(layer)) is None:
         return _V1_ENDS[layer]
     stage, block, part = place
     kind, index = (part.removeprefix("shortcut_"), 0) if part.startswith("shortcut_") else (part[:-1], part[-1])
@@ -57,7 +57,7 @@ def is_v2(spec):
 
 def v2(layer, spec):
     """`stage2_block3_bn2` -> `conv3_block3_1_bn`: it counts a norm by the convolution before it."""
-    if (place := split(layer)) is None:
+    if (place := block_and_part(layer)) is None:
         return _V2_ENDS[layer]
     stage, block, part = place
     if part == "bn1":
@@ -122,7 +122,7 @@ def _inception_convs(spec):
     """Map our names of convolutions to keras.applications'."""
     names, numbered = {}, 0
     for conv in convolutions(spec):
-        stage, block, part = split(conv) or (0, 0, "")
+        stage, block, part = block_and_part(conv) or (0, 0, "")
         if part == "up":
             names[conv] = f"{_BLOCKS[stage]}_{block - 1}_conv"
         elif stage == 4 and spec.residuals and block == spec.depths[-1]:

@@ -25,11 +25,11 @@ _INCEPTION_RESNET_V2_STEM = {
 }
 
 
-def split(layer):
+def block_and_part(layer):
     """Take `stage2_block3_shortcut_conv` apart into (2, 3, `shortcut_conv`); None for a layer of no block.
 
     Example:
-        >>> split("stage2_block3_conv1")
+        >>> block_and_part("stage2_block3_conv1")
         (2, 3, 'conv1')
     """
     stage, _, rest = layer.partition("_")
@@ -48,7 +48,7 @@ def is_v1(spec):
 
 def v1(layer, spec):
     """`stage2_block3_conv1` -> `layer2.2.conv1`."""
-    if (place := split(layer)) is None:
+    if (place := block_and_part(layer)) is None:
         return (_DEEP_STEM if spec.deep_stem else _STEM)[layer]
     stage, block, part = place
     first = 1 if spec.avg_shortcut else 0  # module 0 of a D net's shortcut is the pool, also where it pools nothing
@@ -71,7 +71,7 @@ def is_v2(spec):
 
 def v2(layer, spec):
     """`stage2_block3_bn1` -> `stages.1.blocks.2.norm1`."""
-    if (place := split(layer)) is None:
+    if (place := block_and_part(layer)) is None:
         return _V2_ENDS.get(layer, "norm")
     stage, block, part = place
     part = "downsample.conv" if part == "shortcut_conv" else part.replace("bn", "norm")
@@ -162,7 +162,7 @@ def inception_v4(layer, spec):
     """`stage2_block2_branch4_conv2` -> `features.6.branch3.1.conv`: its modules count stem and blocks through."""
     if layer == "head_dense":
         return "last_linear"
-    if (place := split(layer)) is None:
+    if (place := block_and_part(layer)) is None:
         kind, number = _kind(layer.removeprefix("stem_"))
         return f"features.{number - 1}.{kind}"
     stage, block, part = place
@@ -185,7 +185,7 @@ def inception_resnet_v2(layer, spec):
     name = layer.replace("bn", "conv")
     if name in _INCEPTION_RESNET_V2_STEM:
         return f"{_INCEPTION_RESNET_V2_STEM[name]}.{'bn' if name != layer else 'conv'}"
-    stage, block, part = split(layer)
+    stage, block, part = block_and_part(layer)
     if block == 1:
         module = f"mixed_{stage + 3}{'b' if stage == 2 else 'a'}"
     elif stage < 4:

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from commands import ask
-from odd_files import chunk, encoded, picture, png
-from PIL import Image
+from odd_files import chunk, encoded, picture, png, turned
+from PIL import Image, ImageOps
 
 import kresnets
 from kresnets import Decoding, Preprocessing
@@ -90,6 +90,105 @@ def test_the_colours_of_the_first_frame_alone_are_changed():
     frames[1].save(file, "GIF", save_all=True, append_images=frames[:1], transparency=1, disposal=2)
     data = file.getvalue()
     np.testing.assert_array_equal(decode_image(data).numpy(), on((255,) * 3, data))
+
+
+# --- EXIF orientation ---
+
+KINDS = {"JPEG": {}, "progressive JPEG": {"progressive": True}, "PNG": {}, "WEBP": {"lossless": True}}
+
+
+def upright(data):
+    return np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_orientation_is_what_pillow_makes_of_it(kind):
+    for orientation in range(10):  # 0 and 9 are none
+        data = turned(orientation, kind.split()[-1], **KINDS[kind])
+        shape = (80, 60, 3) if 5 <= orientation <= 8 else (60, 80, 3)
+        for limit in (None, 4800):
+            seen = decode_image(data, limit).numpy()
+            assert seen.shape == upright(data).shape == shape
+            np.testing.assert_allclose(seen.astype(int), upright(data), atol=6, err_msg=str(orientation))
+        assert check_image(data).rotated == (2 <= orientation <= 8)
+        before = decode_image(data, None, Decoding(exif_orientation=False)).numpy()
+        assert before.shape == (60, 80, 3)  # as models of before saw it
+
+
+def test_an_orientation_is_found_wherever_it_may_stand():
+    """Big-endian, behind another segment, behind the pixels of a PNG, behind other entries: as Pillow reads it."""
+    tiff = b"MM\0*" + struct.pack(">IHHHI4sHHI4sI", 8, 2, 0x0100, 3, 1, b"\0\x09\0\0", 0x0112, 3, 1, b"\0\x08\0\0", 0)
+    jpeg, plain = turned(1), encoded(picture(60, 80), "PNG")
+    segment = b"Exif\0\0" + tiff
+    segment = b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment
+    other = b"\xff\xe2" + struct.pack(">H", 9002) + bytes(9000)
+    begin, picture_itself = jpeg[:2], jpeg[jpeg.index(b"\xff\xdb") :]
+    end = plain.index(b"IEND") - 4
+    for data in (
+        begin + segment + picture_itself,
+        begin + other + segment + picture_itself,
+        plain[:33] + chunk(b"eXIf", tiff) + plain[33:],
+        plain[:end] + chunk(b"eXIf", tiff) + plain[end:],
+    ):
+        assert upright(data).shape == (80, 60, 3)
+        np.testing.assert_allclose(decode_image(data).numpy().astype(int), upright(data), atol=6)
+
+
+def test_an_orientation_that_is_nonsense_turns_nothing():
+    tag = struct.pack("<HHI", 0x0112, 3, 1)
+    whole, random = turned(6), np.random.default_rng(0)
+    at = whole.index(tag) if tag in whole else whole.index(struct.pack(">HHI", 0x0112, 3, 1))
+    for cut in range(at - 30, at + 12):
+        decode_image(whole[: cut - 4] + bytes(4) + whole[cut:])
+    for _ in range(100):
+        data = bytearray(whole)
+        for place in random.integers(6, at + 12, 3):
+            data[place] = random.integers(256)
+        try:
+            shape = decode_image(bytes(data)).shape
+        except tf.errors.InvalidArgumentError:
+            continue  # a length of the JPEG itself was hit
+        assert tuple(shape) in ((60, 80, 3), (80, 60, 3))
+
+
+def test_a_model_of_before_goes_on_without_orientation(tmp_path):
+    """What older versions wrote of their decoding says nothing of it: their weights never saw an image turned."""
+    older = {"bits": 12, "background": [1, 2, 3], "whole": 9}
+    assert Preprocessing.of_data({"mode": "torch", "decoding": older}).decoding.exif_orientation is False
+    assert str(Decoding.of_data(older)) == "Decoding(bits=12, background=(1, 2, 3), whole=9)"  # as runs noted it
+    assert Decoding.of_data(older | {"exif_orientation": True}) == Decoding(12, (1, 2, 3), 9)
+    with pytest.raises(ValueError, match="`exif_orientation` must be True or False. Received: exif_orientation='yes'"):
+        Decoding(exif_orientation="yes")
+
+
+# --- shape ---
+
+
+@pytest.mark.parametrize("shape", [(30, 47), (47, 30), (7, 300), (64, 64), (2, 9)])
+def test_padded_and_squashed_pictures_are_those_of_tensorflow(shape):
+    image = picture(*shape)
+    data = encoded(image, "PNG")
+    for size in (24, 65):
+        squashed = load_image(data, size, 0.875, decoding=Decoding(resize="squash")).numpy()
+        np.testing.assert_array_equal(squashed, tf.image.resize(image, (size, size), antialias=True))
+        inner = [max(1, round(side * size / max(shape))) for side in shape]
+        small = tf.image.resize(image, inner, antialias=True)
+        for colour in (None, (10, 200, 30)):
+            padded = load_image(data, size, 0.875, decoding=Decoding(resize="pad", padding=colour)).numpy()
+            wanted = np.tile(np.float32(colour or (0, 0, 0)), (size, size, 1))
+            top, left = ((size - side + 1) // 2 for side in inner)
+            wanted[top : top + inner[0], left : left + inner[1]] = small
+            np.testing.assert_allclose(padded, wanted, atol=1e-3)
+
+
+def test_misfit_shapes_are_refused():
+    for given, told in (
+        ({"resize": "fit"}, "`resize` must be 'crop', 'pad', 'squash'. Received: resize='fit'"),
+        ({"padding": "white"}, "`padding` is the colour of resize='pad', and resize is 'crop': leave one"),
+        ({"resize": "pad", "padding": "whitish"}, "`padding` must be a colour such as .* Received: padding='whitish'"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            Decoding(**given)
 
 
 # --- depth ---
@@ -369,9 +468,10 @@ def test_fine_tune_teaches_the_model_how_its_images_are_decoded(folder, caplog):
 def test_what_is_served_sees_the_pixels_that_were_learned(folder, tmp_path):
     model = small_model()
     files = [*CLEAR.values(), *OPAQUE.values(), deep(DARK), deep(BRIGHT), *map(JPEGS.get, ("baseline", "cmyk"))]
+    files += [turned(orientation, kind) for orientation, kind in ((3, "JPEG"), (6, "JPEG"), (7, "PNG"))]
     path = export_saved_model(model, tmp_path / "served", top=2, verify_on=files)
     card = read_card(path)
-    assert (card["version"], card["decoding"]["bits"], card["decoding"]["background"]) == (2, 12, [0, 128, 255])
+    assert (card["version"], card["decoding"]["bits"], card["decoding"]["background"]) == (3, 12, [0, 128, 255])
     seen = np.stack([load_image(data, 24, decoding=Decoding(12, (0, 128, 255))) for data in files])
     for data, image in zip(CLEAR.values(), seen, strict=False):  # by another decoder's eyes
         if data not in (CLEAR["16-bit png"], CLEAR["16-bit grey png"]):
@@ -392,11 +492,13 @@ OPTIONS = (
     "--epochs-per-stage 1 --stages --dtype float32"
 ).split()
 
+DECODING = "--background #ffff00 --resize pad --padding blue".split()
+
 
 @pytest.fixture(scope="module")
 def run(folder, tmp_path_factory):
     path = tmp_path_factory.mktemp("runs") / "run"
-    assert ask("finetune", "--data", folder, "--out", path, *OPTIONS, "--background", "#ffff00") == 0
+    assert ask("finetune", "--data", folder, "--out", path, *OPTIONS, *DECODING) == 0
     return path
 
 
@@ -407,7 +509,7 @@ def answers(run, files, capsys, top=1):
 
 
 def test_a_run_carries_it_to_every_answer(folder, run, tmp_path, capsys):
-    wanted = Decoding(12, (255, 255, 0))
+    wanted = Decoding(12, (255, 255, 0), resize="pad", padding=(0, 0, 255))
     assert RunFolder(run).decoding == wanted == RunFolder(run).images().decoding
     assert "16-bit PNG are read as 12 bits" in (run / "report.html").read_text()
     model = keras.saving.load_model(run / "model.keras")
@@ -422,9 +524,9 @@ def test_a_run_carries_it_to_every_answer(folder, run, tmp_path, capsys):
 
 
 def test_a_run_is_gone_on_with_as_it_began(folder, run, capsys):
-    assert ask("finetune", "--data", folder, "--out", run, *OPTIONS, "--background", "#ffff00", "--bits", 10) == 2
+    assert ask("finetune", "--data", folder, "--out", run, *OPTIONS, *DECODING, "--bits", 10) == 2
     assert "was made with another --bits (None, now 10): give another folder" in capsys.readouterr().err
-    assert ask("finetune", "--data", folder, "--out", run, *OPTIONS, "--background", "#ffff00") == 0
+    assert ask("finetune", "--data", folder, "--out", run, *OPTIONS, *DECODING) == 0
     assert "is finished" in capsys.readouterr().out
 
 

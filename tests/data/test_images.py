@@ -104,15 +104,6 @@ def test_every_format_gives_pillows_pixels():
         )
 
 
-def test_exif_rotation_is_ignored():
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    picture = photograph()[:200]
-    np.testing.assert_array_equal(
-        decode_image(encode(picture, "JPEG", exif=exif)).numpy(), decode_image(encode(picture, "JPEG")).numpy()
-    )
-
-
 def test_runs_in_a_saved_graph(tmp_path):
     class Served(tf.Module):
         @tf.function(input_signature=[tf.TensorSpec((), tf.string)])

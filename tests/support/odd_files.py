@@ -46,10 +46,11 @@ def two_frame_gif():
     return file.getvalue()
 
 
-def rotated_by_exif():
+def turned(orientation, kind="JPEG", **how):
+    """A picture of 60 x 80 pixels with an EXIF orientation."""
     exif = Image.Exif()
-    exif[0x0112] = 6
-    return encoded(picture(60, 80), "JPEG", exif=exif)
+    exif[0x0112] = orientation
+    return encoded(picture(60, 80), kind, exif=exif, **how)
 
 
 def grey(levels):
@@ -70,7 +71,7 @@ FILES = {  # name -> bytes, pixels
     "jpeg": (data := encoded(picture(300, 200), "JPEG"), by_jpeg(data)),
     "grey jpeg": (data := encoded(picture(90, 100, 1), "JPEG"), by_jpeg(data)),
     "progressive jpeg": (data := encoded(picture(90, 100), "JPEG", progressive=True), by_jpeg(data)),
-    "jpeg with a rotation, which is ignored": (data := rotated_by_exif(), by_jpeg(data)),
+    "jpeg with an orientation": (data := turned(6), np.rot90(by_jpeg(data), -1)),
     "1x1": (data := encoded(picture(1, 1), "PNG"), by_pillow(data)),
     "one line": (data := encoded(picture(3, 500), "PNG"), by_pillow(data)),
     "6000x4000": (data := encoded(picture(4000, 6000), "JPEG"), by_jpeg(data)),

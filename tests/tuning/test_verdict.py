@@ -31,7 +31,7 @@ def test_the_recipe_that_came_to_no_numbers_loses(bad, tmp_path, capsys):
         model = tiny()
         return model, kresnets.preprocessing_of(model)
 
-    found = verdict.judge(tmp_path, train, DATA, RECIPES)
+    found = verdict.compare(tmp_path, train, DATA, RECIPES)
     assert trained == list(RECIPES) and found["names"] == [name for name in RECIPES if name not in bad]
     assert list(found["failed"]) == bad and found["worse"] == ("winner" in bad)
     verdict.tell(found)
@@ -43,4 +43,4 @@ def test_the_recipe_that_came_to_no_numbers_loses(bad, tmp_path, capsys):
         "other": "The other recipe came to no numbers.",
     }
     assert expected[bad[0]] in found["sentence"]
-    assert verdict.judge(tmp_path, None, DATA, RECIPES) == found  # after a kill: nothing is trained again
+    assert verdict.compare(tmp_path, None, DATA, RECIPES) == found  # after a kill: nothing is trained again

@@ -178,7 +178,7 @@ def open_file(path: PathLike, top: int = 5) -> Callable:
     try:
         names = labels.read_text(encoding="utf-8").splitlines()
         images = json.loads(wants.read_text(encoding="utf-8"))
-        size, decoding = int(images["size"]), Decoding(**images["decoding"])
+        size, decoding = int(images["size"]), Decoding.of_data(images["decoding"])
         preprocessing = Preprocessing("none", crop=float(images["crop"]), decoding=decoding)  # the file has the mode
     except FileNotFoundError as error:
         raise ValueError(

@@ -75,7 +75,7 @@ def layer_name(tensor):
     return made_by(tensor).name
 
 
-def split(graph, cut, deeper=()):
+def models_around(graph, cut, deeper=()):
     """Return the model below a cut, with the tensors `deeper` down as further outputs, and the model above it; all
     share their layers."""
     head = keras.Model(graph.inputs[0], [cut, *deeper] if deeper else cut)

@@ -79,7 +79,7 @@ class FeatureCache:
         below = None if through is None else _layers_through(layout(model, groups), through)
         self._cut = cutting.find_cut(self._graph, lambda layer: below is None or id(layer) in below)
         self.name = cutting.layer_name(self._cut)
-        self.head, self.tail = cutting.split(self._graph, self._cut)
+        self.head, self.tail = cutting.models_around(self._graph, self._cut)
         self._store, self._dtype, self._progress = Store(folder, memory), dtype, progress
 
     def compute(self, data: Any) -> Any:

@@ -157,7 +157,7 @@ class CachedFit:
         sources = self._open()
         images, *_ = next(iter(sources[0].batches(0)))
         cuts = self._together(stage, lasts, sources, images)
-        head, tail = cutting.split(self._graph, cuts[0], cuts[1:])
+        head, tail = cutting.models_around(self._graph, cuts[0], cuts[1:])
         if not self._always and not self._pays(head, tail, images, epoch, lasts[stage], cuts[0]):
             return
         kept = []
@@ -166,7 +166,7 @@ class CachedFit:
             kept.append([Rows(array, rest, source, self._seed) for array in arrays])
         validation = kept[1] if len(kept) > 1 else [None] * len(cuts)
         for cut, *rows in zip(cuts, kept[0], validation, strict=True):
-            self._ready[id(cut)] = (rows, cutting.split(self._graph, cut)[1])
+            self._ready[id(cut)] = (rows, cutting.models_around(self._graph, cut)[1])
         _LOG.info("Features after %s kept for training.", " and ".join(map(cutting.layer_name, cuts)))
 
     def _open(self):
