@@ -14,6 +14,7 @@ from kresnets._util import files
 from kresnets.cli.options import Count
 from kresnets.data.check import check_image
 from kresnets.data.listing import files_in
+from kresnets.data.transcode import as_png
 from kresnets.runs.folder import RunFolder
 
 _BATCH = 16  # files held in memory at a time
@@ -39,7 +40,7 @@ def predict(
     Args:
         model: A run, a version's folder, the folder of versions (the highest is taken), or an exported .onnx, .tflite
             or .xml with what was written beside it.
-        images: JPEG, PNG, GIF or BMP files, or folders of such.
+        images: JPEG, PNG, GIF, BMP, TIFF, AVIF or (by the extra images) HEIC files, or folders of such.
         top: Labels an image, at most.
         csv: Write the answers into this file too, a line a label: file, rank, label, score, or why there is none.
     """
@@ -152,9 +153,11 @@ def ask(answer: Callable[..., dict[str, Any]], files: list[str], top: int) -> li
 def read(file: str) -> bytes | str:
     """Return the bytes of a file, or why they cannot be read."""
     try:
-        return pathlib.Path(file).read_bytes()
+        return as_png(pathlib.Path(file).read_bytes())[0]
     except OSError as error:
         return error.strerror or str(error)
+    except ValueError as error:  # TIFF, HEIC or AVIF that cannot be read
+        return f"no image that can be decoded: {error}"
 
 
 def print_table(answers: Iterable[tuple[str, Answer]]) -> None:

@@ -17,6 +17,7 @@ import tensorflow as tf
 
 from kresnets.data import headers
 from kresnets.data.images import decode_image
+from kresnets.data.transcode import as_png
 from kresnets.decoding import LARGE, Decoding
 
 MAX_PIXELS = LARGE  # of a decoded image; a few kB of PNG can claim 10,000 times that
@@ -37,6 +38,7 @@ class Verdict:
         clear: whether it has an alpha channel or a transparent colour that is read.
         scaled: whether it is decoded at a fraction of its sides.
         plain: whether all its pixels have one colour.
+        pages: how many pictures are in a TIFF, HEIC or AVIF file, of which the first is read.
     """
 
     reason: str | None
@@ -47,6 +49,7 @@ class Verdict:
     clear: bool = False
     scaled: bool = False
     plain: bool = False
+    pages: int = 1
 
 
 def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict":
@@ -72,6 +75,10 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
     from PIL import Image
 
     found: dict[str, Any] = {}
+    try:
+        image_bytes, found["pages"] = as_png(image_bytes)
+    except ValueError as error:
+        return Verdict(str(error), digest=digest)
     try:
         with io.BytesIO(image_bytes) as stream, read_header(stream) as header:
             kind = header.format
@@ -151,17 +158,8 @@ def depth(verdicts: Any) -> tuple[int | None, str]:
     return 16, f"the files say {said} significant bits, scaled up to 16"
 
 
-# Brands of ISO media files (ISO/IEC 23008-12, annex B; AV1 Image File Format, section 6): bytes 8 to 12.
-_BRANDS = {b"heic": "HEIC", b"heix": "HEIC", b"hevc": "HEIC", b"heim": "HEIC", b"mif1": "HEIC", b"msf1": "HEIC"}
-_BRANDS |= {b"avif": "AVIF", b"avis": "AVIF"}
-
-
 def _unread(content):
     """Return what an image of a kind that no decoder here reads is, and what to do; None for any other file."""
-    if content[4:8] == b"ftyp":
-        brands = [content[8:12], *(content[start : start + 4] for start in range(16, 40, 4))]
-        kind = next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
-        return kind and f"{kind}, which is not read: save it as JPEG or PNG"
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP" and b"ANIM" in content[12:64]:
         return "an animated WebP, which is not read: save one of its pictures as PNG"
     return None

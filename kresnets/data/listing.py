@@ -32,7 +32,7 @@ IGNORED_FOLDERS = frozenset(
         "__pycache__",
     )
 )
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".gif", ".bmp", ".webp", ".tif", ".tiff", ".heic", ".heif", ".avif")
 _SPELLINGS = {
     "train": "train training trn",
     "validation": "validation validate valid val dev development",

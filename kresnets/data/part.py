@@ -13,6 +13,7 @@ import tensorflow as tf
 from kresnets._util.types import Array, Tensor
 from kresnets.data.decoded import check_cache, kept
 from kresnets.data.images import load_image
+from kresnets.data.transcode import readable
 from kresnets.decoding import Decoding
 
 
@@ -287,7 +288,7 @@ class Part:
         def load(index):
             content = contents[index]
             image_bytes = tf.io.read_file(content) if files else content
-            return load_image(image_bytes, size, crop, decoding=self.decoding), labels[index]
+            return load_image(readable(image_bytes), size, crop, decoding=self.decoding), labels[index]
 
         return order.map(load, tf.data.AUTOTUNE, deterministic=True)
 

@@ -150,6 +150,8 @@ def _decoding(given, verdicts, open_):
     if decoding.resize != "crop":
         filled = f", the rest filled with RGB {decoding.padding or (0, 0, 0)}" if decoding.resize == "pad" else ""
         notes.append(f"Pictures are shown whole, not their centre alone: resize={decoding.resize!r}{filled}.")
+    if several := sum(verdict.pages > 1 for verdict in verdicts):
+        notes.append(f"Files of several pictures, of which the first is read: {several}.")
     if scaled:
         notes.append(f"JPEGs of more than {given.whole:,} pixels, decoded at a fraction of their sides: {scaled}.")
     return decoding, tuple(notes)

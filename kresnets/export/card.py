@@ -19,13 +19,15 @@ from kresnets.weights.origin import origin_of
 
 PLACE = ("assets", "model_card.json")
 VERSION = 3  # of the card: 1 knew no `decoding`, 2 no EXIF orientation, which was ignored
+# What the graph decodes; where the server's TensorFlow does, WebP too. Other files' pixels go to `predict_tensor`.
+READS = ["JPEG", "PNG", "GIF", "BMP"]
 _DEEPEST = 100  # levels of a card; each program that reads JSON has a limit of its own
 # What only the exporter's user knows: null where they said nothing. `network` is the model's name then, and `weights`,
 # `licence` and `notice` are those of the published weights that the model began with, if it carries them.
 OF_THE_USER = ("network", "weights", "licence", "notice", "data", "metrics")
 OF_THE_EXPORT = (
     *("kresnets", "created", "parameters", "classes", "top", "input_size", "max_pixels", "preprocessing"),
-    *("task", "dtype", "batch_norms_folded", "sha256", "verified", "version", "decoding"),
+    *("task", "dtype", "batch_norms_folded", "sha256", "verified", "version", "decoding", "reads"),
 )
 
 
@@ -103,6 +105,7 @@ def write_card(
         "max_pixels": classifier.max_pixels,
         "preprocessing": {"mode": how.mode, "crop": how.crop, "mean": how.mean, "std": how.std},
         "decoding": dataclasses.asdict(how.decoding or Decoding()),
+        "reads": READS,
         "task": classifier.scores.task,
         "dtype": dtype,
         "batch_norms_folded": _norms(classifier.model) - _norms(served.model),
@@ -132,11 +135,12 @@ def read_card(folder: PathLike) -> dict[str, Any]:
     Returns:
         dict: `network`, `weights`, `licence`, `notice`, `data` and `metrics` (None where nobody said), whatever else
             the exporter's user gave, and what the export found: `version` (of the card: 1 where alpha was dropped and
-            16-bit PNG gave their high byte), `decoding` (of `kresnets.Decoding`), `kresnets` (version), `created`
-            (UTC), `parameters`, `classes`, `top`, `input_size` (pixels a side), `max_pixels`, `preprocessing`, `task`,
-            `dtype`, `batch_norms_folded`, `sha256` of each file (that of `saved_model.pb` is the graph's), and
-            `verified`: None, or `photographs`, how many were asked of both, `largest_difference` of a score from the
-            Keras model's probability, and `same_first_label`, the share of images.
+            16-bit PNG gave their high byte), `decoding` (of `kresnets.Decoding`), `reads` (formats of files),
+            `kresnets` (version), `created` (UTC), `parameters`, `classes`, `top`, `input_size` (pixels a side),
+            `max_pixels`, `preprocessing`, `task`, `dtype`, `batch_norms_folded`, `sha256` of each file (that of
+            `saved_model.pb` is the graph's), and `verified`: None, or `photographs`, how many were asked of both,
+            `largest_difference` of a score from the Keras model's probability, and `same_first_label`, the share of
+            images.
 
     Raises:
         ValueError: where there is no card, or a damaged one.
