@@ -42,7 +42,10 @@ class Images:
         limit: Most images for training and validation together.
         bad_images: What to do about damaged images.
         seed: Of the split, the start and the order of the images. Left out: that of --recipe, else 0.
-        columns: Columns of a CSV file that have paths, classes and, if there is one, parts. Left out: by their names.
+        columns: Columns of a CSV file that have paths, classes and, if there is one, parts; or such as group=patient,
+            of path, label, split and group. Left out: by their names.
+        group_by: Regular expression, whose match in an image's path (its first parentheses) is the patient, video or
+            place shown: none of them is in two parts.
         bits: How many bits 16-bit PNG fill. Left out: what they say, else what their largest value needs.
         background: Colour that transparent pixels are put on, such as black or #ff8000; none: what is stored there.
         resize: How pictures become squares: crop (the centre), pad (all of it, the rest filled) or squash.
@@ -50,7 +53,8 @@ class Images:
     """
 
     data: str
-    columns: Annotated[list[str] | None, Parameter(negative="", consume_multiple=(2, 3))] = None
+    columns: Annotated[list[str] | None, Parameter(negative="", consume_multiple=True)] = None
+    group_by: str | None = None
     limit: Count | None = None
     bad_images: Literal["skip", "error"] = "error"
     seed: Whole | None = None

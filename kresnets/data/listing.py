@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import warnings
+from collections.abc import Mapping
 from typing import NamedTuple
 
 from kresnets._util.checks import refuse
@@ -47,6 +48,8 @@ _LABEL_COLUMNS = tuple(
     "label class class_name classname category target label_name labels species breed diagnosis dx".split()
 )
 _PART_COLUMNS = tuple("split set subset part partition dataset data_set usage phase".split())
+_GROUP_COLUMNS = tuple("group patient patient_id patientid subject subject_id case case_id video scene site".split())
+_ROLES = ("path", "label", "split", "group")
 _PART_FLAGS = {f"is_{word}" for word in PART_NAMES}
 _SEPARATORS = ",;\t"
 _MOST_TOLD = 20  # lines of a CSV file
@@ -74,6 +77,7 @@ class Item(NamedTuple):
     id: str
     label: int
     content: str | bytes  # the path of a file, or the encoded image itself
+    group: str | None = None  # what it shows (a patient, a place): those of one group stay in one part
 
 
 @dataclasses.dataclass(frozen=True)
@@ -242,50 +246,55 @@ def list_csv(file, columns=None):
 
     A header is recognised by the usual names of a column of paths (`path`, `file`, `image_id`, ...) and of one of
     classes (`label`, `class`, `species`, ...); a third one (`split`, `set`, ...) may say which part a line belongs to.
-    Without a header, the first column is the path and the second the class. A path may lack its suffix where one image
-    only is called so. Paths are relative to the CSV file's folder; one that leads out of it is refused, so that a list
-    from elsewhere cannot name any file of this machine. (A link inside the folder is followed: it is not the list that
-    put it there.)
+    A column of groups (patients, videos, places) is taken only where `columns` names it, and warned of where it looks
+    like one. Without a header, the first column is the path and the second the class. A path may lack its suffix where
+    one image only is called so. Paths are relative to the CSV file's folder; one that leads out of it is refused, so
+    that a list from elsewhere cannot name any file of this machine. (A link inside the folder is followed: it is not
+    the list that put it there.)
 
     Args:
         file: str or path.
-        columns: names of the columns of paths and of classes, and, if there is one, of parts; None to find them.
-            Defaults to None.
+        columns: names of the columns of paths and of classes, and, if there is one, of parts; or those of roles
+            (`path`, `label`, `split`, `group`), the others being found: a dict `{"group": "patient"}`, or
+            `["group=patient"]`. Defaults to None, to find them.
     """
     file = pathlib.Path(file)
     rows, separator = _rows(file)
     if not rows:
         raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
     places, rows = _places(file, rows, separator, columns)
-    path_column, label_column = places[:2]
-    found, parts, obstacles = {}, {}, []
+    label_column = places["label"]
+    found, parts, groups, obstacles = {}, {}, {}, []
     for line, row in rows:
         try:
-            if len(row) <= max(places) or not row[label_column].strip():
+            if len(row) <= max(places.values()) or not row[label_column].strip():
                 what = separator.join(row)
                 word = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[separator]
                 raise ValueError(f"{file}, line {line}: no path and label, separated by {word}, in {what!r}.")
-            path = _inside(file, line, row[path_column].strip())
+            path = _inside(file, line, row[places["path"]].strip())
             if path in found:
                 raise ValueError(f"{file}, line {line}: {path} is listed a second time; list every image once.")
-            part = _part(file, line, row[places[2]].strip()) if len(places) > 2 else "all"
+            part = _part(file, line, row[places["split"]].strip()) if "split" in places else "all"
+            group = row[places["group"]].strip() if "group" in places else None
+            if group == "":
+                raise ValueError(f"{file}, line {line}: no group is said: give each image one, alone if need be.")
         except ValueError as error:
             obstacles.append(str(error))
             continue
-        found[path], parts[path] = row[label_column].strip(), part
+        found[path], parts[path], groups[path] = row[label_column].strip(), part, group
     if len(obstacles) > _MOST_TOLD:
         obstacles[_MOST_TOLD:] = [f"{file}: {len(obstacles) - _MOST_TOLD} more lines that cannot be used."]
     class_names = tuple(sorted(set(found.values())))
     if not class_names:
         refuse(obstacles)
         raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
-    if len(places) > 2 and "train" not in parts.values():
+    if "split" in places and "train" not in parts.values():
         obstacles.append(f"{file}: no line is said to be for training: there must be some.")
         refuse(obstacles)
     numbers = {name: number for number, name in enumerate(class_names)}
     listed = {}
     for path, name in found.items():
-        listed.setdefault(parts[path], []).append(Item(path, numbers[name], str(file.parent / path)))
+        listed.setdefault(parts[path], []).append(Item(path, numbers[name], str(file.parent / path), groups[path]))
     return Listing(file.stem, class_names, listed, tuple(obstacles))
 
 
@@ -311,27 +320,36 @@ def _rows(file):
 
 
 def _places(file, rows, separator, columns):
-    """Return which columns have the path, the class and perhaps the part, and the lines below the header."""
+    """Return role -> the column that has it, and the lines below the header."""
     header = [_column(cell) for cell in rows[0][1]]
     seen = ", ".join(repr(cell.strip()) for cell in rows[0][1])
     how = "name the one of paths and the one of classes, in this order, with `columns`"
-    if columns is not None:
-        wanted = [_column(str(name)) for name in columns]
-        if len(wanted) not in (2, 3) or not set(wanted) <= set(header):
-            raise ValueError(
-                f"`columns` must be two or three of {file}'s columns, of paths, of classes and, if there is one, of "
-                f"parts. Received: {list(columns)}; there are {seen}"
-            )
-        return [header.index(name) for name in wanted], rows[1:]
+    roles = _roles(columns, header)
+    if columns is not None and (not roles or not set(roles.values()) <= set(header)):
+        raise ValueError(
+            f"`columns` must be two or three of {file}'s columns, of paths, of classes and, if there is one, of parts; "
+            f"or such as group=patient, of {', '.join(_ROLES)}. Received: {columns}; there are {seen}"
+        )
+    told = {role: header.index(name) for role, name in roles.items()}
+    if {"path", "label"} <= told.keys():
+        return told, rows[1:]
     known = [[header.index(name) for name in names if name in header] for names in (_PATH_COLUMNS, _LABEL_COLUMNS)]
     if all(known):
-        places = [found[0] for found in known]
+        places = {"path": known[0][0], "label": known[1][0]} | told
+        if "group" not in told and (likely := [name for name in _GROUP_COLUMNS if name in header]):
+            warnings.warn(
+                f"{file} has a column {likely[0]!r}: images of one may land in training and test; `columns` with "
+                f"group={likely[0]} (--columns group={likely[0]}) keeps them together.",
+                stacklevel=4,
+            )
+        if "split" in told:
+            return places, rows[1:]
         lines = [(number, row) for number, row in rows[1:] if len(row) == len(header)]
         for name in (name for name in _PART_COLUMNS if name in header):
             place = header.index(name)
             others = [(number, row[place]) for number, row in lines if not part_of(row[place])]
             if not others:
-                return [*places, place], rows[1:]
+                return places | {"split": place}, rows[1:]
             if len(others) < len(lines):  # else the column holds something else
                 number, cell = others[0]
                 raise ValueError(
@@ -349,7 +367,23 @@ def _places(file, rows, separator, columns):
             f"{file}: its first line looks like a header ({seen}), and not both the column of paths and that of "
             f"classes are known by name: {how}."
         )
-    return [0, 1], rows
+    return {"path": 0, "label": 1}, rows
+
+
+def _roles(columns, header):
+    """Return role -> the name of its column, of `columns` as they were given; nothing where they are no such."""
+    if columns is None:
+        return {}
+    given = dict(columns) if isinstance(columns, Mapping) else {}
+    if not given:
+        names = [columns] if isinstance(columns, str) else [str(name) for name in columns]
+        pairs = [name.partition("=") for name in names]
+        if all(equals and _column(name) not in header for name, (_, equals, _) in zip(names, pairs)):
+            given = {role: name for role, _, name in pairs}
+        elif len(names) in (2, 3):
+            given = dict(zip(_ROLES, names))
+    known = set(given) <= set(_ROLES)
+    return {role: _column(str(name)) for role, name in given.items()} if known else {}
 
 
 def _column(cell):

@@ -42,6 +42,7 @@ class Part:
         class_names: sequence of str.
         progress: bool, show a bar on stderr while images are decoded into memory. Defaults to True.
         decoding: a `kresnets.Decoding`, how files become pixels. Defaults to `Decoding()`.
+        groups: sequence of str or None, the group that each image belongs to (a patient, a place). Defaults to None.
     """
 
     def __init__(
@@ -52,8 +53,10 @@ class Part:
         class_names: Sequence[str],
         progress: bool = True,
         decoding: Decoding = Decoding(),
+        groups: Sequence[str | None] | None = None,
     ) -> None:
         self.decoding = decoding
+        self.groups = None if groups is None else tuple(groups)
         self.ids = tuple(ids)
         self.labels = np.asarray(labels, dtype=np.int32).reshape(-1)
         self.class_names = tuple(class_names)
@@ -89,7 +92,8 @@ class Part:
         contents = self._contents.numpy()
         chosen = [os.fsdecode(contents[row]) if self._files else contents[row] for row in rows]
         ids, labels = [self.ids[row] for row in rows], self.labels[list(rows)]
-        return Part(ids, labels, chosen, self.class_names, self._progress, self.decoding)
+        groups = None if self.groups is None else [self.groups[row] for row in rows]
+        return Part(ids, labels, chosen, self.class_names, self._progress, self.decoding, groups)
 
     def joined(self, other: "Part") -> "Part":
         """Return a part of the images of both.
@@ -111,7 +115,8 @@ class Part:
         contents = [*self._contents.numpy(), *other._contents.numpy()]
         contents = [os.fsdecode(content) if self._files else content for content in contents]
         labels = np.concatenate([self.labels, other.labels])
-        return Part((*self.ids, *other.ids), labels, contents, self.class_names, self._progress, self.decoding)
+        both = None if self.groups is None or other.groups is None else (*self.groups, *other.groups)
+        return Part((*self.ids, *other.ids), labels, contents, self.class_names, self._progress, self.decoding, both)
 
     def batches(
         self,

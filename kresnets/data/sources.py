@@ -1,8 +1,10 @@
 """`load_data`: one entry for folders, CSV files, TFDS datasets and the ELPV photographs."""
 
+import collections
 import dataclasses
 import hashlib
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -33,6 +35,7 @@ def load_data(
     decoding: Decoding | None = None,
     resize: Literal["crop", "pad", "squash"] = "crop",
     padding: Any = None,
+    group_by: str | None = None,
 ) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
@@ -40,6 +43,9 @@ def load_data(
     machine. Exact duplicates stay in one part. Parts that the source itself has (folders `train`, `validation` and
     `test` in the usual spellings, a CSV file's column of such, splits of a TFDS dataset) are used as they are, and only
     a missing one is split off from `train`.
+
+    Images of one group (a patient, a video, a place) stay in one part too, where `columns` names a column of groups or
+    `group_by` finds them in the names: else what is learned of a patient is tested on the same patient.
 
     Every image is decoded once, in parallel, by the function that training and serving use, so that a damaged or half
     file is found before training. Images of more than 50 million pixels are refused before they are decoded, but for
@@ -61,8 +67,9 @@ def load_data(
         test_split: float, the share that tests. Defaults to 0.25.
         data_dir: str, where TFDS keeps prepared datasets, or None for its default. Defaults to None.
         progress: bool, show progress bars on stderr (where it is a terminal). Defaults to True.
-        columns: names of the columns of a CSV file that have the paths, the classes and, if there is one, the parts.
-            Defaults to None, those of the usual names.
+        columns: names of the columns of a CSV file that have the paths, the classes and, if there is one, the parts; or
+            a dict of roles such as `{"group": "patient"}` (see `kresnets.data.listing.list_csv`). Defaults to None,
+            those of the usual names.
         bits: int, how many bits the values of 16-bit PNG fill, 8 to 16. Defaults to None: what the files say (sBIT),
             else the least of 10, 12, 14 and 16 that holds every value.
         background: colour that transparent pixels are put on, such as `"white"`, `"#ff8000"` or `(255, 128, 0)`; None
@@ -71,6 +78,8 @@ def load_data(
         resize: how a picture becomes a square: `"crop"` (the centre), `"pad"` or `"squash"`; see `kresnets.Decoding`.
             Defaults to `"crop"`.
         padding: colour that `resize="pad"` fills with. Defaults to None, black.
+        group_by: regular expression that is found in the name of each image, its path in the source; what its first
+            parentheses hold, else all that it matches, is the image's group: `r"patient(\\d+)"`. Defaults to None.
 
     Returns:
         A `Data`.
@@ -91,6 +100,8 @@ def load_data(
     found = Decoding(bits, background, resize=resize, padding=padding) if decoding is None else decoding
     listing = list_source(source, data_dir, columns)
     obstacles = list(listing.obstacles)
+    if group_by is not None:
+        listing = _grouped(listing, group_by)
     if len(listing.class_names) < 2:
         refuse([*obstacles, _one_class(source, listing)])
     parts = [(part, item) for part, items in listing.parts.items() for item in items]
@@ -115,11 +126,14 @@ def load_data(
         obstacles.append(str(error))
     refuse(obstacles)
     _warn_of_duplicates(given, items, digests)
+    groups = _groups_of(items)
     found, decoded = _decoding(found, [verdict for *_, verdict in good], decoding is None)
     made = {part: _part([items[i] for i in chosen[part]], listing.class_names, progress, found) for part in PARTS}
     contents = hashlib.sha256()
     for item, digest in sorted(zip(items, digests), key=lambda pair: pair[0].id):
         contents.update(repr((item.id, digest.hex())).encode())
+    if groups is not None:
+        decoded = (*decoded, _told_groups(groups, chosen))
     noted = {
         item.id: Noted(listing.class_names[item.label], verdict.digest.hex(), *stamped)
         for (_, item), verdict, stamped in zip(parts, verdicts, stamps)
@@ -129,6 +143,41 @@ def load_data(
         contents=contents.hexdigest(), plain=tuple(item.id for _, item, verdict in good if verdict.plain), files=noted,
         decoding=found, decoded=decoded,
     )  # fmt: skip
+
+
+def _grouped(listing, pattern):
+    """Return a listing whose images have the groups that a regular expression finds in their names."""
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"`group_by` must be a regular expression. Received: {pattern!r} ({error})") from None
+    matches = {item.id: compiled.search(item.id) for items in listing.parts.values() for item in items}
+    if without := [name for name, match in matches.items() if match is None]:
+        raise ValueError(
+            f"`group_by` {pattern!r} is found in {len(matches) - len(without)} of {len(matches)} names, and not in "
+            f"{without[0]!r}: each image needs a group."
+        )
+    group = lambda match: match.group(1 if compiled.groups else 0) or match.group()
+    parts = {
+        part: [item._replace(group=group(matches[item.id])) for item in items] for part, items in listing.parts.items()
+    }
+    return dataclasses.replace(listing, parts=parts)
+
+
+def _groups_of(items):
+    return [item.group for item in items] if any(item.group is not None for item in items) else None
+
+
+def _told_groups(groups, chosen):
+    """Return a sentence on groups, of which parts that the source brings may share some."""
+    parts = [{groups[index] for index in indices} for indices in chosen.values()]
+    several = collections.Counter(group for part in parts for group in part)
+    shared = sum(count > 1 for count in several.values())
+    return f"Groups: {len(set(groups))}, " + (
+        f"{shared} of them in more than one part, as the source parts them: the test is not honest."
+        if shared
+        else "none in two parts."
+    )
 
 
 def _decoding(given, verdicts, open_):
@@ -245,6 +294,7 @@ def _split(given, items, digests, class_names, seed, validation_split, test_spli
     chosen = {part: sorted(indices, key=lambda i: order_key(seed, items[i].id)) for part, indices in given.items()}
     pool = chosen.pop("all" if "all" in chosen else "train")
     present = sorted({items[i].label for i in pool})  # classes without an image are told for themselves
+    groups = _groups_of(items)
     dealt = split(
         [items[i].id for i in pool],
         [present.index(items[i].label) for i in pool],
@@ -252,6 +302,7 @@ def _split(given, items, digests, class_names, seed, validation_split, test_spli
         fractions,
         [class_names[label] for label in present],
         seed,
+        groups and [groups[i] for i in pool],
     )
     return chosen | {part: [pool[i] for i in indices] for part, indices in dealt.items()}
 
@@ -265,4 +316,5 @@ def _part(items, class_names, progress, decoding):
         class_names,
         progress,
         decoding,
+        _groups_of(items),
     )

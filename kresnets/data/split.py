@@ -19,7 +19,38 @@ def order_key(seed, image_id):
     return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def split(ids, labels, digests, fractions, class_names, seed=0):
+def together(*keys):
+    """Number images so that those that share any key have one number: duplicates, images of one group, and both.
+
+    Args:
+        keys: sequences as long as there are images, of hashables; None stands for none.
+
+    Returns:
+        List of int.
+
+    Example:
+        >>> from kresnets.data.split import together
+        >>> together(["a", "b", "c", "a"], [1, 2, 2, None])
+        [0, 1, 1, 0]
+    """
+    parent = list(range(len(keys[0])))
+
+    def root(index):
+        while parent[index] != index:
+            parent[index] = index = parent[parent[index]]
+        return index
+
+    for each in keys:
+        first = {}
+        for index, key in enumerate(each):
+            if key is not None:
+                one, other = root(first.setdefault(key, index)), root(index)
+                parent[max(one, other)] = min(one, other)
+    numbers = {}
+    return [numbers.setdefault(root(index), len(numbers)) for index in range(len(parent))]
+
+
+def split(ids, labels, digests, fractions, class_names, seed=0, groups=None):
     """Deal images out to parts.
 
     Args:
@@ -30,6 +61,8 @@ def split(ids, labels, digests, fractions, class_names, seed=0):
             What remains is `"train"`.
         class_names: sequence of str, for the message.
         seed: int. Defaults to 0.
+        groups: sequence of str or None, what each image shows: those of one group stay in one part too, and are ordered
+            by its name; one of several classes counts among the images of the rarest. Defaults to None.
 
     Returns:
         Dict part -> list of indices, each in the order in which `take` draws them.
@@ -44,12 +77,12 @@ def split(ids, labels, digests, fractions, class_names, seed=0):
         {'test': 2, 'train': 6}
     """
     parts = {part: [] for part in (*fractions, "train")}
-    by_class = _groups_by_class(ids, labels, digests, len(class_names), seed)
+    by_class = _groups_by_class(ids, labels, digests, len(class_names), seed, groups)
     few = [f"{name!r} has {_count(groups)}" for name, groups in zip(class_names, by_class) if len(groups) < len(parts)]
     if few:
         raise ValueError(
             f"Class {', '.join(few)}, but each of {', '.join(parts)} needs at least one: add images (exact duplicates "
-            "count once), or leave the class out."
+            f"{'and those of one group ' if groups else ''}count once), or leave the class out."
         )
     for groups in by_class:
         for left, (part, fraction) in zip(range(len(fractions), 0, -1), fractions.items(), strict=True):
@@ -63,14 +96,18 @@ def split(ids, labels, digests, fractions, class_names, seed=0):
     return parts
 
 
-def _groups_by_class(ids, labels, digests, classes, seed):
-    """Return for each class its groups of duplicates in the order of keys; the first image gives a group's class."""
-    groups = collections.defaultdict(list)
-    for index in sorted(range(len(ids)), key=lambda i: order_key(seed, ids[i])):
-        groups[digests[index]].append(index)
-    by_class = [[] for _ in range(classes)]
-    for group in groups.values():
-        by_class[labels[group[0]]].append(group)
+def _groups_by_class(ids, labels, digests, classes, seed, groups):
+    """Return for each class its groups of images in the order of keys; the first one of duplicates gives their class,
+    the rarest one that of a group."""
+    names = ids if groups is None else [group or name for group, name in zip(groups, ids)]
+    keys = digests if groups is None else together(digests, groups)
+    found = collections.defaultdict(list)
+    for index in sorted(range(len(ids)), key=lambda i: (order_key(seed, names[i]), order_key(seed, ids[i]))):
+        found[keys[index]].append(index)
+    by_class, frequent = [[] for _ in range(classes)], collections.Counter(labels)
+    for group in found.values():
+        label = labels[group[0]] if groups is None else min((labels[i] for i in group), key=frequent.__getitem__)
+        by_class[label].append(group)
     return by_class
 
 

@@ -75,6 +75,7 @@ SINCE = {
     "columns": None,
     "bits": None,
     "background": "white",
+    "group_by": None,
     "resize": "crop",
     "padding": None,
     "recompute": False,
@@ -368,7 +369,7 @@ def load_images(arguments: dict[str, Any], decoding: "Decoding | None" = None) -
     return load_data(
         given["data"], given["limit"], given["seed"], given["bad_images"], columns=given["columns"],
         bits=given["bits"], background=background, decoding=decoding,
-        resize=given["resize"], padding=given["padding"],
+        resize=given["resize"], padding=given["padding"], group_by=given["group_by"],
     )  # fmt: skip
 
 

@@ -19,15 +19,6 @@ _WRITTEN = (
     "tensorboard", ".tmp-*", "config.json",
 )  # fmt: skip
 
-_ASKED_LATER = (
-    "columns",
-    "bits",
-    "background",
-    "preprocess",
-    "resize",
-    "padding",
-)  # what older versions did not ask for
-
 
 def check_folder(folder, options):
     """Refuse a folder that holds something else, or another search that is not to be replaced."""
@@ -42,7 +33,7 @@ def check_folder(folder, options):
         if strange:
             raise ValueError(f"--out {folder} holds {strange[0]!r} and is no search: give another folder.")
         return
-    earlier = earlier_arguments(folder)
+    earlier = earlier_arguments(folder, options)
     if earlier is None:
         raise ValueError(f"{config} is damaged or none of a search: give another --out.")
     if earlier == given:
@@ -54,20 +45,22 @@ def check_folder(folder, options):
     raise ValueError(made_with_another(folder, earlier, given))
 
 
-def earlier_arguments(folder):
-    """Return the arguments of the search in a folder, or None where there is none."""
+def earlier_arguments(folder, options):
+    """Return the arguments of the search in a folder, or None where there is none; what older versions did not ask for
+    is as they would have answered."""
     try:
         found = dict((files.read_json(folder / "config.json") or {})["arguments"])
     except (KeyError, TypeError, ValueError):
         return None
-    return {name: SINCE[name] for name in _ASKED_LATER} | found if "oracle" in found else None
+    asked = {name: answer for name, answer in SINCE.items() if hasattr(options, name)}
+    return asked | found if "oracle" in found else None
 
 
 def decoding(folder, options):
     """Return the `Decoding` with which the search in a folder began, None where another one is to begin."""
     from kresnets.decoding import Decoding
 
-    if earlier_arguments(folder) != arguments(options):
+    if earlier_arguments(folder, options) != arguments(options):
         return None
     noted = files.read_json(folder / "config.json").get("decoding")
     return Decoding.of_data(noted) if noted else Decoding.before()
@@ -75,7 +68,7 @@ def decoding(folder, options):
 
 def dtype(folder, options):
     """Return the dtype policy in which the search in a folder began, None where that is not known or another begins."""
-    if earlier_arguments(folder) != arguments(options):
+    if earlier_arguments(folder, options) != arguments(options):
         return None
     return files.read_json(folder / "config.json").get("dtype")
 
@@ -89,7 +82,7 @@ def make_room(folder, options, recipe=None, contents=None):
     Raises:
         ValueError: where the same command came to another recipe, or to other images, when the search began.
     """
-    earlier = earlier_arguments(folder)
+    earlier = earlier_arguments(folder, options)
     if earlier is None:
         return
     begun = files.read_json(folder / "config.json") or {}

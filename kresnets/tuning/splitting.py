@@ -6,7 +6,7 @@ import pathlib
 
 from kresnets._util.store import memory_limit
 from kresnets.data.decoded import is_large
-from kresnets.data.split import split
+from kresnets.data.split import split, together
 from kresnets.tuning.folds import FEW, FOLDS, ROUNDS, folds
 
 
@@ -22,7 +22,7 @@ def parts(data, options):
     if count >= FEW:
         return own, f"{sentence}."
     pool = data.train.joined(data.validation)
-    found = folds(pool.labels, FOLDS, ROUNDS, options.seed, pool.ids, _digests(pool))
+    found = folds(pool.labels, FOLDS, ROUNDS, options.seed, pool.ids, _together(pool))
     if not found:
         return own, f"{sentence}: a class has a single image, which folds cannot share."
     return [(pool.subset(train), pool.subset(validation)) for train, validation in found], (
@@ -36,9 +36,15 @@ def _random(data, options):
     share = len(data.validation) / len(pool)
     for repeat in range(1, options.repeats):
         rows = split(
-            pool.ids, pool.labels, _digests(pool), {"validation": share}, data.class_names, f"{options.seed}.{repeat}"
-        )
+            pool.ids, pool.labels, _digests(pool), {"validation": share}, data.class_names,
+            f"{options.seed}.{repeat}", pool.groups,
+        )  # fmt: skip
         yield pool.subset(sorted(rows["train"])), pool.subset(sorted(rows["validation"]))
+
+
+def _together(pool):
+    """Return what is equal for images that stay in one fold: exact duplicates, and those of one group."""
+    return _digests(pool) if pool.groups is None else together(_digests(pool), pool.groups)
 
 
 def _digests(pool):

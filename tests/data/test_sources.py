@@ -277,11 +277,64 @@ def test_a_csv_column_says_the_part(folder):
         load_data(folder / "list.csv", progress=False)
 
 
+def patients(folder):
+    """A list of the folder's images with the patient of each, four images a patient."""
+    rows = [(path.relative_to(folder).as_posix(), path.parent.name) for path in sorted(folder.rglob("*.*"))]
+    lines = [f"{path},{label},p{number // 4}" for number, (path, label) in enumerate(rows)]
+    (folder / "list.csv").write_text("\n".join(["path,label,Patient ID", *lines]))
+    return {path: f"p{number // 4}" for number, (path, _) in enumerate(rows)}
+
+
+@pytest.mark.parametrize("columns", [("path", "label", None), ["group=patient id"], {"group": "Patient ID"}])
+def test_no_patient_is_in_two_parts(folder, columns, recwarn):
+    groups = patients(folder)
+    if None in columns:  # nobody said so: they may be, which is told
+        load_data(folder / "list.csv", progress=False)
+        assert "has a column 'patient_id': images of one may land in training and test" in str(recwarn[0].message)
+        return
+    data = load_data(folder / "list.csv", progress=False, columns=columns)
+    homes = {}
+    for name, part in (("train", data.train), ("validation", data.validation), ("test", data.test)):
+        assert [groups[image] for image in part.ids] == list(part.groups)
+        assert all(homes.setdefault(group, name) == name for group in part.groups)
+    assert len(homes) == 8 and data.decoded == ("Groups: 8, none in two parts.",) and not recwarn.list
+    both = data.train.joined(data.validation)
+    assert both.subset([1, 0]).groups == both.groups[1::-1]
+
+
+def test_groups_are_found_in_names(folder):
+    for path in folder.rglob("*.*"):
+        path.rename(path.with_name(f"case{int(path.stem) // 4}_{path.name}"))
+    data = load_data(folder, progress=False, group_by=r"case(\d+)_")
+    assert sorted(set(data.test.groups) | set(data.validation.groups) | set(data.train.groups)) == sorted("01234567")
+    assert not set(data.test.groups) & set(data.train.groups) | set(data.test.groups) & set(data.validation.groups)
+    with pytest.raises(ValueError, match=r"`group_by` 'case0' is found in 4 of 32 names, and not in 'cat/case1_4.png'"):
+        load_data(folder, progress=False, group_by="case0")
+    with pytest.raises(ValueError, match=r"`group_by` must be a regular expression. Received: '\(' "):
+        load_data(folder, progress=False, group_by="(")
+    with pytest.raises(
+        ValueError, match=r"'cat' has only 1 image.*\(exact duplicates and those of one group count once"
+    ):
+        load_data(folder, progress=False, group_by="cat|dog")
+
+
+def test_a_group_that_the_source_itself_parts_is_told(folder):
+    rows = [(path.relative_to(folder).as_posix(), path.parent.name) for path in sorted(folder.rglob("*.*"))]
+    lines = [
+        f"{path},{label},{('test', 'train')[number % 2]},p{number // 2}" for number, (path, label) in enumerate(rows)
+    ]
+    (folder / "list.csv").write_text("\n".join(["path,label,split,group", *lines]))
+    data = load_data(folder / "list.csv", progress=False, columns={"group": "group"})
+    assert data.decoded == (
+        "Groups: 16, 16 of them in more than one part, as the source parts them: the test is not honest.",
+    )
+
+
 def test_columns_that_are_not_there(folder):
     (folder / "list.csv").write_text("scan,finding\ncat/0.png,cat\ndog/20.jpg,dog\n")
     with pytest.raises(ValueError, match=r"looks like a header \('scan', 'finding'\).*in this order, with `columns`"):
         load_data(folder / "list.csv", progress=False)
-    for columns in (("scan",), ("scan", "label")):
+    for columns in (("scan",), ("scan", "label"), {"group": "patient"}, {"weights": "scan"}, ["group=patient"], []):
         with pytest.raises(ValueError, match="there are 'scan', 'finding'"):
             load_data(folder / "list.csv", progress=False, columns=columns)
     with pytest.raises(ValueError, match="`columns` are those of a CSV file, and"):

@@ -4,9 +4,13 @@ import hashlib
 import random
 import unicodedata
 
+import numpy as np
 import pytest
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sklearn.model_selection import StratifiedGroupKFold
 
-from kresnets.data.split import cap, order_key, split, take
+from kresnets.data.split import cap, order_key, split, take, together
 
 FRACTIONS = {"test": 0.25, "validation": 0.15}
 NAMES = ["a", "b", "c"]
@@ -50,6 +54,55 @@ def test_independent_of_the_order_of_files_but_not_of_the_seed():
     for part in parts:
         assert [ids[order[i]] for i in mixed[part]] == [ids[i] for i in parts[part]]
         assert set(other[part]) != set(parts[part])
+
+
+def components(*keys):
+    """The same by scipy's graphs: an edge between an image and each of its keys."""
+    count, edges, names = len(keys[0]), [], {}
+    for place, each in enumerate(keys):
+        for index, key in enumerate(each):
+            if key is not None:
+                edges.append((index, count + names.setdefault((place, key), len(names))))
+    rows, columns = zip(*edges)
+    matrix = coo_array((np.ones(len(edges)), (rows, columns)), shape=(count + len(names),) * 2)
+    return connected_components(matrix, directed=False)[1][:count]
+
+
+def test_what_is_together_is_what_is_connected():
+    rng = random.Random(0)
+    for _ in range(30):
+        keys = [[rng.choice([None, *range(60)]) for _ in range(50)] for _ in range(2)]
+        ours, theirs = together(*keys), components(*keys)
+        assert len(set(ours)) == len(set(theirs)) == len(set(zip(ours, theirs)))
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_no_group_is_in_two_parts_and_each_class_in_each(mixed):
+    """Patients of one to nine images, of one class or of several; duplicates of two patients tie them together."""
+    rng = random.Random(1)
+    ids, labels, groups = [], [], []
+    for patient in range(150):
+        own = rng.choices([0, 1, 2], [6, 3, 1])[0]
+        for number in range(rng.randint(1, 9)):
+            ids.append(f"{patient}/{number}.png")
+            labels.append(rng.choices([0, 1, 2], [6, 3, 1])[0] if mixed else own)
+            groups.append(str(patient))
+    digests = list(ids)
+    digests[groups.index("3")] = digests[groups.index("4")]
+    parts = split(ids, labels, digests, FRACTIONS, NAMES, groups=groups)
+    homes = {}
+    for part, indices in parts.items():
+        assert {labels[i] for i in indices} == {0, 1, 2}
+        for index in indices:
+            assert homes.setdefault(groups[index], part) == part
+    assert homes["3"] == homes["4"]
+    shares = {part: len(indices) / len(ids) for part, indices in parts.items()}
+    assert abs(shares["test"] - 0.25) < 0.04 and abs(shares["validation"] - 0.75 * 0.15) < 0.04
+    # As even as scikit-learn's best fold of four, within some points.
+    even = lambda indices: max(abs(sum(labels[i] == c for i in indices) / len(indices) - labels.count(c) / len(ids))
+                               for c in range(3))  # fmt: skip
+    folds = StratifiedGroupKFold(4, shuffle=True, random_state=0).split(ids, labels, groups)
+    assert even(parts["test"]) < max(even(test.tolist()) for _, test in folds) + 0.05
 
 
 def test_duplicates_stay_together():
