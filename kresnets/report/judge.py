@@ -4,7 +4,7 @@ import numpy as np
 
 from kresnets.devices.hardware import describe
 from kresnets.preprocess import Preprocessing
-from kresnets.report import metrics
+from kresnets.report import metrics, predictions
 from kresnets.report.answers import confusion, mistakes, worst_mistakes
 from kresnets.report.gradcam import grad_cam
 from kresnets.report.history import curves
@@ -14,7 +14,7 @@ from kresnets.task import scores_of
 
 
 def judge(run, model, data, config, history, notes=()):
-    """Ask the model about the test part, once; write the pictures, the page and, last, metrics.json.
+    """Ask the model about the test part, once; write predictions.csv, the pictures, the page and, last, metrics.json.
 
     Args:
         run: a `kresnets.runs.folder.RunFolder`.
@@ -26,9 +26,10 @@ def judge(run, model, data, config, history, notes=()):
     """
 
     size, preprocessing = config["size"], Preprocessing.of_data(config["preprocess"])
-    images = data.test.batches(64, size, preprocessing.crop, cache=False)  # drawn once
-    probabilities = scores_of(model).predicted(model, images.map(lambda x, y: preprocessing(x, "channels_last")))
-    labels = data.test.labels
+    asked = {"validation": data.validation, "test": data.test}
+    said = {name: (part, _answers(model, part, size, preprocessing)) for name, part in asked.items()}
+    predictions.write(run / "predictions.csv", data.class_names, said)
+    labels, probabilities = data.test.labels, said["test"][1]
     numbers = metrics.evaluate(labels, probabilities, list(data.class_names))
     seconds = sum(history.history["seconds"])
     numbers |= {"seconds": seconds, "images_per_second": len(data.train) * len(history.epoch) / seconds}
@@ -54,6 +55,16 @@ def judge(run, model, data, config, history, notes=()):
         config["command"],
         {caption: run / name for caption, name in PICTURES.items()},
         notes,
-        {"Plan": history.plan.rows(), "Images": rows},
+        {
+            "Mistakes on the test images": predictions.mistakes(run.path, data.test, probabilities),
+            "Plan": history.plan.rows(),
+            "Images": rows,
+        },
     )
     run.finish(numbers)
+
+
+def _answers(model, part, size, preprocessing):
+    """Return a model's probabilities of the images of a part, each drawn once."""
+    images = part.batches(64, size, preprocessing.crop, cache=False)
+    return scores_of(model).predicted(model, images.map(lambda x, y: preprocessing(x, "channels_last")))

@@ -4,7 +4,7 @@ import base64
 import html as escaping
 import pathlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from kresnets._util import files
 from kresnets._util.types import PathLike
@@ -103,7 +103,7 @@ def html(
         _numbers(metrics),
         *(_picture(caption, file) for caption, file in pictures.items()),
         section("Classes", _class_table(metrics.get("per_class") or {})),
-        *(section(heading, table(rows[0], rows[1:])) for heading, rows in (tables or {}).items()),
+        *(section(heading, table(rows[0], rows[1:])) for heading, rows in (tables or {}).items() if rows),
         section("Notes", "<ul>" + "".join(f"<li>{escaped(note)}</li>" for note in notes) + "</ul>" if notes else ""),
         section(
             "Recipe",
@@ -115,8 +115,17 @@ def html(
     files.write_bytes(path, page.encode("utf-8", errors="backslashreplace"))  # names of files may hold what is no UTF-8
 
 
+class Link(NamedTuple):
+    """A text that leads somewhere: a path relative to the page, quoted as in a URL."""
+
+    text: str
+    path: str
+
+
 def escaped(value: object) -> str:
     """Return a plain value as people read it, safe in a page."""
+    if isinstance(value, Link):
+        return f'<a href="{escaping.escape(value.path)}">{escaping.escape(value.text)}</a>'
     if value is None:
         return "–"
     if isinstance(value, float):

@@ -56,6 +56,7 @@ FILES = (
     File("curves.png", "losses, accuracies and rates by epoch", caption="Training"),
     File("confusion.png", "the confusion matrix on the test images", caption="Confusion"),
     File("mistakes.png", "the worst mistakes, with Grad-CAM", caption="Worst mistakes"),
+    File("predictions.csv", "a row for each validation and test image: label, answer, every probability"),
     File("report.html", "the page"),
     File("metrics.json", "what the test images say; written last: a run that has it is finished"),
     File("run.json", "which training the checkpoints are of, so that another one is not resumed from them", "finished"),

@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+import urllib.parse
 
 import keras
 import numpy as np
@@ -118,6 +119,19 @@ def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, fol
     assert numbers["accuracy"] == pytest.approx(accuracy_score(test.labels, scores.argmax(1)))
     assert numbers["auc"] == pytest.approx(roc_auc_score(test.labels, scores[:, 1]), abs=1e-6)
     assert model.optimizer.iterations > 0
+    # The table says of each image what the model does; the page links each mistake's photograph.
+    with open(run / "predictions.csv", newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["part"] == "test"]
+    assert [row["file"] for row in rows] == list(test.ids)
+    table = np.array([[float(row[f"p({name})"]) for name in test.class_names] for row in rows])
+    np.testing.assert_allclose(table, scores, atol=1e-4)
+    assert [row["prediction"] for row in rows] == [test.class_names[answer] for answer in scores.argmax(1)]
+    wrong = [row["file"] for row in rows if row["label"] != row["prediction"]]
+    assert wrong == [row["file"] for row in rows if row["correct"] == "0"]
+    links = re.findall('<a href="([^"]*)">([^<]*)</a>', (run / "report.html").read_text())
+    assert sorted(name for _, name in links) == sorted(wrong)
+    for link, name in links:
+        assert (run / urllib.parse.unquote(link)).samefile(folder / name)
 
 
 def test_the_same_command_again_changes_nothing(finished, folder):

@@ -1,0 +1,71 @@
+"""What a model said of each image: a table for other programs, and the mistakes with their files for the page."""
+
+import csv
+import os
+import pathlib
+import urllib.parse
+
+import numpy as np
+
+from kresnets._util import files
+from kresnets.report.answers import worst_mistakes
+from kresnets.report.metrics import predict_classes
+from kresnets.report.page import Link
+
+_MOST = 200  # mistakes on the page; the table has all
+
+
+def write(path, class_names, parts):
+    """Write `predictions.csv`: file, part, label, prediction, correct (1 or 0), and the probability of each class.
+
+    Args:
+        path: where the table goes.
+        class_names: sequence of str.
+        parts: dict name -> (`kresnets.data.Part`, float array `(images, classes)` of probabilities).
+    """
+    with (
+        files.replacing(path) as beside,
+        open(beside, "w", encoding="utf-8", errors="surrogateescape", newline="") as to,
+    ):
+        writer = csv.writer(to, lineterminator="\n")
+        writer.writerow(["file", "part", "label", "prediction", "correct", *(f"p({name})" for name in class_names)])
+        for name, (part, probabilities) in parts.items():
+            answers = predict_classes(probabilities)
+            for file, label, answer, scores in zip(part.ids, part.labels, answers, probabilities, strict=True):
+                said = class_names[answer] if answer >= 0 else ""  # no finite number
+                writer.writerow(
+                    [file, name, class_names[label], said, int(answer == label), *map("{:.6g}".format, scores)]
+                )
+
+
+def mistakes(run, part, probabilities):
+    """Return rows for the page, the header first: the wrong answers, the surest ones first, each file linked; nothing
+    without any.
+
+    Args:
+        run: folder of the page, to which links are relative.
+        part: the `kresnets.data.Part` that was asked.
+        probabilities: float array `(images, classes)`.
+    """
+    answers, names = predict_classes(probabilities), part.class_names
+    wrong = worst_mistakes(part.labels, probabilities, _MOST)
+    rows = [
+        (
+            _linked(run, part, index),
+            names[part.labels[index]],
+            names[answers[index]] if answers[index] >= 0 else "not a finite number",
+            float(np.nan_to_num(probabilities[index]).max()),
+            float(np.nan_to_num(probabilities[index])[part.labels[index]]),
+        )
+        for index in wrong
+        if answers[index] != part.labels[index]
+    ]
+    return [("file", "label", "answer", "its probability", "that of the label"), *rows] if rows else []
+
+
+def _linked(run, part, index):
+    content, name = part.encoded(index), part.ids[index]
+    if not isinstance(content, bytes):  # of a data set, which has no files
+        return name
+    relative = os.path.relpath(os.fsdecode(content), pathlib.Path(run).absolute())
+    return Link(name, urllib.parse.quote(os.fsencode(relative)))
