@@ -331,5 +331,11 @@ def _print_metrics(run):
         if numbers.get(name) is not None:
             low, high = numbers[f"{name}_interval"]
             print(f"  {name:18} {numbers[name]:.3f}  (95 %: {low:.3f} to {high:.3f})")
+    near = numbers.get("near_duplicates") or {}
+    if near.get("accuracy_without") is not None:
+        print(
+            f"  {near['count']} of them are nearly the same as a training image: without them accuracy "
+            f"{near['accuracy_without']:.3f}"
+        )
     rate = numbers["images_per_second"]
     print(f"  {'seconds':18} {numbers['seconds']:.0f}  ({rate:.0f} training images/s, validation included)")

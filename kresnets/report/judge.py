@@ -4,7 +4,7 @@ import numpy as np
 
 from kresnets.devices.hardware import describe
 from kresnets.preprocess import Preprocessing
-from kresnets.report import metrics, predictions
+from kresnets.report import metrics, near_duplicates, predictions
 from kresnets.report.answers import confusion, mistakes, worst_mistakes
 from kresnets.report.gradcam import grad_cam
 from kresnets.report.history import curves
@@ -40,6 +40,8 @@ def judge(run, model, data, config, history, notes=()):
     images = data.test.pixels(size, worst, preprocessing.crop)
     heat = grad_cam(model, preprocessing(images, "channels_last"), np.argmax(probabilities[worst], axis=1))
     mistakes(images, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
+    right = metrics.predict_classes(probabilities) == labels
+    honest, numbers["near_duplicates"] = near_duplicates.answer(run, data, config, right)
     rows = [("class", "training", "validation", "test")]
     counts = [part.counts() for part in (data.train, data.validation, data.test)]
     rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
@@ -60,6 +62,7 @@ def judge(run, model, data, config, history, notes=()):
             "Plan": history.plan.rows(),
             "Images": rows,
         },
+        {"Is the test honest?": honest},
     )
     run.finish(numbers)
 

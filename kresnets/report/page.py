@@ -74,6 +74,7 @@ def html(
     pictures: Mapping[str, PathLike],
     notes: Sequence[str] = (),
     tables: Mapping[str, Any] | None = None,
+    answers: Mapping[str, Sequence[Any]] | None = None,
 ) -> None:
     """Write the page of a run: one self-contained HTML file.
 
@@ -89,6 +90,8 @@ def html(
         notes: sentences, shown with the metrics' own: bad images, ignored rotations, the machine. Defaults to none.
         tables: dict heading -> list of rows, the first row being the header, such as images per class and part.
             Defaults to none.
+        answers: dict question -> list of what answers it, before the tables: sentences, paths of PNGs, and lists of
+            rows. Defaults to none.
 
     Raises:
         OSError: for a picture that cannot be read; nothing is written then.
@@ -103,6 +106,7 @@ def html(
         _numbers(metrics),
         *(_picture(caption, file) for caption, file in pictures.items()),
         section("Classes", _class_table(metrics.get("per_class") or {})),
+        *(section(question, "\n".join(map(_answer, parts))) for question, parts in (answers or {}).items()),
         *(section(heading, table(rows[0], rows[1:])) for heading, rows in (tables or {}).items() if rows),
         section("Notes", "<ul>" + "".join(f"<li>{escaped(note)}</li>" for note in notes) + "</ul>" if notes else ""),
         section(
@@ -145,13 +149,19 @@ def section(heading: str, content: str) -> str:
     return f"<section>\n<h2>{escaped(heading)}</h2>\n{content}\n</section>" if content else ""
 
 
+def _answer(part):
+    if isinstance(part, str):
+        return f"<p>{escaped(part)}</p>"
+    return _picture("", part) if isinstance(part, pathlib.Path) else table(part[0], part[1:])
+
+
 def _numbers(metrics):
     """Return the headline numbers as boxes, with what always giving the commonest answer would get."""
     boxes = "".join(
         f"<div><small>{escaped(TITLES.get(name, name.replace('_', ' ')))}</small><b>{escaped(value)}</b>"
         f"<small>{interval(metrics, name)}</small></div>"
         for name, value in metrics.items()
-        if not name.endswith(INTERVAL_SUFFIX) and name not in ("per_class", "notes")
+        if not name.endswith(INTERVAL_SUFFIX) and name not in ("per_class", "notes", "near_duplicates")
     )
     classes = metrics.get("per_class") or {}
     total = sum(row["count"] for row in classes.values())

@@ -23,10 +23,7 @@ def write(path, class_names, parts):
         class_names: sequence of str.
         parts: dict name -> (`kresnets.data.Part`, float array `(images, classes)` of probabilities).
     """
-    with (
-        files.replacing(path) as beside,
-        open(beside, "w", encoding="utf-8", errors="surrogateescape", newline="") as to,
-    ):
+    with files.replacing(path) as beside, opened(beside) as to:
         writer = csv.writer(to, lineterminator="\n")
         writer.writerow(["file", "part", "label", "prediction", "correct", *(f"p({name})" for name in class_names)])
         for name, (part, probabilities) in parts.items():
@@ -36,6 +33,11 @@ def write(path, class_names, parts):
                 writer.writerow(
                     [file, name, class_names[label], said, int(answer == label), *map("{:.6g}".format, scores)]
                 )
+
+
+def opened(path):
+    """Open a CSV file to write; names of files may hold what is no UTF-8."""
+    return open(path, "w", encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def mistakes(run, part, probabilities):

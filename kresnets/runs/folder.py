@@ -57,6 +57,8 @@ FILES = (
     File("confusion.png", "the confusion matrix on the test images", caption="Confusion"),
     File("mistakes.png", "the worst mistakes, with Grad-CAM", caption="Worst mistakes"),
     File("predictions.csv", "a row for each validation and test image: label, answer, every probability"),
+    File("near_duplicates.csv", "test images that are nearly the same as a training image, where there are any"),
+    File("near_duplicates.png", "some of them beside those training images"),
     File("report.html", "the page"),
     File("metrics.json", "what the test images say; written last: a run that has it is finished"),
     File("run.json", "which training the checkpoints are of, so that another one is not resumed from them", "finished"),
