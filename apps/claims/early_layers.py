@@ -140,7 +140,7 @@ def _findings(options, rows):
 
 PANELS = (
     Panel("test_accuracy", "group", ("way", "ratio"), {"task": "thaw", "moved_group": "stem"}),
-    Panel("moved", "moved_group", ("way", "group"), {"task": "thaw", "ratio": 1.0}),
+    Panel("moved", "moved_group", ("way", "group"), lambda row: row.get("ratio") == 1 and row["moved_group"] != "head"),
     Panel("test_accuracy", "groups_kept", "target", {"task": "keep", "moved_group": "stem"}),
 )
 CLAIM = transfer.claim(_settings, _findings, PANELS, measure=_measure)

@@ -158,7 +158,11 @@ def _train(run, options, arguments, earlier, command, machines):
         return
     if devices.count > 1:
         model = keras.saving.load_model(run / "model.keras", compile=False)  # on one device
-    judge(run, model, data, config, history, notes=[*data.decoded, *map(kresnets_command.spelled, data.notes())])
+    notes = [*data.decoded, *map(kresnets_command.spelled, data.notes())]
+    begun = None
+    if plan.facts.pretrained:
+        begun = lambda: make(what, options.weights, options.size, len(data.class_names), options.preprocess)
+    judge(run, model, data, config, history, notes, begun)
 
 
 def _plan(recipe, options, model, data):

@@ -4,8 +4,9 @@ import numpy as np
 
 from kresnets.devices.hardware import describe
 from kresnets.preprocess import Preprocessing
-from kresnets.report import metrics, near_duplicates, predictions
+from kresnets.report import calibration, label_issues, learning_curve, metrics, near_duplicates, predictions
 from kresnets.report.answers import confusion, mistakes, worst_mistakes
+from kresnets.report.frozen import frozen
 from kresnets.report.gradcam import grad_cam
 from kresnets.report.history import curves
 from kresnets.report.page import html
@@ -13,7 +14,7 @@ from kresnets.runs.folder import PICTURES
 from kresnets.task import scores_of
 
 
-def judge(run, model, data, config, history, notes=()):
+def judge(run, model, data, config, history, notes=(), begun=None):
     """Ask the model about the test part, once; write predictions.csv, the pictures, the page and, last, metrics.json.
 
     Args:
@@ -23,6 +24,8 @@ def judge(run, model, data, config, history, notes=()):
         config: what the run's config.json holds.
         history: what `fine_tune` returned.
         notes: sentences for the page. Defaults to none.
+        begun: function that returns the model as it was when the run began. Defaults to None, where its trunk was
+            fresh: what is asked of a pretrained one is then left out.
     """
 
     size, preprocessing = config["size"], Preprocessing.of_data(config["preprocess"])
@@ -41,7 +44,18 @@ def judge(run, model, data, config, history, notes=()):
     heat = grad_cam(model, preprocessing(images, "channels_last"), np.argmax(probabilities[worst], axis=1))
     mistakes(images, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
     right = metrics.predict_classes(probabilities) == labels
-    honest, numbers["near_duplicates"] = near_duplicates.answer(run, data, config, right)
+    answers = {}
+
+    def ask(question, name, answer):
+        answers[question], numbers[name] = answer
+
+    seen = begun and frozen(begun(), config, data)
+    if seen is not None:
+        ask("Are labels wrong?", "label_issues", label_issues.answer(run, data, seen))
+    ask("Is the test honest?", "near_duplicates", near_duplicates.answer(run, data, config, right))
+    if seen is not None:
+        ask("Would more photographs help?", "learning_curve", learning_curve.answer(run, seen))
+    ask("Can scores be trusted?", "calibration", calibration.answer(run, said))
     rows = [("class", "training", "validation", "test")]
     counts = [part.counts() for part in (data.train, data.validation, data.test)]
     rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
@@ -62,7 +76,7 @@ def judge(run, model, data, config, history, notes=()):
             "Plan": history.plan.rows(),
             "Images": rows,
         },
-        {"Is the test honest?": honest},
+        answers,
     )
     run.finish(numbers)
 

@@ -161,7 +161,7 @@ def _numbers(metrics):
         f"<div><small>{escaped(TITLES.get(name, name.replace('_', ' ')))}</small><b>{escaped(value)}</b>"
         f"<small>{interval(metrics, name)}</small></div>"
         for name, value in metrics.items()
-        if not name.endswith(INTERVAL_SUFFIX) and name not in ("per_class", "notes", "near_duplicates")
+        if not name.endswith(INTERVAL_SUFFIX) and not isinstance(value, dict) and name != "notes"
     )
     classes = metrics.get("per_class") or {}
     total = sum(row["count"] for row in classes.values())

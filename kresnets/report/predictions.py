@@ -53,7 +53,7 @@ def mistakes(run, part, probabilities):
     wrong = worst_mistakes(part.labels, probabilities, _MOST)
     rows = [
         (
-            _linked(run, part, index),
+            linked(run, part, index),
             names[part.labels[index]],
             names[answers[index]] if answers[index] >= 0 else "not a finite number",
             float(np.nan_to_num(probabilities[index]).max()),
@@ -65,7 +65,8 @@ def mistakes(run, part, probabilities):
     return [("file", "label", "answer", "its probability", "that of the label"), *rows] if rows else []
 
 
-def _linked(run, part, index):
+def linked(run, part, index):
+    """Return the name of an image of a part, which leads to its file where it has one."""
     content, name = part.encoded(index), part.ids[index]
     if not isinstance(content, bytes):  # of a data set, which has no files
         return name

@@ -73,7 +73,7 @@ def solve(model, model_layout, batches, as_numbers, class_weight=None):
         ValueError: for images that give no numbers, and for weights that are none.
     """
     dense = solvable(model, model_layout)
-    features, given, weights = _features(_below(model, model_layout, dense), batches)
+    features, given, weights = features_of(_below(model, model_layout, dense), batches)
     labels = as_numbers(given)
     if bad := np.flatnonzero(~np.isfinite(features).all(1)).size:
         raise ValueError(
@@ -96,7 +96,25 @@ def solve(model, model_layout, batches, as_numbers, class_weight=None):
     return strength, float(-np.sum(each * np.log(np.maximum(shares, 1e-12))[labels]) / len(labels))
 
 
-def _features(below, batches):
+def below_head(model, model_layout):
+    """Return the model of what enters a head that is `solvable`, None where it is not.
+
+    Args:
+        model: a Keras model from images to class scores.
+        model_layout: its `kresnets.groups.Layout`.
+    """
+    dense = solvable(model, model_layout)
+    return None if dense is None else _below(model, model_layout, dense)
+
+
+def features_of(below, batches):
+    """Return what a model gives for batches as it takes them, float64 `(images, d)`, with their labels, and their
+    weights or None.
+
+    Args:
+        below: a Keras model from images to one vector each.
+        batches: iterable of `(images, labels)` or `(images, labels, weights)`.
+    """
     size, found = None, []
     for images, labels, *weights in batches:
         images = np.asarray(images)

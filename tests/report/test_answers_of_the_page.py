@@ -1,0 +1,134 @@
+"""What the page answers besides how good the model is, where the truth is known: labels flipped on purpose, a curve
+whose next point is then measured, probabilities miscalibrated by a known temperature."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+from commands import ask
+from scipy.special import softmax
+from sklearn.calibration import calibration_curve
+from sklearn.datasets import load_digits
+from sklearn.linear_model import LogisticRegression
+
+from kresnets.report.calibration import calibration_error, temperature
+from kresnets.report.frozen import Frozen
+from kresnets.report.label_issues import label_issues
+from kresnets.report.learning_curve import doubled, learning_curve
+
+DIGITS = load_digits()
+RNG = np.random.default_rng(0)
+
+
+def seen(labels=DIGITS.target, rows=None):
+    """Handwritten digits as a trunk might see them: their pixels."""
+    rows = np.arange(len(labels)) if rows is None else rows
+    parts, groups = np.full(len(rows), "train"), np.arange(len(rows))
+    return Frozen(DIGITS.data[rows], labels[rows], parts, np.arange(len(rows)), groups)
+
+
+@pytest.fixture(scope="module")
+def flipped():
+    """Labels of which one in ten is another one, and the probabilities by the other folds."""
+    labels = DIGITS.target.copy()
+    wrong = RNG.choice(len(labels), len(labels) // 10, replace=False)
+    labels[wrong] = (labels[wrong] + RNG.integers(1, 10, len(wrong))) % 10
+    return labels, set(wrong.tolist()), seen(labels).out_of_fold()
+
+
+def test_flipped_labels_are_found_and_what_they_were(flipped):
+    labels, wrong, chances = flipped
+    found, rather = label_issues(labels, chances)
+    right = [index in wrong for index in found.tolist()]
+    assert sum(right) >= 0.7 * len(wrong) and np.mean(right) >= 0.9
+    assert np.mean(right[: len(wrong) // 2]) >= 0.97  # the surest ones first
+    restored = [other == DIGITS.target[index] for index, other in zip(found, rather) if index in wrong]
+    assert np.mean(restored) >= 0.95
+
+
+def test_they_are_those_of_cleanlab(flipped):
+    count = pytest.importorskip("cleanlab.count", reason="cleanlab is an extra of the tests")
+    labels, _, chances = flipped
+    _, theirs = count.compute_confident_joint(
+        labels, chances, calibrate=False, return_indices_of_off_diagonals=True
+    )  # fmt: skip
+    assert sorted(label_issues(labels, chances)[0].tolist()) == sorted(theirs)
+
+
+def test_nothing_is_wrong_where_nothing_is():
+    sure = np.eye(3)[[0, 1, 2, 0, 1, 2]] * 0.9 + 0.03
+    assert not len(label_issues([0, 1, 2, 0, 1, 2], sure)[0])
+    assert not len(
+        label_issues([0, 0, 2, 2], [[0.5, 0.4, 0.1]] * 2 + [[0.1, 0.1, 0.8]] * 2)[0]
+    )  # a class without image
+
+
+def test_no_group_judges_itself():
+    frozen = seen()
+    frozen.groups = frozen.groups // 7
+    for learn, judged in frozen.folds():
+        assert not set(frozen.groups[learn]) & set(frozen.groups[judged])
+    few = seen(rows=np.flatnonzero(DIGITS.target < 2)[:40])
+    few.labels[:] = [1, *[0] * 39]
+    assert few.folds() == [] and few.out_of_fold() is None and learning_curve(few) is None
+
+
+@pytest.mark.parametrize("count", [200, 700])
+def test_the_next_point_of_a_curve_is_within_its_band(count):
+    """Twice as many images are then learned from, and judged on images that neither has seen."""
+    order = np.random.default_rng(1).permutation(len(DIGITS.target))
+    half, twice, others = order[:count], order[: round(count * 1.6)], order[1200:]
+    counts, accuracies = learning_curve(seen(rows=half))
+    assert counts.tolist() == [round(share * counts[-1]) for share in (1 / 8, 1 / 4, 1 / 2, 1)][-len(counts) :]
+    mean, low, high = doubled(counts, accuracies)
+    assert accuracies.mean(0)[-1] <= mean + 0.01 and 2 * counts[-1] == pytest.approx(len(twice), abs=8)
+    frozen = seen(rows=np.concatenate([twice, others]))
+    measured = frozen.chances(np.arange(len(twice)), np.arange(len(twice), len(frozen.labels)))
+    accuracy = np.mean(measured.argmax(1) == frozen.labels[len(twice) :])
+    assert low <= accuracy <= high and abs(mean - accuracy) < 0.025
+
+
+@pytest.mark.parametrize("by", [0.5, 1.0, 2.5])
+def test_a_known_temperature_is_found_and_mends_the_error(by):
+    scores = RNG.normal(size=(20_000, 5)) * 2
+    labels = (scores + RNG.gumbel(size=scores.shape)).argmax(1)  # drawn from the softmax of the scores
+    said = softmax(scores * by, axis=1)
+    assert temperature(labels, said) == pytest.approx(by, rel=0.04)
+    error, bins = calibration_error(labels, said)
+    assert sum(count for *_, count in bins) == len(labels)
+    assert error < 0.01 if by == 1 else error > 0.03
+
+
+def test_bins_are_those_of_scikit_learn():
+    fit = LogisticRegression(max_iter=50).fit(DIGITS.data[:900] / 16, DIGITS.target[:900] > 4)
+    said, labels = fit.predict_proba(DIGITS.data[900:] / 16), (DIGITS.target[900:] > 4).astype(int)
+    right = (said.argmax(1) == labels).astype(int)
+    theirs, means = calibration_curve(right, said.max(1), n_bins=9, strategy="quantile")
+    error, bins = calibration_error(labels, said, bins=9)
+    np.testing.assert_allclose([mean for mean, _, _ in bins], means, atol=0.005)
+    np.testing.assert_allclose([share for _, share, _ in bins], theirs, atol=0.03)
+    assert error == pytest.approx(np.mean(abs(theirs - means)), abs=0.005)
+
+
+@pytest.mark.slow
+def test_a_run_answers_in_order(tmp_path):
+    """On real photographs with a trunk that transfers; a fresh trunk has nothing to be asked at the begin."""
+    pytest.importorskip("elpv_dataset", reason="its photographs are not installed")
+    options = "--data elpv/mono --limit 120 --model ResNet18DThin --size 64 --epochs 2 --dtype float32".split()
+    headings = ["Are labels wrong?", "Is the test honest?", "Would more photographs help?", "Can scores be trusted?"]
+    for weights, asked in (("kresnets/distilled", headings), ("none", headings[1::2])):
+        run = tmp_path / weights.replace("/", "-")
+        assert ask("finetune", *options, "--weights", weights, "--out", run) == 0
+        found = re.findall("<h2>([^<]*)</h2>", (run / "report.html").read_text())
+        assert [heading for heading in found if heading in headings] == asked
+    run = tmp_path / "kresnets-distilled"
+    numbers = json.loads((run / "metrics.json").read_text())
+    with open(run / "label_issues.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == numbers["label_issues"]["count"] > 0
+    assert all(row["label"] != row["rather"] and float(row["p(label)"]) <= float(row["p(rather)"]) for row in rows)
+    curve = numbers["learning_curve"]
+    assert len(curve["counts"]) == len(curve["accuracy"]) >= 3 and 0.5 < curve["doubled"][0] <= 1
+    assert set(numbers["calibration"]) == {"error"}  # too few images validate
