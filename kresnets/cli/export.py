@@ -7,7 +7,7 @@ import shlex
 from typing import Any, Literal
 
 from kresnets.cli import formats
-from kresnets.cli.options import Count
+from kresnets.cli.options import Count, Flag
 from kresnets.runs.folder import RunFolder
 
 
@@ -20,6 +20,7 @@ def export(
     top: Count = 5,
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: Count | None = None,
+    calibrate: Flag = False,
 ) -> None:
     """Export a finished run as a SavedModel for TF Serving, or for another runtime.
 
@@ -38,11 +39,18 @@ def export(
         top: Labels an image, at most.
         dtype: What the server computes in; bfloat16 is faster on processors that have it.
         verify: Ask both models about so many images of the run's test part, or all; the card keeps what differs.
+        calibrate: Divide the logits by the run's temperature, so that scores are as sure as answers are right; the
+            answers stay.
     """
     source = RunFolder(run)
+    temperature = _temperature(source) if calibrate else None
+    loaded = model, labels, preprocessing = source.load()
+    if temperature is not None:
+        from kresnets.export import with_temperature
+
+        with_temperature(model, temperature)
     if format != "saved-model":
-        return formats.export(source, path, format, dtype, verify)
-    model, labels, preprocessing = source.load()
+        return formats.export(source, loaded, path, format, dtype, verify)
     from kresnets.export import export_saved_model, read_card
 
     folder = export_saved_model(
@@ -52,7 +60,7 @@ def export(
         preprocessing,
         top,
         dtype,
-        card=_card(source),
+        card=_card(source) | {"temperature": temperature},
         verify_on=_images(source, verify) if verify else (),
     )
     served = folder.parent.resolve()
@@ -66,6 +74,20 @@ def export(
         )
     print(f"ask it:   kresnets predict {shlex.quote(str(folder))} IMAGE...")
     print(f"serve it: docker run -p 8500:8500 -p 8501:8501 --mount {mount} -e {name} -t tensorflow/serving")
+
+
+def _temperature(run):
+    calibration = (run.metrics or {}).get("calibration") or {}
+    if "temperature" not in calibration:
+        raise ValueError(
+            f"{run} has no temperature: one is fitted at the end of a run that has 50 validation images or more; leave "
+            "--calibrate out."
+        )
+    print(
+        f"temperature {calibration['temperature']:.3f}: expected calibration error {calibration['error']:.3f} before, "
+        f"{calibration['error_with_temperature']:.3f} with it, on the test images"
+    )
+    return calibration["temperature"]
 
 
 def _mount(served):

@@ -13,6 +13,7 @@ from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, Re
 from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.runs.folder import RunFolder, data_digest, load_images
+from kresnets.transfer.frozen import frozen
 from kresnets.transfer.trunk import check_weights, dtype_for, own_model, read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
@@ -159,10 +160,13 @@ def _train(run, options, arguments, earlier, command, machines):
     if devices.count > 1:
         model = keras.saving.load_model(run / "model.keras", compile=False)  # on one device
     notes = [*data.decoded, *map(kresnets_command.spelled, data.notes())]
-    begun = None
-    if plan.facts.pretrained:
-        begun = lambda: make(what, options.weights, options.size, len(data.class_names), options.preprocess)
-    judge(run, model, data, config, history, notes, begun)
+    seen = None
+    if plan.facts.pretrained:  # the trunk as it was, of which all has been said
+        logging.disable(logging.INFO)
+        begun = make(what, options.weights, options.size, len(data.class_names), options.preprocess)
+        logging.disable(logging.NOTSET)
+        seen = frozen(begun, config, data)
+    judge(run, model, data, config, history, notes, seen)
 
 
 def _plan(recipe, options, model, data):

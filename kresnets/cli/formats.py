@@ -3,12 +3,12 @@
 _CALIBRATION = 200  # training images, spread over the classes
 
 
-def export(run, path, format, dtype, verify):
+def export(run, loaded, path, format, dtype, verify):
     """Write the file that `kresnets export --format` asks for, and print how it compares with the run."""
     if dtype != "float32" or verify:
         given = "--verify" if verify else f"--dtype {dtype}"
         raise ValueError(f"{given} is for --format saved-model; leave it out with {format}.")
-    model, labels, preprocessing = run.load()
+    model, labels, preprocessing = loaded
     from kresnets.export import Classifier, export_file
 
     data = calibration = None

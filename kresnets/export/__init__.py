@@ -11,6 +11,7 @@ import keras
 
 from kresnets._util.types import PathLike
 from kresnets.data.check import MAX_PIXELS
+from kresnets.export.calibrated import with_temperature
 from kresnets.export.card import checked, read_card, write_card
 from kresnets.export.classifier import Classifier
 from kresnets.export.formats import FORMATS, export_file
@@ -19,7 +20,7 @@ from kresnets.export.verification import read_images, verify
 from kresnets.export.versions import folder_beside, folder_of_versions, publish, writing
 from kresnets.export.warmup import write_warmup
 
-__all__ = ["FORMATS", "Classifier", "export_file", "export_saved_model", "read_card"]
+__all__ = ["FORMATS", "Classifier", "export_file", "export_saved_model", "read_card", "with_temperature"]
 
 
 def export_saved_model(

@@ -6,7 +6,6 @@ from kresnets.devices.hardware import describe
 from kresnets.preprocess import Preprocessing
 from kresnets.report import calibration, label_issues, learning_curve, metrics, near_duplicates, predictions
 from kresnets.report.answers import confusion, mistakes, worst_mistakes
-from kresnets.report.frozen import frozen
 from kresnets.report.gradcam import grad_cam
 from kresnets.report.history import curves
 from kresnets.report.page import html
@@ -14,7 +13,7 @@ from kresnets.runs.folder import PICTURES
 from kresnets.task import scores_of
 
 
-def judge(run, model, data, config, history, notes=(), begun=None):
+def judge(run, model, data, config, history, notes=(), seen=None):
     """Ask the model about the test part, once; write predictions.csv, the pictures, the page and, last, metrics.json.
 
     Args:
@@ -24,8 +23,8 @@ def judge(run, model, data, config, history, notes=(), begun=None):
         config: what the run's config.json holds.
         history: what `fine_tune` returned.
         notes: sentences for the page. Defaults to none.
-        begun: function that returns the model as it was when the run began. Defaults to None, where its trunk was
-            fresh: what is asked of a pretrained one is then left out.
+        seen: the `kresnets.transfer.frozen.Frozen` images of the run. Defaults to None, where its trunk was fresh: what
+            is asked of a pretrained one is then left out.
     """
 
     size, preprocessing = config["size"], Preprocessing.of_data(config["preprocess"])
@@ -49,7 +48,6 @@ def judge(run, model, data, config, history, notes=(), begun=None):
     def ask(question, name, answer):
         answers[question], numbers[name] = answer
 
-    seen = begun and frozen(begun(), config, data)
     if seen is not None:
         ask("Are labels wrong?", "label_issues", label_issues.answer(run, data, seen))
     ask("Is the test honest?", "near_duplicates", near_duplicates.answer(run, data, config, right))

@@ -47,7 +47,7 @@ def answer(run, data, frozen):
     Args:
         run: a `kresnets.runs.folder.RunFolder`.
         data: `kresnets.data.Data`.
-        frozen: `kresnets.report.frozen.Frozen`.
+        frozen: `kresnets.transfer.frozen.Frozen`.
     """
     chances = frozen.out_of_fold()
     if chances is None:

@@ -13,7 +13,7 @@ def learning_curve(frozen):
     """Return the accuracy on images that a fit did not see, by how many it learned from.
 
     Args:
-        frozen: `kresnets.report.frozen.Frozen`, without the test part.
+        frozen: `kresnets.transfer.frozen.Frozen`, without the test part.
 
     Returns:
         `(counts, accuracies)`: integers `(shares,)` and floats `(folds, shares)`; None where images are too few.
@@ -74,7 +74,7 @@ def answer(run, frozen):
 
     Args:
         run: a `kresnets.runs.folder.RunFolder`.
-        frozen: `kresnets.report.frozen.Frozen`, of all parts.
+        frozen: `kresnets.transfer.frozen.Frozen`, of all parts.
     """
     curve = learning_curve(frozen.of("train", "validation"))
     if curve is None:

@@ -18,7 +18,7 @@ from commands import ask
 from PIL import Image
 
 from kresnets.cli import predict
-from kresnets.export import export_saved_model
+from kresnets.export import FORMATS, export_saved_model, with_temperature
 
 LABELS = ["cat", "dog", "größe"]
 
@@ -201,6 +201,35 @@ def run_with(finished, folder, **config):
     known = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     (folder / "config.json").write_text(json.dumps(known | config), encoding="utf-8")
     return folder
+
+
+@pytest.mark.parametrize("format", ["saved-model", "onnx"])
+def test_scores_are_at_the_runs_temperature(call, model, finished, tmp_path, format):
+    """What is exported divides the run's own logits, the logarithms of its probabilities, by the temperature."""
+    run, images = run_with(finished, tmp_path / "run"), np.random.default_rng(1).uniform(0, 255, (4, 16, 16, 3))
+    code, lines, errors = call("export", run, tmp_path / "served", "--calibrate")
+    assert code == 2 and "run has no temperature: one is fitted at the end of a run that has 50 valid" in errors[0]
+    numbers = {"calibration": {"error": 0.2, "error_with_temperature": 0.1, "temperature": 2.5}}
+    (run / "metrics.json").write_text(json.dumps(numbers))
+    path = tmp_path / ("served" if format == "saved-model" else "pets.onnx")
+    code, lines, errors = call("export", run, path, "--calibrate", "--format", format)
+    assert code == 0 and lines[0].startswith("temperature 2.500: expected calibration error 0.200 before, 0.100 with")
+    said = model.predict(images.round() / 127.5 - 1, verbose=0)
+    wanted = said**0.4 / (said**0.4).sum(1, keepdims=True)
+    if format == "saved-model":
+        served = tf.saved_model.load(str(path / "1")).signatures["predict_tensor"]
+        found = served(images=tf.constant(images.round(), tf.float32))["probabilities"]
+        assert json.loads((path / "1" / "assets" / "model_card.json").read_text())["temperature"] == 2.5
+    else:
+        found = FORMATS["onnx"].open(path)(images.round().astype("float32"))
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+def test_an_end_without_logits_takes_no_temperature(model):
+    with pytest.raises(ValueError, match="ends in GlobalAveragePooling2D, not in a Dense layer of logits: divide them"):
+        with_temperature(keras.Sequential(model.layers[:-1]), 2)
+    with pytest.raises(ValueError, match="`temperature` must be a number above 0. Received: temperature=0"):
+        with_temperature(model, 0)
 
 
 def test_damaged_numbers_are_named(call, finished, tmp_path):

@@ -14,9 +14,9 @@ from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
 
 from kresnets.report.calibration import calibration_error, temperature
-from kresnets.report.frozen import Frozen
 from kresnets.report.label_issues import label_issues
 from kresnets.report.learning_curve import doubled, learning_curve
+from kresnets.transfer.frozen import Frozen
 
 DIGITS = load_digits()
 RNG = np.random.default_rng(0)
