@@ -11,6 +11,7 @@ from kresnets.report.history import curves
 from kresnets.report.page import html
 from kresnets.runs.folder import PICTURES
 from kresnets.task import scores_of
+from kresnets.version import __version__
 
 
 def judge(run, model, data, config, history, notes=(), seen=None):
@@ -57,7 +58,7 @@ def judge(run, model, data, config, history, notes=(), seen=None):
     rows = [("class", "training", "validation", "test")]
     counts = [part.counts() for part in (data.train, data.validation, data.test)]
     rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
-    notes = [*history.notes, *notes, f"Trained on: {describe()}, {config['dtype']}."]
+    notes = [*history.notes, *notes, f"Trained on: {describe()}, kresnets {__version__}, {config['dtype']}."]
     # --epochs makes the stages longer or shorter, see the plan: what they were before would contradict it.
     scaled = ("head_epochs", "epochs_per_stage") if config["arguments"].get("epochs") else ()
     recipe = {name: value for name, value in config["recipe"].items() if name not in scaled}

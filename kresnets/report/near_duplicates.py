@@ -75,7 +75,7 @@ def near_duplicates(judged, learned):
         return Near(*(np.empty(0, kind) for kind in (int, int, float)))
     common = learned.mean(0, dtype="float64").astype("float32")
     learned = _less(learned, common)
-    neighbour = min(_NEIGHBOUR, count // 2)
+    neighbour = min(_NEIGHBOUR, max(2, round(0.03 * count)))  # of few images the twentieth is unlike any
     rows, like, similarity = [], [], []
     block = max(1, _PAIRS // count)
     for start in range(0, len(judged), block):

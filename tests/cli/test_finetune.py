@@ -69,10 +69,12 @@ def snapshot(run):
 
 def test_a_run_leaves_what_it_promises(finished):
     run, output = finished
-    pictures = {"curves.png", "confusion.png", "mistakes.png"}
-    assert {path.name for path in run.iterdir()} == pictures | {
+    pictures = {"curves.png", "confusion.png", "mistakes.png", "calibration.png"}
+    found = {path.name for path in run.iterdir()}
+    where_there_are_any = {"label_issues.csv", "near_duplicates.csv", "near_duplicates.png", "learning_curve.png"}
+    assert found - where_there_are_any == pictures | {
         "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml",
-        "plan.txt", "files.csv",
+        "plan.txt", "files.csv", "predictions.csv",
     }  # fmt: skip
     rows = history(run)
     assert [row["epoch"] for row in rows] == [str(epoch) for epoch in range(6)]
@@ -103,7 +105,7 @@ def test_a_run_leaves_what_it_promises(finished):
     assert "taken for pretrained: as was said" in (run / "plan.txt").read_text()
     page = (run / "report.html").read_text()
     assert "http" not in re.sub(r'base64,[^"]+', "", page.split("<body")[1].split("The same again")[0])
-    assert page.count("data:image/png") == 3
+    assert page.count("data:image/png") == sum(name.endswith(".png") for name in found)
 
 
 def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, folder):
@@ -128,7 +130,8 @@ def test_the_metrics_are_those_of_the_saved_model_on_the_test_part(finished, fol
     assert [row["prediction"] for row in rows] == [test.class_names[answer] for answer in scores.argmax(1)]
     wrong = [row["file"] for row in rows if row["label"] != row["prediction"]]
     assert wrong == [row["file"] for row in rows if row["correct"] == "0"]
-    links = re.findall('<a href="([^"]*)">([^<]*)</a>', (run / "report.html").read_text())
+    page = (run / "report.html").read_text().partition("Mistakes on the test images")[2].partition("<h2>")[0]
+    links = re.findall('<a href="([^"]*)">([^<]*)</a>', page)
     assert sorted(name for _, name in links) == sorted(wrong)
     for link, name in links:
         assert (run / urllib.parse.unquote(link)).samefile(folder / name)

@@ -589,7 +589,7 @@ def test_folders_of_something_else_are_left_alone(place, tmp_path, here, never):
         assert "none of a search: give another --out" in refusal(tmp_path / "run", *more)
     made(tmp_path / "search", arguments(place, tmp_path / "search"), ended=6)
     assert "holds 6 trials already: give --trials 6 or more" in refusal(tmp_path / "search")
-    assert "another --oracle, --size: give another folder, or" in refusal(
+    assert "another --oracle (random, now grid), --size (16, now 32): give another folder, or" in refusal(
         tmp_path / "search", "--oracle", "grid", "--size", 32
     )
 
