@@ -15,8 +15,11 @@ def draw(panels, rows, path):
     columns = min(len(shown), 3)
     lines = -(-len(shown) // columns)
     made = figures.figure(max(900, 380 * columns), 440 * lines, layout="constrained")
-    for axis, panel in zip(np.ravel(made.subplots(lines, columns, squeeze=False)), shown):
+    axes = np.ravel(made.subplots(lines, columns, squeeze=False))
+    for axis, panel in zip(axes, shown):
         _draw(axis, rows, panel)
+    for axis in axes[len(shown) :]:
+        axis.set_axis_off()
     figures.save(made, path)
 
 

@@ -163,8 +163,10 @@ def _train(run, options, arguments, earlier, command, machines):
     seen = None
     if plan.facts.pretrained:  # the trunk as it was, of which all has been said
         logging.disable(logging.INFO)
-        begun = make(what, options.weights, options.size, len(data.class_names), options.preprocess)
-        logging.disable(logging.NOTSET)
+        try:
+            begun = make(what, options.weights, options.size, len(data.class_names), options.preprocess)
+        finally:
+            logging.disable(logging.NOTSET)
         seen = frozen(begun, config, data)
     judge(run, model, data, config, history, notes, seen)
 

@@ -221,8 +221,11 @@ def _chunk(image_bytes, wanted, last):
 
 def _number(values, little):
     """Return the whole number that some bytes are, or each row of them; the first is the least where `little`."""
-    powers = tf.constant([256**power for power in range(values.shape[-1])], tf.int64)
-    return tf.reduce_sum(values * tf.where(little, powers, powers[::-1]), axis=-1)
+    powers = [256**power for power in range(values.shape[-1])]
+    ways = (
+        tf.constant(way, tf.int64) for way in (powers, powers[::-1])
+    )  # turned here: of a graph's -1 grappler complains
+    return tf.reduce_sum(values * tf.where(little, *ways), axis=-1)
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)

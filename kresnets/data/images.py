@@ -86,10 +86,16 @@ def _decoder(max_pixels, decoding):
 
 
 def _upright(image, orientation):
-    """Turn an image as `PIL.ImageOps.exif_transpose` does."""
-    image = tf.cond(orientation >= 5, lambda: tf.transpose(image, (1, 0, 2)), lambda: image)
-    upside_down, mirrored = (tf.reduce_any(orientation == ways) for ways in ([3, 4, 7, 8], [2, 3, 6, 7]))
-    return tf.raw_ops.Reverse(tensor=image, dims=tf.stack([upside_down, mirrored, False]))
+    """Turn an image as `PIL.ImageOps.exif_transpose` does: where each pixel comes from, by whole numbers. (To transpose
+    bytes oneDNN complains on stderr, even where no image is turned.)"""
+    height, width = tf.unstack(tf.shape(image)[:2])
+    rows, columns = tf.range(height), tf.range(width)
+    upside_down, mirrored = (tf.reduce_any(orientation == ways) for ways in ([3, 4, 6, 7], [2, 3, 7, 8]))
+    rows = tf.where(upside_down, height - 1 - rows, rows) * width
+    columns = tf.where(mirrored, width - 1 - columns, columns)
+    # From 5 on its sides change places.
+    places = tf.cond(orientation >= 5, lambda: columns[:, tf.newaxis] + rows, lambda: rows[:, tf.newaxis] + columns)
+    return tf.gather(tf.reshape(image, (-1, 3)), places)
 
 
 def _ways(decoding):

@@ -92,10 +92,10 @@ def answer(run, frozen):
     return [told, run / "learning_curve.png"], numbers
 
 
-def _draw(counts, accuracies, doubled_, path):
+def _draw(counts, accuracies, expected, path):
     made = figures.figure(640, 380, layout="constrained")
     axes = made.subplots()
-    mean, low, high = doubled_
+    mean, low, high = expected
     for row in accuracies:
         axes.plot(counts, row, color="#9db4d6", linewidth=0.8)
     axes.plot(counts, accuracies.mean(0), color="#1f4e9c", marker="o", label="mean of the folds")

@@ -2,8 +2,8 @@
 
 The same thing photographed twice, a frame of the same video, a copy saved anew. What an image looks like is kept small:
 its light and dark in 16 x 16, its details in 48 x 48, each less what all training images have in common. Two images are
-nearly the same where they are alike by far more than the first is like its twentieth neighbour: in pictures of one kind
-(cells, scans) all are alike, and no fixed measure would tell.
+nearly the same where they are alike by far more than the first is like its twentieth neighbour (of few images a nearer
+one): in pictures of one kind (cells, scans) all are alike, and no fixed measure would tell.
 """
 
 import csv
