@@ -3,8 +3,6 @@
 TensorFlow's own operations only, so that a served model guards itself.
 """
 
-import functools
-
 import tensorflow as tf
 
 _PASSES = 32  # through the pixels of a JPEG: progressive ones are usually made of 10 scans, of CMYK 24
@@ -12,12 +10,12 @@ _TEXTS, _TEXT = 64, 8_000_000  # compressed ones in a PNG, and how many bytes it
 _GIF_STEPS = 4096  # of a walk through a GIF
 _PER_BYTE = 256  # pixels of a JPEG, at most
 _ENTRIES = 128  # of EXIF data, at most, among which the orientation is looked for
-_NEAR_AN_END = 1 << 16  # bytes
+_JPEGS_EXIF = 1 << 16  # bytes of a JPEG in which they are looked for
 _STEPS = 4096  # of a walk through the pieces of a JPEG or PNG that come before its pixels
 _GIF_RUN = 4096  # blocks that one step takes, where all are as long as the first: so programs write all but the last
-# How an image is decoded: a JPEG at 1, 1/2, 1/4 or 1/8 of its sides; a PNG with alpha, of 16 bits, with both; a WebP
-# with alpha.
-WAYS = PLAIN, HALF, QUARTER, EIGHTH, CLEAR, DEEP, CLEAR_DEEP, CLEAR_WEBP = tuple(range(8))
+# How an image is decoded: a JPEG at 1, 1/2, 1/4 or 1/8 of its sides; a PNG or WebP with alpha; a PNG of 16 bits, with
+# both.
+WAYS = PLAIN, HALF, QUARTER, EIGHTH, CLEAR, DEEP, CLEAR_DEEP = tuple(range(7))
 _BETWEEN, _EXTENSION, _IMAGE, _DONE, _BROKEN = range(5)  # where such a walk is
 
 
@@ -114,18 +112,6 @@ def _piece(image_bytes, place, count):
     return tf.cast(tf.io.decode_raw(piece, tf.uint8, fixed_length=count), tf.int64)
 
 
-def _segment(image_bytes, place, size):
-    """Return the first bytes of a segment of a JPEG, its marker, and where the next one begins: the end, where it is
-    none."""
-    piece = _piece(image_bytes, place, 10)
-    marker = tf.where(piece[0] == 0xFF, piece[1], 0)
-    # Behind a fill byte comes the marker; a few have no length.
-    bare = (marker == 1) | ((marker >= 0xD0) & (marker <= 0xD8))
-    one, two = tf.constant(1, tf.int64), tf.constant(2, tf.int64)
-    ahead = tf.where(marker == 0xFF, one, tf.where(bare, two, two + piece[2] * 256 + piece[3]))
-    return piece, marker, tf.where(marker == 0, size, place + ahead)
-
-
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 def in_one_scan(image_bytes):
     """Whether a JPEG is decoded row by row, as baseline ones are: all colours in its first scan, all bits of them.
@@ -148,8 +134,14 @@ def in_one_scan(image_bytes):
     size = tf.cast(tf.strings.length(image_bytes), tf.int64)
 
     def step(place, frame, scanned):
-        piece, marker, after = _segment(image_bytes, place, size)
+        piece = _piece(image_bytes, place, 10)
+        marker = tf.where(piece[0] == 0xFF, piece[1], 0)
         is_frame = (marker >= 0xC0) & (marker <= 0xCF) & tf.reduce_all(marker != [0xC4, 0xC8, 0xCC])
+        # Behind a fill byte comes the marker; a few have no length.
+        bare = (marker == 1) | ((marker >= 0xD0) & (marker <= 0xD8))
+        one, two = tf.constant(1, tf.int64), tf.constant(2, tf.int64)
+        ahead = tf.where(marker == 0xFF, one, tf.where(bare, two, two + piece[2] * 256 + piece[3]))
+        after = tf.where(marker == 0, size, place + ahead)
         return after, tf.where(is_frame, marker * 256 + piece[9], frame), tf.where(marker == 0xDA, piece[4], scanned)
 
     _, frame, scanned = tf.while_loop(
@@ -186,7 +178,7 @@ def way(image_bytes, whole):
     def of_others():
         kind = tf.strings.substr(image_bytes, 8, tf.minimum(8, tf.nn.relu(tf.strings.length(image_bytes) - 8)))
         clear = (kind == b"WEBPVP8X") & (head[20] & 16 > 0) | (kind == b"WEBPVP8L") & (head[24] & 16 > 0)
-        return CLEAR_WEBP * tf.cast(clear, tf.int32)
+        return CLEAR * tf.cast(clear, tf.int32)
 
     png = starts_with(image_bytes, b"\x89PNG\r\n\x1a\n")
     return tf.cond(is_jpeg(image_bytes), of_jpeg, lambda: tf.cond(png, of_png, of_others))
@@ -194,45 +186,36 @@ def way(image_bytes, whole):
 
 def _has_clear_colour(image_bytes):
     """Whether a PNG says before its pixels which colours are transparent (tRNS)."""
-    # Most are known by their first bytes, in one step, unless there are texts in which anything may stand.
-    first = tf.strings.substr(image_bytes, 0, 4096)
-    none = _holds(first, "IDAT") & ~_holds(first, "(tRNS|EXt|TXt|iCCP|eXIf)")
-    return tf.cond(none, lambda: tf.constant(False), lambda: _chunk(image_bytes, b"tRNS", last=b"IDAT") > 0)
-
-
-def _holds(text, pattern):
-    return tf.strings.regex_full_match(text, rf"\C*{pattern}\C*")
-
-
-def _chunk(image_bytes, wanted, last):
-    """Return where the first chunk of a kind begins in a PNG, 0 where there is none before one of the kind `last`."""
     size = tf.cast(tf.strings.length(image_bytes), tf.int64)
 
-    def step(place, found):
+    def step(place, _):
         length, kind = tf.split(_piece(image_bytes, place, 8), 2)
-        is_it, is_last = (tf.reduce_all(kind == list(name)) for name in (wanted, last))
-        after = place + _number(length, False) + 12
-        return tf.where(is_last, size, after), tf.where(is_it, place, found)
+        length = tf.tensordot(length, tf.constant([2**24, 2**16, 2**8, 1], tf.int64), 1)
+        found = tf.reduce_all(kind == list(b"tRNS"))
+        return tf.where(tf.reduce_all(kind == list(b"IDAT")), size, place + length + 12), found
 
-    start, none = tf.constant(33, tf.int64), tf.constant(0, tf.int64)
-    going = {"maximum_iterations": _STEPS, "parallel_iterations": 1}
-    return tf.while_loop(lambda place, found: (place < size) & (found == 0), step, (start, none), **going)[1]
+    def walk():
+        start, none = tf.constant(33, tf.int64), tf.constant(False)
+        going = {"maximum_iterations": _STEPS, "parallel_iterations": 1}
+        return tf.while_loop(lambda place, found: (place < size) & ~found, step, (start, none), **going)[1]
+
+    # Most are known by their first bytes, in one step, unless there are texts in which anything may stand.
+    first = tf.strings.substr(image_bytes, 0, 4096)
+    none = tf.strings.regex_full_match(first, r"\C*IDAT\C*") & ~tf.strings.regex_full_match(
+        first, r"\C*(tRNS|EXt|TXt|iCCP|eXIf)\C*"
+    )
+    return tf.cond(none, lambda: tf.constant(False), walk)
 
 
-def _number(values, little):
-    """Return the whole number that some bytes are, or each row of them; the first is the least where `little`."""
-    powers = [256**power for power in range(values.shape[-1])]
-    ways = (
-        tf.constant(way, tf.int64) for way in (powers, powers[::-1])
-    )  # turned here: of a graph's -1 grappler complains
-    return tf.reduce_sum(values * tf.where(little, *ways), axis=-1)
+# What comes before EXIF data in a JPEG, a PNG, a WebP, and the begin of such data, which are a TIFF file.
+_EXIF = r"(Exif\x00\x00|eXIf|EXIF\C{4})(II\*\x00|MM\x00\*)\C*"
 
 
 @tf.function(input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 def orientation(image_bytes):
     """Tell how an image is to be turned to be upright, by its EXIF data (CIPA DC-008, tag 0x0112).
 
-    Of JPEG the segment APP1, of PNG the chunk eXIf, of WebP the chunk EXIF.
+    Looked for in the first 64 kB of a JPEG (segment APP1), and in all of a PNG (chunk eXIf) or WebP (chunk EXIF).
 
     Args:
         image_bytes: scalar string tensor (or bytes), the content of an image file.
@@ -250,66 +233,32 @@ def orientation(image_bytes):
         >>> int(orientation(file.getvalue()))
         6
     """
-    nothing, size = tf.constant(0, tf.int64), tf.strings.length(image_bytes)
-    jpeg, png = is_jpeg(image_bytes), starts_with(image_bytes, b"\x89PNG\r\n\x1a\n")
-    # A walk takes longer than to look for the word: near the begin, in PNG and WebP perhaps near the end.
-    begins = 0, tf.where(jpeg, size, tf.nn.relu(size - _NEAR_AN_END))
-    ends = (tf.strings.substr(image_bytes, place, _NEAR_AN_END) for place in begins)
-    there = tf.reduce_any([_holds(end, "(Exif\\x00\\x00|eXIf|EXIF)") for end in ends])
-    kinds = [(jpeg, _exif_of_jpeg), (png, _exif_of_png), (starts_with(image_bytes, b"RIFF"), _exif_of_webp)]
-    cases = [(there & kind, functools.partial(find, image_bytes)) for kind, find in kinds]
-    place = tf.case(cases, default=lambda: nothing, exclusive=False)
-    return tf.cond(place > 0, lambda: _orientation(image_bytes, place), lambda: nothing + 1)
+    whole = starts_with(image_bytes, b"\x89PNG\r\n\x1a\n") | starts_with(image_bytes, b"RIFF")
+    searched = tf.where(whole, tf.strings.length(image_bytes), tf.where(is_jpeg(image_bytes), _JPEGS_EXIF, 0))
+    text = tf.strings.substr(image_bytes, 0, searched)
+    # In one operation, as a walk takes longer and more room: cut behind what comes before the data, it has their place.
+    place = tf.strings.length(tf.strings.regex_replace(text, _EXIF, r"\1", replace_global=False))
+    there = place < tf.strings.length(text)
+    return tf.cond(there, lambda: _orientation(image_bytes, tf.cast(place, tf.int64)), lambda: tf.constant(1, tf.int64))
 
 
 def _orientation(image_bytes, place):
-    """Read the tag in EXIF data that begin at a place, as TIFF files do."""
+    """Read the tag in EXIF data that begin at a place, as TIFF files do: all of them as numbers of 16 bits."""
     head = _piece(image_bytes, place, 8)
-    little = head[0] == ord("I")
-    begins = place + _number(head[4:], little)
-    count = tf.minimum(_number(_piece(image_bytes, begins, 2), little), _ENTRIES)
-    entries = tf.reshape(_piece(image_bytes, begins + 2, 12 * _ENTRIES), (_ENTRIES, 12))
-    rows = tf.where((_number(entries[:, :2], little) == 0x0112) & (tf.range(_ENTRIES, dtype=tf.int64) < count))[:, 0]
-
-    # The last one, as Pillow's; it has to be one number of 16 bits.
-    entry = tf.reduce_sum(tf.gather(entries, rows[-1:]), axis=0)
-    found, sound = _number(entry[8:10], little), (_number(entry[2:4], little) == 3) & (_number(entry[4:8], little) == 1)
-    sound &= tf.reduce_any([tf.reduce_all(head[:4] == list(begin)) for begin in (b"II*\0", b"MM\0*")])
-    return tf.where(sound & (found >= 1) & (found <= 8), found, tf.constant(1, tf.int64))
-
-
-def _exif_of_jpeg(image_bytes):
-    size = tf.cast(tf.strings.length(image_bytes), tf.int64)
-
-    def step(place, found):
-        piece, marker, after = _segment(image_bytes, place, size)
-        is_exif = (marker == 0xE1) & tf.reduce_all(piece[4:] == list(b"Exif\0\0"))
-        ended = tf.reduce_any(marker == [0xDA, 0xD9])  # the picture itself begins
-        return tf.where(ended, size, after), tf.where(is_exif, place + 10, found)
-
-    start, none = tf.constant(2, tf.int64), tf.constant(0, tf.int64)
-    going = {"maximum_iterations": _STEPS, "parallel_iterations": 1}
-    return tf.while_loop(lambda place, found: (place < size) & (found == 0), step, (start, none), **going)[1]
-
-
-def _exif_of_png(image_bytes):
-    found = _chunk(image_bytes, b"eXIf", last=b"IEND")
-    return tf.where(found > 0, found + 8, found)
-
-
-def _exif_of_webp(image_bytes):
-    size = tf.cast(tf.strings.length(image_bytes), tf.int64)
-
-    def step(place, found):
-        kind, length = tf.split(_piece(image_bytes, place, 8), 2)
-        length = _number(length, True)
-        return place + 8 + length + length % 2, tf.where(tf.reduce_all(kind == list(b"EXIF")), place + 8, found)
-
-    start, none = tf.constant(12, tf.int64), tf.constant(0, tf.int64)
-    going = {"maximum_iterations": 16, "parallel_iterations": 1}
-    found = tf.while_loop(lambda place, found: (place < size) & (found == 0), step, (start, none), **going)[1]
-    # Some write there what JPEG has before the data.
-    return tf.where(tf.reduce_all(_piece(image_bytes, found, 6) == list(b"Exif\0\0")), found + 6, found)
+    # Bytes of a number of 16 bits, and such numbers of one of 32, the least first or last. (Not by a step of -1, of
+    # which grappler gives up on the whole graph.)
+    least = [[1, 256], [1, 1 << 16]]
+    ways = (tf.constant(way, tf.int64) for way in (least, [pair[::-1] for pair in least]))
+    octets, halves = tf.unstack(tf.where(head[0] == ord("I"), *ways))
+    numbers = lambda values: tf.reduce_sum(tf.reshape(values, (-1, 2)) * octets, axis=1)
+    place += tf.reduce_sum(numbers(head[4:]) * halves)
+    found = numbers(_piece(image_bytes, place, 2 + 12 * _ENTRIES))
+    count, entries = tf.split(found, [1, 6 * _ENTRIES])
+    tag, kind, _, _, value, _ = tf.unstack(tf.reshape(entries, (_ENTRIES, 6)), axis=1)
+    known = (tag == 0x0112) & (kind == 3) & (tf.range(_ENTRIES, dtype=tf.int64) < count)
+    one = tf.constant(1, tf.int64)
+    said = tf.reduce_max(tf.where(known, value, one))
+    return tf.where((said >= 1) & (said <= 8), said, one)
 
 
 def _rounds(image_bytes):

@@ -85,14 +85,17 @@ def _decoder(max_pixels, decoding):
     return tf.function(decode, [tf.TensorSpec((), tf.string)], autograph=False)
 
 
+# By orientation, from 0: whether the rows of the file run from its bottom, the columns from its right.
+_RUNS = ((0, 0), (0, 0), (0, 1), (1, 1), (1, 0), (0, 0), (1, 0), (1, 1), (0, 1))
+
+
 def _upright(image, orientation):
     """Turn an image as `PIL.ImageOps.exif_transpose` does: where each pixel comes from, by whole numbers. (To transpose
     bytes oneDNN complains on stderr, even where no image is turned.)"""
-    height, width = tf.unstack(tf.shape(image)[:2])
-    rows, columns = tf.range(height), tf.range(width)
-    upside_down, mirrored = (tf.reduce_any(orientation == ways) for ways in ([3, 4, 6, 7], [2, 3, 7, 8]))
-    rows = tf.where(upside_down, height - 1 - rows, rows) * width
-    columns = tf.where(mirrored, width - 1 - columns, columns)
+    height, width, _ = tf.unstack(tf.shape(image))
+    upwards, leftwards = tf.unstack(tf.gather(_RUNS, orientation))
+    rows = tf.abs(upwards * (height - 1) - tf.range(height)) * width
+    columns = tf.abs(leftwards * (width - 1) - tf.range(width))
     # From 5 on its sides change places.
     places = tf.cond(orientation >= 5, lambda: columns[:, tf.newaxis] + rows, lambda: rows[:, tf.newaxis] + columns)
     return tf.gather(tf.reshape(image, (-1, 3)), places)
@@ -126,7 +129,7 @@ def _ways(decoding):
         for way, ratio in ((headers.HALF, 2), (headers.QUARTER, 4), (headers.EIGHTH, 8)):
             ways[way] = functools.partial(scaled, ratio=ratio)
     if background is not None:
-        ways |= dict.fromkeys((headers.CLEAR, headers.CLEAR_DEEP, headers.CLEAR_WEBP), clear)
+        ways |= dict.fromkeys((headers.CLEAR, headers.CLEAR_DEEP), clear)
     if shift < 8:
         ways |= {headers.DEEP: deep, headers.CLEAR_DEEP: clear_deep}
     return list(ways.values())

@@ -201,7 +201,7 @@ def test_the_text_tells_what_was_learned_from_and_which_seeds_are_compared():
     text = page.text("head-first", Options(), [], settings, 60.0)
     assert "5 runs with 3 seeds and one more to choose by; data: digits; rate: 0.1, 0.3. 1.0 minutes" in text
     assert text.startswith("# head-first") and "Source: arXiv 1801.06146" in text
-    assert "The trunk is a slim ResNet18D" in text and "12 passes" in text
+    assert "The trunk is ResNet18DThin with `kresnets/distilled`" in text and "12 passes" in text
 
 
 def test_claims_that_did_not_run_here_stay_published(tmp_path):

@@ -418,7 +418,7 @@ def finished(call, tmp_path):
     folder.mkdir()
     arguments = {"data": str(photos), "limit": None, "seed": 3, "bad_images": "error"}
     config = {"class_names": ["cats", "dogs"], "preprocess": {"mode": "tf"}, "command": "", "arguments": arguments}
-    config["data"] = folders.digest(kresnets.data.load_data(photos, seed=3))
+    config["data"] = folders.data_digest(kresnets.data.load_data(photos, seed=3))
     (folder / "config.json").write_text(json.dumps(config))
     small_net(units=2).save(folder / "model.keras")
     return folder
