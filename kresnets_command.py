@@ -26,6 +26,7 @@ VERBS = {
     "serve": "Serve an exported model as TF Serving would, to try it.",
     "compare": "Compare networks by what they cost and what is published of them.",
     "networks": "List networks and their published weights.",
+    "weights": "Convert a PyTorch checkpoint of your own to .safetensors.",
 }
 _OPTIONS = ("--help", "-h", "--version", "--install-completion")
 

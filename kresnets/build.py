@@ -12,7 +12,7 @@ from kresnets import weights as weights_package
 from kresnets._util.checks import is_whole
 from kresnets._util.types import PathLike, Tensor
 from kresnets.networks import inception, resnet
-from kresnets.networks.layers import BatchNormalization
+from kresnets.networks.layers import Carrier
 from kresnets.networks.recompute import recompute as recomputing
 from kresnets.preprocess import Preprocessing
 from kresnets.specs import InceptionSpec, ResNetSpec, Spec
@@ -201,6 +201,6 @@ def _head(x, spec, include_top, pooling, classes, classifier_activation):
 
 
 def _carry(model, preprocessing):
-    first = next((layer for layer in model.layers if isinstance(layer, BatchNormalization)), None)
+    first = next((layer for layer in model.layers if isinstance(layer, Carrier)), None)
     if first is not None:
         first.preprocessing = dataclasses.replace(preprocessing)

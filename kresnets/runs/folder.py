@@ -91,6 +91,7 @@ SINCE = {
     "pretrained": "auto",
     "head": None,
     "epochs": None,
+    "momentum": None,
 }
 
 

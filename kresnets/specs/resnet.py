@@ -1,6 +1,7 @@
 """Residual networks and their plain twins: the knobs, and a row for each public one."""
 
 import dataclasses
+import math
 from typing import Literal
 
 from kresnets.specs.row import Spec, check
@@ -38,6 +39,19 @@ class ResNetSpec(Spec):
             (arXiv 1512.03385 section 3.3 and table 3).
         zero_gamma: start the last norm of each residual branch at gamma = 0, so that each block starts as its shortcut
             (arXiv 1706.02677 section 5.1).
+        norm: `"batch"`, `"group"` (of 32 groups of channels, or as many as divide both numbers; arXiv 1803.08494: the
+            same in a batch of any size), or `"none"`, where each convolution has a bias instead.
+        standardize_weights: whether each filter of a convolution is brought to mean 0 and variance 1 before it is used
+            (arXiv 1903.10520), as in BiT.
+        activation: between convolutions and after the sum, one of Keras's names.
+        se_ratio: hidden channels of the squeeze-and-excitation that ends a residual branch over its outputs, in steps
+            of 8 as timm's (arXiv 1709.01507 section 3); 0 leaves it out.
+        stem_pool: what halves the stem's output: a 3x3 `"max"` pool or a 3x3 `"conv"` of stride 2 with its norm
+            (ResNet-RS, arXiv 2103.07579 section 4).
+        anti_alias: whether what strides is blurred by 1 2 1 first, but for the first convolution and the shortcuts
+            (arXiv 1904.11486; as timm's resnetblur): the 3x3 and the pool stride by 1, and the blur by 2.
+        output_stride: pixels of the image to one of the last feature map, each way. At 16 or 8 the last stages do not
+            stride, and their 3x3 are dilated instead (arXiv 1706.05587 section 3): the same weights look as far.
     """
 
     depths: tuple[int, ...]
@@ -59,6 +73,13 @@ class ResNetSpec(Spec):
     residual: bool = True
     shortcut: Literal["A", "B", "C"] = "B"
     zero_gamma: bool = False
+    norm: Literal["batch", "group", "none"] = "batch"
+    standardize_weights: bool = False
+    activation: Literal["relu", "silu", "gelu", "elu", "mish", "hard_silu"] = "relu"
+    se_ratio: float = 0.0
+    stem_pool: Literal["max", "conv"] = "max"
+    anti_alias: bool = False
+    output_stride: Literal[8, 16, 32] = 32
 
     def __post_init__(self):
         super().__post_init__()
@@ -75,6 +96,7 @@ class ResNetSpec(Spec):
             value = getattr(self, knob)
             check(self, knob, value is None or type(value) is int and value > 0, "None or a whole number from 1")
         check(self, "cardinality", self.cardinality >= 1, "a whole number from 1")
+        check(self, "se_ratio", 0 <= self.se_ratio <= 1, "0 to 1")
         if not len(self.depths) == len(self.widths) == len(self.strides) > 0:
             raise ValueError(
                 f"{self.name}: `depths`, `widths` and `strides` need one entry a stage each. Received: "
@@ -91,6 +113,9 @@ class ResNetSpec(Spec):
         broken = any((self.width_per_group or 0) * width % self.widths[0] for width in self.widths)
         bare_border, at_end = (self.stem_pool_border == border for border in ("nothing", "end"))
         no_projection = self.downsample_in == "last" and self.shortcut == "B"
+        no_norm, dilated = self.norm == "none", self.output_stride < 32
+        undilated = 4 * math.prod(self.strides) > self.output_stride
+        other_stem, rectified = cifar or self.stem_pool == "conv", self.activation == "relu"
         misfits = (
             ("block", "stride_on", basic and self.stride_on == "1x1", "a basic block has no 1x1 to stride"),
             ("block", "cardinality", basic and self.cardinality > 1, "only a bottleneck's 3x3 is grouped"),
@@ -114,6 +139,24 @@ class ResNetSpec(Spec):
             ("preactivation", "downsample_in", v1 and self.downsample_in == "last", "only v2 strides there"),
             ("preactivation", "bias_without_norm", v1 and self.bias_without_norm, "in v1 a norm follows each one"),
             ("downsample_in", "avg_shortcut", no_projection and self.avg_shortcut, "the last block projects nothing"),
+            ("norm", "zero_gamma", no_norm and self.zero_gamma, "there is no norm whose gamma could be 0"),
+            ("norm", "bias_without_norm", no_norm and self.bias_without_norm, "without norms each one has a bias"),
+            ("stem", "stem_pool", cifar and self.stem_pool == "conv", "a CIFAR stem has no pool"),
+            ("stem_pool_border", "stem_pool", self.stem_pool == "conv" and bare_border, "there is no pool"),
+            ("stem_pool_border", "stem_pool", self.stem_pool == "conv" and at_end, "there is no pool"),
+            ("stem_norm", "stem_pool", not self.stem_norm and self.stem_pool == "conv", "a bare stem ends in a pool"),
+            ("stem_pool_border", "activation", not rectified and at_end, "zeros are the least only after a ReLU"),
+            ("preactivation", "se_ratio", not v1 and self.se_ratio, "a pre-activation branch ends with its sum"),
+            ("preactivation", "anti_alias", not v1 and self.anti_alias, "what strides there was activated before"),
+            ("anti_alias", "stem", self.anti_alias and other_stem, "the blur stands behind a max pool"),
+            ("anti_alias", "stem_pool_border", self.anti_alias and at_end, "its pool has zeros on all sides"),
+            ("anti_alias", "stride_on", self.anti_alias and self.stride_on == "1x1", "the blur follows the 3x3"),
+            ("anti_alias", "strides", self.anti_alias and not {1, 2} >= {*self.strides}, "the blur strides by 2"),
+            ("anti_alias", "output_stride", self.anti_alias and dilated, "nothing there strides to be blurred"),
+            ("strides", "output_stride", dilated and not undilated, "it strides no further than that"),
+            ("stem", "output_stride", cifar and dilated, "a CIFAR net strides by less than that"),
+            ("downsample_in", "output_stride", self.downsample_in == "last" and dilated, "only the first is dilated"),
+            ("stride_on", "output_stride", self.stride_on == "1x1" and dilated, "only a 3x3 can be dilated"),
         )  # fmt: skip
         for one, other, misfit, why in misfits:
             if misfit:
@@ -122,6 +165,17 @@ class ResNetSpec(Spec):
                     f"{why}; "
                     "change one of the two."
                 )
+
+    def grids(self):
+        """Return (stride, dilation of its first block, dilation of the others) of each stage."""
+        before, dilation, found = 4, 1, []
+        for stride in self.strides:
+            first = dilation
+            if self.output_stride < 32 and before >= self.output_stride:
+                dilation, stride = dilation * stride, 1
+            before *= stride
+            found.append((stride, first, dilation))
+        return found
 
     @property
     def expansion(self):
@@ -174,6 +228,15 @@ _OPEN_NSFW = dict(
 
 _DISTILLED = dict(input_size=128, reference="1812.01187, section 4.2, at half width")
 
+_NEXT = dict(reference="1611.05431, table 1; as timm and torchvision")
+_WIDE = dict(width_per_group=128, reference="1605.07146, section 2.3; as timm and torchvision")
+_RS = dict(se_ratio=0.25, stem_pool="conv", reference="2103.07579, table 11; as timm")
+# As timm, whose files are the authors': the first convolution bare, and zeros around the pool after it.
+_BIT = dict(
+    preactivation=True, stem_norm=False, norm="group", standardize_weights=True,
+    reference="1912.11370, section 3.1; as timm",
+)  # fmt: skip
+
 # Blocks a stage by depth: 18 and 34 count basic blocks (2 layers each), the others bottlenecks (3), plus stem and head.
 _18 = _26 = (2, 2, 2, 2)
 _34 = _50 = (3, 4, 6, 3)
@@ -210,6 +273,18 @@ ROWS = (
     _row("ResNet101D", _101, 44_568_392, _D),
     _row("ResNet152D", _152, 60_212_040, _D),
     _row("ResNet200D", _200, 64_693_064, _D),
+    _row("ResNeXt50_32x4d", _50, 25_028_904, _NEXT, dict(cardinality=32, width_per_group=4)),
+    _row("ResNeXt101_32x4d", _101, 44_177_704, _NEXT, dict(cardinality=32, width_per_group=4)),
+    _row("ResNeXt101_64x4d", _101, 83_455_272, _NEXT, dict(cardinality=64, width_per_group=4)),
+    _row("WideResNet50_2", _50, 68_883_240, _WIDE),
+    _row("WideResNet101_2", _101, 126_886_696, _WIDE),
+    _row("SEResNet50", _50, 28_088_024, dict(se_ratio=1 / 16, reference="1709.01507, table 1; as timm")),
+    _row("ResNetBlur50", _50, 25_557_032, dict(anti_alias=True, reference="1904.11486, section 3.3; as timm")),
+    _row("ResNetRS50", _50, 35_691_912, _D, _RS),
+    _row("ResNetRS101", _101, 63_618_696, _D, _RS),
+    _row("ResNetRS152", _152, 86_621_576, _D, _RS),
+    _row("BiT50x1", _50, 25_549_352, _BIT),
+    _row("BiT101x1", _101, 44_541_480, _BIT),
     _row("PlainNet18", _18, 11_515_688, _BASIC, _PAPER, _PLAIN),
     _row("PlainNet34", _34, 21_623_848, _BASIC, _PAPER, _PLAIN),
     _row("ResNet18V2", _18, 11_687_720, _V2_BASIC),

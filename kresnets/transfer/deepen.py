@@ -230,11 +230,19 @@ def _zeroed(name, tensor, inside):
     while id(tensor) in inside:
         node = inside[id(tensor)]
         layer, tensor = node.operation, node.input_tensors[0]
-        norm = isinstance(layer, keras.layers.BatchNormalization) and layer.scale
+        kinds = (keras.layers.BatchNormalization, keras.layers.GroupNormalization)
+        norm = isinstance(layer, kinds) and layer.scale
+        if getattr(layer, "standardize", None) is not None:
+            raise ValueError(
+                f"The residual branch of {name} ends with {layer.name!r}, whose filters are standardized: 0 would turn "
+                "into filters of full size at the first step, so no block of it can start as the identity."
+            )
         if norm or isinstance(layer, keras.layers.Conv2D) and layer.activation is keras.activations.linear:
             return layer
         scaled = isinstance(layer, keras.layers.Rescaling) and not np.any(layer.offset)
-        if not scaled and not isinstance(layer, (keras.layers.Dropout, keras.layers.SpatialDropout2D)):
+        # A squeeze-and-excitation scales what the norm before it gives: 0 stays 0.
+        passing = (keras.layers.Dropout, keras.layers.SpatialDropout2D, keras.layers.Multiply)
+        if not scaled and not isinstance(layer, passing):
             break
     raise ValueError(
         f"The residual branch of {name} ends with {layer.name!r} ({type(layer).__name__}): it can start at 0 only "

@@ -412,6 +412,8 @@ def _compile(model, plan, rate, labels, loss, metrics):
     config = {"learning_rate": rate}
     if recipe.weight_decay is not None:
         config["weight_decay"] = recipe.weight_decay
+    if recipe.momentum is not None:
+        config["momentum"] = recipe.momentum
     if recipe.ema is not None:
         config |= {"use_ema": True, "ema_momentum": recipe.ema}
     strategy = getattr(model, "distribute_strategy", None)

@@ -82,6 +82,8 @@ class Recipe:
         timetable: the stages with their lengths, `(("head", 3), ("stage4", Plateau(patience=1)))`, in place of
             `head_epochs`, `stages`, `epochs_per_stage` and `advance`; the first one learns at `learning_rate`, the
             others at `trunk_learning_rate`. `with_schedule` reads it from a file. Defaults to None.
+        momentum: of an optimizer that has one (sgd, rmsprop), 0 <= momentum < 1; None for its own default. Defaults to
+            None.
 
     Raises:
         ValueError: for a value out of its range.
@@ -118,6 +120,7 @@ class Recipe:
     timetable: tuple[tuple[str, int | Plateau], ...] | None = None
     keep: str = AUTO
     head: str = AUTO
+    momentum: float | None = None
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -175,6 +178,11 @@ class Recipe:
             ("restore_best", self.restore_best is None or isinstance(self.restore_best, bool), "True, False or None"),
             ("keep", _one_of(self.keep, KEEP), f"one of {KEEP}"),
             ("head", _one_of(self.head, HEAD), f"one of {HEAD}"),
+            (
+                "momentum",
+                self.momentum is None or is_number(self.momentum) and 0 <= self.momentum < 1,
+                "from 0 to below 1, or None",
+            ),
             ("ramp", self.ramp is None or is_number(self.ramp) and self.ramp >= 0, "a number from 0, or None"),
         )
         for field, fits, allowed in rules:
@@ -183,6 +191,11 @@ class Recipe:
                 raise ValueError(
                     f"Recipe: `{field}` must be {allowed}{also}. Received: {field}={getattr(self, field)!r}"
                 )
+        if self.momentum is not None and not (not self.is_auto("optimizer") and _has_momentum(self.optimizer)):
+            raise ValueError(
+                f"Recipe: momentum={self.momentum} is for an optimizer that has one: give optimizer='sgd' or 'rmsprop' "
+                f"with it. Received: optimizer={self.optimizer!r}"
+            )
         if self.timetable is not None:
             object.__setattr__(self, "timetable", self._checked_timetable())
         elif self.head_epochs == 0 and self.stages == ():
@@ -191,6 +204,8 @@ class Recipe:
     def as_data(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; a layer of one's own as its class and config, a function by name."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        if self.momentum is None:  # as in the files of before there was one
+            del fields["momentum"]
         if not isinstance(self.augment, str):
             fields["augment"] = _as_text(self.augment)
         if self.timetable is not None:
@@ -287,6 +302,43 @@ class Recipe:
             "trunk_learning_rate": 1e-3,
         }
         return cls.textbook(**measured | fields)
+
+    @classmethod
+    def bit(cls, images: int, batch_size: int = 32, **fields: Any) -> "Recipe":
+        """Return BiT's rule for so many images (arXiv 1912.11370, section 3.3, "BiT-HyperRule").
+
+        SGD of momentum 0.9 and peak rate 0.003 for a batch of 512 (in proportion for others, and no less than for 32),
+        over the whole network from the first step on, without weight decay: 500 steps below 20,000 images, 10,000 below
+        500,000, else 20,000; mixup of 0.1 from 20,000 on. Where the authors divide the rate by 10 three times after
+        a warm-up, it falls along a cosine here. Their images are 128 of 160 pixels a side where they come smaller than
+        96, else 384 of 448: give `load_data` and the network such a size.
+
+        Args:
+            images: number of images to learn from, from 1.
+            batch_size: images in a step. Defaults to 32.
+            **fields: fields of `Recipe` that are to be otherwise.
+
+        Raises:
+            ValueError: for a number that is not whole or below 1, or a field out of its range.
+
+        Example:
+            >>> import kresnets
+            >>> recipe = kresnets.Recipe.bit(2000)
+            >>> recipe.epochs_per_stage, recipe.momentum, recipe.mixup
+            (8, 0.9, 0.0)
+        """
+        for name, value in (("images", images), ("batch_size", batch_size)):
+            if not is_whole(value, 1):
+                raise ValueError(f"Recipe.bit: `{name}` must be a whole number from 1. Received: {value!r}")
+        few = images < 20_000
+        steps, warmup = (500, 0.2) if few else (10_000, 0.05) if images < 500_000 else (20_000, 0.025)
+        rate = 0.003 * max(32, batch_size) / 512
+        rule = dict(
+            head_epochs=0, stages=("stem",), epochs_per_stage=max(1, round(steps / -(-images // batch_size))),
+            learning_rate=rate, trunk_learning_rate=rate, ratio=1.0, batchnorm="train", optimizer="sgd", momentum=0.9,
+            weight_decay=None, warmup=warmup, mixup=0.0 if few else 0.1, keep="last",
+        )  # fmt: skip
+        return cls.textbook(**rule | fields)
 
     def with_schedule(self, path: PathLike) -> "Recipe":
         """Return this recipe with the stages of a TOML file in place of its own.
@@ -399,6 +451,10 @@ def optimizer_class(name: Any) -> type | None:
     if found is None or not issubclass(found, keras.optimizers.Optimizer):
         return None
     return found if "learning_rate" in inspect.signature(found).parameters else None
+
+
+def _has_momentum(optimizer):
+    return "momentum" in inspect.signature(optimizer_class(optimizer)).parameters
 
 
 def _without(config, names):

@@ -77,7 +77,11 @@ def v2_unfit(spec):
 
 def _is_bottleneck(spec):
     imagenet = isinstance(spec, ResNetSpec) and spec.stem == "imagenet" and spec.shortcut == "B"
-    return imagenet and spec.block == "bottleneck" and not spec.deep_stem and not spec.avg_shortcut
+    first = spec.norm == "batch" and spec.activation == "relu" and spec.cardinality == 1 and not spec.width_per_group
+    later = spec.se_ratio or spec.anti_alias or spec.standardize_weights or spec.stem_pool != "max"
+    return (
+        imagenet and spec.block == "bottleneck" and not spec.deep_stem and not spec.avg_shortcut and first and not later
+    )
 
 
 # --- Inception -------------------------------------------------------------------------------------------------------

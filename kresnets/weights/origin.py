@@ -43,11 +43,21 @@ def is_pretrained(model: keras.Model) -> tuple[bool, str]:
         return True, f"its weights are from {origin}"
     layers = with_inner(model)
     norms = [layer for layer in layers if isinstance(layer, keras.layers.BatchNormalization) and layer.built]
-    if not norms:
+    if norms:
+        if all(_is_initial(norm) for norm in norms):
+            return False, "the statistics of all its norms are those of a random start"
+        return True, "its norms have seen images"
+    # Group norms keep no statistics; what they and convolutions add begins at 0, and a step moves it.
+    shifts = [one for layer in layers for one in layer.weights if one.name in ("beta", "bias") and _in_trunk(layer)]
+    if not shifts:
         return True, "it has no norms whose statistics would tell a random start"
-    if all(_is_initial(norm) for norm in norms):
-        return False, "the statistics of all its norms are those of a random start"
-    return True, "its norms have seen images"
+    if not any(np.any(keras.ops.convert_to_numpy(shift)) for shift in shifts):
+        return False, "all that its norms and convolutions add is 0, as at a random start"
+    return True, "its norms or convolutions have learned"
+
+
+def _in_trunk(layer):
+    return isinstance(layer, (keras.layers.GroupNormalization, keras.layers.Conv2D))
 
 
 def _is_initial(norm):

@@ -29,7 +29,7 @@ class Published:
         sha256: hash of `file` in another Python package.
         variances: file beside this table with the norms' variances, which `file` does not hold; None where it does.
         variances_md5: its hash.
-        imagenet: whether they were trained on ImageNet alone, so that `weights="imagenet"` may mean them.
+        imagenet: whether they end with ImageNet's 1000 classes, so that `weights="imagenet"` may mean them.
         fresh_head: whether the head always starts afresh: the file has none, or one that nobody wants for another task.
         classes: what `classes` must be where the head is the point; None for any number.
         revision: commit of the hub's repository to take; None where none is known: the newest.
@@ -94,15 +94,17 @@ def _keras(network, stem, folder, mode, top1, md5, trunk_md5, size=224):
 
 def _timm(
     network, name, top1=None, test_top1=None, *,
-    size=224, test=None, at=None, crop=0.875, mode="torch", mean=None, std=None, licence="Apache-2.0",
+    size=224, test=None, at=None, crop=0.875, mode="torch", mean=None, std=None, licence="Apache-2.0", of="_in1k",
+    **more,
 ):  # fmt: skip
-    """A file of timm's; `at`: pixels a side that `top1` and `crop` belong to, where it is not the size of training."""
+    """A file of timm's; `at`: pixels a side that `top1` and `crop` belong to, where it is not the size of training;
+    `of`: what it learned, as their names end."""
     at = at or size
     return Published(
         network=network,
-        tag=f"timm/{name}_in1k",
+        tag=f"timm/{name}{of}",
         host="hub",
-        repository=f"timm/{name}_in1k",
+        repository=f"timm/{name}{of}",
         file="model.safetensors",
         licence=licence,
         preprocessing=Preprocessing(mode, crop=crop, mean=mean, std=std, size=at),
@@ -112,6 +114,7 @@ def _timm(
         top1_size=None if top1 is None else at,
         test_top1=test_top1,
         top1_from=None if top1 is None else _TIMM_NUMBERS,
+        **more,
     )
 
 
@@ -177,6 +180,10 @@ _RA4 = dict(crop=0.9, test=288, mean=(0.5,) * 3, std=(0.5,) * 3)
 _TV = dict(licence="BSD-3-Clause")
 _TV2 = _TV | dict(crop=0.965, size=176, test=224, at=224)
 _TF = dict(size=299, mode="tf")
+# Where accuracy was published for larger images than they were trained with alone.
+_LATER = dict(crop=1.0, at=288)
+_TT_LATER = dict(crop=0.95, at=288)
+_BIT = dict(mean=(0.5,) * 3, std=(0.5,) * 3)
 
 # Only files whose licence lets anyone use them, and that a network here computes as their own does: timm's
 # inception_v3 files are left out, as its average pools count the padding.
@@ -263,6 +270,36 @@ PUBLISHED = (
     _timm("ResNet152D", "resnet152d.gluon", 80.48),
     _timm("ResNet152D", "resnet152d.ra2", 83.16, 83.68, **_LARGE),
     _timm("ResNet200D", "resnet200d.ra2", 83.25, 83.98, **_LARGE),
+    _timm("ResNeXt50_32x4d", "resnext50_32x4d.a1h", 82.01, **_LATER),
+    _timm("ResNeXt50_32x4d", "resnext50_32x4d.a1", 81.47, **_LATER),
+    _timm("ResNeXt50_32x4d", "resnext50_32x4d.a2", 81.30, **_LATER),
+    _timm("ResNeXt50_32x4d", "resnext50_32x4d.a3", 79.27, **_A3),
+    _timm("ResNeXt50_32x4d", "resnext50_32x4d.gluon", 79.36),
+    _timm("ResNeXt50_32x4d", "resnext50_32x4d.ra", 80.70, **_TT_LATER),
+    _timm("ResNeXt50_32x4d", "resnext50_32x4d.tv", 77.62, **_TV),
+    _timm("ResNeXt50_32x4d", "resnext50_32x4d.tv2", 81.18, **_TV2),
+    _timm("ResNeXt101_32x4d", "resnext101_32x4d.gluon", 80.34),
+    _timm("ResNeXt101_64x4d", "resnext101_64x4d.c1", 83.16, **_LATER),
+    _timm("ResNeXt101_64x4d", "resnext101_64x4d.gluon", 80.60),
+    _timm("ResNeXt101_64x4d", "resnext101_64x4d.tv", 82.99, **_TV),
+    _timm("WideResNet50_2", "wide_resnet50_2.racm", 82.28, **_TT_LATER),
+    _timm("WideResNet50_2", "wide_resnet50_2.tv", 78.48, **_TV),
+    _timm("WideResNet50_2", "wide_resnet50_2.tv2", 81.61, **_TV2),
+    _timm("WideResNet101_2", "wide_resnet101_2.tv", 78.84, **_TV),
+    _timm("WideResNet101_2", "wide_resnet101_2.tv2", 82.50, **_TV2),
+    _timm("SEResNet50", "seresnet50.a1", 81.10, **_LATER),
+    _timm("SEResNet50", "seresnet50.a2", 81.11, **_LATER),
+    _timm("SEResNet50", "seresnet50.a3", 77.03, **_A3),
+    _timm("SEResNet50", "seresnet50.ra2", 81.28, **_TT_LATER),
+    _timm("ResNetBlur50", "resnetblur50.bt", 80.23, **_TT_LATER),
+    _timm("ResNetRS50", "resnetrs50.tf", 79.90, size=160, at=224, crop=0.91),
+    _timm("ResNetRS101", "resnetrs101.tf", 82.28, size=192, at=288, crop=0.94),
+    _timm("ResNetRS152", "resnetrs152.tf", 83.70, size=256, at=320, crop=1.0),
+    _timm("BiT50x1", "resnetv2_50x1_bit.goog_distilled", 82.82, **_BIT),
+    _timm("BiT50x1", "resnetv2_50x1_bit.goog_in21k_ft", 80.34, size=448, crop=1.0, **_BIT),
+    _timm("BiT50x1", "resnetv2_50x1_bit.goog_in21k", of="", imagenet=False, fresh_head=True, **_BIT),
+    _timm("BiT101x1", "resnetv2_101x1_bit.goog_in21k_ft", 82.34, size=448, crop=1.0, **_BIT),
+    _timm("BiT101x1", "resnetv2_101x1_bit.goog_in21k", of="", imagenet=False, fresh_head=True, **_BIT),
     _open_nsfw("open_nsfw", fresh_head=True),
     _open_nsfw("open_nsfw/head", classes=2),
     # What it says it learned from open_nsfw, so that their notice goes with it.

@@ -43,16 +43,24 @@ def block_and_part(layer):
 
 def is_v1(spec):
     """Whether timm's `resnet.py` has the row's kind of network; so with its ResNeXt and wide ones."""
-    return _is_imagenet(spec) and spec.residual and not spec.preactivation
+    v1 = _is_imagenet(spec) and spec.residual and not spec.preactivation
+    return v1 and spec.norm != "none" and not spec.standardize_weights
 
 
 def v1(layer, spec):
     """`stage2_block3_conv1` -> `layer2.2.conv1`."""
     if (place := block_and_part(layer)) is None:
-        return (_DEEP_STEM if spec.deep_stem else _STEM)[layer]
+        # The last convolution of ResNet-RS's stem is where others have their pool.
+        last = 4 if spec.deep_stem else 2
+        pool = {f"stem_conv{last}": "maxpool.0", f"stem_bn{last}": "maxpool.1"}
+        return ((_DEEP_STEM if spec.deep_stem else _STEM) | pool)[layer]
     stage, block, part = place
     first = 1 if spec.avg_shortcut else 0  # module 0 of a D net's shortcut is the pool, also where it pools nothing
-    part = {"shortcut_conv": f"downsample.{first}", "shortcut_bn": f"downsample.{first + 1}"}.get(part, part)
+    others = {
+        "shortcut_conv": f"downsample.{first}", "shortcut_bn": f"downsample.{first + 1}", "se_conv1": "se.fc1",
+        "se_conv2": "se.fc2",
+    }  # fmt: skip
+    part = others.get(part, part)
     return f"layer{stage}.{block - 1}.{part}"
 
 
@@ -66,7 +74,8 @@ def v1_unfit(spec):
 def is_v2(spec):
     """Whether timm's `resnetv2.py` has the row's kind of network."""
     plain = _is_imagenet(spec) and spec.preactivation and not spec.deep_stem and not spec.avg_shortcut
-    return plain and not spec.stem_norm and not spec.bias_without_norm and spec.downsample_in == "first"
+    bare = not spec.stem_norm and not spec.bias_without_norm and spec.downsample_in == "first"
+    return plain and bare and spec.norm != "none"
 
 
 def v2(layer, spec):
@@ -80,7 +89,7 @@ def v2(layer, spec):
 
 def v2_unfit(spec):
     """Say what the row computes that timm does not; None where they agree."""
-    return other_v2(spec, border="nothing", last=2)
+    return other_v2(spec, border="zeros" if spec.standardize_weights else "nothing", last=2)
 
 
 def other_v2(spec, border, last):

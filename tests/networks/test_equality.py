@@ -17,7 +17,7 @@ import kresnets
 TOLERANCE = 1e-4  # of the largest value; one filter of the first convolution 5 % larger would move the logits by 1e-3
 
 SPECS = kresnets.SPECS
-# timm's name of a golden file -> the row. The last three are rows that a user makes.
+# The name of a golden file -> the row. The last ones are rows that a user makes.
 TIMM = {
     "resnet18": SPECS["ResNet18"],
     "resnet34": SPECS["ResNet34"],
@@ -37,11 +37,25 @@ TIMM = {
     "resnetv2_34": SPECS["ResNet34V2"],
     "inception_v4": SPECS["InceptionV4"],
     "inception_resnet_v2": SPECS["InceptionResNetV2"],
+    "resnext50_32x4d": SPECS["ResNeXt50_32x4d"],
+    "resnext101_32x4d": SPECS["ResNeXt101_32x4d"],
+    "resnext101_64x4d": SPECS["ResNeXt101_64x4d"],
+    "wide_resnet50_2": SPECS["WideResNet50_2"],
+    "wide_resnet101_2": SPECS["WideResNet101_2"],
+    "seresnet50": SPECS["SEResNet50"],
+    "resnetblur50": SPECS["ResNetBlur50"],
+    "resnetrs50": SPECS["ResNetRS50"],
+    "resnetrs101": SPECS["ResNetRS101"],
+    "resnetrs152": SPECS["ResNetRS152"],
+    "resnetv2_50x1_bit": SPECS["BiT50x1"],
+    "resnetv2_101x1_bit": SPECS["BiT101x1"],
     "resnetv2_50": dataclasses.replace(
         SPECS["ResNet50B"], preactivation=True, stem_norm=False, stem_pool_border="nothing", params=25_549_352
     ),
-    "resnext50_32x4d": dataclasses.replace(SPECS["ResNet50B"], cardinality=32, width_per_group=4, params=25_028_904),
-    "wide_resnet50_2": dataclasses.replace(SPECS["ResNet50B"], width_per_group=128, params=68_883_240),
+    "resnet50_gn": dataclasses.replace(SPECS["ResNet50B"], norm="group"),
+    "resnet18_silu": dataclasses.replace(SPECS["ResNet18"], activation="silu"),
+    "resnet18_os16": dataclasses.replace(SPECS["ResNet18"], output_stride=16),
+    "resnet50d_os8": dataclasses.replace(SPECS["ResNet50D"], output_stride=8),
 }
 HALVES = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 # Networks of keras.applications -> the mode that its documentation gives their files.
@@ -57,7 +71,23 @@ KERAS = {
 }
 QUICK = ("resnet18", "resnet18d", "resnetv2_18", "ResNet50")
 # One of a kind; the others are as these but for the number of blocks or groups.
-SLOW = ("resnet50", "resnet50d", "resnetv2_50", "resnext50_32x4d", "inception_resnet_v2", "ResNet50V2", "InceptionV3")
+SLOW = (
+    "seresnet50",
+    "resnetblur50",
+    "resnetrs50",
+    "resnetv2_50x1_bit",
+    "resnet50_gn",
+    "resnet18_silu",
+    "resnet18_os16",
+    "resnet50d_os8",
+    "resnet50",
+    "resnet50d",
+    "resnetv2_50",
+    "resnext50_32x4d",
+    "inception_resnet_v2",
+    "ResNet50V2",
+    "InceptionV3",
+)
 
 
 def _mark(name):

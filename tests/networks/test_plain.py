@@ -7,11 +7,13 @@ import sys
 import keras
 import numpy as np
 import pytest
+from families import SMALL, images
 from keras import layers
 from lively import make_lively
 
 import kresnets
 from kresnets import as_plain_keras
+from kresnets.task import set_task
 
 SIZE = (16, 16, 3)
 
@@ -131,3 +133,14 @@ def test_its_file_loads_where_kresnets_is_missing(tmp_path):
     )
     assert done.returncode == 0, done.stderr[-2000:]
     np.testing.assert_allclose(np.load(tmp_path / "answer.npy"), model(pixels()), rtol=1e-5, atol=1e-5)
+
+
+def test_a_fine_tuned_model_and_standardized_filters_have_a_plain_copy():
+    """A task is no argument of Keras's norm; what BiT does to its filters is done once and for all."""
+    for row in (SMALL["v1"], SMALL["bit"]):
+        model = make_lively(kresnets.build(row, input_shape=(64, 64, 3)))
+        set_task(model, "classes")
+        plain = kresnets.as_plain_keras(model)
+        assert {type(layer).__module__.split(".")[0] for layer in plain.layers} == {"keras"}
+        noise = images((64, 64, 3))
+        np.testing.assert_allclose(plain(noise), model(noise), rtol=1e-4, atol=1e-5)

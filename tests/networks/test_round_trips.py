@@ -180,11 +180,12 @@ def save(folder, kind, model, x, answer):
 @pytest.mark.slow
 @together(*SMALL)
 def test_a_plain_copy_loads_where_kresnets_is_missing(rows, folder):
-    for kind, row in rows.items():
+    has_copy = {kind: row for kind, row in rows.items() if not getattr(row, "anti_alias", False)}
+    for kind, row in has_copy.items():
         model = made(row)
         x = images(smallest(row))
         save(folder, kind, kresnets.as_plain_keras(model), x, model(x, training=False))
-    assert {*run(WITHOUT, folder).split()} == {*rows}
+    assert {*run(WITHOUT, folder).split()} == {*has_copy}
 
 
 JAX = """

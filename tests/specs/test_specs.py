@@ -40,13 +40,21 @@ LATER = {
     "width_per_group": (None, 3),
     "stem_pool_border": ("zeros", "nothing", "end"),
     "stochastic_depth": (0.0, 0.5),
+    "norm": ("batch", "group", "none"),
+    "standardize_weights": (False, True),
+    "activation": ("relu", "silu"),
+    "se_ratio": (0.0, 0.5),
+    "stem_pool": ("max", "conv"),
+    "anti_alias": (False, True),
+    "output_stride": (32, 8),
 }
 DEFAULTS = {field.name: field.default for field in dataclasses.fields(specs.ResNetSpec) if field.name in KNOBS | LATER}
 MISFIT = re.compile(r"tiny: (\w+)=(\S+) does not go with (\w+)=(\S+): .+; change one of the two\.")
 
 
 def tiny(**knobs):
-    sizes = dict(depths=(1, 2), widths=(4, 8), strides=(1, 2), input_size=19, min_size=8, classes=3)
+    strides = (2, 2) if knobs.get("output_stride", 32) < 32 else (1, 2)
+    sizes = dict(depths=(1, 2), widths=(4, 8), strides=strides, input_size=19, min_size=8, classes=3)
     return specs.ResNetSpec(**{"name": "tiny", "reference": "none", **sizes, **knobs})
 
 
@@ -123,6 +131,9 @@ def test_the_networks_by_name():
         *(f"ResNet{depth}D" for depth in (18, 26, 34, 50, 101, 152, 200)),
         *(f"Cifar{kind}{depth}" for kind in ("ResNet", "PlainNet") for depth in (20, 32, 44, 56, 110)),
         *(f"PlainNet{depth}" for depth in (18, 34)),
+        *(f"ResNetRS{depth}" for depth in (50, 101, 152)),
+        *("ResNeXt50_32x4d", "ResNeXt101_32x4d", "ResNeXt101_64x4d", "WideResNet50_2", "WideResNet101_2"),
+        *("SEResNet50", "ResNetBlur50", "BiT50x1", "BiT101x1"),
     }
     assert expected <= set(specs.SPECS)
     assert all(name == spec.name for name, spec in specs.SPECS.items())
@@ -152,6 +163,11 @@ TIMM = {
     "resnet50": "ResNet50B",
     "resnet50c": "ResNet50C",
     "resnet50d": "ResNet50D",
+    "resnext101_64x4d": "ResNeXt101_64x4d",
+    "wide_resnet101_2": "WideResNet101_2",
+    "seresnet50": "SEResNet50",
+    "resnetrs152": "ResNetRS152",
+    "resnetv2_101x1_bit": "BiT101x1",
 }
 
 
@@ -196,6 +212,8 @@ def test_changing_either_of_the_two_knobs_helps(pair):
         (dict(stem_width=16, shortcut="A", block="basic"), ("stem_width", "shortcut")),
         (dict(stem_width=1, deep_stem=True), ("stem_width", "deep_stem")),
         (dict(widths=(1, 8), deep_stem=True), ("widths", "deep_stem")),
+        (dict(strides=(1, 2), output_stride=8), ("strides", "output_stride")),
+        (dict(strides=(1, 3), anti_alias=True), ("anti_alias", "strides")),
     ],
 )
 def test_numbers_that_do_not_fit_name_both_knobs(knobs, named):
@@ -223,6 +241,10 @@ BAD = {
     "classes": [0, 2.0],
     "residual": ["yes"],
     "zero_gamma": [1],
+    "norm": ["layer"],
+    "activation": ["leaky"],
+    "se_ratio": [-0.5, 2],
+    "output_stride": [4, True],
     "preactivation": [None],
     "name": [5, ""],
 }
@@ -245,7 +267,7 @@ def grid(side, row):
         side = math.ceil(side / 2)
         # Caffe's rule has as many windows as begin and end within, and one more where pixels are left.
         side = math.ceil((side - 3) / 2) + 1 if row.stem_pool_border == "end" else math.ceil(side / 2)
-    return math.ceil(side / math.prod(row.strides))
+    return math.ceil(side / (math.prod(row.strides) if row.output_stride == 32 else row.output_stride // 4))
 
 
 @pytest.mark.parametrize(
@@ -266,6 +288,10 @@ def test_what_is_accepted_runs_learns_and_equals_kerass_own_layers(knobs):
         loss = keras.ops.sum(outputs * np.random.default_rng(1).normal(size=outputs.shape).astype("float32"))
     gradients = tape.gradient(loss, [variable.value for variable in model.trainable_variables])
     assert all(gradient is not None and np.isfinite(gradient).all() for gradient in gradients)
+    if row.anti_alias:
+        with pytest.raises(ValueError, match="no layer of Keras does"):
+            kresnets.as_plain_keras(model)
+        return
     plain = kresnets.as_plain_keras(model)
     np.testing.assert_allclose(model(images), plain(images), rtol=1e-4, atol=1e-4)
 

@@ -17,6 +17,7 @@ from kresnets.transfer.default import Facts
 from kresnets.transfer.head import regression
 from kresnets.transfer.plan import resolve
 from kresnets.transfer.recipe import RESOLVED
+from kresnets.weights import origin
 from kresnets.weights.origin import is_pretrained
 
 NAMES = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
@@ -200,11 +201,38 @@ def test_pretrained_is_what_the_weights_tell(tmp_path):
         assert plan.facts.pretrained == said and "as was said" in plan.table()
 
 
-def test_a_model_that_was_trained_is_pretrained():
-    model = tiny()
+@pytest.mark.parametrize("knobs", [{}, {"norm": "group"}, {"norm": "none"}], ids=str)
+def test_a_model_that_was_trained_is_pretrained(knobs):
+    """Without batch norms' statistics, what group norms and convolutions add tells: 0 until the first step."""
+    model = kresnets.build(
+        dataclasses.replace(kresnets.SPECS["SmallResNet20"], zero_gamma=False, depths=(1, 1, 1), **knobs)
+    )
     assert not is_pretrained(model)[0]
-    kresnets.fine_tune(model, photographs(), recipe=Recipe.from_scratch(1), verbose=0)
+    kresnets.fine_tune(model, photographs(size=48), recipe=Recipe.from_scratch(1), verbose=0)
     assert is_pretrained(model)[0]
+    origin.note(model, None)
+    assert is_pretrained(model)[0]
+
+
+@pytest.mark.parametrize(
+    ("images", "steps", "mixup"), [(75, 500, 0), (19_999, 500, 0), (20_000, 10_000, 0.1), (500_000, 20_000, 0.1)]
+)
+def test_bits_rule_is_the_authors(images, steps, mixup):
+    """google-research/big_transfer, bit_hyperrule.py: steps, mixup, 0.003 at 512, momentum 0.9."""
+    recipe = Recipe.bit(images, 512)
+    assert abs(recipe.epochs_per_stage * -(-images // 512) - steps) <= -(-images // 512) / 2
+    assert (recipe.mixup, recipe.learning_rate, recipe.optimizer, recipe.momentum) == (mixup, 0.003, "sgd", 0.9)
+
+
+def test_momentum_reaches_the_optimizer():
+    model = tiny()
+    kresnets.fine_tune(model, photographs(), recipe=Recipe.bit(8, epochs_per_stage=1, momentum=0.5), verbose=0)
+    assert type(model.optimizer).__name__ == "SGD" and model.optimizer.momentum == 0.5
+    with pytest.raises(ValueError, match="momentum=0.9 is for an optimizer that has one"):
+        Recipe(momentum=0.9, optimizer="adamw")
+    with pytest.raises(ValueError, match="momentum=0.9 is for an optimizer that has one"):
+        Recipe(momentum=0.9)
+    assert "momentum" not in Recipe().as_data() and Recipe(**Recipe.bit(8).as_data()) == Recipe.bit(8)
 
 
 def test_the_last_epoch_or_the_best_is_kept():
