@@ -1,6 +1,7 @@
-"""What the scores of a model mean: the class of an image, or each of several labels for itself.
+"""What the outputs of a model mean: the class of an image, each of several labels for itself, or numbers.
 
-A softmax or a single sigmoid tells; scores without either do not. So a model carries its task beside its preprocessing.
+A softmax or a single sigmoid tells; outputs without either do not. So a model carries its task beside its
+preprocessing.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import keras
 
 from kresnets.keras_hooks.graph import last_activation, with_inner
 
-TASKS = ("classes", "labels")
+TASKS = ("classes", "labels", "numbers")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,7 +19,8 @@ class Scores:
     """How the outputs of a model are read.
 
     Args:
-        task: `"classes"`: an image is of one class; `"labels"`: it has each label or not, several or none.
+        task: `"classes"`: an image is of one class; `"labels"`: it has each label or not, several or none;
+            `"numbers"`: each output is a number that is asked for.
         units: number of outputs; one of task `"classes"` speaks for the second of two classes.
         activation: `"softmax"`, `"sigmoid"` or `"linear"`: what the outputs have been through.
 
@@ -45,15 +47,24 @@ class Scores:
     @property
     def independent(self) -> bool:
         """Whether each output is a chance for itself: the loss is then the binary cross-entropy."""
-        return self.units == 1 or self.task == "labels"
+        return self.task != "numbers" and (self.units == 1 or self.task == "labels")
+
+    @property
+    def numbers(self) -> bool:
+        """Whether the outputs are the numbers themselves."""
+        return self.task == "numbers"
 
     def predicted(self, model: keras.Model, batches: Any) -> Any:
-        """Return a model's probabilities, a float32 array `(images, classes)`, of batches as it takes them."""
+        """Return a model's probabilities (numbers), a float32 array `(images, classes)`, of batches as it takes
+        them."""
         return keras.ops.convert_to_numpy(self.probabilities(model.predict(batches, verbose=0)))
 
     def probabilities(self, outputs: Any) -> Any:
-        """Turn the model's own outputs, `(batch, units)`, into float32 probabilities, `(batch, classes)`."""
+        """Turn the model's own outputs, `(batch, units)`, into float32 probabilities, `(batch, classes)`; numbers stay
+        as they are."""
         outputs = keras.ops.cast(outputs, "float32")
+        if self.numbers:
+            return outputs
         if self.activation == "linear":
             outputs = keras.ops.sigmoid(outputs) if self.independent else keras.ops.softmax(outputs)
         return keras.ops.concatenate([1.0 - outputs, outputs], axis=-1) if self.two else outputs
@@ -62,7 +73,7 @@ class Scores:
 def check_task(task: Any, auto: bool = True) -> None:
     """Raise a ValueError unless `task` is one of `TASKS`, or what leaves it open."""
     if task not in (*TASKS, "auto" if auto else None):
-        known = " or ".join(map(repr, TASKS))
+        known = ", ".join(map(repr, TASKS))
         raise ValueError(f"`task` must be {known}, or {'auto' if auto else None!r}. Received: task={task!r}")
 
 
@@ -78,6 +89,10 @@ def scores_of(model: keras.Model, task: str | None = None) -> Scores:
     """
     check_task(task, auto=False)
     activation, units = last_activation(model), model.output_shape[-1]
+    if (task or task_of(model)) == "numbers":
+        if activation == "softmax":
+            check_softmax(model, "numbers")
+        return Scores("numbers", units, activation)
     if activation not in ("softmax", "sigmoid", "linear"):
         raise ValueError(
             f"The model ends in {activation}, which leaves open whether it gives "
@@ -92,7 +107,7 @@ def scores_of(model: keras.Model, task: str | None = None) -> Scores:
         raise ValueError(
             f"{model.name!r} has {f'{units} outputs' if units > 1 else 'one output'} without a softmax or sigmoid, and "
             "does not say what for: give task='classes' (an image is of one class, the second of two where it is one "
-            "output) or task='labels' (it has each label or not)."
+            "output), task='labels' (it has each label or not) or task='numbers' (it says numbers)."
         )
     return Scores(task, units, activation)
 
@@ -108,6 +123,11 @@ def check_softmax(model: keras.Model, task: Any) -> None:
         raise ValueError(
             f"{model.name!r} ends in a softmax, whose scores sum to 1, and task='labels' has each label for itself: "
             "end the model with a sigmoid, or with logits."
+        )
+    if task == "numbers":
+        raise ValueError(
+            f"{model.name!r} ends in a softmax, whose outputs are within 0..1 and sum to 1, and task='numbers' has any "
+            "others: end the model with a Dense layer without activation."
         )
 
 

@@ -25,9 +25,18 @@ def pytest_collection_modifyitems(config, items):
             raise pytest.UsageError(f"{test}: `always` names cases that there are not: {ids - found[test]}")
 
 
+_OPTIMISED = ("apps", "data", "devices", "export", "serving")  # rooms whose graphs are the point
+
+
 @pytest.fixture(autouse=True)
-def _seeded():
+def _seeded(request):
     keras.utils.set_random_seed(0)
+    if keras.config.backend() == "tensorflow":
+        # A fifth of a test's time goes into making graphs faster that then run for a moment.
+        import tensorflow as tf
+
+        as_users = request.path.parent.name in _OPTIMISED
+        tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not as_users})
 
 
 @pytest.fixture(scope="session")

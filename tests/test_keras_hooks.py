@@ -78,6 +78,7 @@ def test_ftrl_is_refused_before_anything_is_trained(tmp_path):
             model.fit(*data(), callbacks=[callback], verbose=0)
 
 
+@pytest.mark.always("adamw")
 @pytest.mark.always("adamw", "loss scale")
 @pytest.mark.parametrize("name", _marked(SCALABLE))
 def test_a_ratio_equals_a_lower_rate(name):
@@ -121,6 +122,7 @@ def test_keras_multi_optimizer_is_a_second_witness(name):
         np.testing.assert_allclose(weights(mine)[path], value, rtol=1e-5, atol=1e-6, err_msg=path)
 
 
+@pytest.mark.always("adamw", "loss scale")
 @pytest.mark.parametrize("name", _marked(OPTIMIZERS))
 def test_all_state_goes_through_a_rebuild(name):
     model = kresnets.freeze(tiny(), "stage2", "train")

@@ -68,9 +68,10 @@ def export(
     name = shlex.quote(f"MODEL_NAME={served.name}")
     print(folder)
     if verified := read_card(folder)["verified"]:
+        same = verified.get("same_first_label")
         print(
-            f"verified: {verified['photographs']} images, scores within {verified['largest_difference']:.2g} of "
-            f"the Keras model's, the same first label for {verified['same_first_label']:.2%}"
+            f"verified: {verified['photographs']} images, scores within {verified['largest_difference']:.2g} of the "
+            "Keras model's" + ("" if same is None else f", the same first label for {same:.2%}")
         )
     print(f"ask it:   kresnets predict {shlex.quote(str(folder))} IMAGE...")
     print(f"serve it: docker run -p 8500:8500 -p 8501:8501 --mount {mount} -e {name} -t tensorflow/serving")
@@ -101,7 +102,9 @@ def _card(run: RunFolder) -> dict[str, Any]:
     """Say on the model card where a run's model comes from and what it was found to do."""
     config = run.config
     arguments = config.get("arguments") or {}
-    return {
+    per_label = (run.metrics or {}).get("per_label") or {}
+    more = {"thresholds": {name: row["threshold"] for name, row in per_label.items()}} if per_label else {}
+    return more | {
         "network": config.get("model"),
         "weights": arguments.get("weights"),
         "data": {

@@ -14,7 +14,7 @@ from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.runs.folder import RunFolder, data_digest, load_images
 from kresnets.transfer.frozen import frozen
-from kresnets.transfer.trunk import check_weights, dtype_for, own_model, read_recipe, spec_of, with_trunk
+from kresnets.transfer.trunk import check_weights, dtype_for, head_of, own_model, read_recipe, spec_of, with_trunk
 
 # Options that do not change what is trained.
 _NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
@@ -34,6 +34,7 @@ def finetune(
     from_scratch: Flag = False,
     recompute: Flag = False,
     cache: Literal["auto", "off"] = "auto",
+    loss: Literal["mse", "mae", "huber"] = "mse",
 ) -> int:
     """Fine-tune a network on your images.
 
@@ -49,12 +50,13 @@ def finetune(
         class_weight: balanced: a class counts the more, the fewer images it has.
         from_scratch: Everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage).
         recompute: Train in less memory and more time; features are then not kept.
+        loss: What is made small where the labels are numbers.
         cache: auto: keep what frozen layers give, and large images decoded, in --out until the run ends; changes no
             result.
     """
     options = flat(
         images, network, recipe, machines, out=out, overwrite=overwrite, dry_run=dry_run, class_weight=class_weight,
-        from_scratch=from_scratch, recompute=recompute, cache=cache,
+        from_scratch=from_scratch, recompute=recompute, cache=cache, loss=loss,
     )  # fmt: skip
     return _finetune(options, _arguments())
 
@@ -114,6 +116,8 @@ def _train(run, options, arguments, earlier, command, machines):
     # A run that goes on sees the pixels that it began with.
     decoding = machines.agreed(lambda: dataclasses.asdict(run.decoding) if earlier else None)
     data = load_images(arguments, decoding and kresnets.Decoding.of_data(decoding))
+    if options.loss != "mse" and data.task != "numbers":
+        raise ValueError(f"--loss {options.loss} is for numbers, and {options.data} has {data.task}: leave it out.")
     known = data_digest(data)
     if machines.agreed(lambda: known) != known:
         raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
@@ -127,7 +131,7 @@ def _train(run, options, arguments, earlier, command, machines):
         keras.utils.set_random_seed(options.seed)
         with devices.scope():
             make, what = (own_model, options.model) if own else (with_trunk, spec)
-            model = make(what, options.weights, options.size, len(data.class_names), options.preprocess)
+            model = make(what, options.weights, options.size, preprocess=options.preprocess, **head_of(data))
             model = kresnets.recompute(model) if options.recompute else model
         plan, found = _plan(recipe, options, model, data), None
         if options.learning_rate == "find":
@@ -161,10 +165,10 @@ def _train(run, options, arguments, earlier, command, machines):
         model = keras.saving.load_model(run / "model.keras", compile=False)  # on one device
     notes = [*data.decoded, *map(kresnets_command.spelled, data.notes())]
     seen = None
-    if plan.facts.pretrained:  # the trunk as it was, of which all has been said
+    if plan.facts.pretrained and data.task == "classes":  # the trunk as it was, of which all has been said
         logging.disable(logging.INFO)
         try:
-            begun = make(what, options.weights, options.size, len(data.class_names), options.preprocess)
+            begun = make(what, options.weights, options.size, preprocess=options.preprocess, **head_of(data))
         finally:
             logging.disable(logging.NOTSET)
         seen = frozen(begun, config, data)
@@ -203,6 +207,7 @@ def _fit(run, options, model, data, plan, config, machines):
         callbacks=callbacks if machines.first else (),
         class_weight=None if options.class_weight == "none" else options.class_weight,
         state_dir=run.path,
+        loss=options.loss if data.task == "numbers" else None,
         verbose=0,
     )
 
@@ -225,6 +230,7 @@ def _config(arguments, command, known, data, model, policy, recipe):
         "kresnets": kresnets.__version__,
         "arguments": arguments,
         "class_names": list(data.class_names),
+        "task": data.task,
         "model": arguments["model"],
         "size": model.input_shape[1],
         "dtype": policy,
@@ -337,10 +343,12 @@ def _print_metrics(run):
     """Print what a finished run found on its test images."""
     numbers = run.metrics
     print(f"On the {numbers['count']} test images:")
-    for name in ("accuracy", "balanced_accuracy", "auc"):
+    for name in ("accuracy", "balanced_accuracy", "auc", "mAP", "f1", "mae", "rmse", "r2"):
         if numbers.get(name) is not None:
-            low, high = numbers[f"{name}_interval"]
-            print(f"  {name:18} {numbers[name]:.3f}  (95 %: {low:.3f} to {high:.3f})")
+            low, high = numbers.get(f"{name}_interval") or (None, None)
+            form = ".4g" if name in ("mae", "rmse") else ".3f"
+            interval = "" if low is None else f"  (95 %: {low:{form}} to {high:{form}})"
+            print(f"  {name:18} {numbers[name]:{form}}{interval}")
     near = numbers.get("near_duplicates") or {}
     if near.get("accuracy_without") is not None:
         print(

@@ -42,14 +42,18 @@ class Images:
         limit: Most images for training and validation together.
         bad_images: What to do about damaged images.
         seed: Of the split, the start and the order of the images. Left out: that of --recipe, else 0.
-        columns: Columns of a CSV file that have paths, classes and, if there is one, parts; or such as group=patient,
-            of path, label, split and group. Left out: by their names.
+        columns: Columns of a CSV file that have paths, classes and, if there is one, parts; or such as group=patient
+            or label=cat,dog, of path, label, split and group. Left out: by their names.
         group_by: Regular expression, whose match in an image's path (its first parentheses) is the patient, video or
             place shown: none of them is in two parts.
         bits: How many bits 16-bit PNG fill. Left out: what they say, else what their largest value needs.
         background: Colour that transparent pixels are put on, such as black or #ff8000; none: what is stored there.
         resize: How pictures become squares: crop (the centre), pad (all of it, the rest filled) or squash.
         padding: Colour that --resize pad fills with. Left out: black.
+        task: What a CSV file's labels are: classes (one an image), labels (several or none) or numbers; auto: by its
+            cells.
+        label_separator: What stands between several labels in one cell, such as '|'. Left out, with --task labels:
+            whichever occurs of | ; , and space.
     """
 
     data: str
@@ -62,6 +66,8 @@ class Images:
     background: str = "white"
     resize: Literal["crop", "pad", "squash"] = "crop"
     padding: str | None = None
+    task: Literal["auto", "classes", "labels", "numbers"] = "auto"
+    label_separator: str | None = None
 
 
 @Parameter(name="*", group=_NETWORK)

@@ -105,7 +105,10 @@ def open_model(folder: pathlib.Path, top: int) -> Callable[..., dict[str, Any]]:
     model, labels, preprocessing = RunFolder(folder).load()
     from kresnets.export import Classifier
 
-    return Classifier.of(model, labels, preprocessing, top).serving_default
+    classifier = Classifier.of(model, labels, preprocessing, top)
+    if classifier.scores.numbers:
+        return _named(classifier.serving_default, classifier.labels)
+    return classifier.serving_default
 
 
 def newest_version(folder: pathlib.Path) -> pathlib.Path | None:
@@ -124,12 +127,29 @@ def _open_saved_model(folder: pathlib.Path) -> Callable[..., dict[str, Any]]:
         raise ValueError(f"The SavedModel in {folder} cannot be read: {error.message}") from error
     signature = model.signatures.get("serving_default")
     outputs = set(signature.structured_outputs) if signature else set()
-    if not outputs >= {"labels", "scores", "valid"} or "image_bytes" not in signature.structured_input_signature[1]:
+    known = outputs >= {"labels", "scores", "valid"} or outputs >= {"values", "valid"}
+    if not known or "image_bytes" not in signature.structured_input_signature[1]:
         raise ValueError(
             f"{folder} has no signature from `image_bytes` to labels: export the model by kresnets export."
         )
     # By way of the model, which must stay alive: a signature alone does not hold the variables it uses.
-    return lambda image_bytes: model.signatures["serving_default"](image_bytes=image_bytes)
+    ask = lambda image_bytes: model.signatures["serving_default"](image_bytes=image_bytes)
+    if "values" not in outputs:
+        return ask
+    from kresnets.export import read_card
+
+    return _named(ask, read_card(folder)["classes"])
+
+
+def _named(ask, names):
+    """Return a function that gives numbers as labels and scores are given: all, under their names."""
+
+    def answer(image_bytes):
+        answered = ask(image_bytes)
+        labels = tf.tile(tf.constant([list(names)]), [tf.shape(image_bytes)[0], 1])
+        return answered | {"labels": labels, "scores": answered["values"]}
+
+    return answer
 
 
 def ask(answer: Callable[..., dict[str, Any]], files: list[str], top: int) -> list[Answer]:
@@ -146,7 +166,8 @@ def ask(answer: Callable[..., dict[str, Any]], files: list[str], top: int) -> li
             known = check_image(content).reason  # a model may allow fewer pixels
             answers.append(f"no image that can be decoded (JPEG, PNG, GIF or BMP){': ' if known else ''}{known or ''}")
         else:
-            answers.append([(label.decode(), score) for label, score in zip(labels[row, :top], scores[row, :top])])
+            shown = slice(None) if "values" in answered else slice(top)
+            answers.append([(label.decode(), score) for label, score in zip(labels[row, shown], scores[row, shown])])
     return answers
 
 
@@ -168,7 +189,10 @@ def print_table(answers: Iterable[tuple[str, Answer]]) -> None:
         if isinstance(answer, str):
             lines.append((file, answer, ""))
         else:
-            lines += [(file if not rank else "", label, f"{score:.4f}") for rank, (label, score) in enumerate(answer)]
+            lines += [
+                (file if not rank else "", label, f"{score:.4f}" if abs(score) < 10 else f"{score:.2f}")
+                for rank, (label, score) in enumerate(answer)
+            ]
     file_width = max(len(line[0]) for line in lines)
     label_width = max(len(line[1]) for line in lines if line[2])  # a reason may run on
     for file, label, score in lines:

@@ -27,7 +27,7 @@ class ProgressLines(keras.callbacks.Callback):
         trained = self.model.trainable_variables  # which tell the stage, also where a plateau decides on it
         begun = [i for i, name in enumerate(self._stages) if any(v.path.startswith(f"{name}_") for v in trained)]
         if self._stage is None:
-            print("Loss and accuracy are of training / validation.")
+            print("Numbers are of training / validation.")
         stage = max(begun, default=0)  # a head of one's own may have any name
         if stage != self._stage:
             self._stage = stage
@@ -49,7 +49,7 @@ class ProgressLines(keras.callbacks.Callback):
         took, logs = time.perf_counter() - self._began, logs or {}
         numbers = [
             f"{name} {logs[name]:.3f}" + (f" / {logs[f'val_{name}']:.3f}" if f"val_{name}" in logs else "")
-            for name in ("loss", "accuracy")
+            for name in ("loss", "accuracy", "mae")
             if name in logs
         ]
         times = f"{took:.{int(took < 10)}f} s, {_clock(took * (self._epochs - epoch - 1))} left"

@@ -133,6 +133,11 @@ def _search(folder, options, command):
     _at_interrupt(signal.default_int_handler)
     try:
         data = load_images(vars(options), search_folder.decoding(folder, options))
+        if data.task != "classes":
+            raise ValueError(
+                f"A search compares recipes on classes, and {options.data} has {data.task}: kresnets finetune takes "
+                "them; what a search of classes found can be given to it by --recipe."
+            )
         classes.append(len(data.class_names))
         _resolve(hypermodel, data, options)
         shown.space, oracle = hypermodel.space, _oracle(options, hypermodel)

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import glob
 import io
+import math
 import os
 import pathlib
 import re
@@ -75,7 +76,7 @@ class Item(NamedTuple):
     """One image: a name that is the same on every machine, its class, and where its bytes are."""
 
     id: str
-    label: int
+    label: int | tuple[float, ...]  # its class; of several labels a 1 for each that it has, or numbers
     content: str | bytes  # the path of a file, or the encoded image itself
     group: str | None = None  # what it shows (a patient, a place): those of one group stay in one part
 
@@ -89,12 +90,27 @@ class Listing:
         class_names: tuple of str.
         parts: dict part -> list of `Item`; the single key `"all"` where the source is not split.
         obstacles: tuple of sentences, why it cannot be used as it is.
+        task: what the labels are: `"classes"`, `"labels"` (several, or none, an image) or `"numbers"`.
     """
 
     name: str
     class_names: tuple[str, ...]
     parts: dict[str, list[Item]]
     obstacles: tuple[str, ...] = ()
+    task: str = "classes"
+
+    def said(self, item):
+        """Return the label of an item in words."""
+        return said(item.label, self.class_names, self.task)
+
+
+def said(label, names, task):
+    """Return a label in words: `cat`, `cat|dog` of several, or numbers."""
+    if task == "classes":
+        return names[label]
+    if task == "labels":
+        return "|".join(name for name, has in zip(names, label) if has)
+    return "|".join(f"{number:g}" for number in label)
 
 
 def list_folder(folder):
@@ -241,7 +257,7 @@ def _files_in(folder, above):
             yield from _files_in(pathlib.Path(entry.path), above | {real})
 
 
-def list_csv(file, columns=None):
+def list_csv(file, columns=None, task="auto", label_separator=None):
     """List a CSV file (UTF-8) of image paths and class names; commas, semicolons or tabs part its columns.
 
     A header is recognised by the usual names of a column of paths (`path`, `file`, `image_id`, ...) and of one of
@@ -256,18 +272,24 @@ def list_csv(file, columns=None):
         file: str or path.
         columns: names of the columns of paths and of classes, and, if there is one, of parts; or those of roles
             (`path`, `label`, `split`, `group`), the others being found: a dict `{"group": "patient"}`, or
-            `["group=patient"]`. Defaults to None, to find them.
+            `["group=patient"]`. Several columns of labels, `{"label": ["cat", "dog"]}` or `["label=cat,dog"]`, hold 0
+            or 1, or numbers. Defaults to None, to find them.
+        task: `"classes"`, `"labels"`, `"numbers"`, or `"auto"`, see `load_data`. Defaults to `"auto"`.
+        label_separator: what stands between several labels in one cell, such as `"|"`. Defaults to None.
     """
     file = pathlib.Path(file)
     rows, separator = _rows(file)
+    header = [cell.strip() for cell in rows[0][1]] if rows else []
     if not rows:
         raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
     places, rows = _places(file, rows, separator, columns)
-    label_column = places["label"]
+    label_columns = places.pop("label")
+    named = label_columns if len(label_columns) > 1 or task in ("labels", "numbers") or label_separator else ()
     found, parts, groups, obstacles = {}, {}, {}, []
     for line, row in rows:
         try:
-            if len(row) <= max(places.values()) or not row[label_column].strip():
+            cells = [row[place].strip() for place in label_columns if place < len(row)]
+            if len(row) <= max(*places.values(), *label_columns) or not (named or cells[0]):
                 what = separator.join(row)
                 word = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[separator]
                 raise ValueError(f"{file}, line {line}: no path and label, separated by {word}, in {what!r}.")
@@ -281,21 +303,22 @@ def list_csv(file, columns=None):
         except ValueError as error:
             obstacles.append(str(error))
             continue
-        found[path], parts[path], groups[path] = row[label_column].strip(), part, group
+        found[path], parts[path], groups[path] = cells, part, group
     if len(obstacles) > _MOST_TOLD:
         obstacles[_MOST_TOLD:] = [f"{file}: {len(obstacles) - _MOST_TOLD} more lines that cannot be used."]
-    class_names = tuple(sorted(set(found.values())))
-    if not class_names:
+    if not found:
         refuse(obstacles)
         raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
+    task, class_names, labels = read_labels(
+        file, found, [header[place] for place in label_columns], task, label_separator
+    )
     if "split" in places and "train" not in parts.values():
         obstacles.append(f"{file}: no line is said to be for training: there must be some.")
         refuse(obstacles)
-    numbers = {name: number for number, name in enumerate(class_names)}
     listed = {}
-    for path, name in found.items():
-        listed.setdefault(parts[path], []).append(Item(path, numbers[name], str(file.parent / path), groups[path]))
-    return Listing(file.stem, class_names, listed, tuple(obstacles))
+    for path, label in labels.items():
+        listed.setdefault(parts[path], []).append(Item(path, label, str(file.parent / path), groups[path]))
+    return Listing(file.stem, class_names, listed, tuple(obstacles), task)
 
 
 def _rows(file):
@@ -325,17 +348,20 @@ def _places(file, rows, separator, columns):
     seen = ", ".join(repr(cell.strip()) for cell in rows[0][1])
     how = "name the one of paths and the one of classes, in this order, with `columns`"
     roles = _roles(columns, header)
-    if columns is not None and (not roles or not set(roles.values()) <= set(header)):
+    if columns is not None and (not roles or not {name for names in roles.values() for name in names} <= set(header)):
         raise ValueError(
             f"`columns` must be two or three of {file}'s columns, of paths, of classes and, if there is one, of parts; "
             f"or such as group=patient, of {', '.join(_ROLES)}. Received: {columns}; there are {seen}"
         )
-    told = {role: header.index(name) for role, name in roles.items()}
+    told: dict = {role: header.index(name) for role, (name, *_) in roles.items() if role != "label"}
+    if "label" in roles:
+        told["label"] = [header.index(name) for name in roles["label"]]
     if {"path", "label"} <= told.keys():
         return told, rows[1:]
     known = [[header.index(name) for name in names if name in header] for names in (_PATH_COLUMNS, _LABEL_COLUMNS)]
+    known = [known[0] or [told["path"]] * ("path" in told), known[1] or told.get("label", [])]
     if all(known):
-        places = {"path": known[0][0], "label": known[1][0]} | told
+        places = {"path": known[0][0], "label": known[1][:1]} | told
         if "group" not in told and (likely := [name for name in _GROUP_COLUMNS if name in header]):
             warnings.warn(
                 f"{file} has a column {likely[0]!r}: images of one may land in training and test; `columns` with "
@@ -367,11 +393,11 @@ def _places(file, rows, separator, columns):
             f"{file}: its first line looks like a header ({seen}), and not both the column of paths and that of "
             f"classes are known by name: {how}."
         )
-    return {"path": 0, "label": 1}, rows
+    return {"path": 0, "label": [1]}, rows
 
 
 def _roles(columns, header):
-    """Return role -> the name of its column, of `columns` as they were given; nothing where they are no such."""
+    """Return role -> the names of its columns, of `columns` as they were given; nothing where they are no such."""
     if columns is None:
         return {}
     given = dict(columns) if isinstance(columns, Mapping) else {}
@@ -379,11 +405,99 @@ def _roles(columns, header):
         names = [columns] if isinstance(columns, str) else [str(name) for name in columns]
         pairs = [name.partition("=") for name in names]
         if all(equals and _column(name) not in header for name, (_, equals, _) in zip(names, pairs)):
-            given = {role: name for role, _, name in pairs}
+            for role, _, name in pairs:
+                given[role] = [*given.get(role, ()), *(name.split(",") if role == "label" else [name])]
         elif len(names) in (2, 3):
             given = dict(zip(_ROLES, names))
-    known = set(given) <= set(_ROLES)
-    return {role: _column(str(name)) for role, name in given.items()} if known else {}
+    given = {role: [name] if isinstance(name, str) else list(name) for role, name in given.items()}
+    if set(given) <= set(_ROLES) and all(len(names) == 1 or role == "label" and names for role, names in given.items()):
+        return {role: [_column(str(name)) for name in names] for role, names in given.items()}
+    return {}
+
+
+_YES_NO = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0, "": 0.0}
+_MARKS = ("|", ";", ",", " ")  # between labels in one cell, the likeliest first
+
+
+def read_labels(file, cells, names, task="auto", separator=None):
+    """Find out what cells of a CSV file say, and say it in numbers.
+
+    Args:
+        file: for messages.
+        cells: dict path -> list of its cells of labels, one or several.
+        names: of their columns.
+        task: see `list_csv`. Defaults to `"auto"`.
+        separator: see `list_csv`. Defaults to None.
+
+    Returns:
+        `(task, names of the classes, labels or numbers, dict path -> label)`.
+
+    Raises:
+        ValueError: for cells that are not of the task, or leave open which it is.
+
+    Example:
+        >>> from kresnets.data.listing import read_labels
+        >>> read_labels("a.csv", {"1.png": ["cat|dog"], "2.png": [""]}, ["label"], separator="|")
+        ('labels', ('cat', 'dog'), {'1.png': (1.0, 1.0), '2.png': (0.0, 0.0)})
+    """
+    several, every = len(names) > 1, [cell for row in cells.values() for cell in row]
+    numeric = [_number(cell) for cell in every]
+    yes_no = all(cell.lower() in _YES_NO for cell in every)
+    if separator is not None and (several or task not in ("auto", "labels")):
+        raise ValueError(
+            f"{file}: `label_separator` parts several labels in one cell, of task='labels'; there are {len(names)} "
+            f"columns and task={task!r}: leave it out."
+        )
+    if task == "auto":
+        fractions = None not in numeric and any(number != int(number) for number in numeric)
+        task = "labels" if separator or several and yes_no else "numbers" if several or fractions else "classes"
+        if task == "classes" and (like := _several_in(every)):
+            raise ValueError(
+                f"{file}: cells such as {like!r} look like several labels of one image: say task='labels', or "
+                "task='classes' where each is a class of its own."
+            )
+    if task == "classes":
+        if several:
+            raise ValueError(f"{file}: task='classes' takes one column of classes. Received: {', '.join(names)}")
+        class_names = tuple(sorted({row[0] for row in cells.values()}))
+        numbers = {name: number for number, name in enumerate(class_names)}
+        return task, class_names, {path: numbers[row[0]] for path, row in cells.items()}
+    if task == "numbers" or several and not yes_no:
+        allowed = "0 or 1 (a label each) or numbers" if task != "numbers" else "a number in each line"
+        for path, row in cells.items():
+            if bad := [
+                cell for cell in row if task != "numbers" and cell.lower() not in _YES_NO or _number(cell) is None
+            ]:
+                raise ValueError(
+                    f"{file}, {path}: the columns {', '.join(names)} must hold {allowed}. Received: {bad[0]!r}"
+                )
+        return task, tuple(names), {path: tuple(map(float, row)) for path, row in cells.items()}
+    if several:
+        return task, tuple(names), {path: tuple(_YES_NO[cell.lower()] for cell in row) for path, row in cells.items()}
+    separator = separator or next((mark for mark in _MARKS if any(mark in cell for cell in every)), _MARKS[0])
+    sets = {path: {one.strip() for one in row[0].split(separator)} - {""} for path, row in cells.items()}
+    class_names = tuple(sorted(set().union(*sets.values())))
+    return task, class_names, {path: tuple(float(name in has) for name in class_names) for path, has in sets.items()}
+
+
+def _several_in(cells):
+    """Return a cell that looks like several labels: each of its parts stands in others too."""
+    whole = set(cells)
+    for mark in _MARKS[:2]:
+        joined = [cell for cell in whole if mark in cell]
+        parts = [part.strip() for cell in joined for part in cell.split(mark)]
+        for cell in sorted(joined):
+            if all(part.strip() in whole or parts.count(part.strip()) > 1 for part in cell.split(mark)):
+                return cell
+    return None
+
+
+def _number(cell):
+    try:
+        number = float(cell)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _column(cell):

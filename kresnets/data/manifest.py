@@ -68,7 +68,7 @@ def changes(noted, listing):
     kinds = {
         "added": [name for name in now if name not in noted],
         "gone": [name for name in noted if name not in now],
-        "of another class": [n for n in now if n in noted and listing.class_names[now[n].label] != noted[n].label],
+        "of another class": [n for n in now if n in noted and listing.said(now[n]) != noted[n].label],
         "changed": [name for name in now if name in noted and _touched(now[name].content, noted[name])],
     }
     told = []

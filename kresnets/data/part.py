@@ -1,6 +1,7 @@
 """Loaded data: three parts of encoded images with labels, and the batches that are drawn from them."""
 
 import dataclasses
+import functools
 import hashlib
 import io
 import os
@@ -37,12 +38,14 @@ class Part:
 
     Args:
         ids: sequence of str, stable names of the images (paths relative to the source, for files).
-        labels: sequence of int, class indices.
+        labels: sequence of int, class indices; or of rows of numbers, see `task`.
         contents: sequence of str (paths of files) or of bytes (encoded images in memory).
         class_names: sequence of str.
         progress: bool, show a bar on stderr while images are decoded into memory. Defaults to True.
         decoding: a `kresnets.Decoding`, how files become pixels. Defaults to `Decoding()`.
         groups: sequence of str or None, the group that each image belongs to (a patient, a place). Defaults to None.
+        task: `"classes"`; `"labels"`, of rows with a 1 for each label that an image has; or `"numbers"`, of rows with a
+            number for each of `class_names`. Defaults to `"classes"`.
     """
 
     def __init__(
@@ -54,12 +57,17 @@ class Part:
         progress: bool = True,
         decoding: Decoding = Decoding(),
         groups: Sequence[str | None] | None = None,
+        task: str = "classes",
     ) -> None:
-        self.decoding = decoding
+        self.decoding, self.task = decoding, task
         self.groups = None if groups is None else tuple(groups)
         self.ids = tuple(ids)
-        self.labels = np.asarray(labels, dtype=np.int32).reshape(-1)
         self.class_names = tuple(class_names)
+        self.labels: Any
+        if task == "classes":
+            self.labels = np.asarray(labels, dtype=np.int32).reshape(-1)
+        else:
+            self.labels = np.asarray(labels, dtype=np.float32).reshape(-1, len(self.class_names))
         self._progress = progress
         self._files = bool(contents) and isinstance(contents[0], str)
         with tf.device("CPU:0"):
@@ -75,7 +83,11 @@ class Part:
         return f"Part({len(self)} images, {self.counts()})"
 
     def counts(self) -> dict[str, int]:
-        """Return the number of images of each class as a dict, class name -> count."""
+        """Return the number of images of each class as a dict, class name -> count; of several labels those that have
+        it, of numbers those that there are."""
+        if self.task != "classes":
+            counts = self.labels.sum(0) if self.task == "labels" else np.full(len(self.class_names), len(self))
+            return dict(zip(self.class_names, counts.astype(int).tolist()))
         return dict(zip(self.class_names, np.bincount(self.labels, minlength=len(self.class_names)).tolist()))
 
     def subset(self, rows: Sequence[Any]) -> "Part":
@@ -93,7 +105,7 @@ class Part:
         chosen = [os.fsdecode(contents[row]) if self._files else contents[row] for row in rows]
         ids, labels = [self.ids[row] for row in rows], self.labels[list(rows)]
         groups = None if self.groups is None else [self.groups[row] for row in rows]
-        return Part(ids, labels, chosen, self.class_names, self._progress, self.decoding, groups)
+        return Part(ids, labels, chosen, self.class_names, self._progress, self.decoding, groups, self.task)
 
     def joined(self, other: "Part") -> "Part":
         """Return a part of the images of both.
@@ -109,14 +121,15 @@ class Part:
             >>> Part(["a"], [0], [b"GIF"], ["cat", "dog"]).joined(Part(["b"], [1], [b"PNG"], ["cat", "dog"])).counts()
             {'cat': 1, 'dog': 1}
         """
-        own, others = ((part.class_names, part._files, part.decoding) for part in (self, other))
+        own, others = ((part.class_names, part._files, part.decoding, part.task) for part in (self, other))
         if own != others:
             raise ValueError(f"Parts of the same classes, kind and decoding can be joined. Received: {own}, {others}.")
         contents = [*self._contents.numpy(), *other._contents.numpy()]
         contents = [os.fsdecode(content) if self._files else content for content in contents]
         labels = np.concatenate([self.labels, other.labels])
         both = None if self.groups is None or other.groups is None else (*self.groups, *other.groups)
-        return Part((*self.ids, *other.ids), labels, contents, self.class_names, self._progress, self.decoding, both)
+        ids = (*self.ids, *other.ids)
+        return Part(ids, labels, contents, self.class_names, self._progress, self.decoding, both, self.task)
 
     def batches(
         self,
@@ -151,7 +164,7 @@ class Part:
 
         Returns:
             A `tf.data.Dataset` of `(images, labels)`: float32 `(batch, size, size, 3)`, RGB 0..255, and int32
-            `(batch,)`.
+            `(batch,)`, or float32 `(batch, labels)` of several labels and of numbers.
 
         Raises:
             ValueError: for a batch size below 1, `epoch` without `shuffle_seed`, or another `cache`.
@@ -289,13 +302,24 @@ class Part:
 
     def _decode(self, order, size, crop):
         contents, labels, files = self._contents, self._label_tensor, self._files
+        decode = _decoder(size, crop, self.decoding)
 
         def load(index):
             content = contents[index]
-            image_bytes = tf.io.read_file(content) if files else content
-            return load_image(readable(image_bytes), size, crop, decoding=self.decoding), labels[index]
+            return decode(tf.io.read_file(content) if files else content), labels[index]
 
         return order.map(load, tf.data.AUTOTUNE, deterministic=True)
+
+
+@functools.lru_cache(maxsize=16)
+def _decoder(size, crop, decoding):
+    """Return the function from a file's bytes to its pixels: a run makes a dozen pipelines, each of which would trace
+    it anew, a third of a second each."""
+
+    def decode(image_bytes):
+        return load_image(readable(image_bytes), size, crop, decoding=decoding)
+
+    return tf.function(decode, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 
 def _without_tuning():
@@ -373,6 +397,11 @@ class Data:
     plain: tuple[str, ...] = ()
     files: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
 
+    @property
+    def task(self) -> str:
+        """What the labels are: `"classes"`, `"labels"` or `"numbers"`."""
+        return self.train.task
+
     def notes(self) -> list[str]:
         """Return what is to be known of the images before anything is learned from them, a sentence each."""
         counts = self.train.counts()
@@ -384,16 +413,26 @@ class Data:
             f"Images left out as damaged: {len(self.bad)} ({_first(name for name, _ in self.bad)}).": self.bad,
             f"Images that their EXIF data {turned} here and in serving alike: {self.rotated}.": self.rotated,
             f"Images of one colour throughout: {len(self.plain)} of {of_all} ({_first(self.plain)}).": self.plain,
-            f"{most!r} has {uneven}; see `class_weight` balanced.": counts[most] >= 2 * counts[least],
+            f"{most!r} has {uneven}; see `class_weight` balanced.": (
+                self.task == "classes" and counts[most] >= 2 * counts[least]
+            ),
         }
         return [sentence for sentence, holds in told.items() if holds]
+
+    def counted(self) -> list[tuple[Any, ...]]:
+        """Return a row for each class or label: its images in each part; for each number its mean there."""
+        parts = (self.train, self.validation, self.test)
+        if self.task == "numbers":
+            means = [part.labels.mean(0) for part in parts]
+            return [(name, *(f"{mean[n]:.4g}" for mean in means)) for n, name in enumerate(self.class_names)]
+        counts = [part.counts() for part in parts]
+        return [(name, *(count[name] for count in counts)) for name in self.class_names]
 
     def summary(self) -> str:
         """Return a table of the number of images per class and part, and what is said of their decoding, as text."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
         width = max(map(len, ("class", "all", *self.class_names)))
-        counts = [part.counts() for part in parts.values()]
-        rows = [("class", *parts)] + [(name, *(count[name] for count in counts)) for name in self.class_names]
+        rows = [("class" if self.task == "classes" else self.task[:-1], *parts), *self.counted()]
         rows.append(("all", *map(len, parts.values())))
         lines = [f"{first:<{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in rows]
         return "\n".join([*lines, *self.decoded])

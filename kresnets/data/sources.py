@@ -15,7 +15,7 @@ from kresnets.data.check import check_images, depth
 from kresnets.data.listing import list_csv, list_folder
 from kresnets.data.manifest import Noted, stamp
 from kresnets.data.part import Data, Part
-from kresnets.data.split import PARTS, cap, order_key, split
+from kresnets.data.split import PARTS, cap, order_key, split, strata
 from kresnets.data.tfds_source import list_tfds
 from kresnets.decoding import Decoding
 
@@ -36,6 +36,8 @@ def load_data(
     resize: Literal["crop", "pad", "squash"] = "crop",
     padding: Any = None,
     group_by: str | None = None,
+    task: Literal["auto", "classes", "labels", "numbers"] = "auto",
+    label_separator: str | None = None,
 ) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
@@ -80,6 +82,12 @@ def load_data(
         padding: colour that `resize="pad"` fills with. Defaults to None, black.
         group_by: regular expression that is found in the name of each image, its path in the source; what its first
             parentheses hold, else all that it matches, is the image's group: `r"patient(\\d+)"`. Defaults to None.
+        task: what a CSV file's labels are: `"classes"` (one an image), `"labels"` (several or none: columns of 0 and 1,
+            or one column of names with a separator) or `"numbers"` (regression: one column or several). Defaults to
+            `"auto"`: several columns of 0 and 1 are labels, and so is what has a `label_separator`; several of numbers,
+            and one of numbers with fractions, are numbers; all else is classes.
+        label_separator: what stands between labels in one cell, such as `"|"`. Defaults to None: with task `"labels"`
+            whichever of `| ; ,` and space occurs.
 
     Returns:
         A `Data`.
@@ -98,11 +106,11 @@ def load_data(
     """
     _check_arguments(limit, seed, bad_images, validation_split, test_split)
     found = Decoding(bits, background, resize=resize, padding=padding) if decoding is None else decoding
-    listing = list_source(source, data_dir, columns)
+    listing = list_source(source, data_dir, columns, task, label_separator)
     obstacles = list(listing.obstacles)
     if group_by is not None:
         listing = _grouped(listing, group_by)
-    if len(listing.class_names) < 2:
+    if len(listing.class_names) < 2 and listing.task == "classes":
         refuse([*obstacles, _one_class(source, listing)])
     parts = [(part, item) for part, items in listing.parts.items() for item in items]
     stamps = [stamp(item.content) for _, item in parts]  # before they are read: what changes meanwhile will be seen
@@ -113,29 +121,32 @@ def load_data(
     good = [(part, item, verdict) for (part, item), verdict in zip(parts, verdicts) if not verdict.reason]
     items, digests = [item for _, item, _ in good], [verdict.digest for *_, verdict in good]
     given = {part: [i for i, row in enumerate(good) if row[0] == part] for part in listing.parts}
-    chosen, labels = {}, [item.label for item in items]
-    without = _classes_without(given, items, listing.class_names)
+    chosen, labels = {}, strata([item.label for item in items], listing.task)
+    without = _classes_without(given, items, listing)
     obstacles += without
+    # Strata of labels and numbers are no classes, and have no names of their own.
+    names = (
+        listing.class_names if listing.task == "classes" else [f"group {n}" for n in range(max(labels, default=0) + 1)]
+    )
+    obstacles += _rare_labels(given, items, listing)
     try:
-        chosen = _split(given, items, digests, listing.class_names, seed, validation_split, test_split)
+        chosen = _split(given, items, labels, digests, names, seed, validation_split, test_split)
         if not without:
-            chosen["train"], chosen["validation"] = cap(
-                chosen["train"], chosen["validation"], labels, limit, listing.class_names
-            )
+            chosen["train"], chosen["validation"] = cap(chosen["train"], chosen["validation"], labels, limit, names)
     except ValueError as error:
         obstacles.append(str(error))
     refuse(obstacles)
     _warn_of_duplicates(given, items, digests)
     groups = _groups_of(items)
     found, decoded = _decoding(found, [verdict for *_, verdict in good], decoding is None)
-    made = {part: _part([items[i] for i in chosen[part]], listing.class_names, progress, found) for part in PARTS}
+    made = {part: _part([items[i] for i in chosen[part]], listing, progress, found) for part in PARTS}
     contents = hashlib.sha256()
     for item, digest in sorted(zip(items, digests), key=lambda pair: pair[0].id):
         contents.update(repr((item.id, digest.hex())).encode())
     if groups is not None:
         decoded = (*decoded, _told_groups(groups, chosen))
     noted = {
-        item.id: Noted(listing.class_names[item.label], verdict.digest.hex(), *stamped)
+        item.id: Noted(listing.said(item), verdict.digest.hex(), *stamped)
         for (_, item), verdict, stamped in zip(parts, verdicts, stamps)
     }
     return Data(
@@ -218,11 +229,16 @@ def _check_arguments(limit, seed, bad_images, validation_split, test_split):
             raise ValueError(f"`{name}` is a share and must lie between 0 and 1. Received: {share}")
 
 
-def list_source(source, data_dir=None, columns=None):
+def list_source(source, data_dir=None, columns=None, task="auto", label_separator=None):
     """Return the `Listing` of a source; its images are not looked at."""
     source = os.path.expanduser(os.fspath(source))
     if is_file_source(source) and os.path.isfile(source):
-        return list_csv(source, columns)
+        return list_csv(source, columns, task, label_separator)
+    if task not in ("auto", "classes") or label_separator is not None:
+        raise ValueError(
+            f"Several labels an image, and numbers, come from a CSV file, and {source} is none: give a list of paths "
+            "and labels, or leave `task` and `label_separator` out."
+        )
     if columns is not None:
         raise ValueError(f"`columns` are those of a CSV file, and {source} is none: leave them out.")
     if is_file_source(source):
@@ -258,13 +274,34 @@ def _bad_sentence(bad, total):
     )
 
 
-def _classes_without(given, items, class_names):
-    """Return a sentence for each class without an image in a part."""
+def _classes_without(given, items, listing):
+    """Return a sentence for each class, or label, without an image in a part."""
+    if listing.task == "numbers":
+        return []
+
+    def has(i):
+        label = items[i].label
+        return [label] if listing.task == "classes" else [n for n, value in enumerate(label) if value]
+
+    names, one = listing.class_names, "Class" if listing.task == "classes" else "Label"
     return [
-        f"Class {class_names[label]!r} has no usable image{'' if part == 'all' else f' in the {part} part'}: add some, "
-        "or leave the class out."
+        f"{one} {names[label]!r} has no usable image{'' if part == 'all' else f' in the {part} part'}: add some, "
+        f"or leave the {one.lower()} out."
         for part, indices in given.items()
-        for label in sorted(set(range(len(class_names))) - {items[i].label for i in indices})
+        for label in sorted(set(range(len(names))) - {label for i in indices for label in has(i)})
+    ]
+
+
+def _rare_labels(given, items, listing):
+    """Return a sentence for each label that fewer images have than there are parts, so that one would be without."""
+    if listing.task != "labels" or set(given) != {"all"}:
+        return []
+    counts = [sum(label) for label in zip(*(item.label for item in items))]
+    return [
+        f"Label {name!r} is on {count:g} image{'s' * (count != 1)}, but each of {', '.join(PARTS)} needs at least one: "
+        "add some, or leave the label out."
+        for name, count in zip(listing.class_names, counts)
+        if 0 < count < len(PARTS)
     ]
 
 
@@ -287,17 +324,17 @@ def _warn_of_duplicates(given, items, digests):
         )
 
 
-def _split(given, items, digests, class_names, seed, validation_split, test_split):
+def _split(given, items, labels, digests, class_names, seed, validation_split, test_split):
     """Return part -> indices of items, in the order in which `cap` draws them."""
     fractions = {"test": test_split, "validation": validation_split}
     fractions = {part: share for part, share in fractions.items() if part not in given}
     chosen = {part: sorted(indices, key=lambda i: order_key(seed, items[i].id)) for part, indices in given.items()}
     pool = chosen.pop("all" if "all" in chosen else "train")
-    present = sorted({items[i].label for i in pool})  # classes without an image are told for themselves
+    present = sorted({labels[i] for i in pool})  # classes without an image are told for themselves
     groups = _groups_of(items)
     dealt = split(
         [items[i].id for i in pool],
-        [present.index(items[i].label) for i in pool],
+        [present.index(labels[i]) for i in pool],
         [digests[i] for i in pool],
         fractions,
         [class_names[label] for label in present],
@@ -307,14 +344,9 @@ def _split(given, items, digests, class_names, seed, validation_split, test_spli
     return chosen | {part: [pool[i] for i in indices] for part, indices in dealt.items()}
 
 
-def _part(items, class_names, progress, decoding):
+def _part(items, listing, progress, decoding):
     items = sorted(items, key=lambda item: item.id)
     return Part(
-        [item.id for item in items],
-        [item.label for item in items],
-        [item.content for item in items],
-        class_names,
-        progress,
-        decoding,
-        _groups_of(items),
-    )
+        [item.id for item in items], [item.label for item in items], [item.content for item in items],
+        listing.class_names, progress, decoding, _groups_of(items), listing.task,
+    )  # fmt: skip

@@ -11,6 +11,7 @@ import hashlib
 import unicodedata
 
 PARTS = ("train", "validation", "test")
+_BINS, _IN_BIN = 10, 10  # of numbers: at most so many bins, of so many images at least
 
 
 def order_key(seed, image_id):
@@ -48,6 +49,36 @@ def together(*keys):
                 parent[max(one, other)] = min(one, other)
     numbers = {}
     return [numbers.setdefault(root(index), len(numbers)) for index in range(len(parent))]
+
+
+def strata(labels, task):
+    """Return by what images are kept in proportion, integers from 0: their class; of several labels the rarest one that
+    an image has; of numbers how large they are.
+
+    Args:
+        labels: sequence of int, or of tuples of numbers.
+        task: `"classes"`, `"labels"` or `"numbers"`.
+
+    Example:
+        >>> from kresnets.data.split import strata
+        >>> strata([(1.0, 0.0), (1.0, 1.0), (1.0, 0.0), (0.0, 0.0)], "labels")
+        [0, 0, 0, 0]
+    """
+    if task == "classes":
+        return list(labels)
+    if task == "numbers":
+        bins = max(1, min(_BINS, len(labels) // _IN_BIN))
+        order = sorted(range(len(labels)), key=lambda index: (labels[index], index))
+        places = {index: place * bins // len(labels) for place, index in enumerate(order)}
+        return [places[index] for index in range(len(labels))]
+    counts = [sum(column) for column in zip(*labels)]
+    none = len(counts)
+    found = [min((n for n, has in enumerate(label) if has), key=counts.__getitem__, default=none) for label in labels]
+    # Those with which no three parts could be filled go with the most: their label is on other images too, or rare.
+    sizes = collections.Counter(found)
+    most = sizes.most_common(1)[0][0] if sizes else 0
+    kept = sorted({stratum if sizes[stratum] >= 2 * len(PARTS) else most for stratum in found})
+    return [kept.index(stratum if stratum in kept else most) for stratum in found]
 
 
 def split(ids, labels, digests, fractions, class_names, seed=0, groups=None):

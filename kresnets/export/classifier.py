@@ -100,12 +100,14 @@ class Classifier:
         return load_image(image_bytes, self.size, how.crop, decoding=how.decoding)
 
     def serving_default(self, image_bytes):
-        """Map the bytes of image files, `(batch,)`, to labels, scores and valid."""
+        """Map the bytes of image files, `(batch,)`, to labels, scores and valid; or to values and valid."""
         return self.signatures(self.network).serving_default(image_bytes)
 
     def signatures(self, network):
         """Return what a server answers by a network, a function such as this classifier's own."""
-        return Signatures(network, self.labels, self.top, self.size, self.preprocessing, self.max_pixels)
+        return Signatures(
+            network, self.labels, self.top, self.size, self.preprocessing, self.max_pixels, self.scores.numbers
+        )
 
     def network(self, images):
         """Map RGB images 0..255, `(batch, size, size, 3)`, to `probabilities` and to the `features` they come from."""

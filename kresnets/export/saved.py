@@ -19,7 +19,8 @@ def save(classifier, folder):
     for name, (function, spec) in signatures.specs().items():
         archive.add_endpoint(name, function, [spec])
     archive.write_out(str(folder), verbose=False)
-    _name_method(folder, "classify", "tensorflow/serving/classify")
+    if "classify" in signatures.specs():
+        _name_method(folder, "classify", "tensorflow/serving/classify")
 
 
 def frozen(classifier):

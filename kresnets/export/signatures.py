@@ -22,6 +22,7 @@ class Signatures:
         size: int, side of the images in pixels.
         preprocessing: `kresnets.Preprocessing`, of which the crop and the decoding are done here.
         max_pixels: int, how many pixels an image file may unpack to.
+        numbers: whether the outputs are numbers, of the names in `labels`, rather than probabilities of them.
     """
 
     network: Callable
@@ -30,19 +31,27 @@ class Signatures:
     size: int
     preprocessing: Preprocessing
     max_pixels: int
+    numbers: bool = False
 
     def specs(self):
         """Return name -> (function, the tensor it takes)."""
         images = tf.TensorSpec((None, self.size, self.size, 3), tf.float32, name="images")
-        return {
+        found = {
             "serving_default": (self.serving_default, tf.TensorSpec((None,), tf.string, name="image_bytes")),
             "classify": (self.classify, tf.TensorSpec((None,), tf.string, name="inputs")),
             "predict_tensor": (self.predict_tensor, images),
             "features": (self.features, images),
         }
+        if self.numbers:
+            del found["classify"]
+        return found
 
     def serving_default(self, image_bytes):
-        """Map the bytes of image files, `(batch,)`, to labels, scores and valid."""
+        """Map the bytes of image files, `(batch,)`, to labels, scores and valid; or to values and valid."""
+        if self.numbers:
+            images, valid = decode_batch(image_bytes, self._load, self.size)
+            values = self.network(images)["probabilities"]
+            return {"values": tf.where(valid[:, tf.newaxis], values, tf.zeros_like(values)), "valid": valid}
         return self._named(image_bytes, self._load)
 
     def classify(self, inputs):
@@ -54,8 +63,8 @@ class Signatures:
         return {"classes": answer["labels"], "scores": answer["scores"]}
 
     def predict_tensor(self, images):
-        """Map RGB images 0..255, `(batch, size, size, 3)`, to the probability of each class."""
-        return {"probabilities": self.network(images)["probabilities"]}
+        """Map RGB images 0..255, `(batch, size, size, 3)`, to the probability of each class, or to the values."""
+        return {"values" if self.numbers else "probabilities": self.network(images)["probabilities"]}
 
     def features(self, images):
         """Map RGB images 0..255, `(batch, size, size, 3)`, to what the classifying layer sees."""

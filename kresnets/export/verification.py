@@ -96,6 +96,10 @@ def _compare_images(served, classifier, contents, allowed):
             )
         images = tf.stack([classifier.image(file) for file in files])
         expected = classifier.network(images)["probabilities"].numpy()
+        if classifier.scores.numbers:
+            difference = np.abs(answer["values"].numpy() - expected) / np.maximum(np.abs(expected), _scale(classifier))
+            largest = max(largest, difference.max())
+            continue
         for labels, scores, row in zip(answer["labels"].numpy(), answer["scores"].numpy(), expected, strict=True):
             largest = max(largest, _difference(classifier, labels, scores, row))
             same += labels[0].decode() == classifier.labels[row.argmax()]
@@ -104,11 +108,13 @@ def _compare_images(served, classifier, contents, allowed):
             f"The written model answers {len(contents)} images differently from the Keras model (by "
             f"{largest:.2g}, allowed {allowed:g}); nothing was exported."
         )
-    return {
-        "photographs": len(contents),
-        "largest_difference": float(largest),
-        "same_first_label": same / len(contents),
-    }
+    found = {"photographs": len(contents), "largest_difference": float(largest)}
+    return found if classifier.scores.numbers else found | {"same_first_label": same / len(contents)}
+
+
+def _scale(classifier):
+    """Return how large numbers are, to which differences are held: what the last layer brings them to, if one does."""
+    return np.abs(getattr(classifier.model.layers[-1], "scale", 1.0))
 
 
 def _difference(classifier, labels, scores, probabilities):
@@ -124,19 +130,23 @@ def _difference(classifier, labels, scores, probabilities):
 
 def _compare(served, classifier, images, pngs, allowed):
     expected = classifier.network(images)
-    features = expected["features"]
-    best = tf.math.top_k(expected["probabilities"], classifier.top).values
+    features, outputs = expected["features"], expected["probabilities"]
+    best = tf.math.top_k(outputs, classifier.top).values
     files = tf.stack([pngs[0], tf.constant(b"no image"), *pngs[1:]])
     ask = served.signatures
-    answer, classified = ask["serving_default"](image_bytes=files), ask["classify"](inputs=_examples(files))
+    answer = ask["serving_default"](image_bytes=files)
     images_at = [0, *range(2, len(pngs) + 1)]
     scale = tf.maximum(1.0, tf.reduce_max(tf.abs(features)))
-    differences = {
-        "predict_tensor": ask["predict_tensor"](images=images)["probabilities"] - expected["probabilities"],
-        "features": (ask["features"](images=images)["features"] - features) / scale,
-        "serving_default": tf.gather(answer["scores"], images_at) - best,
-        "classify": tf.gather(classified["scores"], images_at) - best,
-    }
+    differences = {"features": (ask["features"](images=images)["features"] - features) / scale}
+    tensor = ask["predict_tensor"](images=images)
+    if classifier.scores.numbers:
+        large = np.maximum(np.abs(outputs), _scale(classifier))
+        differences["predict_tensor"] = (tensor["values"] - outputs) / large
+        differences["serving_default"] = (tf.gather(answer["values"], images_at) - outputs) / large
+    else:
+        differences["predict_tensor"] = tensor["probabilities"] - outputs
+        differences["serving_default"] = tf.gather(answer["scores"], images_at) - best
+        differences["classify"] = tf.gather(ask["classify"](inputs=_examples(files))["scores"], images_at) - best
     for name, difference in differences.items():
         largest = float(tf.reduce_max(tf.abs(difference)))
         if not largest <= allowed:  # also when it is NaN

@@ -100,7 +100,7 @@ def _unfrozen(columns, rates, start):
 
 def _draw(columns):
     rates = _rates(columns)
-    panels = ["loss"] + ["accuracy"] * ("accuracy" in columns) + ["learning rate"] * bool(rates)
+    panels = ["loss", *(name for name in ("accuracy", "mae") if name in columns)] + ["learning rate"] * bool(rates)
     made = figures.figure(900, 70 + 270 * len(panels), layout="constrained")
     made.get_layout_engine().set(h_pad=0.1)  # inches; the panels' lowest and highest numbers are neighbours
     axes = made.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]

@@ -4,7 +4,8 @@ import numpy as np
 
 from kresnets.devices.hardware import describe
 from kresnets.preprocess import Preprocessing
-from kresnets.report import calibration, label_issues, learning_curve, metrics, near_duplicates, predictions
+from kresnets.report import calibration, label_issues, learning_curve, metrics, near_duplicates, predictions, several
+from kresnets.report import numbers as regression
 from kresnets.report.answers import confusion, mistakes, worst_mistakes
 from kresnets.report.gradcam import grad_cam
 from kresnets.report.history import curves
@@ -31,33 +32,23 @@ def judge(run, model, data, config, history, notes=(), seen=None):
     size, preprocessing = config["size"], Preprocessing.of_data(config["preprocess"])
     asked = {"validation": data.validation, "test": data.test}
     said = {name: (part, _answers(model, part, size, preprocessing)) for name, part in asked.items()}
-    predictions.write(run / "predictions.csv", data.class_names, said)
-    labels, probabilities = data.test.labels, said["test"][1]
-    numbers = metrics.evaluate(labels, probabilities, list(data.class_names))
+    numbers, right, wrong = _JUDGES[data.task](run, model, data, said, size, preprocessing)
     seconds = sum(history.history["seconds"])
     numbers |= {"seconds": seconds, "images_per_second": len(data.train) * len(history.epoch) / seconds}
-
     curves(run / "history.csv", run / "curves.png")
-    confusion(labels, metrics.predict_classes(probabilities), list(data.class_names), run / "confusion.png")
-    worst = worst_mistakes(labels, probabilities)
-    images = data.test.pixels(size, worst, preprocessing.crop)
-    heat = grad_cam(model, preprocessing(images, "channels_last"), np.argmax(probabilities[worst], axis=1))
-    mistakes(images, labels[worst], probabilities[worst], heat, list(data.class_names), run / "mistakes.png")
-    right = metrics.predict_classes(probabilities) == labels
-    answers = {}
+    answers, classes = {}, data.task == "classes"
 
     def ask(question, name, answer):
         answers[question], numbers[name] = answer
 
-    if seen is not None:
+    if seen is not None and classes:
         ask("Are labels wrong?", "label_issues", label_issues.answer(run, data, seen))
     ask("Is the test honest?", "near_duplicates", near_duplicates.answer(run, data, config, right))
-    if seen is not None:
+    if seen is not None and classes:
         ask("Would more photographs help?", "learning_curve", learning_curve.answer(run, seen))
-    ask("Can scores be trusted?", "calibration", calibration.answer(run, said))
-    rows = [("class", "training", "validation", "test")]
-    counts = [part.counts() for part in (data.train, data.validation, data.test)]
-    rows += [(name, *(count[name] for count in counts)) for name in data.class_names]
+    if classes:
+        ask("Can scores be trusted?", "calibration", calibration.answer(run, said))
+    rows = [("class" if classes else data.task[:-1], "training", "validation", "test"), *data.counted()]
     notes = [*history.notes, *notes, f"Trained on: {describe()}, kresnets {__version__}, {config['dtype']}."]
     # --epochs makes the stages longer or shorter, see the plan: what they were before would contradict it.
     scaled = ("head_epochs", "epochs_per_stage") if config["arguments"].get("epochs") else ()
@@ -68,16 +59,56 @@ def judge(run, model, data, config, history, notes=(), seen=None):
         numbers,
         {**recipe, **{k: v for k, v in config["arguments"].items() if k not in config["recipe"]}},
         config["command"],
-        {caption: run / name for caption, name in PICTURES.items()},
+        {caption: run / name for caption, name in PICTURES.items() if (run / name).is_file()},
         notes,
         {
-            "Mistakes on the test images": predictions.mistakes(run.path, data.test, probabilities),
+            "Mistakes on the test images": wrong,
             "Plan": history.plan.rows(),
             "Images": rows,
         },
         answers,
     )
     run.finish(numbers)
+
+
+def _classes(run, model, data, said, size, preprocessing):
+    """Judge classes: return the numbers, whether each test image is right, and the mistakes for the page."""
+    labels, probabilities, names = data.test.labels, said["test"][1], list(data.class_names)
+    predictions.write(run / "predictions.csv", names, said)
+    answered = metrics.predict_classes(probabilities)
+    confusion(labels, answered, names, run / "confusion.png")
+    worst = worst_mistakes(labels, probabilities)
+    images = data.test.pixels(size, worst, preprocessing.crop)
+    heat = grad_cam(model, preprocessing(images, "channels_last"), np.argmax(probabilities[worst], axis=1))
+    mistakes(images, labels[worst], probabilities[worst], heat, names, run / "mistakes.png")
+    found = metrics.evaluate(labels, probabilities, names)
+    return found, answered == labels, predictions.mistakes(run.path, data.test, probabilities)
+
+
+def _labels(run, model, data, said, size, preprocessing):
+    """Judge several labels, likewise; each is said from the threshold that validation chooses."""
+    labels, probabilities, names = data.test.labels, said["test"][1], list(data.class_names)
+    at = several.thresholds(data.validation.labels, said["validation"][1])
+    predictions.write(run / "predictions.csv", names, said, at)
+    several.precision_recall(labels, probabilities, names, run / "precision_recall.png")
+    right = ((probabilities >= at) == (labels > 0.5)).all(1)
+    return (
+        several.evaluate(labels, probabilities, names, at),
+        right,
+        several.mistakes(run.path, data.test, probabilities, at),
+    )
+
+
+def _numbers(run, model, data, said, size, preprocessing):
+    """Judge numbers, likewise; there is no right and wrong."""
+    answers, names = said["test"][1], list(data.class_names)
+    predictions.write(run / "predictions.csv", names, said)
+    regression.scatter(data.test.labels, answers, names, run / "scatter.png")
+    found = regression.evaluate(data.test.labels, answers, names, data.train.labels.mean(0))
+    return found, None, regression.mistakes(run.path, data.test, answers)
+
+
+_JUDGES = {"classes": _classes, "labels": _labels, "numbers": _numbers}
 
 
 def _answers(model, part, size, preprocessing):

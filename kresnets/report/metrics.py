@@ -58,11 +58,11 @@ def evaluate(labels: Array, probabilities: Array, class_names: Sequence[str]) ->
     matrix = confusion_matrix(labels, np.where(finite, predictions, classes), labels=range(classes + 1))[:classes]
     right, true = np.diag(matrix), matrix.sum(axis=1)
     result = {"count": count, "accuracy": float(accuracy_score(labels, predictions))}
-    result["accuracy_interval"] = _wilson(right.sum()[None], true.sum()[None])[0].tolist()
+    result["accuracy_interval"] = wilson(right.sum()[None], true.sum()[None])[0].tolist()
     # Equal to sklearn's balanced_accuracy_score, which has no word for an answer that is no class.
     recalls = (right / np.maximum(true, 1))[true > 0]
     result["balanced_accuracy"] = float(recalls.mean())
-    sides = np.abs(_wilson(right, true)[true > 0].T - recalls)  # from each recall to the ends of its interval
+    sides = np.abs(wilson(right, true)[true > 0].T - recalls)  # from each recall to the ends of its interval
     low, high = np.sqrt(np.sum(sides**2, axis=1)) / len(recalls) * (-1, 1) + recalls.mean()
     result["balanced_accuracy_interval"] = [float(max(low, 0)), float(min(high, 1))]
     if classes == 2:
@@ -187,7 +187,7 @@ def _per_class(matrix, class_names, notes):
         )
     table = {name: {} for name in class_names}
     for metric, of in (("recall", true), ("precision", answered)):
-        for name, hits, total, (low, high) in zip(class_names, right, of, _wilson(right, of)):
+        for name, hits, total, (low, high) in zip(class_names, right, of, wilson(right, of)):
             table[name][metric] = float(hits / total) if total else None
             table[name][f"{metric}_interval"] = [float(low), float(high)] if total else None
     for name, images in zip(class_names, true):
@@ -195,7 +195,7 @@ def _per_class(matrix, class_names, notes):
     return table
 
 
-def _wilson(hits, totals):
+def wilson(hits, totals):
     """Return Wilson's score intervals `(n, 2)`: closed, and honest for the few images of a rare class."""
     z2 = _NORMAL_QUANTILE**2
     totals = np.maximum(totals, 1)  # the caller shows nothing where there was nothing

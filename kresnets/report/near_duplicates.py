@@ -104,7 +104,7 @@ def answer(run, data, config, right):
         run: a `kresnets.runs.folder.RunFolder`.
         data: `kresnets.data.Data`.
         config: what the run's config.json holds.
-        right: bool array, whether the answer to each test image is right.
+        right: bool array, whether the answer to each test image is right; None where answers are numbers.
 
     Returns:
         What answers the question (see `kresnets.report.html`), and a dict: `count`, `accuracy_without`.
@@ -114,7 +114,8 @@ def answer(run, data, config, right):
     # A network of few pixels sees no details; of others' size there may be decoded images.
     size, crop = max(config["size"], 2 * _FINE), config["preprocess"]["crop"]
     near = near_duplicates(*(signatures(part, size, crop) for part in (data.test, data.train)))
-    count, total, without = len(near.rows), len(right), np.delete(right, near.rows)
+    count, total = len(near.rows), len(data.test)
+    without = () if right is None else np.delete(right, near.rows)
     if not count:
         return ["No test image is nearly the same as a training image."], {"count": 0}
     others = float(without.mean()) if len(without) else None

@@ -10,7 +10,15 @@ from kresnets._util import files
 from kresnets._util.types import PathLike
 
 INTERVAL_SUFFIX = "_interval"
-TITLES = {"count": "test images", "auc": "AUC"}
+TITLES = {
+    "count": "test images",
+    "auc": "AUC",
+    "mAP": "mAP",
+    "f1": "F1",
+    "mae": "mean absolute error",
+    "r2": "R²",
+    "rmse": "RMSE",
+}
 _LONGEST_TABLE = 60  # rows; a longer one is folded
 
 STYLE = """
@@ -106,6 +114,8 @@ def html(
         _numbers(metrics),
         *(_picture(caption, file) for caption, file in pictures.items()),
         section("Classes", _class_table(metrics.get("per_class") or {})),
+        section("Labels", _plain_table("label", metrics.get("per_label") or {})),
+        section("Numbers", _plain_table("number", metrics.get("per_number") or {})),
         *(section(question, "\n".join(map(_answer, parts))) for question, parts in (answers or {}).items()),
         *(section(heading, table(rows[0], rows[1:])) for heading, rows in (tables or {}).items() if rows),
         section("Notes", "<ul>" + "".join(f"<li>{escaped(note)}</li>" for note in notes) + "</ul>" if notes else ""),
@@ -186,6 +196,26 @@ def _class_table(classes):
         for name, row in classes.items()
     ]
     return table(("class", "recall", "95 %", "precision", "95 %", "test images"), rows) if rows else ""
+
+
+def _plain_table(what, rows):
+    """Return a table of rows by name, a column for each of their values; intervals stand behind what they are of."""
+    if not rows:
+        return ""
+    columns = [name for name in next(iter(rows.values())) if not name.endswith(INTERVAL_SUFFIX)]
+    header = [cell for name in columns for cell in (name.replace("_", " "), "95 %")[: 1 + _has_interval(rows, name)]]
+    body = [
+        (
+            label,
+            *(cell for name in columns for cell in (row[name], interval(row, name))[: 1 + _has_interval(rows, name)]),
+        )
+        for label, row in rows.items()
+    ]
+    return table((what, *header), body)
+
+
+def _has_interval(rows, name):
+    return any(name + INTERVAL_SUFFIX in row for row in rows.values())
 
 
 def table(header: Iterable, rows: Iterable[Iterable]) -> str:

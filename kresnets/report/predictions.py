@@ -8,6 +8,7 @@ import urllib.parse
 import numpy as np
 
 from kresnets._util import files
+from kresnets.data.listing import said
 from kresnets.report.answers import worst_mistakes
 from kresnets.report.metrics import predict_classes
 from kresnets.report.page import Link
@@ -15,24 +16,42 @@ from kresnets.report.page import Link
 _MOST = 200  # mistakes on the page; the table has all
 
 
-def write(path, class_names, parts):
+def write(path, class_names, parts, thresholds=None):
     """Write `predictions.csv`: file, part, label, prediction, correct (1 or 0), and the probability of each class.
+
+    Several labels stand in one cell, parted by `|`. Of numbers there are two columns each: as it is, and as answered.
 
     Args:
         path: where the table goes.
         class_names: sequence of str.
-        parts: dict name -> (`kresnets.data.Part`, float array `(images, classes)` of probabilities).
+        parts: dict name -> (`kresnets.data.Part`, float array `(images, classes)` of probabilities, or numbers).
+        thresholds: of several labels, the probability from which on each is said. Defaults to None.
     """
+    task = next(part.task for part, _ in parts.values())
+    columns = ["label", "prediction", "correct", *(f"p({name})" for name in class_names)]
+    if task == "numbers":
+        columns = [*class_names, *(f"predicted {name}" for name in class_names)]
     with files.replacing(path) as beside, opened(beside) as to:
         writer = csv.writer(to, lineterminator="\n")
-        writer.writerow(["file", "part", "label", "prediction", "correct", *(f"p({name})" for name in class_names)])
-        for name, (part, probabilities) in parts.items():
-            answers = predict_classes(probabilities)
-            for file, label, answer, scores in zip(part.ids, part.labels, answers, probabilities, strict=True):
-                said = class_names[answer] if answer >= 0 else ""  # no finite number
-                writer.writerow(
-                    [file, name, class_names[label], said, int(answer == label), *map("{:.6g}".format, scores)]
-                )
+        writer.writerow(["file", "part", *columns])
+        for name, (part, outputs) in parts.items():
+            answers = _answers(part, outputs, thresholds)
+            for file, label, answer, row in zip(part.ids, part.labels, answers, outputs, strict=True):
+                cells = [f"{one:.6g}" for one in row]
+                if task == "numbers":
+                    writer.writerow([file, name, *(f"{number:.6g}" for number in label), *cells])
+                    continue
+                known = said(label, class_names, task)
+                writer.writerow([file, name, known, answer, int(answer == known), *cells])
+
+
+def _answers(part, outputs, thresholds):
+    """Return what is said of each image, in words; nothing for what is no finite number."""
+    if part.task == "classes":
+        return [part.class_names[answer] if answer >= 0 else "" for answer in predict_classes(outputs)]
+    if part.task == "labels":
+        return [said(row, part.class_names, "labels") for row in outputs >= thresholds]
+    return [""] * len(part)
 
 
 def opened(path):

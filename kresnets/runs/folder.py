@@ -55,6 +55,8 @@ FILES = (
     File("learning_rate.png", "the range test of `--learning-rate find`"),
     File("curves.png", "losses, accuracies and rates by epoch", caption="Training"),
     File("confusion.png", "the confusion matrix on the test images", caption="Confusion"),
+    File("precision_recall.png", "of several labels: precision against recall of each", caption="Precision and recall"),
+    File("scatter.png", "of numbers: the answers against the truth", caption="Answers against the truth"),
     File("mistakes.png", "the worst mistakes, with Grad-CAM", caption="Worst mistakes"),
     File("predictions.csv", "a row for each validation and test image: label, answer, every probability"),
     File("label_issues.csv", "labels that may be wrong, the likeliest first, and what each image rather is"),
@@ -92,6 +94,9 @@ SINCE = {
     "head": None,
     "epochs": None,
     "momentum": None,
+    "task": "auto",
+    "label_separator": None,
+    "loss": "mse",
 }
 
 
@@ -323,7 +328,14 @@ class RunFolder:
             return "there is nothing of this name"
         try:
             return manifest.changes(
-                manifest.read(noted), list_source(arguments["data"], None, arguments.get("columns"))
+                manifest.read(noted),
+                list_source(
+                    arguments["data"],
+                    None,
+                    arguments.get("columns"),
+                    arguments.get("task", "auto"),
+                    arguments.get("label_separator"),
+                ),
             )
         except (ValueError, OSError) as error:
             return f"they cannot be listed: {error}"
@@ -377,6 +389,7 @@ def load_images(arguments: dict[str, Any], decoding: "Decoding | None" = None) -
         given["data"], given["limit"], given["seed"], given["bad_images"], columns=given["columns"],
         bits=given["bits"], background=background, decoding=decoding,
         resize=given["resize"], padding=given["padding"], group_by=given["group_by"],
+        task=given["task"], label_separator=given["label_separator"],
     )  # fmt: skip
 
 

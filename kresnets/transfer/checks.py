@@ -41,6 +41,8 @@ def checked_data(model, train, validation, task="auto", loss=None, preprocessing
         source = check_source(source, argument)
         _check_batch(model, source, argument)
         first = first_labels(source)
+        if task == "auto" and (rows := rows_of(source)) is not None and rows.part.task != "classes":
+            task = rows.part.task  # the data say it
         labels = Labels.of(model, first, task, loss) if labels is None else labels
         if first is not None:
             labels.like(first).check(first, f"`{argument}`")
@@ -140,10 +142,10 @@ def checked_class_weight(class_weight, train, labels):
     if class_weight is None:
         return None
     classes = labels.classes
-    if labels.scores.task == "labels":
+    if labels.scores.task != "classes":
         raise ValueError(
-            "`class_weight` goes with task='classes': an image of several labels has no one weight of a class; give "
-            "weights of the images as third part of `train`."
+            f"`class_weight` goes with task='classes': of {labels.scores.task} an image has no one weight of a class; "
+            "give weights of the images as third part of `train`."
         )
     if isinstance(class_weight, str) and class_weight == "balanced":
         from kresnets.data import class_weight as balanced

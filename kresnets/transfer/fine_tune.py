@@ -22,7 +22,7 @@ from kresnets.transfer.cache.choice import cached_fit, check_cache
 from kresnets.transfer.checks import checked_class_weight, checked_data, decoding_of
 from kresnets.transfer.head import solve
 from kresnets.transfer.inputs import Batches, EpochSeeds, Preparation, is_dataset, rows_of
-from kresnets.transfer.labels import Labels, first_labels
+from kresnets.transfer.labels import LOSSES, Labels, first_labels
 from kresnets.transfer.plan import Plan, make_plan
 from kresnets.transfer.recipe import Recipe, optimizer_class
 from kresnets.weights.origin import TRAINED, note, origin_of
@@ -71,7 +71,8 @@ def fine_tune(
         train: batches `(images, labels)` as a `tf.data.Dataset` or `keras.utils.PyDataset`, or a pair of arrays (32 a
             batch, shuffled). Images are RGB 0..255 `(batch, height, width, 3)` of the model's size. Labels are whole
             numbers `(batch,)`, or rows `(batch, classes)`: one-hot or soft ones that sum to 1, or, for
-            `task="labels"`, a 1 for each label that an image has.
+            `task="labels"`, a 1 for each label that an image has; or, for `task="numbers"`, numbers `(batch,)` or
+            `(batch, numbers)`.
         validation: the same, or None. Defaults to None.
         recipe: a `kresnets.Recipe`, the `Plan` that `kresnets.plan` made of one for this very model and data, or None
             for `Recipe()`. Defaults to None.
@@ -83,15 +84,16 @@ def fine_tune(
         callbacks: further Keras callbacks; they see the logs of the stages. Defaults to ().
         loss: a Keras loss in place of the cross-entropy that goes with the task and the labels: sparse, categorical,
             or binary for one output and for `task="labels"` (from logits, unless the model ends in a softmax or
-            sigmoid, however that is said). Defaults to None.
-        metrics: list of Keras metrics. Defaults to None for the accuracy.
+            sigmoid, however that is said). Of numbers `"mse"` (what None is), `"mae"` or `"huber"`, each number in
+            units of the `Rescaling` that ends the model, if one does. Defaults to None.
+        metrics: list of Keras metrics. Defaults to None for the accuracy; of numbers the mean absolute error.
         preprocess: a mode or a `kresnets.Preprocessing`, for a model that carries none (`preprocessing_of`). Where the
             model carries another one, a warning names both, yours is used, and the model carries it from then on.
             Defaults to None, what the model carries.
         task: what the scores mean: `"classes"` (an image is of one), `"labels"` (it has each or not; trained by binary
-            cross-entropy), or `"auto"` for what the model's end, an earlier `fine_tune` (`kresnets.task_of`) and the
-            labels tell. The model carries it from then on, beside its preprocessing, so that export knows. Defaults to
-            `"auto"`.
+            cross-entropy), `"numbers"` (regression), or `"auto"` for what the model's end, an earlier `fine_tune`
+            (`kresnets.task_of`) and the labels tell. The model carries it from then on, beside its preprocessing, so
+            that export knows. Defaults to `"auto"`.
         groups: for models that are not of kresnets, an ordered dict `{group: regex}`; see `kresnets.groups`. Defaults
             to None.
         class_weight: dict class -> weight, as in `model.fit`; or `"balanced"`: a class counts the more, the fewer
@@ -212,6 +214,8 @@ def _planned(model, data, recipe, pretrained, state_dir, loss):
 
 def _prepared(model, data, plan, cache, groups, loss, metrics, state_dir, begin, epoch, verbose):
     how, labels = plan.recipe, data.labels
+    if labels.scores.numbers and how.label_smoothing:
+        raise ValueError("Recipe: `label_smoothing` is of classes and labels, and these are numbers: leave it out.")
     if loss is None and (how.label_smoothing or how.mixup):
         labels = labels.as_rows()
 
@@ -408,6 +412,8 @@ def _is_over(unfreezing, state):
 
 def _compile(model, plan, rate, labels, loss, metrics):
     recipe = plan.recipe
+    if labels.scores.numbers and loss in (None, *LOSSES):
+        loss = labels.loss(of_numbers=loss or LOSSES[0])
     loss = labels.loss(recipe.label_smoothing) if loss is None else loss
     config = {"learning_rate": rate}
     if recipe.weight_decay is not None:

@@ -1,4 +1,5 @@
-"""What the labels of a model are, and the loss that goes with them: cross-entropy, of classes or of each label."""
+"""What the labels of a model are, and the loss that goes with them: cross-entropy, of classes or of each label, or the
+distance of numbers."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +8,7 @@ import keras
 import numpy as np
 
 from kresnets.keras_hooks.graph import last_activation
-from kresnets.task import Scores, check_softmax, check_task, task_of
+from kresnets.task import Scores, check_softmax, check_task, scores_of, task_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,17 +17,19 @@ class Labels:
 
     They come as whole numbers `(batch,)` or `(batch, 1)`, the class of each image (bool and float ones too), or as rows
     `(batch, classes)` of numbers 0..1: one-hot, smoothed or mixed ones of classes, which sum to 1, or a 1 for each
-    label that an image has.
+    label that an image has; or as numbers `(batch,)` or `(batch, numbers)`.
 
     Args:
         scores: how the model's outputs are read, see `kresnets.task.Scores`.
         given: whether they come as rows.
         rows: whether the model is trained on rows; else on whole numbers, or, with one output, on a column of 0..1.
+        scale: of numbers, how much each of them varies, by which the loss divides it.
     """
 
     scores: Scores
     given: bool = False
     rows: bool = False
+    scale: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, model: keras.Model, labels: Any = None, task: str = "auto", loss: Any = None) -> "Labels":
@@ -35,14 +38,19 @@ class Labels:
         Args:
             model: a Keras model from images to scores.
             labels: what `first_labels` gives of a source; None for whole numbers. Defaults to None.
-            task: `"classes"`, `"labels"`, or `"auto"` to tell by the model's end, what it carries, and the labels.
-                Defaults to `"auto"`.
+            task: `"classes"`, `"labels"`, `"numbers"`, or `"auto"` to tell by the model's end, what it carries, and
+                the labels. Defaults to `"auto"`.
             loss: the user's own, which may take what none of ours would. Defaults to None.
 
         Raises:
             ValueError: where the task stays open, or does not go with the model or its labels.
         """
         check_task(task)
+        if task == "numbers" or task == "auto" and task_of(model) == "numbers":
+            last = model.layers[-1]
+            scale = last.scale if isinstance(last, keras.layers.Rescaling) else 1.0
+            scores = scores_of(model, "numbers")
+            return cls(scores, given=True, rows=True, scale=tuple(np.broadcast_to(scale, scores.units).tolist()))
         activation = _squashing(model, ask=loss is None)
         if activation == "softmax" and loss is None:
             check_softmax(model, task)
@@ -60,16 +68,20 @@ class Labels:
     @property
     def kind(self) -> str:
         """The labels in words, of an error."""
+        if self.scores.numbers:
+            return f"{self.classes} number{'s' * (self.classes > 1)} an image, (n, {self.classes})"
         if self.scores.independent and not self.scores.two and self.classes > 1:
             return f"rows (n, {self.classes}) of a 1 for each label that an image has"
         return f"one integer label each (n,), or one-hot rows (n, {self.classes})"
 
     def as_rows(self) -> "Labels":
         """Return the same, trained on rows where the scores are several: for what blends or smooths them."""
-        return dataclasses.replace(self, rows=self.scores.units > 1)
+        return dataclasses.replace(self, rows=self.scores.numbers or self.scores.units > 1)
 
     def like(self, labels: Any) -> "Labels":
         """Return what the labels of another source are, which may come in the other form, for the same training."""
+        if self.scores.numbers:
+            return self
         return dataclasses.replace(self, given=_are_rows(labels))
 
     def check(self, labels: Any, argument: str = "") -> None:
@@ -84,6 +96,10 @@ class Labels:
             return
         numeric = labels.dtype == bool or np.issubdtype(labels.dtype, np.number)
         self.check_shape(labels.shape, what)
+        if self.scores.numbers:
+            if not numeric or not np.isfinite(labels).all():
+                raise ValueError(f"{what}{_FINITE}")
+            return
         if self.given:
             good = numeric and np.isfinite(labels).all() and labels.min() >= 0 and labels.max() <= 1
             if not good or self._sums and np.abs(labels.sum(axis=1, dtype="float64") - 1).max() > _OFF:
@@ -105,6 +121,8 @@ class Labels:
     def __call__(self, labels: Any) -> Any:
         """Return a batch of labels as the model is trained on them; raise where one is none. (JAX would take a class
         that is none for a loss of 0.)"""
+        if self.scores.numbers:
+            return self._checked_numbers(labels)
         if isinstance(labels, np.ndarray):
             self.check(labels)
             labels = labels.astype("int32") if labels.dtype == bool else labels
@@ -137,14 +155,27 @@ class Labels:
             return tf.cast(tf.reshape(labels, (-1, 1)), tf.float32)
         return tf.one_hot(tf.reshape(labels, (-1,)), self.classes) if self.rows else labels
 
+    def _checked_numbers(self, labels):
+        if isinstance(labels, np.ndarray):
+            self.check(labels)
+            return labels.astype("float32").reshape(-1, self.classes)
+        import tensorflow as tf
+
+        labels = tf.reshape(tf.cast(labels, tf.float32), (-1, self.classes))
+        with tf.control_dependencies([tf.debugging.assert_all_finite(labels, _FINITE)]):
+            return tf.identity(labels)
+
     def numbers(self, labels: Any) -> Any:
         """Return the class of each image, integers `(n,)`, of labels in any of these forms; the likeliest of soft
         ones."""
         labels = np.asarray(labels)
         return labels.argmax(-1) if _are_rows(labels) else np.round(labels.reshape(-1)).astype("int64")
 
-    def loss(self, label_smoothing: float = 0.0) -> keras.Loss:
-        """Return the Keras loss: on probabilities or on logits, whichever the model gives."""
+    def loss(self, label_smoothing: float = 0.0, of_numbers: str = "mse") -> keras.Loss:
+        """Return the Keras loss: on probabilities or on logits, whichever the model gives; of numbers `"mse"`, `"mae"`
+        or `"huber"`, each in units of how much it varies."""
+        if self.scores.numbers:
+            return Standardized(of_numbers, self.scale)
         from_logits = self.scores.activation == "linear"
         if self.scores.independent:
             return keras.losses.BinaryCrossentropy(from_logits=from_logits, label_smoothing=label_smoothing)
@@ -153,7 +184,10 @@ class Labels:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
 
     def metrics(self) -> list[Any]:
-        """Return the accuracy; of labels the share of them that are answered right, as Keras has it."""
+        """Return the accuracy; of labels the share of them that are answered right, as Keras has it; of numbers the
+        mean absolute error, in their own units."""
+        if self.scores.numbers:
+            return ["mae"]
         if not self.scores.independent:
             return ["accuracy"]
         return [LabelAccuracy("accuracy", threshold=0.0 if self.scores.activation == "linear" else 0.5)]
@@ -171,6 +205,8 @@ class Labels:
         return self.scores.task == "classes"
 
     def _fits(self, shape):
+        if self.scores.numbers:
+            return len(shape) == 2 and shape[1] == self.classes or len(shape) == 1 and self.classes == 1
         if self.given:
             return len(shape) == 2 and shape[1] == self.classes
         return (self.scores.task == "classes" or self._column) and (len(shape) == 1 or tuple(shape[1:]) == (1,))
@@ -185,11 +221,44 @@ class Labels:
         )
 
 
+LOSSES = ("mse", "mae", "huber")  # of numbers
+_FINITE = "Labels must be finite numbers, of task='numbers'; leave out images without, or mend them."
 _OFF = 0.01  # of a row's sum: half precision has three digits
 _ALLOWED = (
     "Labels must be whole numbers 0 to {} for a model of {} classes; mend the labels, or build the model "
     "with more classes."
 )
+
+
+@keras.saving.register_keras_serializable(package="kresnets")
+class Standardized(keras.losses.Loss):
+    """A loss of numbers in units of how much each of them varies, so that dollars and millimetres learn alike.
+
+    Args:
+        kind: `"mse"`, `"mae"` or `"huber"` (linear beyond one such unit).
+        scale: a number above 0 for each output.
+        **kwargs: those of `keras.losses.Loss`.
+
+    Example:
+        >>> from kresnets.transfer.labels import Standardized
+        >>> float(Standardized("mae", (10.0,))([[5.0]], [[25.0]]))
+        2.0
+    """
+
+    def __init__(self, kind, scale, name="standardized", **kwargs):
+        super().__init__(name=name, **kwargs)
+        self.kind, self.scale = kind, tuple(scale)
+
+    def call(self, y_true, y_pred):
+        # By a product: what is rounded to bfloat16 must be small already.
+        inverse = 1.0 / np.asarray(self.scale, "float32")
+        loss = getattr(
+            keras.losses, {"mse": "mean_squared_error", "mae": "mean_absolute_error"}.get(self.kind, self.kind)
+        )
+        return loss(y_true * inverse, y_pred * inverse)
+
+    def get_config(self):
+        return super().get_config() | {"kind": self.kind, "scale": list(self.scale)}
 
 
 @keras.saving.register_keras_serializable(package="kresnets")

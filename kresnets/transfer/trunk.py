@@ -5,10 +5,14 @@ import json
 import logging
 import pathlib
 
+import keras
+import numpy as np
+
 from kresnets._util.checks import close_to, is_whole
 from kresnets.devices.hardware import fast_dtype
 from kresnets.preprocess import MODES, Preprocessing, preprocessing_of, set_preprocessing
 from kresnets.runs.folder import RunFolder
+from kresnets.task import set_task
 from kresnets.weights import sources
 
 
@@ -30,8 +34,34 @@ def check_weights(spec, weights):
         kresnets.weights.resolve(spec, weights)
 
 
-def with_trunk(spec, weights, size, classes, preprocess=None):
+def head_of(data):
+    """Return what the head of a network has to be for `kresnets.data.Data`: keyword arguments of `with_trunk`."""
+    head = {"classes": len(data.class_names), "task": data.task}
+    if data.task == "numbers":
+        spread = data.train.labels.std(0)
+        head["numbers"] = data.train.labels.mean(0).tolist(), np.where(spread > 0, spread, 1).tolist()
+    return head
+
+
+def _with_head(model, task, numbers):
+    """Return a network whose head says what it is for; numbers come in their own units, however large they are."""
+    if numbers is not None:
+        mean, spread = numbers
+        last = keras.layers.Rescaling(spread, mean, dtype="float32", name="head_rescaling")
+        model = keras.Model(model.input, last(model.output), name=model.name)
+    if task != "classes":
+        set_task(model, task)
+    return model
+
+
+_ACTIVATIONS = {"classes": "softmax", "labels": "sigmoid", "numbers": None}
+
+
+def with_trunk(spec, weights, size, classes, preprocess=None, task="classes", numbers=None):
     """Build the network with its own head on the trunk of the weights: none, imagenet, a tag, a file, or another run.
+
+    The head is a softmax; of the task `"labels"` sigmoids, and of `"numbers"` what is brought to a mean and a spread,
+    `numbers`, of the training images.
 
     Without a size it is that of the weights: what a run was trained at, or what their `Preprocessing` says.
     `preprocess` says how the images of a file are wanted that does not say it itself: a mode, or the tag of weights
@@ -47,14 +77,18 @@ def with_trunk(spec, weights, size, classes, preprocess=None):
         size = size or source.input_shape[1]
     else:
         shape = size and (size, size, 3)
-        source = build(weights=None if weights == "none" else weights, input_shape=shape, classes=classes)
+        source = build(
+            weights=None if weights == "none" else weights, input_shape=shape, classes=classes,
+            classifier_activation=_ACTIVATIONS[task],
+        )  # fmt: skip
         if wanted is not None:
             set_preprocessing(source, wanted)
         size = size or kresnets.preprocessing_of(source).size or spec.input_size
         if source.input_shape[1] == size:
-            return source
-    model = build(weights=None, input_shape=(size, size, 3), classes=classes)
-    return kresnets.copy_trunk(source, model)
+            return _with_head(source, task, numbers)
+    shape = (size, size, 3)
+    model = build(weights=None, input_shape=shape, classes=classes, classifier_activation=_ACTIVATIONS[task])
+    return _with_head(kresnets.copy_trunk(source, model), task, numbers)
 
 
 def _preprocessing(spec, weights, preprocess):
@@ -109,14 +143,12 @@ def _is_run(weights):
     return (pathlib.Path(weights) / "config.json").is_file()
 
 
-def own_model(path, weights, size, classes, preprocess=None):
+def own_model(path, weights, size, classes, preprocess=None, task="classes", numbers=None):
     """Load a model of the user's own from a `.keras` file, which is trained on as it is.
 
     Raises:
         ValueError: where there is none, its head does not answer for so many classes, or an option asks for another.
     """
-    import keras
-
     from kresnets.transfer.labels import Labels
 
     if not pathlib.Path(path).is_file():
@@ -134,15 +166,15 @@ def own_model(path, weights, size, classes, preprocess=None):
     side = model.input_shape[1]
     if size not in (None, side):
         raise ValueError(f"--size {size} does not go with --model {path}, which takes {side} pixels: leave it out.")
-    scores = Labels.of(model, task="classes").scores
-    if scores.units > 1 and scores.activation == "sigmoid":
+    scores = Labels.of(model, task=task).scores
+    if task == "classes" and scores.units > 1 and scores.activation == "sigmoid":
         raise ValueError(
             f"--model {path} ends in several sigmoids, of labels that an image may have together, and the "
             "images are in classes: end it with a softmax or logits."
         )
     if scores.classes != classes:
         raise ValueError(
-            f"--model {path} answers for {scores.classes} classes, and the images are of {classes}: give it a head for "
+            f"--model {path} answers for {scores.classes} {task}, and the images are of {classes}: give it a head for "
             "these."
         )
     if preprocess is not None:

@@ -148,18 +148,13 @@ def test_the_same_command_again_changes_nothing(finished, folder):
     assert snapshot(run) == before
 
 
-def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder, tmp_path):
+def test_other_arguments_are_refused_unless_told_to_overwrite(finished, folder):
     run = finished[0]
     before = snapshot(run)
     done = finish(*small(folder, run, "--seed", "1"))
     assert done.returncode == 2 and "made with another --seed (0, now 1)" in done.stderr
     assert done.stderr.count("\n") == 1
     assert snapshot(run) == before
-    copy = tmp_path / "copy"
-    shutil.copytree(run, copy)
-    done = finish(*small(folder, copy, "--stages", "--head-epochs", "1", "--overwrite"))
-    assert done.returncode == 0, done.stderr
-    assert len(history(copy)) == 1
 
 
 def test_half_precision_is_for_networks_that_gain_by_it(monkeypatch, folder, tmp_path, capsys):
@@ -500,15 +495,20 @@ def test_a_folder_that_is_no_run_is_not_touched(folder, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_damaged_image_is_refused_or_skipped_and_listed(folder, tmp_path):
+def test_a_damaged_image_is_refused_or_skipped_and_listed(finished, folder, tmp_path):
+    """In the place of an earlier run, too, where that is to be overwritten."""
     data = tmp_path / "data"
     shutil.copytree(folder, data)
     half = next((data / "functional").iterdir())
     half.write_bytes(half.read_bytes()[:2000])
     done = finish(*small(data, tmp_path / "run"))
     assert done.returncode == 2 and half.name in done.stderr and "--bad-images" in done.stderr
-    done = finish(*small(data, tmp_path / "run", "--bad-images", "skip", "--stages", "--head-epochs", "1"))
+    shutil.copytree(finished[0], tmp_path / "run")
+    asked = small(data, tmp_path / "run", "--bad-images", "skip", "--stages", "--head-epochs", "1")
+    assert finish(*asked).returncode == 2
+    done = finish(*asked, "--overwrite")
     assert done.returncode == 0, done.stderr
+    assert len(history(tmp_path / "run")) == 1
     assert half.name in (tmp_path / "run" / "bad_images.txt").read_text()
     assert half.name in done.stdout or "left out as damaged" in done.stdout
 

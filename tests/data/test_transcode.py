@@ -91,6 +91,7 @@ def test_heic_names_the_extra_that_it_needs(monkeypatch):
     assert check_image(data).reason == told
 
 
+@pytest.mark.everything
 @needs_avif
 def test_a_folder_of_them_is_learned_and_asked(tmp_path, capsys):
     """Through the command, from files to answers: the same as of their pixels in PNG."""

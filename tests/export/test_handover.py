@@ -247,6 +247,7 @@ assert sorted(os.listdir(sys.argv[1])) == before, os.listdir(sys.argv[1])
 """
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["saved-model", pytest.param("openvino", marks=pytest.mark.everything)])
 def test_a_full_disk_is_a_sentence_and_nothing_is_left(tmp_path, format):

@@ -62,6 +62,7 @@ def test_planted_copies_are_found_and_little_else(tiles):
         assert {row for row in said if row < len(judged)} == natural
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_cells_that_were_photographed_twice_are_found():
     """Of ELPV's cells 1508 to 1510 and 1549 to 1551 are one cell each, as one sees; others only look alike."""
@@ -82,6 +83,7 @@ def test_too_few_to_compare_with_are_left_alone():
     assert not len(near_duplicates(few, few).rows) and not len(near_duplicates(few[:0], few).rows)
 
 
+@pytest.mark.everything
 def test_a_run_says_it(tiles, tmp_path, capsys):
     """Parts that share photographs, saved anew in the test: the page, the table and metrics.json tell."""
     learned, judged = tiles

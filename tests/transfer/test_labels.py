@@ -221,7 +221,8 @@ MANY = np.stack([Y, Y, 1 - Y], axis=1)
         ((3, "sigmoid"), MANY * 2, {}, "numbers 0 to 1, 3 an image"),
         ((1, "sigmoid"), Y + 1, {}, "whole numbers 0 to 1"),
         ((1, "softmax"), Y * 0, {}, "has 1 output behind a softmax"),
-        ((2, "softmax"), Y, {"task": "numbers"}, "`task` must be 'classes' or 'labels', or 'auto'"),
+        ((2, "softmax"), Y, {"task": "numbers"}, "ends in a softmax.*end the model with a Dense layer"),
+        ((2, "softmax"), Y, {"task": "tags"}, "`task` must be 'classes', 'labels', 'numbers', or 'auto'"),
     ],
 )
 def test_labels_that_do_not_fit_get_a_sentence(model, labels, options, sentence):
@@ -315,6 +316,7 @@ def test_nan_stops_the_training_at_the_last_good_epoch(tmp_path, poison, sentenc
     assert tuned(small(), labels, **options).epoch == [0, 1]
 
 
+@pytest.mark.everything
 def test_nan_in_the_first_epoch_and_in_the_validation_alone():
     labels, model = np.arange(24) % 3, small()
     before = model.get_weights()

@@ -571,6 +571,7 @@ def ended(folder):
     return len(json.loads(path.read_text())["end_order"]) if path.exists() else 0
 
 
+@pytest.mark.always("grid")
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["random", "grid", *(pytest.param(name, marks=pytest.mark.everything) for name in ("hyperband", "own"))]

@@ -60,6 +60,7 @@ def test_it_knows_pictures_that_it_never_saw():
     assert np.sum(found == np.arange(0, 200, 8)) >= 12
 
 
+@pytest.mark.everything
 @pytest.mark.slow
 def test_the_distilled_trunk_tells_defects_that_it_never_saw():
     """What scikit-learn finds in the features of 75 photographs of solar cells, by area under the ROC curve on 268

@@ -123,6 +123,11 @@ def export_file(
     _check_path(file, target)
     target.require_libraries()
     classifier = Classifier.of(model, labels, preprocess, task=task).computing_in("float32", fold=False)
+    if classifier.scores.numbers:
+        raise ValueError(
+            f"{model.name!r} says numbers, which are exported as a SavedModel alone (kresnets.export_saved_model): a "
+            f"file of format {format!r} is read as probabilities by all that reads it here."
+        )
     beside = {
         _labels_name(file): _lines(classifier.labels),
         _images_name(file): json.dumps(_wants(classifier)),

@@ -1,0 +1,140 @@
+"""Several labels an image, and numbers, from CSV files: what is read, how it is split, and what is refused."""
+
+import collections
+import csv
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from kresnets.data import load_data
+from kresnets.data.split import strata
+
+SETS = [set(), {"cat"}, {"dog"}, {"cat", "dog"}, {"bird", "cat"}]
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """A folder of 60 pictures, each of a colour of its own."""
+    folder = tmp_path_factory.mktemp("pictures")
+    for n in range(60):
+        Image.new("RGB", (9, 9), (4 * n, 255 - 4 * n, n)).save(folder / f"{n}.png")
+    return folder
+
+
+def listed(folder, name, header, rows):
+    with open(folder / name, "w", newline="") as file:
+        csv.writer(file).writerows([header, *rows])
+    return folder / name
+
+
+def labels_of(data):
+    """Return path -> label as a set of names."""
+    parts = (data.train, data.validation, data.test)
+    return {
+        name: {label for label, has in zip(data.class_names, row) if has}
+        for part in parts
+        for name, row in zip(part.ids, part.labels)
+    }
+
+
+@pytest.mark.parametrize("mark", ["|", ";", ",", " "])
+def test_labels_in_one_cell_and_in_columns_are_the_same(pictures, mark):
+    said = {f"{n}.png": SETS[n % 5] for n in range(60)}
+    one = listed(
+        pictures, "one.csv", ["path", "labels"], [(name, mark.join(sorted(has))) for name, has in said.items()]
+    )
+    names = ["bird", "cat", "dog"]
+    rows = [(name, *(int(label in has) for label in names)) for name, has in said.items()]
+    hot = listed(pictures, "hot.csv", ["path", *names], rows)
+    found = load_data(one, task="labels", progress=False)
+    assert found.task == "labels" and found.class_names == ("bird", "cat", "dog") and labels_of(found) == said
+    assert labels_of(load_data(one, label_separator=mark, progress=False)) == said
+    for columns in ({"label": names}, ["label=bird,cat,dog"], ["label=bird", "label=cat", "label=dog", "path=path"]):
+        assert labels_of(load_data(hot, columns=columns, progress=False)) == said
+    assert found.train.labels.dtype == np.float32
+    drawn = np.concatenate([labels for _, labels in found.train.batches(7, 8)])
+    np.testing.assert_array_equal(drawn, found.train.labels)
+    assert found.train.counts()["cat"] == sum("cat" in said[name] for name in found.train.ids)
+    assert found.files["3.png"].label == "cat|dog" and found.files["0.png"].label == ""
+
+
+def test_each_label_is_in_each_part_in_proportion(pictures):
+    said = [SETS[n % 5] for n in range(60)]
+    file = listed(
+        pictures, "parts.csv", ["path", "labels"], [(f"{n}.png", "|".join(sorted(has))) for n, has in enumerate(said)]
+    )
+    data = load_data(file, task="labels", progress=False)
+    for part in (data.train, data.validation, data.test):
+        shares = part.labels.mean(0)
+        np.testing.assert_allclose(shares, [0.2, 0.6, 0.4], atol=0.25)
+    smaller = load_data(file, task="labels", limit=20, progress=False)
+    assert {*smaller.train.ids} < {*data.train.ids} and smaller.test.ids == data.test.ids
+
+
+def test_numbers_are_read_and_spread_over_the_parts(pictures):
+    file = listed(pictures, "numbers.csv", ["path", "age", "height"], [(f"{n}.png", n, 1.5 * n) for n in range(60)])
+    both = load_data(file, columns={"label": ["age", "height"]}, progress=False)
+    assert both.task == "numbers" and both.class_names == ("age", "height")
+    for part in (both.train, both.validation, both.test):
+        np.testing.assert_allclose(part.labels, [[int(name[:-4]), 1.5 * int(name[:-4])] for name in part.ids])
+        assert abs(part.labels[:, 0].mean() - 29.5) < 8 and part.labels.shape[1] == 2
+    one = load_data(file, columns={"label": "height"}, progress=False)  # it has fractions
+    assert one.task == "numbers" and one.train.labels.shape[1] == 1
+    whole = load_data(file, columns={"label": "age"}, task="numbers", progress=False)
+    assert whole.task == "numbers" and "age" in whole.summary() and "times as many" not in " ".join(whole.notes())
+
+
+def test_whole_numbers_stay_classes_unless_told(pictures):
+    file = listed(pictures, "grades.csv", ["path", "label"], [(f"{n}.png", n % 3) for n in range(60)])
+    assert load_data(file, progress=False).task == "classes"
+    assert load_data(file, progress=False).class_names == ("0", "1", "2")
+
+
+@pytest.mark.parametrize(
+    ("header", "cells", "asked", "sentence"),
+    [
+        (["path", "label"], ["cat|dog", "cat", "dog"], {}, "'cat\\|dog' look like several labels.*task='labels'"),
+        (
+            ["path", "label"],
+            ["1.5", "2", "old"],
+            {"task": "numbers"},
+            "must hold a number in each line. Received: 'old'",
+        ),
+        (
+            ["path", "label"],
+            ["1.5", "nan", "2"],
+            {"task": "numbers"},
+            "must hold a number in each line. Received: 'nan'",
+        ),
+        (["path", "label"], ["a", "b", "a"], {"task": "classes", "label_separator": "|"}, "leave it out"),
+        (["path", "label"], ["a", "a|b", "a"], {"task": "labels"}, "Label 'b' is on 1 image"),
+    ],
+)
+def test_what_cannot_be_meant_gets_a_sentence(pictures, header, cells, asked, sentence):
+    rows = [(f"{n}.png", cells[n % 3] if cells[1] != "a|b" or n < 3 else "a") for n in range(60)]
+    if cells[1] == "a|b":
+        rows = rows[:4]
+    file = listed(pictures, "bad.csv", header, rows)
+    with pytest.raises(ValueError, match=sentence):
+        load_data(file, progress=False, **asked)
+
+
+def test_a_cell_of_columns_that_is_neither_says_so(pictures):
+    file = listed(
+        pictures, "mixed.csv", ["path", "cat", "dog"], [(f"{n}.png", 1, "maybe" if n == 3 else 0) for n in range(9)]
+    )
+    with pytest.raises(
+        ValueError, match=r"0 or 1 \(a label each\) or numbers|a number in each line. Received: 'maybe'"
+    ):
+        load_data(file, columns={"label": ["cat", "dog"]}, progress=False)
+    with pytest.raises(ValueError, match="come from a CSV file"):
+        load_data(pictures, task="labels", progress=False)
+
+
+def test_rare_strata_go_with_the_most():
+    labels = [(1.0, 0.0)] * 20 + [(0.0, 1.0)] * 8 + [(1.0, 1.0)] * 2 + [(0.0, 0.0)] * 3
+    found = collections.Counter(strata(labels, "labels"))
+    assert sorted(found.values()) == [10, 23]
+    assert strata([5, 3, 5], "classes") == [5, 3, 5]
+    assert [*collections.Counter(strata([(float(n),) for n in range(100)], "numbers")).values()] == [10] * 10
