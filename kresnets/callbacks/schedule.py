@@ -14,7 +14,7 @@ from kresnets._util.types import PathLike
 
 _RISING = re.compile(
     r"acc|accuracy|auc|precision|recall|sensitivity|specificity|f\d|fbeta|score|iou|dice|r2|similarity|correlation|"
-    r"kappa"
+    r"kappa|map"
 )
 _FALLING = re.compile(r"loss|error|mse|mae|mape|msle|rmse|crossentropy|divergence|kld|hinge|poisson|logcosh|cosh")
 

@@ -21,6 +21,7 @@ def export(
     dtype: Literal["float32", "bfloat16"] = "float32",
     verify: Count | None = None,
     calibrate: Flag = False,
+    tta: Literal["none", "flip", "crops"] = "none",
 ) -> None:
     """Export a finished run as a SavedModel for TF Serving, or for another runtime.
 
@@ -41,6 +42,8 @@ def export(
         verify: Ask both models about so many images of the run's test part, or all; the card keeps what differs.
         calibrate: Divide the logits by the run's temperature, so that scores are as sure as answers are right; the
             answers stay.
+        tta: Test-time augmentation, of a SavedModel: the answer is the mean over the image and its mirror image (flip,
+            twice the work), or 12 views (crops).
     """
     source = RunFolder(run)
     temperature = _temperature(source) if calibrate else None
@@ -50,6 +53,8 @@ def export(
 
         with_temperature(model, temperature)
     if format != "saved-model":
+        if tta != "none":
+            raise ValueError(f"--tta {tta} is for --format saved-model; leave it out with {format}.")
         return formats.export(source, loaded, path, format, dtype, verify)
     from kresnets.export import export_saved_model, read_card
 
@@ -62,6 +67,7 @@ def export(
         dtype,
         card=_card(source) | {"temperature": temperature},
         verify_on=_images(source, verify) if verify else (),
+        tta=tta,
     )
     served = folder.parent.resolve()
     mount = shlex.quote(_mount(served))

@@ -4,8 +4,12 @@ import contextlib
 import dataclasses
 import logging
 import shlex
+import types
 import warnings
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
 
 import kresnets_command
 from kresnets._util import files
@@ -31,10 +35,12 @@ def finetune(
     overwrite: Flag = False,
     dry_run: Flag = False,
     class_weight: Literal["none", "balanced"] = "none",
+    sampling: Literal["natural", "balanced"] = "natural",
     from_scratch: Flag = False,
     recompute: Flag = False,
     cache: Literal["auto", "off"] = "auto",
     loss: Literal["mse", "mae", "huber"] = "mse",
+    folds: Annotated[int | None, Parameter(validator=Number(gte=2))] = None,
 ) -> int:
     """Fine-tune a network on your images.
 
@@ -48,17 +54,43 @@ def finetune(
         overwrite: Replace a run made with other options.
         dry_run: Print the plan, and stop.
         class_weight: balanced: a class counts the more, the fewer images it has.
+        sampling: balanced: each class is drawn as often as the others, images of rare ones several times an epoch.
         from_scratch: Everything trains from the first epoch at one rate (--learning-rate, --epochs-per-stage).
         recompute: Train in less memory and more time; features are then not kept.
         loss: What is made small where the labels are numbers.
+        folds: Deal the images out to so many folds and train once without each, so that every image is tested by a
+            model that never saw it. The runs are OUT/fold-1, ...; the page of all is OUT/report.html.
         cache: auto: keep what frozen layers give, and large images decoded, in --out until the run ends; changes no
             result.
     """
     options = flat(
         images, network, recipe, machines, out=out, overwrite=overwrite, dry_run=dry_run, class_weight=class_weight,
-        from_scratch=from_scratch, recompute=recompute, cache=cache, loss=loss,
+        sampling=sampling, from_scratch=from_scratch, recompute=recompute, cache=cache, loss=loss, folds=folds,
+        fold=None,
     )  # fmt: skip
-    return _finetune(options, _arguments())
+    return _finetune(options, _arguments()) if folds is None else _finetune_folds(options, _arguments())
+
+
+def _finetune_folds(options: Any, argv: list[str]) -> int:
+    """Train once for each fold, each in a run of its own, which is gone on with as any other; then sum them up."""
+    import keras
+
+    from kresnets.report.folds import check_folder, summarize
+
+    if options.coordinator:
+        raise ValueError("--folds does not go with --coordinator: run the folds on one machine, or leave it out.")
+    out = check_folder(options.out)
+    for number in range(1, options.folds + 1):
+        print(f"Fold {number} of {options.folds}:", flush=True)
+        one = types.SimpleNamespace(**vars(options) | {"out": str(out / f"fold-{number}"), "fold": number})
+        if code := _finetune(one, argv):
+            return code
+        if options.dry_run:
+            return 0
+        keras.utils.clear_session()
+    for line in summarize(out, options.folds):
+        print(line)
+    return 0
 
 
 def _arguments() -> list[str]:
@@ -116,6 +148,9 @@ def _train(run, options, arguments, earlier, command, machines):
     # A run that goes on sees the pixels that it began with.
     decoding = machines.agreed(lambda: dataclasses.asdict(run.decoding) if earlier else None)
     data = load_images(arguments, decoding and kresnets.Decoding.of_data(decoding))
+    if options.sampling == "balanced" and (options.class_weight != "none" or data.task != "classes"):
+        with_what = "--class-weight balanced, which mends the same" if data.task == "classes" else f"--task {data.task}"
+        raise ValueError(f"--sampling balanced does not go with {with_what}: leave one out.")
     if options.loss != "mse" and data.task != "numbers":
         raise ValueError(f"--loss {options.loss} is for numbers, and {options.data} has {data.task}: leave it out.")
     known = data_digest(data)
@@ -200,7 +235,9 @@ def _fit(run, options, model, data, plan, config, machines):
     ]
     return kresnets.fine_tune(
         model,
-        data.train.batches(options.batch_size, size, crop, options.seed, epoch_variable(), images),
+        data.train.batches(
+            options.batch_size, size, crop, options.seed, epoch_variable(), images, options.sampling == "balanced"
+        ),
         data.validation.batches(options.batch_size, size, crop, cache=images),
         plan,
         cache="auto" if options.cache == "auto" else False,

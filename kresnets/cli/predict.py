@@ -5,7 +5,7 @@ import os
 import pathlib
 import re
 from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tensorflow as tf
 from cyclopts import Parameter
@@ -29,6 +29,7 @@ def predict(
     *,
     top: Count = 3,
     csv: pathlib.Path | None = None,
+    tta: Literal["none", "flip", "crops"] = "none",
 ) -> int:
     """Name what is on images, with a run or with an exported model.
 
@@ -42,12 +43,14 @@ def predict(
             or .xml with what was written beside it.
         images: JPEG, PNG, GIF, BMP, TIFF, AVIF or (by the extra images) HEIC files, or folders of such.
         top: Labels an image, at most.
+        tta: Test-time augmentation, of a run: the answer is the mean over the image and its mirror image (flip), or 12
+            views (crops). What is exported has its own.
         csv: Write the answers into this file too, a line a label: file, rank, label, score, or why there is none.
     """
     if csv is not None:
         _check_csv(csv)
     images = listed(images)
-    answer = open_model(model, top)
+    answer = open_model(model, top, tta)
     answers: list[Answer] = []
     for start in range(0, len(images), _BATCH):
         answers += ask(answer, images[start : start + _BATCH], top)
@@ -91,8 +94,11 @@ def write_csv(path: pathlib.Path, answers: Iterable[tuple[str, Answer]]) -> None
                 writer.writerows([file, rank, label, float(score), ""] for rank, (label, score) in enumerate(answer, 1))
 
 
-def open_model(folder: pathlib.Path, top: int) -> Callable[..., dict[str, Any]]:
+def open_model(folder: pathlib.Path, top: int, tta: str = "none") -> Callable[..., dict[str, Any]]:
     """Return a function from a string tensor of image bytes to a dict of labels, scores and valid."""
+    exported = folder.is_file() or folder.is_dir() and newest_version(folder) is not None
+    if exported and tta != "none":
+        raise ValueError(f"--tta {tta} is for a run, and {folder} was exported: kresnets export --tta builds it in.")
     if folder.is_file():
         from kresnets.export.formats import open_file
 
@@ -105,7 +111,7 @@ def open_model(folder: pathlib.Path, top: int) -> Callable[..., dict[str, Any]]:
     model, labels, preprocessing = RunFolder(folder).load()
     from kresnets.export import Classifier
 
-    classifier = Classifier.of(model, labels, preprocessing, top)
+    classifier = Classifier.of(model, labels, preprocessing, top, tta=tta)
     if classifier.scores.numbers:
         return _named(classifier.serving_default, classifier.labels)
     return classifier.serving_default

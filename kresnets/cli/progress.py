@@ -49,7 +49,7 @@ class ProgressLines(keras.callbacks.Callback):
         took, logs = time.perf_counter() - self._began, logs or {}
         numbers = [
             f"{name} {logs[name]:.3f}" + (f" / {logs[f'val_{name}']:.3f}" if f"val_{name}" in logs else "")
-            for name in ("loss", "accuracy", "mae")
+            for name in ("loss", "accuracy", "mae", "auc", "f1", "mAP")
             if name in logs
         ]
         times = f"{took:.{int(took < 10)}f} s, {_clock(took * (self._epochs - epoch - 1))} left"

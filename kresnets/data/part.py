@@ -139,6 +139,7 @@ class Part:
         shuffle_seed: int | None = None,
         epoch: Any = None,
         cache: Any = "auto",
+        balanced: bool = False,
     ) -> Any:
         """Return the part's batches as a tf.data pipeline of known cardinality.
 
@@ -161,6 +162,9 @@ class Part:
                 others as with `"auto"`. Delete the folder when it is no longer of use. False: every epoch decodes them,
                 as it does what fits nowhere. What this part already keeps at this size and crop is used in any case but
                 False. Defaults to `"auto"`.
+            balanced: whether each class is drawn as often as the others, in as many draws as there are images: those of
+                a rare class come several times an epoch, those of a frequent one in turns. Needs a `shuffle_seed`.
+                Defaults to False.
 
         Returns:
             A `tf.data.Dataset` of `(images, labels)`: float32 `(batch, size, size, 3)`, RGB 0..255, and int32
@@ -184,8 +188,10 @@ class Part:
             raise ValueError(f"`batch_size` must be at least 1. Received: batch_size={batch_size}")
         if epoch is not None and shuffle_seed is None:
             raise ValueError("`epoch` chooses among the orders of a `shuffle_seed`: give one, or leave `epoch` out.")
+        if balanced and (shuffle_seed is None or self.task != "classes"):
+            raise ValueError("`balanced` draws images of classes at random: give a `shuffle_seed`, or leave it out.")
         check_cache(cache)
-        order = self._order(shuffle_seed, epoch)
+        order = self._balanced_order(shuffle_seed, epoch) if balanced else self._order(shuffle_seed, epoch)
         pixels = self._keep(size, crop, cache)
         if pixels is None:
             dataset = self._decode(order, size, crop).batch(batch_size)
@@ -299,6 +305,36 @@ class Part:
             return tf.data.Dataset.from_tensor_slices(indices)
 
         return tf.data.Dataset.range(1).flat_map(shuffled).apply(tf.data.experimental.assert_cardinality(count))
+
+    def _balanced_order(self, seed, epoch):
+        """Return a dataset of indices of which each class has the same number, to one."""
+        rows = [np.flatnonzero(self.labels == label) for label in np.unique(self.labels)]
+        each, over = divmod(len(self), len(rows))
+        wanted = [each + (place < over) for place in range(len(rows))]
+        turn = epoch if epoch is not None else epoch_variable()
+
+        def shuffled(_):
+            now = turn.read_value()
+            if epoch is None:  # each iteration anew
+                turn.assign_add(1)
+            drawn = []
+            for place, (own, count) in enumerate(zip(rows, wanted)):
+                # Whole rounds of the class, each shuffled by itself: no image comes a third time before all came twice.
+                rounds = [
+                    tf.random.experimental.stateless_shuffle(
+                        tf.constant(own, tf.int64),
+                        tf.stack([tf.constant(seed + 1000 * place + 1, tf.int64), 64 * now + n]),
+                    )
+                    for n in range(-(-count // len(own)))
+                ]
+                drawn.append(tf.concat(rounds, 0)[:count])
+            seeds = tf.stack([tf.constant(seed, tf.int64), now])
+            return tf.data.Dataset.from_tensor_slices(
+                tf.random.experimental.stateless_shuffle(tf.concat(drawn, 0), seeds, alg="philox")
+            )
+
+        one = tf.data.Dataset.range(1).flat_map(shuffled)
+        return one.apply(tf.data.experimental.assert_cardinality(len(self)))
 
     def _decode(self, order, size, crop):
         contents, labels, files = self._contents, self._label_tensor, self._files

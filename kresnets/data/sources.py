@@ -9,13 +9,14 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from kresnets._util.checks import refuse
+from kresnets._util.checks import is_whole, refuse
 from kresnets._util.types import PathLike
 from kresnets.data.check import check_images, depth
+from kresnets.data.folds import folds
 from kresnets.data.listing import list_csv, list_folder
 from kresnets.data.manifest import Noted, stamp
 from kresnets.data.part import Data, Part
-from kresnets.data.split import PARTS, cap, order_key, split, strata
+from kresnets.data.split import PARTS, cap, order_key, split, strata, together
 from kresnets.data.tfds_source import list_tfds
 from kresnets.decoding import Decoding
 
@@ -38,6 +39,7 @@ def load_data(
     group_by: str | None = None,
     task: Literal["auto", "classes", "labels", "numbers"] = "auto",
     label_separator: str | None = None,
+    fold: tuple[int, int] | None = None,
 ) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
@@ -88,6 +90,9 @@ def load_data(
             and one of numbers with fractions, are numbers; all else is classes.
         label_separator: what stands between labels in one cell, such as `"|"`. Defaults to None: with task `"labels"`
             whichever of `| ; ,` and space occurs.
+        fold: `(2, 5)`: the images are dealt out to five folds, stratified, duplicates and groups together, and the
+            second one tests; of the others a share validates. So each image is tested once in five loads. Defaults to
+            None.
 
     Returns:
         A `Data`.
@@ -105,6 +110,8 @@ def load_data(
         (64, 11, 268)
     """
     _check_arguments(limit, seed, bad_images, validation_split, test_split)
+    if fold is not None and not (is_whole(fold[1], 2) and is_whole(fold[0], 1) and fold[0] <= fold[1]):
+        raise ValueError(f"`fold` must be one of two or more, such as (1, 5). Received: fold={fold!r}")
     found = Decoding(bits, background, resize=resize, padding=padding) if decoding is None else decoding
     listing = list_source(source, data_dir, columns, task, label_separator)
     obstacles = list(listing.obstacles)
@@ -130,7 +137,11 @@ def load_data(
     )
     obstacles += _rare_labels(given, items, listing)
     try:
+        if fold is not None:
+            given, test = _without_fold(given, items, labels, digests, seed, fold)
         chosen = _split(given, items, labels, digests, names, seed, validation_split, test_split)
+        if fold is not None:
+            chosen["test"] = test
         if not without:
             chosen["train"], chosen["validation"] = cap(chosen["train"], chosen["validation"], labels, limit, names)
     except ValueError as error:
@@ -342,6 +353,28 @@ def _split(given, items, labels, digests, class_names, seed, validation_split, t
         groups and [groups[i] for i in pool],
     )
     return chosen | {part: [pool[i] for i in indices] for part, indices in dealt.items()}
+
+
+def _without_fold(given, items, labels, digests, seed, fold):
+    """Return what is given without the images of a fold, and these.
+
+    Raises:
+        ValueError: where the source has parts of its own, or a class is too small for so many folds.
+    """
+    number, count = fold
+    if set(given) != {"all"}:
+        raise ValueError(
+            "Folds deal out all images, and this source has parts of its own: put them together, or leave folds out."
+        )
+    pool, groups = given["all"], _groups_of(items)
+    mine = [digests[i] for i in pool]
+    keys = mine if groups is None else together(mine, [groups[i] for i in pool])
+    dealt = folds([labels[i] for i in pool], count, 1, seed, [items[i].id for i in pool], keys)
+    if len(dealt) < count:
+        raise ValueError(f"A class has too few images for {count} folds: give fewer folds, or leave the class out.")
+    rest, tested = dealt[number - 1]
+    # A test part that is empty here: nothing more is to be split off for it.
+    return {"train": [pool[i] for i in rest], "test": []}, [pool[i] for i in tested]
 
 
 def _part(items, listing, progress, decoding):

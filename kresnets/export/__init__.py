@@ -35,6 +35,7 @@ def export_saved_model(
     card: Mapping[str, Any] | None = None,
     verify_on: Sequence[Any] = (),
     task: str | None = None,
+    tta: str = "none",
 ) -> pathlib.Path:
     """Write a classifier as a new version of a SavedModel for TF Serving.
 
@@ -89,6 +90,9 @@ def export_saved_model(
         task: what scores without a softmax mean: `"classes"` (an image is of one) or `"labels"` (it has each or not;
             `scores` are then each label's own probability). Defaults to None: what `fine_tune` has the model carry
             (`kresnets.task_of`), else several sigmoids are labels; logits that carry none are refused.
+        tta: test-time augmentation, within the graph: `"flip"` answers by the mean over the image and its mirror image
+            (twice the work), `"crops"` over it, its centre and corners at 7/8 of the sides, and the mirror images of
+            all (12 times). Defaults to `"none"`.
 
     Returns:
         pathlib.Path of the version folder, `path/<version>`, one above the highest that is there.
@@ -108,7 +112,8 @@ def export_saved_model(
         '1'
     """
     place, card_fields, images = folder_of_versions(path), checked(card), read_images(verify_on)
-    classifier = Classifier.of(model, labels, preprocess, top, max_pixels, task).computing_in("float32", fold=False)
+    bound = Classifier.of(model, labels, preprocess, top, max_pixels, task, tta)
+    classifier = bound.computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
     with folder_beside(place) as folder:
         with writing(place):

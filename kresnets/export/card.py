@@ -27,7 +27,7 @@ _DEEPEST = 100  # levels of a card; each program that reads JSON has a limit of 
 OF_THE_USER = ("network", "weights", "licence", "notice", "data", "metrics")
 OF_THE_EXPORT = (
     *("kresnets", "created", "parameters", "classes", "top", "input_size", "max_pixels", "preprocessing"),
-    *("task", "dtype", "batch_norms_folded", "sha256", "verified", "version", "decoding", "reads"),
+    *("task", "tta", "dtype", "batch_norms_folded", "sha256", "verified", "version", "decoding", "reads"),
 )
 
 
@@ -107,6 +107,7 @@ def write_card(
         "decoding": dataclasses.asdict(how.decoding or Decoding()),
         "reads": READS,
         "task": classifier.scores.task,
+        "tta": classifier.tta,
         "dtype": dtype,
         "batch_norms_folded": _norms(classifier.model) - _norms(served.model),
         "sha256": _hashes(folder),

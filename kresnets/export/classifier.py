@@ -16,6 +16,7 @@ from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
 from kresnets.export.signatures import Signatures
+from kresnets.export.views import VIEWS, mean, views
 from kresnets.keras_hooks.graph import layers_in_order
 from kresnets.preprocess import Preprocessing, imagenet_names, preprocessing_for, preprocessing_of
 from kresnets.task import Scores, scores_of
@@ -29,6 +30,7 @@ class Classifier:
 
     Args:
         max_pixels: how many pixels an image file may unpack to, by its header.
+        tta: over which views of an image the answer is the mean, see `kresnets.export.views`.
     """
 
     model: keras.Model
@@ -38,10 +40,13 @@ class Classifier:
     scores: Scores
     feature_layer: keras.layers.Layer
     max_pixels: int = MAX_PIXELS
+    tta: str = "none"
 
     @classmethod
-    def of(cls, model, labels=None, preprocess=None, top=5, max_pixels=MAX_PIXELS, task=None):
+    def of(cls, model, labels=None, preprocess=None, top=5, max_pixels=MAX_PIXELS, task=None, tta="none"):
         """Check the arguments of `export_saved_model` and bind them."""
+        if tta not in VIEWS:
+            raise ValueError(f"`tta` must be one of {', '.join(map(repr, VIEWS))}. Received: tta={tta!r}")
         _check_model(model)
         preprocessing = preprocessing_for(model, preprocess)
         _check_size(model, preprocessing)
@@ -66,6 +71,7 @@ class Classifier:
             scores=scores,
             feature_layer=_feature_layer(model),
             max_pixels=max_pixels,
+            tta=tta,
         )
 
     @property
@@ -112,11 +118,12 @@ class Classifier:
     def network(self, images):
         """Map RGB images 0..255, `(batch, size, size, 3)`, to `probabilities` and to the `features` they come from."""
         with _recorded(self.feature_layer) as calls:
-            outputs = self.outputs(images)
+            outputs = self.outputs(views(images, self.tta))
         inputs, features = calls[-1]
         features = inputs if isinstance(self.feature_layer, keras.layers.Dense) else features
         return {
-            "probabilities": self.scores.probabilities(outputs),
+            "probabilities": mean(self.scores.probabilities(outputs), self.tta),
+            # Of the image as it is, which comes first.
             "features": tf.cast(features[: tf.shape(images)[0]], tf.float32),
         }
 

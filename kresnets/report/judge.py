@@ -49,7 +49,13 @@ def judge(run, model, data, config, history, notes=(), seen=None):
     if classes:
         ask("Can scores be trusted?", "calibration", calibration.answer(run, said))
     rows = [("class" if classes else data.task[:-1], "training", "validation", "test"), *data.counted()]
-    notes = [*history.notes, *notes, f"Trained on: {describe()}, kresnets {__version__}, {config['dtype']}."]
+    which = "best" if config["recipe"].get("keep") == "best" else "last"
+    kept = (
+        f"Kept: the {which} epoch, {history.kept + 1} of {len(history.epoch)}"
+        + f", by {config['recipe'].get('monitor', 'val_loss')}." * (which == "best")
+    )
+    kept = kept.rstrip(".") + "."
+    notes = [kept, *history.notes, *notes, f"Trained on: {describe()}, kresnets {__version__}, {config['dtype']}."]
     # --epochs makes the stages longer or shorter, see the plan: what they were before would contradict it.
     scaled = ("head_epochs", "epochs_per_stage") if config["arguments"].get("epochs") else ()
     recipe = {name: value for name, value in config["recipe"].items() if name not in scaled}

@@ -139,7 +139,7 @@ def mistakes(run, part, probabilities, at):
     wrong = np.where(said != labels, np.abs(probabilities - at), 0.0)
     order = np.argsort(-wrong.max(1), kind="stable")[:_MOST]
     rows = [
-        (linked(run, part, index), ", ".join(names[labels[index]]), ", ".join(names[said[index]]),
+        (linked(run, part, index), ", ".join(names[labels[index]]) or "none", ", ".join(names[said[index]]) or "none",
          names[wrong[index].argmax()], float(probabilities[index, wrong[index].argmax()]))
         for index in order
         if (said[index] != labels[index]).any()

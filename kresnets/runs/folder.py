@@ -97,6 +97,10 @@ SINCE = {
     "task": "auto",
     "label_separator": None,
     "loss": "mse",
+    "folds": None,
+    "fold": None,
+    "monitor": None,
+    "sampling": "natural",
 }
 
 
@@ -220,6 +224,8 @@ class RunFolder:
         Raises:
             ValueError: where it is missing, or damaged.
         """
+        if not (self / "config.json").is_file() and (self / "fold-1").is_dir():
+            raise ValueError(f"{self} holds the runs of folds: give one of them, such as {self / 'fold-1'}.")
         if not (self / "config.json").is_file():
             raise ValueError(f"{self} is no run: it has no config.json, which `kresnets finetune` writes there.")
         try:
@@ -390,6 +396,7 @@ def load_images(arguments: dict[str, Any], decoding: "Decoding | None" = None) -
         bits=given["bits"], background=background, decoding=decoding,
         resize=given["resize"], padding=given["padding"], group_by=given["group_by"],
         task=given["task"], label_separator=given["label_separator"],
+        fold=given["folds"] and (given["fold"], given["folds"]),
     )  # fmt: skip
 
 

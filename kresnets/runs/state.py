@@ -152,7 +152,7 @@ def _is_finite(weight):
 
 
 class BestWeights(keras.callbacks.Callback):
-    """Keep the weights of the epoch with the lowest validation loss, and put them back when training ends.
+    """Keep the weights of the best epoch, and put them back when training ends.
 
     Keras's ModelCheckpoint forgets its best score when a run is resumed, and EarlyStopping keeps its weights in memory
     alone.
@@ -160,11 +160,17 @@ class BestWeights(keras.callbacks.Callback):
     Args:
         state: a `RunState` that stands before this one and has the files, or None to keep the weights in memory.
         averages: the `SwapEMAWeights` in use, or None.
+        monitor: name in the logs by which an epoch is the best. Defaults to `"val_loss"`.
+        rises: whether higher is better. Defaults to False.
+
+    Raises:
+        ValueError: where the logs do not have it.
     """
 
-    def __init__(self, state=None, averages=None):
+    def __init__(self, state=None, averages=None, monitor="val_loss", rises=False):
         super().__init__()
         self._state, self._averages = state, averages
+        self._monitor, self._sign = monitor, -1 if rises else 1
         self._forget()
 
     def _forget(self):
@@ -195,9 +201,13 @@ class BestWeights(keras.callbacks.Callback):
         self.model.set_weights(self._weights)
 
     def _is_best(self, epoch, logs):
-        best = logs.get("val_loss", math.inf) < self._loss
+        if self._monitor not in logs and self._monitor != "val_loss":
+            known = ", ".join(sorted(name for name in logs if not name.startswith("learning_rate")))
+            raise ValueError(f"`monitor` must be a name of the log. Received: {self._monitor!r}; there are {known}")
+        loss = self._sign * logs.get(self._monitor, math.inf)
+        best = loss < self._loss
         if best:
-            self.epoch, self._loss = epoch, logs["val_loss"]
+            self.epoch, self._loss = epoch, loss
         return best
 
     def _keep(self):

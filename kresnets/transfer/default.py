@@ -73,7 +73,7 @@ def _pretrained(recipe, facts):
         learning_rate=1e-2,
         trunk_learning_rate=3e-4,
         batchnorm="frozen",
-        keep="last",
+        keep=_kept(recipe),
     )
 
 
@@ -106,9 +106,14 @@ def _fresh(recipe, facts):
         trunk_learning_rate=3e-3,
         ratio=1.0,
         batchnorm="train",
-        keep="last",
+        keep=_kept(recipe),
         head="trained",
     )
+
+
+def _kept(recipe):
+    """Return which epoch is kept: who names what is watched wants the best by it."""
+    return "last" if recipe.monitor == "val_loss" else "best"
 
 
 def _everything(facts):

@@ -10,7 +10,7 @@ import keras
 
 from kresnets import devices
 from kresnets._util.types import Dataset, PathLike, Patterns
-from kresnets.callbacks import LayerwiseLearningRate, Progress, StagedUnfreezing
+from kresnets.callbacks import LayerwiseLearningRate, Plateau, Progress, StagedUnfreezing
 from kresnets.decoding import Decoding
 from kresnets.groups import Layout, layout
 from kresnets.keras_hooks.optimizer import check_scales, rebuild
@@ -107,8 +107,9 @@ def fine_tune(
             pipeline of your own give a callback that assigns it), and `initial_epoch` (now `Plan.begin`).
 
     Returns:
-        A Keras `History` over all epochs, those before an interruption included, with two attributes more: `plan`, the
-        `Plan`, and `notes`, a list of sentences about what went otherwise than planned.
+        A Keras `History` over all epochs, those before an interruption included, with three attributes more: `plan`,
+        the `Plan`; `kept`, the epoch (from 0) whose weights the model has; and `notes`, a list of sentences about what
+        went otherwise than planned.
 
     Raises:
         ValueError: for data, a model or a recipe that do not fit each other; the sentence says what is allowed.
@@ -288,6 +289,8 @@ def _fitted(model, data, plan, run, verbose):
     if plan.recipe.rate == "cosine":  # which has ended at 0
         last = max(history.epoch, default=0)
         rebuild(model, next(stage.peak for stage in reversed(plan.stages) if stage.first_epoch <= last))
+    best = next((one.epoch for one in run.callbacks if isinstance(one, BestWeights)), None)
+    history.kept = max(history.epoch, default=-1) if best is None else best
     history.plan, history.notes = plan, notes.of(plan, run.unfreezing.schedule, history)
     for sentence in history.notes:
         _LOG.warning(sentence)
@@ -383,7 +386,9 @@ def _callbacks(plan, unfreezing, state, groups, clocks):
         _ConstantRates({stage.group: stage.peak for stage in plan.stages}, unfreezing)
         if recipe.rate == "constant"
         else None,
-        BestWeights(state, averages) if recipe.keep == "best" else None,
+        BestWeights(state, averages, recipe.monitor, Plateau(recipe.monitor).rises())
+        if recipe.keep == "best"
+        else None,
     ]
     return [callback for callback in run if callback is not None]
 
@@ -429,7 +434,7 @@ def _compile(model, plan, rate, labels, loss, metrics):
         with strategy.scope():
             optimizer = _optimizer(recipe.optimizer, config)
     check_scales(optimizer, [recipe.ratio, plan.schedule.ramp and 0.5])
-    model.compile(optimizer, loss=loss, metrics=labels.metrics() if metrics is None else metrics)
+    model.compile(optimizer, loss=loss, metrics=labels.metrics(recipe.monitor) if metrics is None else metrics)
 
 
 def _optimizer(name, config):

@@ -183,14 +183,16 @@ class Labels:
             return keras.losses.CategoricalCrossentropy(from_logits=from_logits, label_smoothing=label_smoothing)
         return keras.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
 
-    def metrics(self) -> list[Any]:
+    def metrics(self, monitor: str = "val_loss") -> list[Any]:
         """Return the accuracy; of labels the share of them that are answered right, as Keras has it; of numbers the
-        mean absolute error, in their own units."""
+        mean absolute error, in their own units. And what is monitored, where that is another one."""
+        wanted = monitor.removeprefix("val_")
         if self.scores.numbers:
             return ["mae"]
+        more = [Watched(wanted, **dataclasses.asdict(self.scores))] if wanted in WATCHED else []
         if not self.scores.independent:
-            return ["accuracy"]
-        return [LabelAccuracy("accuracy", threshold=0.0 if self.scores.activation == "linear" else 0.5)]
+            return ["accuracy", *more]
+        return [LabelAccuracy("accuracy", threshold=0.0 if self.scores.activation == "linear" else 0.5), *more]
 
     @property
     def _column(self):
@@ -273,6 +275,56 @@ class LabelAccuracy(keras.metrics.BinaryAccuracy):
 
     def update_state(self, y_true, y_pred, sample_weight=None):
         super().update_state(keras.ops.round(y_true), y_pred, sample_weight)
+
+
+WATCHED = ("auc", "f1", "mAP")
+
+
+@keras.saving.register_keras_serializable(package="kresnets")
+class Watched(keras.metrics.Metric):
+    """A metric of Keras on probabilities, whatever the labels and outputs of a model look like.
+
+    Args:
+        kind: `"auc"` (area under the ROC; of more than two classes the mean of one against the rest), `"f1"` (mean over
+            classes; of several labels at 0.5) or `"mAP"` (area under precision and recall, the mean over classes).
+        task, units, activation: those of `kresnets.task.Scores`.
+        name: Defaults to the kind.
+        **kwargs: those of `keras.metrics.Metric`.
+
+    Example:
+        >>> from kresnets.transfer.labels import Watched
+        >>> float(Watched("auc", "classes", 2, "softmax")([0, 1, 1], [[0.9, 0.1], [0.2, 0.8], [0.6, 0.4]]))
+        1.0
+    """
+
+    def __init__(self, kind, task, units, activation, name=None, **kwargs):
+        super().__init__(name=name or kind, **kwargs)
+        self._kind, self._scores = kind, Scores(task, units, activation)
+        classes = self._scores.classes
+        self._second = classes == 2 and task == "classes" and kind != "f1"
+        if kind == "f1":
+            self._metric = keras.metrics.F1Score("macro", threshold=0.5 if task == "labels" else None)
+        else:
+            several = {} if self._second else {"multi_label": True, "num_labels": classes}
+            self._metric = keras.metrics.AUC(1000, "PR" if kind == "mAP" else "ROC", **several)
+
+    def update_state(self, y_true, y_pred, sample_weight=None):
+        chances, classes = self._scores.probabilities(y_pred), self._scores.classes
+        y_true = keras.ops.cast(y_true, "float32")
+        if len(y_true.shape) < 2 or y_true.shape[-1] == 1 < classes:
+            y_true = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"), classes)
+        if self._second:
+            y_true, chances = y_true[:, 1], chances[:, 1]
+        self._metric.update_state(keras.ops.round(y_true), chances, sample_weight)
+
+    def result(self):
+        return self._metric.result()
+
+    def reset_state(self):
+        self._metric.reset_state()
+
+    def get_config(self):
+        return super().get_config() | {"kind": self._kind, **dataclasses.asdict(self._scores)}
 
 
 def first_labels(source: Any) -> Any:

@@ -182,6 +182,10 @@ class Plan:
         kept = "the last epoch"
         if recipe.keep == "best" and facts.validation:
             kept = "the epoch with the lowest validation loss"
+            if recipe.monitor != "val_loss":
+                kept = (
+                    f"the epoch with the {'highest' if Plateau(recipe.monitor).rises() else 'lowest'} {recipe.monitor}"
+                )
         average = "" if recipe.ema is None else f", as a moving average of momentum {recipe.ema:g}"
         changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.as_data()['augment']})"
         copies: Any = recipe.views

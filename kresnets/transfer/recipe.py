@@ -26,6 +26,7 @@ _TEXTBOOK = dict(
     batchnorm="frozen", optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1,
     label_smoothing=0.0, mixup=0.0, ema=None, keep="best", head="trained",
 )  # fmt: skip
+_LATER = {"momentum": None, "monitor": "val_loss"}  # fields that came later, as they were before
 RESOLVED = tuple(_TEXTBOOK)  # the fields that may be left to the rule
 
 
@@ -82,6 +83,10 @@ class Recipe:
         timetable: the stages with their lengths, `(("head", 3), ("stage4", Plateau(patience=1)))`, in place of
             `head_epochs`, `stages`, `epochs_per_stage` and `advance`; the first one learns at `learning_rate`, the
             others at `trunk_learning_rate`. `with_schedule` reads it from a file. Defaults to None.
+        monitor: name in the log by which an epoch is the best (`keep`), and by which stages end where `advance` is
+            `"plateau"`: `"val_loss"`, `"val_accuracy"`, `"val_auc"`, `"val_f1"`, `"val_mAP"`, `"val_mae"`, or that of a
+            metric of one's own. Another than the loss makes `keep` `"best"` where that is left out. Defaults to
+            `"val_loss"`.
         momentum: of an optimizer that has one (sgd, rmsprop), 0 <= momentum < 1; None for its own default. Defaults to
             None.
 
@@ -121,6 +126,7 @@ class Recipe:
     keep: str = AUTO
     head: str = AUTO
     momentum: float | None = None
+    monitor: str = "val_loss"
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
@@ -178,6 +184,7 @@ class Recipe:
             ("restore_best", self.restore_best is None or isinstance(self.restore_best, bool), "True, False or None"),
             ("keep", _one_of(self.keep, KEEP), f"one of {KEEP}"),
             ("head", _one_of(self.head, HEAD), f"one of {HEAD}"),
+            ("monitor", isinstance(self.monitor, str) and self.monitor != "", "the name of a column of the log"),
             (
                 "momentum",
                 self.momentum is None or is_number(self.momentum) and 0 <= self.momentum < 1,
@@ -196,6 +203,7 @@ class Recipe:
                 f"Recipe: momentum={self.momentum} is for an optimizer that has one: give optimizer='sgd' or 'rmsprop' "
                 f"with it. Received: optimizer={self.optimizer!r}"
             )
+        Plateau(self.monitor)  # whose name has to tell its direction
         if self.timetable is not None:
             object.__setattr__(self, "timetable", self._checked_timetable())
         elif self.head_epochs == 0 and self.stages == ():
@@ -204,8 +212,9 @@ class Recipe:
     def as_data(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; a layer of one's own as its class and config, a function by name."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        if self.momentum is None:  # as in the files of before there was one
-            del fields["momentum"]
+        for later, default in _LATER.items():  # as in the files of before there was one
+            if fields[later] == default:
+                del fields[later]
         if not isinstance(self.augment, str):
             fields["augment"] = _as_text(self.augment)
         if self.timetable is not None:
@@ -402,7 +411,7 @@ class Recipe:
             first = ((names[-1], self.head_epochs),) if self.head_epochs else ()
             stages = (*first, *((group, self.epochs_per_stage) for group in trunk))
             if listening:
-                plateau = Plateau(patience=self.patience, max_epochs=self.max_epochs_per_stage)
+                plateau = Plateau(self.monitor, patience=self.patience, max_epochs=self.max_epochs_per_stage)
                 stages = tuple((group, plateau) for group, _ in stages)
         restore = listening if self.restore_best is None else self.restore_best
         return Schedule(stages, restore, 2 * listening if self.ramp is None else self.ramp)

@@ -6,8 +6,8 @@ import pathlib
 
 from kresnets._util.store import memory_limit
 from kresnets.data.decoded import is_large
+from kresnets.data.folds import FEW, FOLDS, ROUNDS, folds
 from kresnets.data.split import split, together
-from kresnets.tuning.folds import FEW, FOLDS, ROUNDS, folds
 
 
 def parts(data, options):

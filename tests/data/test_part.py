@@ -255,3 +255,33 @@ def test_an_image_is_the_same_after_chmod_and_another_one_after_a_change(tmp_pat
     os.utime(other, ns=(time, time))  # as an unpacked archive would
     other.replace(file)
     assert part.images_identity(touched=False) != known
+
+
+def test_balanced_draws_give_each_class_its_share():
+    labels = [0] * 40 + [1] * 7 + [2] * 3
+    part = Part(
+        [str(n) for n in range(50)],
+        labels,
+        [tf.io.encode_png(tf.zeros((4, 4, 3), "uint8")).numpy()] * 50,
+        ["a", "b", "c"],
+        progress=False,
+    )
+    epoch = epoch_variable()
+    drawn = part.batches(8, 8, shuffle_seed=1, epoch=epoch, balanced=True)
+    assert len(drawn) == 7
+    orders = []
+    for number in (0, 1, 0):
+        epoch.assign(number)
+        rows = np.concatenate([*drawn.kresnets_rows.order.as_numpy_iterator()])
+        np.testing.assert_array_equal(np.concatenate([y for _, y in drawn]), np.array(labels)[rows])
+        assert np.bincount(np.array(labels)[rows]).tolist() == [17, 17, 16]
+        times = np.bincount(rows, minlength=50)
+        for label in range(3):  # whole rounds
+            own = times[np.array(labels) == label]
+            assert own.max() - own.min() <= 1
+        orders.append(rows.tolist())
+    assert orders[0] == orders[2] != orders[1]
+    anew = part.batches(8, 8, shuffle_seed=1, balanced=True)
+    assert not np.array_equal(*(np.concatenate([y for _, y in anew]) for _ in range(2)))
+    with pytest.raises(ValueError, match="`balanced` draws images of classes at random: give a `shuffle_seed`"):
+        part.batches(8, 8, balanced=True)

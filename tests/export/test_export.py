@@ -11,13 +11,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from lively import make_lively
 from odd_files import FILES, SIZE, encoded, picture
+from PIL import Image
 from places import ROOT
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.python.framework import kernels
 
 import kresnets
-from kresnets.export import export_file, export_saved_model
+from kresnets.export import export_file, export_saved_model, read_card
 from kresnets.preprocess import Preprocessing
 
 LABELS = ["sloth", "größe", "crane", "crane (n03126707)", "e", "f", "g"]
@@ -345,6 +347,30 @@ def test_published_weights_bring_the_names_of_imagenet(monkeypatch):
     model.get_layer("stem_bn1").preprocessing = HALF
     with pytest.warns(UserWarning, match="served by their indices.*could not be fetched"):
         assert Classifier.of(model).labels[:2] == ("0", "1")
+
+
+@pytest.mark.parametrize(("tta", "count"), [("flip", 2), ("crops", 12)])
+def test_views_are_answered_by_their_mean(tta, count, tmp_path):
+    """As Pillow crops, resizes and mirrors them, each asked for itself."""
+    model = kresnets.CifarResNet20(classes=3, input_shape=(32, 32, 3))
+    folder = kresnets.export_saved_model(make_lively(model), tmp_path, tta=tta)
+    assert read_card(folder)["tta"] == tta
+    served = tf.saved_model.load(str(folder)).signatures["predict_tensor"]
+    # Smooth, so that ways of resizing agree.
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype="uint8")).resize((32, 32), 2)
+    found = [image]
+    if tta == "crops":
+        for x, y in ((2, 2), (0, 0), (4, 0), (0, 4), (4, 4)):
+            found.append(image.resize((32, 32), Image.Resampling.BILINEAR, box=(x, y, x + 28, y + 28)))
+    found += [view.transpose(Image.Transpose.FLIP_LEFT_RIGHT) for view in found]
+    assert len(found) == count
+    pixels = np.stack([np.asarray(view, "float32") for view in found])
+    each = np.asarray(model(kresnets.preprocessing_of(model)(pixels)))
+    answer = served(images=tf.constant(pixels[:1]))["probabilities"].numpy()
+    np.testing.assert_allclose(answer[0], each.mean(0), atol=1e-4 if tta == "flip" else 2e-2)
+    assert served(images=tf.zeros((0, 32, 32, 3)))["probabilities"].shape == (0, 3)
+    with pytest.raises(ValueError, match="`tta` must be one of 'none', 'flip', 'crops'"):
+        kresnets.export_saved_model(model, tmp_path, tta="flips")
 
 
 def test_means_crop_and_size_of_the_weights_are_served(tmp_path):

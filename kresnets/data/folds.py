@@ -40,7 +40,7 @@ def folds(
         ValueError: for fewer than two folds, or no round.
 
     Example:
-        >>> from kresnets.tuning import folds
+        >>> from kresnets.data.folds import folds
         >>> labels = [0, 1, 0, 1, 0, 1]
         >>> [sorted(labels[row] for row in validation) for _, validation in folds(labels, count=3)]
         [[0, 1], [0, 1], [0, 1]]
@@ -49,14 +49,14 @@ def folds(
         raise ValueError(
             f"There must be two folds or more, and one round. Received: count={count!r}, rounds={rounds!r}"
         )
-    labels = [int(label) for label in labels]
-    ids = [str(row) for row in range(len(labels))] if ids is None else ids
+    classes_of = [int(label) for label in labels]
+    ids = [str(row) for row in range(len(classes_of))] if ids is None else ids
     groups = collections.defaultdict(list)
-    for row in range(len(labels)):
+    for row in range(len(classes_of)):
         groups[row if together is None else together[row]].append(row)
     classes = collections.defaultdict(list)
     for group in groups.values():
-        classes[labels[group[0]]].append(group)
+        classes[classes_of[group[0]]].append(group)
     count = min(count, min(map(len, classes.values()), default=0))
     return (
         [pair for number in range(rounds) for pair in _dealt(classes, count, f"{seed}.{number}", ids)]
