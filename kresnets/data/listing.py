@@ -359,7 +359,7 @@ def _places(file, rows, separator, columns):
     if {"path", "label"} <= told.keys():
         return told, rows[1:]
     known = [[header.index(name) for name in names if name in header] for names in (_PATH_COLUMNS, _LABEL_COLUMNS)]
-    known = [known[0] or [told["path"]] * ("path" in told), known[1] or told.get("label", [])]
+    known = [known[0] or ([told["path"]] if "path" in told else []), known[1] or told.get("label", [])]
     if all(known):
         places = {"path": known[0][0], "label": known[1][:1]} | told
         if "group" not in told and (likely := [name for name in _GROUP_COLUMNS if name in header]):

@@ -4,7 +4,18 @@ import numpy as np
 
 from kresnets.devices.hardware import describe
 from kresnets.preprocess import Preprocessing
-from kresnets.report import calibration, label_issues, learning_curve, metrics, near_duplicates, predictions, several
+from kresnets.report import (
+    augmented,
+    calibration,
+    feature_map,
+    label_issues,
+    learning_curve,
+    metrics,
+    near_duplicates,
+    predictions,
+    several,
+    threshold,
+)
 from kresnets.report import numbers as regression
 from kresnets.report.answers import confusion, mistakes, worst_mistakes
 from kresnets.report.gradcam import grad_cam
@@ -48,6 +59,12 @@ def judge(run, model, data, config, history, notes=(), seen=None):
         ask("Would more photographs help?", "learning_curve", learning_curve.answer(run, seen))
     if classes:
         ask("Can scores be trusted?", "calibration", calibration.answer(run, said))
+    if classes and len(data.class_names) == 2:
+        ask("Which threshold?", "threshold", threshold.answer(run, said))
+    if seen is not None and classes:
+        known = feature_map.answer(run, data, config, seen, said["test"][1])
+        answers["What does it know?"] = known[0]
+    augmented.sheet(data.train, history.plan.recipe, size, preprocessing.crop, run / "augmented.png")
     rows = [("class" if classes else data.task[:-1], "training", "validation", "test"), *data.counted()]
     which = "best" if config["recipe"].get("keep") == "best" else "last"
     kept = (

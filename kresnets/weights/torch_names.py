@@ -73,7 +73,9 @@ def v1_unfit(spec):
 
 def is_v2(spec):
     """Whether timm's `resnetv2.py` has the row's kind of network."""
-    plain = _is_imagenet(spec) and spec.preactivation and not spec.deep_stem and not spec.avg_shortcut
+    if not _is_imagenet(spec) or not spec.preactivation:
+        return False
+    plain = not spec.deep_stem and not spec.avg_shortcut
     bare = not spec.stem_norm and not spec.bias_without_norm and spec.downsample_in == "first"
     return plain and bare and spec.norm != "none"
 

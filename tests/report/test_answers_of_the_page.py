@@ -7,15 +7,24 @@ import re
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from commands import ask
 from scipy.special import softmax
+from sklearn import metrics
 from sklearn.calibration import calibration_curve
 from sklearn.datasets import load_digits
 from sklearn.linear_model import LogisticRegression
+from sklearn.manifold import trustworthiness
+from sklearn.neighbors import NearestNeighbors
 
+from kresnets import Recipe
+from kresnets.data import Part
+from kresnets.report.augmented import sheet
 from kresnets.report.calibration import calibration_error, temperature
+from kresnets.report.feature_map import mapped, neighbours
 from kresnets.report.label_issues import label_issues
 from kresnets.report.learning_curve import doubled, learning_curve
+from kresnets.report.threshold import choices
 from kresnets.transfer.frozen import Frozen
 
 DIGITS = load_digits()
@@ -112,18 +121,54 @@ def test_bins_are_those_of_scikit_learn():
     assert error == pytest.approx(np.mean(abs(theirs - means)), abs=0.005)
 
 
+def test_thresholds_are_the_best_of_all():
+    truth = RNG.random(60) < 0.3
+    scores = np.clip(truth * 0.25 + RNG.random(60) * 0.75, 0, 1).round(2)
+    found, every = choices(truth, scores), np.linspace(0, 1.001, 2003)
+    for why, measure in (
+        ("highest F1", lambda said: metrics.f1_score(truth, said, zero_division=0)),
+        ("highest recall + specificity", lambda said: metrics.balanced_accuracy_score(truth, said)),
+        ("least cost, a miss 5 : 1 a false alarm", lambda said: -5 * (truth & ~said).sum() - (said & ~truth).sum()),
+    ):
+        assert measure(scores >= found[why]) == pytest.approx(max(measure(scores >= cut) for cut in every)), why
+    dear, cheap = (found[f"least cost, a miss {miss} : 1 a false alarm"] for miss in (10, 1))
+    assert dear <= cheap
+
+
+def test_neighbours_and_the_map_keep_who_is_near():
+    features = DIGITS.data[:300]
+    near = neighbours(features[:250], features[250:], 5)
+    wanted = NearestNeighbors(n_neighbors=5, metric="cosine").fit(features[:250]).kneighbors(features[250:])[1]
+    assert np.mean(near == wanted) > 0.99  # but for ties
+    assert trustworthiness(features, mapped(features)) > 0.95
+    assert mapped(features[:5]).shape == (5, 2)
+
+
+@pytest.mark.parametrize("recipe", [Recipe.textbook(augment="none"), Recipe.textbook(augment="light")])
+def test_the_sheet_shows_images_and_their_copies(recipe, tmp_path):
+    png = tf.io.encode_png(RNG.integers(0, 256, (32, 32, 3), dtype="uint8")).numpy()
+    part = Part(["a", "b"], [0, 1], [png] * 2, ["x", "y"], progress=False)
+    drawn = sheet(part, recipe, 32, 1.0, tmp_path / "sheet.png")
+    assert drawn == (recipe.augment != "none") == (tmp_path / "sheet.png").is_file()
+
+
 @pytest.mark.slow
 def test_a_run_answers_in_order(tmp_path):
     """On real photographs with a trunk that transfers; a fresh trunk has nothing to be asked at the begin."""
     pytest.importorskip("elpv_dataset", reason="its photographs are not installed")
     options = "--data elpv/mono --limit 120 --model ResNet18DThin --size 64 --epochs 2 --dtype float32".split()
     headings = ["Are labels wrong?", "Is the test honest?", "Would more photographs help?", "Can scores be trusted?"]
-    for weights, asked in (("kresnets/distilled", headings), ("none", headings[1::2])):
+    headings += ["Which threshold?", "What does it know?"]
+    fresh = ["Is the test honest?", "Can scores be trusted?", "Which threshold?"]
+    for weights, asked in (("kresnets/distilled", headings), ("none", fresh)):
         run = tmp_path / weights.replace("/", "-")
         assert ask("finetune", *options, "--weights", weights, "--out", run) == 0
         found = re.findall("<h2>([^<]*)</h2>", (run / "report.html").read_text())
         assert [heading for heading in found if heading in headings] == asked
+        assert (run / "augmented.png").is_file() and (run / "threshold.png").is_file()
     run = tmp_path / "kresnets-distilled"
+    assert (run / "feature_map.png").is_file() and (run / "neighbours.png").is_file()
+    assert "Kept: the last epoch, 2 of 2." in (run / "report.html").read_text()
     numbers = json.loads((run / "metrics.json").read_text())
     with open(run / "label_issues.csv", newline="") as file:
         rows = list(csv.DictReader(file))
