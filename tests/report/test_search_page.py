@@ -6,6 +6,7 @@ import math
 import random
 import statistics
 import sys
+import time
 from unittest import mock
 
 import pytest
@@ -394,6 +395,36 @@ def test_a_page_renders_and_fits(browser, tmp_path, number, width):
     assert len(visible_rows(browser)) == number
     titles = browser.execute_script("return [...document.querySelectorAll('.modebar-btn')].map(b => b.dataset.title)")
     assert not any("hare" in title or "loud" in title for title in titles)  # Plotly's own buttons send the chart away
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("widths", [(1600, 380), (380, 1600, 760)], ids=str)
+def test_nothing_overlaps_after_the_window_was_resized(browser, tmp_path, widths):
+    page_of(tmp_path, made_records(60), command="kresnets search", title="A search")
+    opened(browser, tmp_path / "search.html", widths[0])
+    for width in widths[1:]:
+        browser.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride", dict(width=width, height=900, deviceScaleFactor=1, mobile=False)
+        )
+        time.sleep(1.5)  # Plotly draws anew a moment later
+        over = browser.execute_script(
+            """const boxes = [...document.querySelectorAll('.plot, section > p, section > h2, .trials')]
+                 .map(e => [e.id || e.tagName, e, e.getBoundingClientRect()]).filter(([, , box]) => box.height);
+               const found = [];
+               for (const [name, one, a] of boxes) for (const [other, two, b] of boxes)
+                 if (one !== two && !one.contains(two) && !two.contains(one)
+                     && Math.min(a.right, b.right) - Math.max(a.left, b.left) > 2
+                     && Math.min(a.bottom, b.bottom) - Math.max(a.top, b.top) > 2) found.push(name + ' ' + other);
+               for (const plot of document.querySelectorAll('.plot')) {
+                 const drawn = plot.querySelector('.main-svg');
+                 if (drawn && Math.abs(drawn.getBoundingClientRect().height - plot.getBoundingClientRect().height) > 3)
+                   found.push('height of ' + plot.id);
+               }
+               if (document.documentElement.scrollWidth > innerWidth) found.push('wider than the window');
+               return found"""
+        )
+        assert over == []
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
 
 
 @pytest.mark.browser

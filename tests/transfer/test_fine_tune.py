@@ -19,7 +19,7 @@ def test_the_textbooks_recipe_is_the_documented_one():
         optimizer="adamw", weight_decay=1e-4, schedule="cosine", warmup=0.1, augment="light", views=1,
         label_smoothing=0.0, mixup=0.0,
         ema=None, seed=0, advance="epochs", patience=2, max_epochs_per_stage=10, restore_best=None, ramp=None,
-        timetable=None, keep="best", head="trained",
+        timetable=None, keep="best", head="trained", momentum=None, monitor="val_loss",
     )  # fmt: skip
     names = ("stem", "stage1", "stage2", "stage3", "stage4", "head")
     assert Recipe.textbook().plan(names) == {0: "head", 3: "stage4", 6: "stage3", 9: "stage2"}
