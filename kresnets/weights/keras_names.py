@@ -76,7 +76,9 @@ def v2_unfit(spec):
 
 
 def _is_bottleneck(spec):
-    imagenet = isinstance(spec, ResNetSpec) and spec.stem == "imagenet" and spec.shortcut == "B"
+    if not isinstance(spec, ResNetSpec):
+        return False
+    imagenet = spec.stem == "imagenet" and spec.shortcut == "B"
     first = spec.norm == "batch" and spec.activation == "relu" and spec.cardinality == 1 and not spec.width_per_group
     later = spec.se_ratio or spec.anti_alias or spec.standardize_weights or spec.stem_pool != "max"
     return (

@@ -33,6 +33,12 @@ HIGHEST = {
     "ResNet152D": ("timm/resnet152d.ra2_in1k", 83.16),
     "ResNet152V2": ("keras", 78.0),
     "ResNet200D": ("timm/resnet200d.ra2_in1k", 83.25),
+    "ResNeXt50_32x4d": ("timm/resnext50_32x4d.a1h_in1k", 82.01),
+    "ResNeXt101_64x4d": ("timm/resnext101_64x4d.c1_in1k", 83.16),
+    "WideResNet50_2": ("timm/wide_resnet50_2.racm_in1k", 82.28),
+    "WideResNet101_2": ("timm/wide_resnet101_2.tv2_in1k", 82.50),
+    "SEResNet50": ("timm/seresnet50.ra2_in1k", 81.28),
+    "BiT50x1": ("timm/resnetv2_50x1_bit.goog_distilled_in1k", 82.82),
     "InceptionV3": ("keras", 77.9),
     "InceptionV4": ("timm/inception_v4.tf_in1k", 80.14),
     "InceptionResNetV2": ("timm/inception_resnet_v2.tf_in1k", 80.43),
@@ -113,7 +119,7 @@ def test_rows_are_sound():
         assert row.preprocessing.size == (row.top1_size or row.preprocessing.size)
         assert (row.top1 is None) == (row.top1_size is None) == (row.top1_from is None)
         assert row.test_top1 is None or row.test_top1 > row.top1
-        assert ("ra4" in row.tag) == (row.preprocessing.mean == (0.5,) * 3 == row.preprocessing.std)
+        assert ("ra4" in row.tag or "_bit." in row.tag) == (row.preprocessing.mean == (0.5,) * 3 == row.preprocessing.std)
 
 
 def test_the_rows_of_networks_agree_with_those_of_weights():
