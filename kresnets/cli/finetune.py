@@ -18,8 +18,10 @@ from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.runs.folder import RunFolder, data_digest, load_images
 from kresnets.transfer.frozen import frozen
+from kresnets.transfer.labels import WATCHED
 from kresnets.transfer.trunk import check_weights, dtype_for, head_of, own_model, read_recipe, spec_of, with_trunk
 
+_WATCHED = tuple(f"val_{name}" for name in WATCHED)
 # Options that do not change what is trained.
 _NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
 _NOTHING = contextlib.nullcontext()
@@ -151,6 +153,13 @@ def _train(run, options, arguments, earlier, command, machines):
     if options.sampling == "balanced" and (options.class_weight != "none" or data.task != "classes"):
         with_what = "--class-weight balanced, which mends the same" if data.task == "classes" else f"--task {data.task}"
         raise ValueError(f"--sampling balanced does not go with {with_what}: leave one out.")
+    if options.class_weight != "none" and data.task != "classes":
+        raise ValueError(f"--class-weight {options.class_weight} is for classes, and {options.data} has {data.task}.")
+    watched = {"val_loss", "val_mae"} if data.task == "numbers" else {"val_loss", "val_accuracy", *_WATCHED}
+    if recipe.monitor not in watched:
+        raise ValueError(
+            f"--monitor must be one of {', '.join(sorted(watched))} for {data.task}. Received: {recipe.monitor}"
+        )
     if options.loss != "mse" and data.task != "numbers":
         raise ValueError(f"--loss {options.loss} is for numbers, and {options.data} has {data.task}: leave it out.")
     known = data_digest(data)

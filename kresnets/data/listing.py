@@ -415,7 +415,7 @@ def _roles(columns, header):
     return {}
 
 
-_YES_NO = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0, "": 0.0}
+_YES_NO = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 _MARKS = ("|", ";", ",", " ")  # between labels in one cell, the likeliest first
 
 
@@ -443,6 +443,8 @@ def read_labels(file, cells, names, task="auto", separator=None):
     several, every = len(names) > 1, [cell for row in cells.values() for cell in row]
     numeric = [_number(cell) for cell in every]
     yes_no = all(cell.lower() in _YES_NO for cell in every)
+    if separator is not None and not any(separator and separator in cell for cell in every):
+        raise ValueError(f"{file}: `label_separator` {separator!r} stands in no cell: give the one that parts labels.")
     if separator is not None and (several or task not in ("auto", "labels")):
         raise ValueError(
             f"{file}: `label_separator` parts several labels in one cell, of task='labels'; there are {len(names)} "
@@ -462,6 +464,8 @@ def read_labels(file, cells, names, task="auto", separator=None):
         class_names = tuple(sorted({row[0] for row in cells.values()}))
         numbers = {name: number for number, name in enumerate(class_names)}
         return task, class_names, {path: numbers[row[0]] for path, row in cells.items()}
+    if len(set(names)) < len(names):
+        raise ValueError(f"{file}: columns of labels must be different. Received: {', '.join(names)}")
     if task == "numbers" or several and not yes_no:
         allowed = "0 or 1 (a label each) or numbers" if task != "numbers" else "a number in each line"
         for path, row in cells.items():
@@ -472,7 +476,7 @@ def read_labels(file, cells, names, task="auto", separator=None):
                     f"{file}, {path}: the columns {', '.join(names)} must hold {allowed}. Received: {bad[0]!r}"
                 )
         return task, tuple(names), {path: tuple(map(float, row)) for path, row in cells.items()}
-    if several:
+    if separator is None and yes_no:  # a column of 0 and 1 each
         return task, tuple(names), {path: tuple(_YES_NO[cell.lower()] for cell in row) for path, row in cells.items()}
     separator = separator or next((mark for mark in _MARKS if any(mark in cell for cell in every)), _MARKS[0])
     sets = {path: {one.strip() for one in row[0].split(separator)} - {""} for path, row in cells.items()}

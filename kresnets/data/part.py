@@ -320,14 +320,10 @@ class Part:
             drawn = []
             for place, (own, count) in enumerate(zip(rows, wanted)):
                 # Whole rounds of the class, each shuffled by itself: no image comes a third time before all came twice.
-                rounds = [
-                    tf.random.experimental.stateless_shuffle(
-                        tf.constant(own, tf.int64),
-                        tf.stack([tf.constant(seed + 1000 * place + 1, tf.int64), 64 * now + n]),
-                    )
-                    for n in range(-(-count // len(own)))
-                ]
-                drawn.append(tf.concat(rounds, 0)[:count])
+                seeds = tf.stack([tf.constant(seed + 1000 * place + 1, tf.int64), now])
+                rounds = tf.random.stateless_uniform((-(-count // len(own)), len(own)), seeds, alg="philox")
+                order = tf.reshape(tf.argsort(rounds, axis=1), (-1,))[:count]
+                drawn.append(tf.gather(tf.constant(own, tf.int64), order))
             seeds = tf.stack([tf.constant(seed, tf.int64), now])
             return tf.data.Dataset.from_tensor_slices(
                 tf.random.experimental.stateless_shuffle(tf.concat(drawn, 0), seeds, alg="philox")
@@ -445,7 +441,14 @@ class Data:
         uneven = f"{counts[most] / max(counts[least], 1):.1f} times as many training images as {least!r}"
         of_all = len(self.train) + len(self.validation) + len(self.test)
         turned = "turn upright," if self.decoding.exif_orientation else "would turn, which is ignored"
+        lacking = [
+            f"{name!r} in {where}"
+            for where, part in (("validation", self.validation), ("test", self.test))
+            for name, count in part.counts().items()
+            if self.task == "labels" and not count and counts[name]
+        ]
         told = {
+            f"Labels without an image: {', '.join(lacking)}; what is said of them there counts for nothing.": lacking,
             f"Images left out as damaged: {len(self.bad)} ({_first(name for name, _ in self.bad)}).": self.bad,
             f"Images that their EXIF data {turned} here and in serving alike: {self.rotated}.": self.rotated,
             f"Images of one colour throughout: {len(self.plain)} of {of_all} ({_first(self.plain)}).": self.plain,

@@ -128,14 +128,17 @@ def load_data(
     good = [(part, item, verdict) for (part, item), verdict in zip(parts, verdicts) if not verdict.reason]
     items, digests = [item for _, item, _ in good], [verdict.digest for *_, verdict in good]
     given = {part: [i for i, row in enumerate(good) if row[0] == part] for part in listing.parts}
-    chosen, labels = {}, strata([item.label for item in items], listing.task)
+    groups = _groups_of(items)
+    keys = digests if groups is None else together(digests, groups)
+    least = max(2 * len(PARTS), fold[1] if fold else 0)
+    chosen, labels = {}, strata([item.label for item in items], listing.task, keys, least)
     without = _classes_without(given, items, listing)
     obstacles += without
     # Strata of labels and numbers are no classes, and have no names of their own.
     names = (
         listing.class_names if listing.task == "classes" else [f"group {n}" for n in range(max(labels, default=0) + 1)]
     )
-    obstacles += _rare_labels(given, items, listing)
+    obstacles += [*_rare_labels(given, items, listing), *_lost_in_float32(items, listing)]
     try:
         if fold is not None:
             given, test = _without_fold(given, items, labels, digests, seed, fold)
@@ -148,7 +151,6 @@ def load_data(
         obstacles.append(str(error))
     refuse(obstacles)
     _warn_of_duplicates(given, items, digests)
-    groups = _groups_of(items)
     found, decoded = _decoding(found, [verdict for *_, verdict in good], decoding is None)
     made = {part: _part([items[i] for i in chosen[part]], listing, progress, found) for part in PARTS}
     contents = hashlib.sha256()
@@ -314,6 +316,21 @@ def _rare_labels(given, items, listing):
         for name, count in zip(listing.class_names, counts)
         if 0 < count < len(PARTS)
     ]
+
+
+def _lost_in_float32(items, listing):
+    """Return a sentence for each number that varies by less than float32, in which is trained, can tell."""
+    if listing.task != "numbers" or not items:
+        return []
+    told = []
+    for name, column in zip(listing.class_names, zip(*(item.label for item in items))):
+        spread, largest = max(column) - min(column), max(map(abs, column))
+        if 0 < spread < 1e-4 * largest:
+            told.append(
+                f"{name!r} goes from {min(column):.12g} to {max(column):.12g}, differences that float32 cannot tell: "
+                "subtract what all have in common."
+            )
+    return told
 
 
 def _warn_of_duplicates(given, items, digests):

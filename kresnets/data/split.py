@@ -51,13 +51,16 @@ def together(*keys):
     return [numbers.setdefault(root(index), len(numbers)) for index in range(len(parent))]
 
 
-def strata(labels, task):
+def strata(labels, task, keys=None, least=2 * len(PARTS)):
     """Return by what images are kept in proportion, integers from 0: their class; of several labels the rarest one that
     an image has; of numbers how large they are.
 
     Args:
         labels: sequence of int, or of tuples of numbers.
         task: `"classes"`, `"labels"` or `"numbers"`.
+        keys: sequence of hashables, equal for images that stay together, and so are of one stratum. Defaults to None,
+            each for itself.
+        least: int, fewest such units of a stratum of labels or numbers. Defaults to 6, two a part.
 
     Example:
         >>> from kresnets.data.split import strata
@@ -66,19 +69,30 @@ def strata(labels, task):
     """
     if task == "classes":
         return list(labels)
+    units = collections.defaultdict(list)
+    for index in range(len(labels)):
+        units[index if keys is None else keys[index]].append(index)
+    units = list(units.values())
     if task == "numbers":
-        bins = max(1, min(_BINS, len(labels) // _IN_BIN))
-        order = sorted(range(len(labels)), key=lambda index: (labels[index], index))
-        places = {index: place * bins // len(labels) for place, index in enumerate(order)}
-        return [places[index] for index in range(len(labels))]
-    counts = [sum(column) for column in zip(*labels)]
-    none = len(counts)
-    found = [min((n for n, has in enumerate(label) if has), key=counts.__getitem__, default=none) for label in labels]
-    # Those with which no three parts could be filled go with the most: their label is on other images too, or rare.
+        means = [tuple(sum(column) / len(unit) for column in zip(*(labels[i] for i in unit))) for unit in units]
+        bins = max(1, min(_BINS, len(units) // max(_IN_BIN, least)))
+        order = sorted(range(len(units)), key=lambda unit: (means[unit], unit))
+        found = [0] * len(units)
+        for place, unit in enumerate(order):
+            found[unit] = place * bins // len(units)
+    else:
+        counts = [sum(column) for column in zip(*labels)]
+        has = [{n for i in unit for n, value in enumerate(labels[i]) if value} for unit in units]
+        found = [min(sorted(names), key=counts.__getitem__, default=len(counts)) for names in has]
+    # Too few to fill the parts go with the most: their label is on other images too, or rare.
     sizes = collections.Counter(found)
     most = sizes.most_common(1)[0][0] if sizes else 0
-    kept = sorted({stratum if sizes[stratum] >= 2 * len(PARTS) else most for stratum in found})
-    return [kept.index(stratum if stratum in kept else most) for stratum in found]
+    found = [stratum if sizes[stratum] >= least else most for stratum in found]
+    kept, result = sorted(set(found)), [0] * len(labels)
+    for unit, stratum in zip(units, found):
+        for index in unit:
+            result[index] = kept.index(stratum)
+    return result
 
 
 def split(ids, labels, digests, fractions, class_names, seed=0, groups=None):

@@ -5,6 +5,7 @@ import numpy as np
 from kresnets.report import figures
 
 _MAPPED = 1000  # images on the map
+_FEWEST = 5  # images
 _NAMED = 10  # classes with a colour of their own
 _MISTAKES, _NEIGHBOURS = 4, 4
 
@@ -22,6 +23,8 @@ def answer(run, data, config, seen, probabilities):
     from kresnets.report.answers import worst_mistakes
     from kresnets.report.metrics import predict_classes
 
+    if len(seen.labels) < _FEWEST or not np.ptp(seen.features, axis=0).any():
+        return ["Not drawn: there are too few images, or all are the same to the trunk."], {}
     _draw_map(seen, data.class_names, run / "feature_map.png")
     told = [
         "Each dot is an image, as the pretrained trunk sees it (t-SNE of its features): classes that lie apart are "
@@ -82,12 +85,12 @@ def _draw_map(seen, names, path):
             s=26,
             color=colour,
             edgecolors="none",
-            label=figures.fitted(made.canvas, names[label], 180),
+            label=figures.name_of(made, names[label], 180),
         )
         axes.scatter(*points[mine & tests].T, s=30, facecolors="none", edgecolors=colour, linewidths=1.2)
     axes.scatter([], [], facecolors="none", edgecolors="#444", label="a ring: test image")
     axes.set_xticks([]), axes.set_yticks([])
-    made.legend(loc="outside right upper", fontsize=figures.TEXT, frameon=False)
+    figures.legend(made, loc="outside right upper")
     figures.save(made, path)
 
 

@@ -20,6 +20,18 @@ def figure(width, height, layout=None):
     return made
 
 
+def legend(made, **options):
+    """Draw the legend of a figure; names are taken as they are, not for formulas."""
+    for text in made.legend(fontsize=TEXT, frameon=False, **options).get_texts():
+        text.set_parse_math(False)
+
+
+def name_of(made, text, pixels):
+    """Return a name for a legend, which leaves out what begins with `_`."""
+    short = fitted(made.canvas, text, pixels)
+    return f" {short}" if short.startswith("_") else short
+
+
 def text_width(canvas, text, size=TEXT):
     """Return the width in pixels that `text` takes on a figure's canvas."""
     from matplotlib.font_manager import FontProperties

@@ -39,7 +39,7 @@ def write(path, class_names, parts, thresholds=None):
             for file, label, answer, row in zip(part.ids, part.labels, answers, outputs, strict=True):
                 cells = [f"{one:.6g}" for one in row]
                 if task == "numbers":
-                    writer.writerow([file, name, *(f"{number:.6g}" for number in label), *cells])
+                    writer.writerow([file, name, *(f"{number:.9g}" for number in label), *cells])
                     continue
                 known = said(label, class_names, task)
                 writer.writerow([file, name, known, answer, int(answer == known), *cells])

@@ -118,7 +118,7 @@ def precision_recall(labels, probabilities, names, path):
     for n in np.flatnonzero(labels.any(0)):
         precision, recall, _ = precision_recall_curve(labels[:, n], probabilities[:, n])
         if len(names) <= _DRAWN:
-            axes.step(recall, precision, where="post", linewidth=2, label=figures.fitted(made.canvas, names[n], 180))
+            axes.step(recall, precision, where="post", linewidth=2, label=figures.name_of(made, names[n], 180))
         lines.append([precision[recall >= at].max() for at in grid])
     if len(names) > _DRAWN:
         axes.plot(grid, np.mean(lines, axis=0), linewidth=2.2, label=f"mean of {len(lines)} labels")
@@ -127,7 +127,7 @@ def precision_recall(labels, probabilities, names, path):
     axes.set_xlim(0, 1), axes.set_ylim(0, 1.02)
     axes.tick_params(labelsize=figures.TEXT)
     axes.grid(color="#e4e4e4")
-    made.legend(loc="outside right upper", fontsize=figures.TEXT, frameon=False)
+    figures.legend(made, loc="outside right upper")
     figures.save(made, path)
 
 

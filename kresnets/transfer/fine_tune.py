@@ -215,8 +215,6 @@ def _planned(model, data, recipe, pretrained, state_dir, loss):
 
 def _prepared(model, data, plan, cache, groups, loss, metrics, state_dir, begin, epoch, verbose):
     how, labels = plan.recipe, data.labels
-    if labels.scores.numbers and how.label_smoothing:
-        raise ValueError("Recipe: `label_smoothing` is of classes and labels, and these are numbers: leave it out.")
     if loss is None and (how.label_smoothing or how.mixup):
         labels = labels.as_rows()
 

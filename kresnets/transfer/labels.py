@@ -278,15 +278,20 @@ class LabelAccuracy(keras.metrics.BinaryAccuracy):
 
 
 WATCHED = ("auc", "f1", "mAP")
+_BINS, _REACH = 4096, 16.0  # of logits, beyond which float32 knows no probability
 
 
 @keras.saving.register_keras_serializable(package="kresnets")
 class Watched(keras.metrics.Metric):
-    """A metric of Keras on probabilities, whatever the labels and outputs of a model look like.
+    """Measure probabilities over a whole epoch, whatever the labels and outputs of a model look like.
+
+    As scikit-learn has it, to the width of a bin: Keras's areas have thresholds evenly over 0..1, between which all
+    that is very sure or very unsure lies in one. Here the bins are even in the logit. Classes that no image has are
+    left out.
 
     Args:
         kind: `"auc"` (area under the ROC; of more than two classes the mean of one against the rest), `"f1"` (mean over
-            classes; of several labels at 0.5) or `"mAP"` (area under precision and recall, the mean over classes).
+            classes; of several labels at 0.5) or `"mAP"` (average precision, the mean over classes).
         task, units, activation: those of `kresnets.task.Scores`.
         name: Defaults to the kind.
         **kwargs: those of `keras.metrics.Metric`.
@@ -301,27 +306,54 @@ class Watched(keras.metrics.Metric):
         super().__init__(name=name or kind, **kwargs)
         self._kind, self._scores = kind, Scores(task, units, activation)
         classes = self._scores.classes
+        # Of two classes the second alone tells.
         self._second = classes == 2 and task == "classes" and kind != "f1"
-        if kind == "f1":
-            self._metric = keras.metrics.F1Score("macro", threshold=0.5 if task == "labels" else None)
-        else:
-            several = {} if self._second else {"multi_label": True, "num_labels": classes}
-            self._metric = keras.metrics.AUC(1000, "PR" if kind == "mAP" else "ROC", **several)
+        shape = (1 if self._second else classes, _BINS)
+        self._with, self._without = (
+            self.add_variable(shape, "zeros", name=f"{part}_it") for part in ("with", "without")
+        )
 
     def update_state(self, y_true, y_pred, sample_weight=None):
-        chances, classes = self._scores.probabilities(y_pred), self._scores.classes
-        y_true = keras.ops.cast(y_true, "float32")
+        ops, classes = keras.ops, self._scores.classes
+        chances = self._scores.probabilities(y_pred)
+        y_true = ops.cast(y_true, "float32")
         if len(y_true.shape) < 2 or y_true.shape[-1] == 1 < classes:
-            y_true = keras.ops.one_hot(keras.ops.cast(keras.ops.reshape(y_true, (-1,)), "int32"), classes)
+            y_true = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), classes)
+        y_true = ops.round(y_true)
+        if self._kind == "f1":  # two bins: said, or not
+            said = ops.one_hot(ops.argmax(chances, -1), classes)
+            places = ops.cast(chances > 0.5 if self._scores.task == "labels" else said > 0.5, "int32")
+        else:
+            logits = ops.log(ops.maximum(chances, 1e-30)) - ops.log(ops.maximum(1.0 - chances, 1e-30))
+            places = ops.cast(ops.clip((logits / _REACH + 1.0) / 2.0, 0.0, 1.0) * (_BINS - 1) + 0.5, "int32")
         if self._second:
-            y_true, chances = y_true[:, 1], chances[:, 1]
-        self._metric.update_state(keras.ops.round(y_true), chances, sample_weight)
+            y_true, places = y_true[:, 1:], places[:, 1:]
+        count = places.shape[1]
+        rows = ops.reshape(places + _BINS * ops.arange(count, dtype="int32"), (-1,))
+        weight = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
+        for variable, which in ((self._with, y_true), (self._without, 1.0 - y_true)):
+            added = ops.segment_sum(ops.reshape(which * weight, (-1,)), rows, num_segments=count * _BINS)
+            variable.assign_add(ops.reshape(added, (count, _BINS)))
 
     def result(self):
-        return self._metric.result()
-
-    def reset_state(self):
-        self._metric.reset_state()
+        ops = keras.ops
+        having, others = ops.convert_to_tensor(self._with), ops.convert_to_tensor(self._without)
+        total, rest = ops.sum(having, 1), ops.sum(others, 1)
+        least = lambda value: ops.maximum(value, 1e-12)
+        if self._kind == "f1":
+            # The first bin was not said, the second was.
+            values = 2 * having[:, 1] / least(total + having[:, 1] + others[:, 1])
+            known = total > 0
+        elif self._kind == "auc":
+            above = rest[:, None] - ops.cumsum(others, 1)  # of the others, those that are higher
+            values = 1 - ops.sum(having * (above + others / 2), 1) / least(total * rest)
+            known = (total > 0) & (rest > 0)
+        else:
+            found, taken = (ops.flip(ops.cumsum(ops.flip(x, 1), 1), 1) for x in (having, having + others))
+            values = ops.sum(having * found / least(taken), 1) / least(total)
+            known = total > 0
+        known = ops.cast(known, "float32")
+        return ops.sum(values * known) / least(ops.sum(known))
 
     def get_config(self):
         return super().get_config() | {"kind": self._kind, **dataclasses.asdict(self._scores)}

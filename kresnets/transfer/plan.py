@@ -198,7 +198,7 @@ class Plan:
         idle = {"learning_rate", "trunk_learning_rate"} & set(self.given) == {"learning_rate"} and not alone
         return [
             f"{facts.images} images to learn from, {facts.steps} steps an epoch, {facts.validation or 'none'} to "
-            f"validate with, {facts.classes} {facts.task}.",
+            f"validate with, {facts.classes} {facts.task if facts.classes > 1 else facts.task[:-1]}.",
             f"The trunk, which is all below the head, is taken for {'pretrained' if facts.pretrained else 'fresh'}: "
             f"{facts.why} (`pretrained` says otherwise).",
             f"The head {head}.",
@@ -292,6 +292,8 @@ def make_plan(
         recipe, pretrained, loss: as of `plan`.
     """
     recipe = Recipe() if recipe is None else recipe
+    if labels.scores.numbers and isinstance(recipe, Recipe) and recipe.label_smoothing not in (0, 0.0, "auto"):
+        raise ValueError("Recipe: `label_smoothing` is of classes and labels, and these are numbers: leave it out.")
     if not isinstance(recipe, Recipe):
         raise ValueError(f"`recipe` must be a kresnets.Recipe. Received: {recipe!r}")
     if pretrained not in (None, True, False):

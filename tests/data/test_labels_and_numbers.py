@@ -107,7 +107,12 @@ def test_whole_numbers_stay_classes_unless_told(pictures):
             {"task": "numbers"},
             "must hold a number in each line. Received: 'nan'",
         ),
-        (["path", "label"], ["a", "b", "a"], {"task": "classes", "label_separator": "|"}, "leave it out"),
+        (
+            ["path", "label"],
+            ["a", "b", "a"],
+            {"task": "classes", "label_separator": "|"},
+            "leave it out|stands in no cell",
+        ),
         (["path", "label"], ["a", "a|b", "a"], {"task": "labels"}, "Label 'b' is on 1 image"),
     ],
 )
@@ -130,6 +135,51 @@ def test_a_cell_of_columns_that_is_neither_says_so(pictures):
         load_data(file, columns={"label": ["cat", "dog"]}, progress=False)
     with pytest.raises(ValueError, match="come from a CSV file"):
         load_data(pictures, task="labels", progress=False)
+
+
+def test_one_column_of_0_and_1_is_one_label(pictures):
+    file = listed(pictures, "one.csv", ["path", "cyst"], [(f"{n}.png", n % 3 == 0 and "1" or "0") for n in range(60)])
+    data = load_data(file, columns={"label": "cyst"}, task="labels", progress=False)
+    assert data.class_names == ("cyst",) and data.train.labels.shape[1] == 1 and data.test.labels.any()
+
+
+@pytest.mark.parametrize(
+    ("header", "rows", "asked", "sentence"),
+    [
+        (["path", "label"], "red|blue", dict(label_separator=";"), "`label_separator` ';' stands in no cell"),
+        (["path", "label"], "red|blue", dict(label_separator=""), "`label_separator` '' stands in no cell"),
+        (["path", "a", "b"], ("1", ""), dict(columns={"label": ["a", "b"]}, task="labels"), "0 or 1.*Received: ''"),
+        (["path", "a", "b"], ("1", "0"), dict(columns={"label": ["a", "a"]}), "columns of labels must be different"),
+    ],
+    ids=["separator", "no separator", "empty", "twice"],
+)
+def test_what_would_be_misread_gets_a_sentence(pictures, header, rows, asked, sentence):
+    cells = (rows,) if isinstance(rows, str) else rows
+    file = listed(pictures, "misread.csv", header, [(f"{n}.png", *cells) for n in range(12)])
+    with pytest.raises(ValueError, match=sentence):
+        load_data(file, progress=False, **asked)
+
+
+def test_numbers_of_groups_are_dealt_by_group_and_large_offsets_refused(pictures):
+    rows = [(f"{n}.png", 1.5 * n, f"p{n // 4}", 1e9 + n) for n in range(60)]
+    file = listed(pictures, "groups.csv", ["path", "age", "patient", "far"], rows)
+    columns = {"label": "age", "group": "patient"}
+    whole = load_data(file, columns=columns, task="numbers", progress=False)
+    parts = [set(part.groups) for part in (whole.train, whole.validation, whole.test)]
+    assert sum(map(len, parts)) == len(set().union(*parts)) == 15 and all(parts)
+    folds = [load_data(file, columns=columns, fold=(k, 5), task="numbers", progress=False) for k in range(1, 6)]
+    assert sorted(name for data in folds for name in data.test.ids) == sorted(f"{n}.png" for n in range(60))
+    with pytest.raises(ValueError, match="differences that float32 cannot tell: subtract what all have in common"):
+        load_data(file, columns={"label": "far"}, task="numbers", progress=False)
+
+
+def test_a_rare_label_that_a_part_lacks_is_told(pictures):
+    said = ["rare" if n in (0, 1, 2) else ("a", "b")[n % 2] for n in range(60)]
+    file = listed(pictures, "rare.csv", ["path", "label"], [(f"{n}.png", label) for n, label in enumerate(said)])
+    for seed in range(6):
+        data = load_data(file, task="labels", seed=seed, progress=False)
+        lacks = not data.test.counts()["rare"] or not data.validation.counts()["rare"]
+        assert lacks == any("Labels without an image" in note for note in data.notes())
 
 
 def test_rare_strata_go_with_the_most():

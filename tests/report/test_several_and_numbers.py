@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from kresnets.report import numbers, several
+from kresnets.report import feature_map, numbers, several
+from kresnets.transfer.frozen import Frozen
 
 rng = np.random.default_rng(0)
 TRUTH = rng.random((80, 3)) < (0.5, 0.3, 0.1)
@@ -70,3 +71,23 @@ def test_the_numbers_of_regressions_are_scikit_learns():
     assert alone["mae"] == row["mae"] and "mae" not in found
     broken = np.where(np.arange(60)[:, None] == 3, np.nan, answers)
     assert numbers.evaluate(truth, broken, ["age", "height"], [50, 50])["per_number"]["age"]["r2"] is None
+
+
+def test_names_that_are_formulas_or_hidden_are_drawn_as_they_are(tmp_path):
+    names = ["$\\frac$", "_hidden", "a|b"]
+    several.precision_recall(TRUTH, SCORES, names, tmp_path / "a.png")
+    seen = Frozen(
+        rng.normal(size=(30, 8)),
+        np.arange(30) % 3,
+        np.array(["train"] * 20 + ["test"] * 10),
+        np.arange(30),
+        np.arange(30),
+    )
+    feature_map._draw_map(seen, names, tmp_path / "b.png")
+    assert (tmp_path / "a.png").stat().st_size and (tmp_path / "b.png").stat().st_size
+
+
+def test_a_trunk_that_sees_no_difference_has_no_map(tmp_path):
+    dead = Frozen(np.zeros((12, 8)), np.arange(12) % 2, np.full(12, "train"), np.arange(12), np.arange(12))
+    told, numbers = feature_map.answer(tmp_path, None, {}, dead, None)
+    assert "Not drawn" in told[0] and numbers == {}

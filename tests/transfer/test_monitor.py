@@ -48,11 +48,31 @@ def test_what_is_watched_is_scikit_learns(kind, scores, truth, answers, expected
     metric = Watched(kind, *scores)
     for rows in np.array_split(np.arange(60), 4):
         metric.update_state(truth[rows], answers[rows])
-    assert float(metric.result()) == pytest.approx(expected, abs=0.01)  # Keras's areas are of 1000 thresholds
+    assert float(metric.result()) == pytest.approx(expected, abs=0.005)
     again = keras.metrics.deserialize(keras.metrics.serialize(metric))
     assert float(again(truth, answers)) == pytest.approx(float(metric.result()))
     metric.reset_state()
     assert float(metric(truth, answers)) == pytest.approx(expected, abs=0.01)
+
+
+@pytest.mark.parametrize("reach", [-9.0, 0.0, 9.0], ids=["unsure", "usual", "sure"])
+def test_rare_classes_and_answers_near_0_and_1_are_told_apart(reach):
+    truth = np.arange(400) % 20 == 0
+    chances = 1 / (1 + np.exp(-(reach + 1.2 * truth + rng.normal(size=400)).astype("float32")))
+    for kind, known in (("auc", metrics.roc_auc_score), ("mAP", metrics.average_precision_score)):
+        found = float(Watched(kind, "classes", 1, "sigmoid")(truth[:, None], chances[:, None].astype("float32")))
+        assert found == pytest.approx(known(truth, chances), abs=0.01)
+
+
+def test_what_no_image_has_is_left_out():
+    truth = MANY * (1, 1, 0)
+    for kind, known, answers in (
+        ("auc", metrics.roc_auc_score, CHANCES),
+        ("mAP", metrics.average_precision_score, CHANCES),
+        ("f1", lambda y, p: metrics.f1_score(y, p > 0.5, average="macro"), CHANCES),
+    ):
+        found = float(Watched(kind, "labels", 3, "sigmoid")(truth, answers))
+        assert found == pytest.approx(known(truth[:, :2], answers[:, :2]), abs=0.005)
 
 
 def test_the_best_epoch_by_it_is_kept(tmp_path):

@@ -119,7 +119,9 @@ def test_rows_are_sound():
         assert row.preprocessing.size == (row.top1_size or row.preprocessing.size)
         assert (row.top1 is None) == (row.top1_size is None) == (row.top1_from is None)
         assert row.test_top1 is None or row.test_top1 > row.top1
-        assert ("ra4" in row.tag or "_bit." in row.tag) == (row.preprocessing.mean == (0.5,) * 3 == row.preprocessing.std)
+        assert ("ra4" in row.tag or "_bit." in row.tag) == (
+            row.preprocessing.mean == (0.5,) * 3 == row.preprocessing.std
+        )
 
 
 def test_the_rows_of_networks_agree_with_those_of_weights():
