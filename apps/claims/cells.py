@@ -1,7 +1,6 @@
 """The cells in which the default recipe is judged (a task and a number of images, drawn by the seed), and the peers
 that it is judged against, as data."""
 
-import dataclasses
 import functools
 import json
 import math
@@ -99,7 +98,7 @@ def setting_of(way, fields, cell, seed, network="ResNet50Thin", trunk="open_nsfw
 
 def plain(recipe):
     """Return the fields of a `kresnets.Recipe` as JSON reads them back."""
-    return json.loads(json.dumps(dataclasses.asdict(recipe)))
+    return json.loads(json.dumps(recipe.as_data()))
 
 
 def default(cell):
