@@ -30,7 +30,7 @@ def conclude(folder, tuner, shown, data, hypermodel, options, beside):
     path = folder / "verdict.json"
     found = json.loads(path.read_text()) if path.exists() else {}
     recipes = _recipes(hypermodel, choice, beside)
-    fields = {name: json.loads(json.dumps(dataclasses.asdict(recipe))) for name, recipe in recipes.items()}
+    fields = {name: json.loads(json.dumps(recipe.as_data())) for name, recipe in recipes.items()}
     if found.get("recipes") != fields:  # else of an earlier winner, of fewer trials
         keep = "Keep the recipe that you gave" if options.recipe else "Keep the default"
         why = f"{keep}: {choice.sentence[0].lower()}{choice.sentence[1:]}"

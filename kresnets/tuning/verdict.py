@@ -1,6 +1,5 @@
 """The judgement: recipes trained as `kresnets finetune` trains them, and held against the default on the test part."""
 
-import dataclasses
 import hashlib
 import json
 
@@ -31,7 +30,7 @@ def compare(folder, train, data, recipes, why=""):
     """
     answers, failed = {}, {}
     for name, recipe in recipes.items():
-        text = json.dumps(dataclasses.asdict(recipe), sort_keys=True)  # an earlier winner's are not this one's
+        text = json.dumps(recipe.as_data(), sort_keys=True)  # an earlier winner's are not this one's
         path = folder / f"answers-{name}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
         if not path.exists():
             print(f"The {name} recipe trains on {len(data.train)} images ...", flush=True)
