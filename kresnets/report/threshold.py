@@ -20,7 +20,7 @@ def choices(truth, scores):
 
     Example:
         >>> from kresnets.report.threshold import choices
-        >>> choices([0, 0, 1, 1], [0.1, 0.3, 0.35, 0.9])["highest F1"]
+        >>> round(choices([0, 0, 1, 1], [0.1, 0.3, 0.35, 0.9])["highest F1"], 3)
         0.325
     """
     truth, scores = np.asarray(truth, bool), np.asarray(scores, "float64")
