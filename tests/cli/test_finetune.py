@@ -71,9 +71,11 @@ def snapshot(run):
 
 def test_a_run_leaves_what_it_promises(finished):
     run, output = finished
-    pictures = {"curves.png", "confusion.png", "mistakes.png", "calibration.png"}
+    pictures = {"curves.png", "confusion.png", "mistakes.png", "calibration.png", "threshold.png", "feature_map.png"}
+    pictures |= {"augmented.png"}
     found = {path.name for path in run.iterdir()}
     where_there_are_any = {"label_issues.csv", "near_duplicates.csv", "near_duplicates.png", "learning_curve.png"}
+    where_there_are_any |= {"neighbours.png"}
     assert found - where_there_are_any == pictures | {
         "config.json", "history.csv", "model.keras", "metrics.json", "bad_images.txt", "report.html", "schedule.toml",
         "plan.txt", "files.csv", "predictions.csv",
