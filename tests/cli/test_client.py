@@ -339,6 +339,7 @@ def test_the_session_loader_and_saved_model_cli_answer_as_the_server_does(folder
 # --- the guide ---
 
 
+@pytest.mark.everything
 def test_the_python_and_curl_of_the_guide_run(server, grpc_address, tmp_path, monkeypatch):
     """Each block as it stands, but for the addresses."""
     guide = (ROOT / "docs" / "serving.md").read_text(encoding="utf-8")

@@ -508,6 +508,7 @@ def answers(run, files, capsys, top=1):
     return [line.split()[-2:] for line in capsys.readouterr().out.splitlines()[1:]]
 
 
+@pytest.mark.everything
 def test_a_run_carries_it_to_every_answer(folder, run, tmp_path, capsys):
     wanted = Decoding(12, (255, 255, 0), resize="pad", padding=(0, 0, 255))
     assert RunFolder(run).decoding == wanted == RunFolder(run).images().decoding

@@ -153,22 +153,24 @@ def test_the_sheet_shows_images_and_their_copies(recipe, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_run_answers_in_order(tmp_path):
+@pytest.mark.always("kresnets/distilled")
+@pytest.mark.parametrize("weights", ["kresnets/distilled", "none"])
+def test_a_run_answers_in_order(weights, tmp_path):
     """On real photographs with a trunk that transfers; a fresh trunk has nothing to be asked at the begin."""
     pytest.importorskip("elpv_dataset", reason="its photographs are not installed")
     options = "--data elpv/mono --limit 120 --model ResNet18DThin --size 64 --epochs 2 --dtype float32".split()
     headings = ["Are labels wrong?", "Is the test honest?", "Would more photographs help?", "Can scores be trusted?"]
     headings += ["Which threshold?", "What does it know?"]
     fresh = ["Is the test honest?", "Can scores be trusted?", "Which threshold?"]
-    for weights, asked in (("kresnets/distilled", headings), ("none", fresh)):
-        run = tmp_path / weights.replace("/", "-")
-        assert ask("finetune", *options, "--weights", weights, "--out", run) == 0
-        found = re.findall("<h2>([^<]*)</h2>", (run / "report.html").read_text())
-        assert [heading for heading in found if heading in headings] == asked
-        assert (run / "augmented.png").is_file() and (run / "threshold.png").is_file()
-    run = tmp_path / "kresnets-distilled"
+    run = tmp_path / "run"
+    assert ask("finetune", *options, "--weights", weights, "--out", run) == 0
+    page = (run / "report.html").read_text()
+    found = re.findall("<h2>([^<]*)</h2>", page)
+    assert [heading for heading in found if heading in headings] == (fresh if weights == "none" else headings)
+    assert (run / "augmented.png").is_file() and (run / "threshold.png").is_file() and "Kept: the last epoch," in page
+    if weights == "none":
+        return
     assert (run / "feature_map.png").is_file() and (run / "neighbours.png").is_file()
-    assert "Kept: the last epoch, 2 of 2." in (run / "report.html").read_text()
     numbers = json.loads((run / "metrics.json").read_text())
     with open(run / "label_issues.csv", newline="") as file:
         rows = list(csv.DictReader(file))

@@ -47,6 +47,7 @@ def tiles():
     return [found[i] for i in order[:300]], [found[i] for i in order[300:]]
 
 
+@pytest.mark.everything
 def test_planted_copies_are_found_and_little_else(tiles):
     learned, judged = tiles
     learned_signatures = signatures(part(learned), 64)

@@ -273,7 +273,7 @@ def grid(side, row):
 @pytest.mark.parametrize(
     "knobs",
     [
-        pytest.param(knobs, id=label(knobs), marks=pytest.mark.everything if number % 4 else ())
+        pytest.param(knobs, id=label(knobs), marks=pytest.mark.everything if number % 12 else ())
         for number, knobs in enumerate(pairwise(ACCEPTED))
     ],
 )

@@ -193,6 +193,7 @@ def test_early_stopping_ends_all_stages():
     assert history.epoch == [0, 1]
 
 
+@pytest.mark.everything
 def test_interrupted_anywhere_a_cached_run_goes_on_to_the_same(tmp_path, passes, monkeypatch):
     monkeypatch.setattr(store, "memory_limit", lambda: 1000)
     monkeypatch.setattr(fit, "memory_limit", lambda: 1000)

@@ -415,6 +415,7 @@ def test_a_model_that_preprocesses_by_itself_is_served_as_it_is(tmp_path):
     np.testing.assert_allclose(served["probabilities"], model.predict(image, verbose=0), atol=1e-5)
 
 
+@pytest.mark.always("arrays")
 @pytest.mark.always("arrays", "dataset")
 @pytest.mark.parametrize("kind", ["arrays", "dataset", "sequence"])
 def test_pixels_0_to_1_are_refused(kind):

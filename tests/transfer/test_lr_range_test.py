@@ -109,6 +109,7 @@ def test_the_model_its_optimizer_and_its_random_state_stay_bit_equal(name, error
     assert not any(name.startswith("kresnets") for name in vars(model))
 
 
+@pytest.mark.everything
 def test_it_trains_what_trains_at_the_rates_it_says_from_the_state_that_is_there():
     # The copy's first losses are those of the model trained by Keras at those very rates.
     model = kresnets.freeze(tiny(dropout=0.2), through="stage1", batchnorm="train")
