@@ -8,7 +8,7 @@ import urllib.parse
 import numpy as np
 
 from kresnets._util import files
-from kresnets.data.listing import said
+from kresnets.data.label_cells import said
 from kresnets.report.answers import worst_mistakes
 from kresnets.report.metrics import predict_classes
 from kresnets.report.page import Link

@@ -300,9 +300,7 @@ class Recipe:
             >>> [kresnets.Recipe.for_images(n).head_epochs for n in (75, 250, 2000)]
             [15, 6, 3]
         """
-        for name, value in (("images", images), ("batch_size", batch_size)):
-            if not is_whole(value, 1):
-                raise ValueError(f"Recipe.for_images: `{name}` must be a whole number from 1. Received: {value!r}")
+        _check_counts("for_images", images=images, batch_size=batch_size)
         epochs = max(3, -(-_STEPS // -(-int(images) // int(batch_size))))
         measured = {
             "head_epochs": epochs,
@@ -336,9 +334,7 @@ class Recipe:
             >>> recipe.epochs_per_stage, recipe.momentum, recipe.mixup
             (8, 0.9, 0.0)
         """
-        for name, value in (("images", images), ("batch_size", batch_size)):
-            if not is_whole(value, 1):
-                raise ValueError(f"Recipe.bit: `{name}` must be a whole number from 1. Received: {value!r}")
+        _check_counts("bit", images=images, batch_size=batch_size)
         few = images < 20_000
         steps, warmup = (500, 0.2) if few else (10_000, 0.05) if images < 500_000 else (20_000, 0.025)
         rate = 0.003 * max(32, batch_size) / 512
@@ -460,6 +456,12 @@ def optimizer_class(name: Any) -> type | None:
     if found is None or not issubclass(found, keras.optimizers.Optimizer):
         return None
     return found if "learning_rate" in inspect.signature(found).parameters else None
+
+
+def _check_counts(rule, **counts):
+    for name, value in counts.items():
+        if not is_whole(value, 1):
+            raise ValueError(f"Recipe.{rule}: `{name}` must be a whole number from 1. Received: {value!r}")
 
 
 def _has_momentum(optimizer):
