@@ -16,6 +16,7 @@ from kresnets._util import files
 from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, RecipeOptions, flat
 from kresnets.devices import watch
 from kresnets.report.judge import judge
+from kresnets.report.metrics import told
 from kresnets.runs.folder import RunFolder, data_digest, load_images
 from kresnets.transfer.frozen import frozen
 from kresnets.transfer.labels import WATCHED
@@ -150,18 +151,7 @@ def _train(run, options, arguments, earlier, command, machines):
     # A run that goes on sees the pixels that it began with.
     decoding = machines.agreed(lambda: dataclasses.asdict(run.decoding) if earlier else None)
     data = load_images(arguments, decoding and kresnets.Decoding.of_data(decoding))
-    if options.sampling == "balanced" and (options.class_weight != "none" or data.task != "classes"):
-        with_what = "--class-weight balanced, which mends the same" if data.task == "classes" else f"--task {data.task}"
-        raise ValueError(f"--sampling balanced does not go with {with_what}: leave one out.")
-    if options.class_weight != "none" and data.task != "classes":
-        raise ValueError(f"--class-weight {options.class_weight} is for classes, and {options.data} has {data.task}.")
-    watched = {"val_loss", "val_mae"} if data.task == "numbers" else {"val_loss", "val_accuracy", *_WATCHED}
-    if recipe.monitor not in watched:
-        raise ValueError(
-            f"--monitor must be one of {', '.join(sorted(watched))} for {data.task}. Received: {recipe.monitor}"
-        )
-    if options.loss != "mse" and data.task != "numbers":
-        raise ValueError(f"--loss {options.loss} is for numbers, and {options.data} has {data.task}: leave it out.")
+    _check_task(options, recipe, data)
     known = data_digest(data)
     if machines.agreed(lambda: known) != known:
         raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
@@ -217,6 +207,22 @@ def _train(run, options, arguments, earlier, command, machines):
             logging.disable(logging.NOTSET)
         seen = frozen(begun, config, data)
     judge(run, model, data, config, history, notes, seen)
+
+
+def _check_task(options, recipe, data):
+    """Hold options that are for one task against the images' own, before anything is built."""
+    if options.sampling == "balanced" and (options.class_weight != "none" or data.task != "classes"):
+        with_what = "--class-weight balanced, which mends the same" if data.task == "classes" else f"--task {data.task}"
+        raise ValueError(f"--sampling balanced does not go with {with_what}: leave one out.")
+    if options.class_weight != "none" and data.task != "classes":
+        raise ValueError(f"--class-weight {options.class_weight} is for classes, and {options.data} has {data.task}.")
+    watched = {"val_loss", "val_mae"} if data.task == "numbers" else {"val_loss", "val_accuracy", *_WATCHED}
+    if recipe.monitor not in watched:
+        raise ValueError(
+            f"--monitor must be one of {', '.join(sorted(watched))} for {data.task}. Received: {recipe.monitor}"
+        )
+    if options.loss != "mse" and data.task != "numbers":
+        raise ValueError(f"--loss {options.loss} is for numbers, and {options.data} has {data.task}: leave it out.")
 
 
 def _plan(recipe, options, model, data):
@@ -389,12 +395,7 @@ def _print_metrics(run):
     """Print what a finished run found on its test images."""
     numbers = run.metrics
     print(f"On the {numbers['count']} test images:")
-    for name in ("accuracy", "balanced_accuracy", "auc", "mAP", "f1", "mae", "rmse", "r2"):
-        if numbers.get(name) is not None:
-            low, high = numbers.get(f"{name}_interval") or (None, None)
-            form = ".4g" if name in ("mae", "rmse") else ".3f"
-            interval = "" if low is None else f"  (95 %: {low:{form}} to {high:{form}})"
-            print(f"  {name:18} {numbers[name]:{form}}{interval}")
+    print(*told(numbers), sep="\n")
     near = numbers.get("near_duplicates") or {}
     if near.get("accuracy_without") is not None:
         print(

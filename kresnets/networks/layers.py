@@ -177,6 +177,7 @@ class BlurPooling2D(keras.layers.Layer):
     """Blur by 1 2 1 each way, then take every other pixel (arXiv 1904.11486 section 3); the border is mirrored.
 
     Args:
+        data_format: `"channels_last"` or `"channels_first"`; None for Keras's of the moment. Defaults to None.
         **kwargs: those of `keras.layers.Layer`.
 
     Example:
@@ -185,9 +186,12 @@ class BlurPooling2D(keras.layers.Layer):
         TensorShape([1, 2, 2, 1])
     """
 
-    def __init__(self, **kwargs):
+    def __init__(self, data_format=None, **kwargs):
         super().__init__(**kwargs)
-        self.data_format = keras.config.image_data_format()
+        self.data_format = data_format or keras.config.image_data_format()
+
+    def get_config(self):
+        return super().get_config() | {"data_format": self.data_format}
 
     def call(self, inputs):
         first = self.data_format == "channels_first"

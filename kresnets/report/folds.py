@@ -12,7 +12,6 @@ from kresnets.report.label_issues import label_issues
 from kresnets.report.page import html
 from kresnets.runs.folder import RunFolder
 
-_MEASURES = ("accuracy", "balanced_accuracy", "auc", "mAP", "f1", "mae", "rmse", "r2")
 _SHOWN = 30  # labels that may be wrong, on the page
 
 
@@ -52,21 +51,20 @@ def summarize(folder, count):
     header, rows = _tested(runs)
     with files.replacing(folder / "predictions.csv") as beside, predictions.opened(beside) as to:
         csv.writer(to, lineterminator="\n").writerows([header, *rows])
-    summary, lines = {"count": len(rows)}, [f"On all {len(rows)} images, each by a model that did not see it:"]
-    for name in _MEASURES:
+    summary = {"count": len(rows)}
+    for name in metrics.MEASURES:
         values = [one.get(name) for one in found]
         if None in values:
             continue
         mean, half = float(np.mean(values)), float(t.ppf(0.975, count - 1) * np.std(values, ddof=1) / np.sqrt(count))
         low, high = mean - half, mean + half
-        if name not in ("mae", "rmse", "r2"):
+        if name not in (*metrics.UNBOUNDED, "r2"):
             low, high = max(low, 0.0), min(high, 1.0)
         summary |= {name: mean, f"{name}_interval": [low, high], f"{name}_of_folds": values}
-        form = ".4g" if name in ("mae", "rmse") else ".3f"
-        lines.append(f"  {name:18} {mean:{form}}  (95 %: {low:{form}} to {high:{form}})")
     files.write_json(folder / "folds.json", summary, indent=1)
     _page(folder, config, summary, found, header, rows)
-    return [*lines, f"The page: {folder / 'report.html'}"]
+    first = f"On all {len(rows)} images, each by a model that did not see it:"
+    return [first, *metrics.told(summary), f"The page: {folder / 'report.html'}"]
 
 
 def _tested(runs):
@@ -87,7 +85,7 @@ def _page(folder, config, summary, found, header, rows):
         "Each number is the mean over the folds; the range below it is Student's t over them, a little narrow since "
         "folds share most of what they learn from."
     ]
-    measures = [name for name in _MEASURES if name in summary]
+    measures = [name for name in metrics.MEASURES if name in summary]
     _bars(folder / "folds.png", summary, measures)
     pictures, answers = {"Each fold": folder / "folds.png"}, {}
     names = config["class_names"]
@@ -126,7 +124,7 @@ def _wrong_labels(folder, labels, chances, names, rows):
 
 def _bars(path, summary, measures):
     """Draw each fold's measures beside their mean, those within 0..1, as a PNG."""
-    within = [name for name in measures if name not in ("mae", "rmse")]
+    within = [name for name in measures if name not in metrics.UNBOUNDED]
     made = figures.figure(700, 60 + 60 * max(1, len(within)), layout="constrained")
     axes = made.subplots()
     for place, name in enumerate(reversed(within)):

@@ -11,12 +11,12 @@ from kresnets.report import (
     label_issues,
     learning_curve,
     metrics,
+    multilabel,
     near_duplicates,
     predictions,
-    several,
+    regression,
     threshold,
 )
-from kresnets.report import numbers as regression
 from kresnets.report.answers import confusion, mistakes, worst_mistakes
 from kresnets.report.gradcam import grad_cam
 from kresnets.report.history import curves
@@ -66,12 +66,8 @@ def judge(run, model, data, config, history, notes=(), seen=None):
         answers["What does it know?"] = known[0]
     augmented.sheet(data.train, history.plan.recipe, size, preprocessing.crop, run / "augmented.png")
     rows = [("class" if classes else data.task[:-1], "training", "validation", "test"), *data.counted()]
-    which = "best" if config["recipe"].get("keep") == "best" else "last"
-    kept = (
-        f"Kept: the {which} epoch, {history.kept + 1} of {len(history.epoch)}"
-        + f", by {config['recipe'].get('monitor', 'val_loss')}." * (which == "best")
-    )
-    kept = kept.rstrip(".") + "."
+    best = f", the best by {history.plan.recipe.monitor}" * (history.plan.recipe.keep == "best")
+    kept = f"Kept: epoch {history.kept + 1} of {len(history.epoch)}{best or ', the last'}."
     notes = [kept, *history.notes, *notes, f"Trained on: {describe()}, kresnets {__version__}, {config['dtype']}."]
     # --epochs makes the stages longer or shorter, see the plan: what they were before would contradict it.
     scaled = ("head_epochs", "epochs_per_stage") if config["arguments"].get("epochs") else ()
@@ -111,14 +107,14 @@ def _classes(run, model, data, said, size, preprocessing):
 def _labels(run, model, data, said, size, preprocessing):
     """Judge several labels, likewise; each is said from the threshold that validation chooses."""
     labels, probabilities, names = data.test.labels, said["test"][1], list(data.class_names)
-    at = several.thresholds(data.validation.labels, said["validation"][1])
+    at = multilabel.thresholds(data.validation.labels, said["validation"][1])
     predictions.write(run / "predictions.csv", names, said, at)
-    several.precision_recall(labels, probabilities, names, run / "precision_recall.png")
+    multilabel.precision_recall(labels, probabilities, names, run / "precision_recall.png")
     right = ((probabilities >= at) == (labels > 0.5)).all(1)
     return (
-        several.evaluate(labels, probabilities, names, at),
+        multilabel.evaluate(labels, probabilities, names, at),
         right,
-        several.mistakes(run.path, data.test, probabilities, at),
+        multilabel.mistakes(run.path, data.test, probabilities, at),
     )
 
 

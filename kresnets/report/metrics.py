@@ -11,13 +11,16 @@ its 95 % intervals hold that AUC in four of five cases.
 - a difference on the same images: Bonett and Price's adjusted Wald interval (J. Educ. Behav. Stat. 37, 2012).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from kresnets._util.types import Array
 
+# What a run is known by, of whatever task; those of `UNBOUNDED` have units of their own.
+MEASURES = ("accuracy", "balanced_accuracy", "auc", "mAP", "f1", "mae", "rmse", "r2")
+UNBOUNDED = ("mae", "rmse")
 _NORMAL_QUANTILE = 1.959963984540054  # two-sided, for the 95 % of every interval
 
 
@@ -69,6 +72,23 @@ def evaluate(labels: Array, probabilities: Array, class_names: Sequence[str]) ->
         result.update(_auc(labels, np.where(finite, probabilities[:, 1], np.nan), notes))
     result["per_class"] = _per_class(matrix, class_names, notes)
     return {**result, "notes": notes}
+
+
+def told(numbers: Mapping[str, Any]) -> list[str]:
+    """Return a line of text for each of `MEASURES` that there is, with its 95 % interval.
+
+    Example:
+        >>> from kresnets.report.metrics import told
+        >>> told({"accuracy": 0.5, "accuracy_interval": [0.25, 0.75]})
+        ['  accuracy           0.500  (95 %: 0.250 to 0.750)']
+    """
+    lines = []
+    for name in MEASURES:
+        if numbers.get(name) is not None:
+            form, ends = ".4g" if name in UNBOUNDED else ".3f", numbers.get(f"{name}_interval")
+            interval = f"  (95 %: {ends[0]:{form}} to {ends[1]:{form}})" if ends else ""
+            lines.append(f"  {name:18} {numbers[name]:{form}}{interval}")
+    return lines
 
 
 def predict_classes(probabilities: Array) -> Array:

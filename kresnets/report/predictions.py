@@ -37,7 +37,7 @@ def write(path, class_names, parts, thresholds=None):
         for name, (part, outputs) in parts.items():
             answers = _answers(part, outputs, thresholds)
             for file, label, answer, row in zip(part.ids, part.labels, answers, outputs, strict=True):
-                cells = [f"{one:.6g}" for one in row]
+                cells = [f"{one:.{9 if task == 'numbers' else 6}g}" for one in row]
                 if task == "numbers":
                     writer.writerow([file, name, *(f"{number:.9g}" for number in label), *cells])
                     continue

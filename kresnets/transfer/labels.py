@@ -308,7 +308,8 @@ class Watched(keras.metrics.Metric):
         classes = self._scores.classes
         # Of two classes the second alone tells.
         self._second = classes == 2 and task == "classes" and kind != "f1"
-        shape = (1 if self._second else classes, _BINS)
+        self._bins = 2 if kind == "f1" else _BINS  # said, or not
+        shape = (1 if self._second else classes, self._bins)
         self._with, self._without = (
             self.add_variable(shape, "zeros", name=f"{part}_it") for part in ("with", "without")
         )
@@ -320,20 +321,20 @@ class Watched(keras.metrics.Metric):
         if len(y_true.shape) < 2 or y_true.shape[-1] == 1 < classes:
             y_true = ops.one_hot(ops.cast(ops.reshape(y_true, (-1,)), "int32"), classes)
         y_true = ops.round(y_true)
-        if self._kind == "f1":  # two bins: said, or not
+        if self._kind == "f1":
             said = ops.one_hot(ops.argmax(chances, -1), classes)
             places = ops.cast(chances > 0.5 if self._scores.task == "labels" else said > 0.5, "int32")
         else:
             logits = ops.log(ops.maximum(chances, 1e-30)) - ops.log(ops.maximum(1.0 - chances, 1e-30))
-            places = ops.cast(ops.clip((logits / _REACH + 1.0) / 2.0, 0.0, 1.0) * (_BINS - 1) + 0.5, "int32")
+            places = ops.cast(ops.clip((logits / _REACH + 1.0) / 2.0, 0.0, 1.0) * (self._bins - 1) + 0.5, "int32")
         if self._second:
             y_true, places = y_true[:, 1:], places[:, 1:]
         count = places.shape[1]
-        rows = ops.reshape(places + _BINS * ops.arange(count, dtype="int32"), (-1,))
+        rows = ops.reshape(places + self._bins * ops.arange(count, dtype="int32"), (-1,))
         weight = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, "float32"), (-1, 1))
         for variable, which in ((self._with, y_true), (self._without, 1.0 - y_true)):
-            added = ops.segment_sum(ops.reshape(which * weight, (-1,)), rows, num_segments=count * _BINS)
-            variable.assign_add(ops.reshape(added, (count, _BINS)))
+            added = ops.segment_sum(ops.reshape(which * weight, (-1,)), rows, num_segments=count * self._bins)
+            variable.assign_add(ops.reshape(added, (count, self._bins)))
 
     def result(self):
         ops = keras.ops
@@ -341,7 +342,6 @@ class Watched(keras.metrics.Metric):
         total, rest = ops.sum(having, 1), ops.sum(others, 1)
         least = lambda value: ops.maximum(value, 1e-12)
         if self._kind == "f1":
-            # The first bin was not said, the second was.
             values = 2 * having[:, 1] / least(total + having[:, 1] + others[:, 1])
             known = total > 0
         elif self._kind == "auc":

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from commands import finish, finish_alone
+from commands import finish, finish_alone, rows_of, small_run
 from PIL import Image
 
 
@@ -31,21 +31,9 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def run(data, out, *more):
-    given = (
-        "--model SmallResNet20 --weights kresnets/drawn48 --size 32 --dtype float32 --stages --head-epochs 4".split()
-    )
-    return finish("finetune", "--data", data, "--out", out, *given, *more)
-
-
-def rows_of(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def test_labels_through_the_whole_path(pictures, tmp_path):
     out = tmp_path / "run"
-    done = run(pictures / "labels.csv", out, "--task", "labels")
+    done = small_run(pictures / "labels.csv", out, "--task", "labels", epochs=4, size=32)
     assert done.returncode == 0 and "mAP" in done.stdout, done.stderr
     numbers, page = json.loads((out / "metrics.json").read_text()), (out / "report.html").read_text()
     assert numbers["mAP"] > 0.5 and {*numbers["per_label"]} == {"blue", "red"}
@@ -54,9 +42,9 @@ def test_labels_through_the_whole_path(pictures, tmp_path):
         said = [name for name in ("blue", "red") if float(row[f"p({name})"]) >= numbers["per_label"][name]["threshold"]]
         assert abs(np.subtract([float(row[f"p({n})"]) for n in said], 0.5)).size == len(said)
         assert row["prediction"] == "|".join(said) and int(row["correct"]) == (row["prediction"] == row["label"])
-    again = run(pictures / "labels.csv", out, "--task", "labels")
+    again = small_run(pictures / "labels.csv", out, "--task", "labels", epochs=4, size=32)
     assert again.returncode == 0 and "is finished" in again.stdout
-    other = run(pictures / "labels.csv", out, "--label-separator", "|")
+    other = small_run(pictures / "labels.csv", out, "--label-separator", "|", epochs=4, size=32)
     assert other.returncode == 2 and "--task" in other.stderr
     exported = finish("export", out, tmp_path / "served")
     assert exported.returncode == 0, exported.stderr
@@ -71,7 +59,7 @@ def test_labels_through_the_whole_path(pictures, tmp_path):
 
 def test_numbers_through_the_whole_path(pictures, tmp_path):
     out = tmp_path / "run"
-    done = run(pictures / "numbers.csv", out, "--loss", "mae")
+    done = small_run(pictures / "numbers.csv", out, "--loss", "mae", epochs=4, size=32)
     assert done.returncode == 0 and "mae" in done.stdout and "r2" in done.stdout, done.stderr
     numbers, page = json.loads((out / "metrics.json").read_text()), (out / "report.html").read_text()
     rows = [row for row in rows_of(out / "predictions.csv") if row["part"] == "test"]
@@ -89,8 +77,8 @@ def test_what_does_not_go_together_is_refused(pictures, tmp_path):
     asked = ["--data", pictures / "labels.csv", "--task", "labels", "--model", "SmallResNet20", "--weights", "none"]
     searched = finish_alone("search", *asked, "--out", tmp_path / "search")
     assert searched.returncode == 2 and "A search compares recipes on classes" in searched.stderr
-    wrong = run(pictures / "labels.csv", tmp_path / "run", "--task", "labels", "--loss", "mae")
+    wrong = small_run(pictures / "labels.csv", tmp_path / "run", "--task", "labels", "--loss", "mae", epochs=4, size=32)
     assert wrong.returncode == 2 and "--loss mae is for numbers" in wrong.stderr
-    silent = run(pictures / "labels.csv", tmp_path / "run")
+    silent = small_run(pictures / "labels.csv", tmp_path / "run", epochs=4, size=32)
     assert silent.returncode == 2 and "look like several labels" in silent.stderr + silent.stdout
     assert not (tmp_path / "run").exists() or not any((tmp_path / "run").iterdir())

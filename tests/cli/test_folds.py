@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 from cells import copy_to
-from commands import finish
+from commands import finish, rows_of, small_run
 from sklearn.metrics import accuracy_score
 from sklearn.model_selection import StratifiedKFold
 
@@ -16,18 +16,6 @@ from kresnets.data import load_data
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return copy_to(tmp_path_factory.mktemp("photographs"))
-
-
-def run(folder, out, *more):
-    given = (
-        "--model SmallResNet20 --weights kresnets/drawn48 --size 48 --dtype float32 --stages --head-epochs 1".split()
-    )
-    return finish("finetune", "--data", folder, "--out", out, *given, *more)
-
-
-def rows_of(path):
-    with open(path, newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def test_each_image_tests_once_and_classes_are_even(folder):
@@ -71,7 +59,7 @@ def test_groups_and_copies_stay_in_one_fold(folder, tmp_path):
 
 def test_the_command_sums_up_and_goes_on(folder, tmp_path):
     out = tmp_path / "all"
-    done = run(folder, out, "--folds", 2)
+    done = small_run(folder, out, "--folds", 2)
     assert done.returncode == 0, done.stderr
     rows, numbers = rows_of(out / "predictions.csv"), json.loads((out / "folds.json").read_text())
     assert len(rows) == len({row["file"] for row in rows}) == 60 and {row["fold"] for row in rows} == {"1", "2"}
@@ -82,12 +70,12 @@ def test_the_command_sums_up_and_goes_on(folder, tmp_path):
     page = (out / "report.html").read_text()
     assert "2 folds" in page and "Are labels wrong?" in page and page.count("<img") == 2
     before = {path: path.stat().st_mtime_ns for path in out.rglob("fold-*/*")}
-    again = run(folder, out, "--folds", 2)
+    again = small_run(folder, out, "--folds", 2)
     assert again.returncode == 0 and again.stdout.count("is finished; nothing was changed") == 2
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("fold-*/*")}
-    other = run(folder, out, "--folds", 3)
+    other = small_run(folder, out, "--folds", 3)
     assert other.returncode == 2 and "--folds (2, now 3)" in other.stderr
     exported = finish("export", out, tmp_path / "served")
     assert exported.returncode == 2 and "give one of them, such as" in exported.stderr
-    inside = run(folder, out / "fold-1", "--folds", 2)
+    inside = small_run(folder, out / "fold-1", "--folds", 2)
     assert inside.returncode == 2 and "with --folds it holds their runs alone" in inside.stderr

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
 import kresnets
 from kresnets.networks.layers import BatchNormalization, conv, pad_channels
@@ -403,3 +404,17 @@ def test_pad_channels(data_format):
     x = images((2, 4, 5, 6))
     axis = 3 if data_format == "channels_last" else 1
     np.testing.assert_array_equal(model(x), np.pad(x, [(0, 2 if i == axis else 0) for i in range(4)]))
+
+
+def test_a_blur_keeps_the_data_format_that_it_was_made_for():
+    """As SciPy blurs; read back where the other format is the usual one."""
+    images = np.random.default_rng(0).normal(size=(2, 9, 8, 3)).astype("float32")
+    line = np.array([0.25, 0.5, 0.25])
+    blurred = ndimage.correlate(images, np.outer(line, line)[None, :, :, None], mode="mirror")[:, ::2, ::2]
+    for data_format, axes in (("channels_last", (0, 1, 2, 3)), ("channels_first", (0, 3, 1, 2))):
+        made = kresnets.layers.BlurPooling2D(data_format)
+        again = kresnets.layers.BlurPooling2D.from_config(made.get_config())
+        assert again.data_format == data_format
+        assert made.compute_output_shape(images.transpose(axes).shape) == blurred.transpose(axes).shape
+        if data_format == "channels_last":  # which alone TensorFlow convolves on a CPU
+            np.testing.assert_allclose(again(images), blurred, atol=1e-6)

@@ -167,7 +167,11 @@ def test_a_run_answers_in_order(weights, tmp_path):
     page = (run / "report.html").read_text()
     found = re.findall("<h2>([^<]*)</h2>", page)
     assert [heading for heading in found if heading in headings] == (fresh if weights == "none" else headings)
-    assert (run / "augmented.png").is_file() and (run / "threshold.png").is_file() and "Kept: the last epoch," in page
+    assert (
+        (run / "augmented.png").is_file()
+        and (run / "threshold.png").is_file()
+        and "Kept: epoch 2 of 2, the last." in page
+    )
     if weights == "none":
         return
     assert (run / "feature_map.png").is_file() and (run / "neighbours.png").is_file()

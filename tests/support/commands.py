@@ -1,6 +1,7 @@
 """The command `kresnets`, in this process and in one of its own."""
 
 import contextlib
+import csv
 import io
 import subprocess
 
@@ -35,3 +36,16 @@ def finish_alone(*argv, **options):
     done = subprocess.run(command(*argv), cwd=ROOT, capture_output=True, text=True, **options)
     assert "Traceback" not in done.stderr, done.stderr
     return done
+
+
+def rows_of(path):
+    """Return the rows of a CSV file that a command wrote, as dicts."""
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def small_run(data, out, *more, epochs=1, size=48):
+    """Run `kresnets finetune` for seconds: the head alone on a small trunk that ships; return what `finish` does."""
+    given = "--model SmallResNet20 --weights kresnets/drawn48 --dtype float32 --stages".split()
+    given += ["--head-epochs", epochs, "--size", size]
+    return finish("finetune", "--data", data, "--out", out, *given, *more)

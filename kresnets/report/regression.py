@@ -25,7 +25,7 @@ def evaluate(truth, answers, names, usual):
         distribution, and `rmse`; `per_number`, name -> `mae`, `mae_interval`, `rmse`, `r2`, `mae_of_the_mean`; `notes`.
 
     Example:
-        >>> from kresnets.report.numbers import evaluate
+        >>> from kresnets.report.regression import evaluate
         >>> evaluate([[1.0], [3.0]], [[1.5], [2.5]], ["age"], [2.0])["mae"]
         0.5
     """

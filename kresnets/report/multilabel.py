@@ -5,6 +5,7 @@ import numpy as np
 from kresnets.report import figures
 from kresnets.report.metrics import wilson
 from kresnets.report.predictions import linked
+from kresnets.report.threshold import choices
 
 _DRAWN = 10  # labels that have a curve; of more there is the mean alone
 _RESAMPLES = 1000  # of the interval of the mean average precision
@@ -22,21 +23,14 @@ def thresholds(labels, probabilities):
         Float array `(labels,)`; 0.5 for a label that no image has, or all have.
 
     Example:
-        >>> from kresnets.report.several import thresholds
+        >>> from kresnets.report.multilabel import thresholds
         >>> thresholds([[1], [1], [0]], [[0.9], [0.3], [0.2]]).tolist()
         [0.25]
     """
     labels, probabilities = np.asarray(labels) > 0.5, np.asarray(probabilities, "float64")
     found = np.full(labels.shape[1], 0.5)
-    for n, (truth, scores) in enumerate(zip(labels.T, probabilities.T)):
-        if truth.all() or not truth.any():
-            continue
-        levels = np.unique(scores)
-        cuts = np.concatenate([[levels[0]], (levels[1:] + levels[:-1]) / 2])  # between what is told apart
-        said = scores[:, None] >= cuts
-        f1 = 2 * (said & truth[:, None]).sum(0) / (said.sum(0) + truth.sum())
-        best = np.flatnonzero(f1 == f1.max())
-        found[n] = cuts[best[np.argmin(np.abs(cuts[best] - 0.5))]]
+    for n in np.flatnonzero(labels.any(0) & ~labels.all(0)):
+        found[n] = choices(labels[:, n], probabilities[:, n])["highest F1"]
     return found
 
 
