@@ -8,7 +8,8 @@ from kresnets._util.checks import asks_what_is_meant, is_whole
 LARGE = 50_000_000  # pixels of an image: about 150 MB
 RESIZE = ("crop", "pad", "squash")
 # Fields that older versions did not have -> what they did.
-LATER: dict[str, Any] = {"exif_orientation": False, "resize": "crop", "padding": None}
+LATER: dict[str, Any] = {"exif_orientation": False, "resize": "crop", "padding": None, "channels": 3}
+CHANNELS = (1, 2, 3, 4, 5, 6, 7, 8)
 
 
 @asks_what_is_meant
@@ -28,15 +29,18 @@ class Decoding:
         resize: how a picture becomes a square. `"crop"`: its short side is resized, the centre cut out; `"pad"`: its
             long side is resized, the rest filled; `"squash"`: both sides are resized, whatever its shape. The last two
             show all of the picture, and leave a crop that weights want undone.
-        padding: colour that `resize="pad"` fills with, as of `background`. None: black.
+        padding: colour that `resize="pad"` fills with, as of `background`. None: black; with other than 3 channels 0.
+        channels: how many numbers a pixel has. 3: red, green and blue, whole numbers of 8 bits. 1: grey, of colours
+            their luma (ITU-R BT.601); 4: red, green, blue and alpha, or bands; 2, 5 to 8: bands, as TIFF and `.npy`
+            have them. But for 3, 16-bit images keep their fractions: a value becomes `value / 2**(bits - 8)`.
 
     Raises:
         ValueError: for a value out of its range.
 
     Example:
         >>> import kresnets
-        >>> kresnets.Decoding(bits=12, background="black")
-        Decoding(bits=12, background=(0, 0, 0), whole=50000000, exif_orientation=True, resize='crop', padding=None)
+        >>> kresnets.Decoding(bits=12, background="black").background
+        (0, 0, 0)
     """
 
     bits: int | None = None
@@ -45,6 +49,7 @@ class Decoding:
     exif_orientation: bool = True
     resize: Literal["crop", "pad", "squash"] = "crop"
     padding: Any = None
+    channels: int = 3
 
     def __post_init__(self):
         if self.bits is not None and not (is_whole(self.bits, 8) and self.bits <= 16):
@@ -60,6 +65,12 @@ class Decoding:
             raise ValueError(
                 f"`padding` is the colour of resize='pad', and resize is {self.resize!r}: leave one of them out."
             )
+        if not is_whole(self.channels, 1) or self.channels not in CHANNELS:
+            raise ValueError(f"`channels` must be a whole number from 1 to 8. Received: channels={self.channels!r}")
+        if self.padding is not None and self.channels != 3:
+            raise ValueError(
+                f"`padding` is a colour, and images of channels={self.channels} are filled with 0: leave it out."
+            )
         if not isinstance(self.exif_orientation, bool):
             raise ValueError(
                 f"`exif_orientation` must be True or False. Received: exif_orientation={self.exif_orientation!r}"
@@ -70,6 +81,11 @@ class Decoding:
         shown = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         shown = {name: value for name, value in shown.items() if name not in LATER or value != LATER[name]}
         return f"Decoding({', '.join(f'{name}={value!r}' for name, value in shown.items())})"
+
+    @property
+    def from_bytes(self) -> bool:
+        """Whether TensorFlow decodes files of so many channels: of others come TIFF and `.npy` alone."""
+        return self.channels in (1, 3, 4)
 
     @classmethod
     def before(cls):

@@ -16,7 +16,7 @@ import numpy as np
 
 from kresnets._util.checks import is_number, is_whole
 from kresnets._util.types import Array, Tensor
-from kresnets.decoding import Decoding
+from kresnets.decoding import CHANNELS, Decoding
 from kresnets.keras_hooks.graph import changes_pixels, has_graph, with_inner
 
 # mode -> (channels reversed to BGR?, divisor, mean, standard deviation), applied in this order, as in
@@ -132,9 +132,12 @@ def preprocess_input(
 ) -> Tensor:
     """Turn RGB pixels 0..255 into what the weights of a network were trained on.
 
+    Pixels of other than three channels are for a network whose first convolution was made one for them: one channel
+    takes the mean of the three numbers; of others each takes that of R, G, B, R, ... in turn, as the kernels do.
+
     Args:
         x: array or tensor of RGB values 0..255, `(..., height, width, 3)`, or `(..., 3, height, width)` with
-            `data_format="channels_first"`. Any dtype; never changed in place.
+            `data_format="channels_first"`; or of 1 to 8 channels. Any dtype; never changed in place.
         data_format: `"channels_last"`, `"channels_first"` or None for `keras.config.image_data_format()`.
         mode: `"caffe"` (RGB to BGR, ImageNet mean subtracted, no scaling; keras.applications' ResNets), `"tf"`
             (scaled to -1..1; their v2 and Inception nets), `"torch"` (scaled to 0..1, ImageNet mean and deviation;
@@ -148,7 +151,7 @@ def preprocess_input(
         The same kind of array or tensor, in a floating dtype, equal to `keras.applications`' own result for that mode.
 
     Raises:
-        ValueError: for an unknown mode or data format, other than 3 channels, or a `mean` or `std` that is not three
+        ValueError: for an unknown mode or data format, more than 8 channels, or a `mean` or `std` that is not three
             numbers or does not go with the mode.
 
     Example:
@@ -164,15 +167,15 @@ def preprocess_input(
     if not hasattr(x, "shape"):
         raise ValueError(f"`preprocess_input` takes an array or tensor of pixels. Received: {type(x).__name__}")
     axis = -1 if data_format == "channels_last" else -3
-    if len(x.shape) < 3 or x.shape[axis] not in (3, None):
+    if len(x.shape) < 3 or x.shape[axis] not in (*CHANNELS, None):
         raise ValueError(
-            f"`preprocess_input` takes 3 channels (RGB) on axis {axis} ({data_format}). Received: "
-            f"shape={tuple(x.shape)}; repeat a grey image three times along that axis."
+            f"`preprocess_input` takes 3 channels (RGB), or 1 to 8, on axis {axis} ({data_format}). Received: "
+            f"shape={tuple(x.shape)}."
         )
     x = _as_float(x)
     reverse, divisor, own_mean, own_std = _MODES[mode]
-    if reverse:
-        x = x[..., ::-1] if axis == -1 else x[..., ::-1, :, :]
+    if reverse and x.shape[axis] != 1:
+        x = _reversed(x, axis)
     if divisor:
         x = x / divisor
     mean, std = mean or own_mean, std or own_std
@@ -180,6 +183,16 @@ def preprocess_input(
         return x.copy() if isinstance(x, np.ndarray) else x  # never the caller's own array
     x = x - _per_channel(mean, x, axis)
     return x if std is None else x / _per_channel(std, x, axis)
+
+
+def _reversed(x, axis):
+    """Return pixels as B, G, R; what is behind the first three channels stays where it is."""
+    count = x.shape[axis] or 3
+    if count == 3:
+        return x[..., ::-1] if axis == -1 else x[..., ::-1, :, :]
+    order = [*range(min(count, 3))[::-1], *range(3, count)]
+    take = np.take if isinstance(x, np.ndarray) else keras.ops.take
+    return take(x, np.array(order), axis=axis)
 
 
 def _as_float(x):
@@ -199,7 +212,9 @@ def _as_float(x):
 
 def _per_channel(values, x, axis):
     # A numpy constant takes part in the arithmetic of numpy, TensorFlow, JAX and symbolic Keras tensors alike.
-    shape = (3,) if axis == -1 else (3, 1, 1)
+    count = x.shape[axis] or 3
+    values = [np.mean(values)] if count == 1 else np.resize(values, count)
+    shape = (count,) if axis == -1 else (count, 1, 1)
     return np.asarray(values, dtype=keras.backend.standardize_dtype(x.dtype)).reshape(shape)
 
 

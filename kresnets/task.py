@@ -55,9 +55,10 @@ class Scores:
         return self.task == "numbers"
 
     def predicted(self, model: keras.Model, batches: Any) -> Any:
-        """Return a model's probabilities (numbers), a float32 array `(images, classes)`, of batches as it takes
-        them."""
-        return keras.ops.convert_to_numpy(self.probabilities(model.predict(batches, verbose=0)))
+        """Return a model's probabilities (numbers), a float32 array `(images, classes)`, of batches of images, each an
+        array as the model takes it."""
+        outputs = model.predict(((images,) for images in batches), verbose=0)
+        return keras.ops.convert_to_numpy(self.probabilities(outputs))
 
     def probabilities(self, outputs: Any) -> Any:
         """Turn the model's own outputs, `(batch, units)`, into float32 probabilities, `(batch, classes)`; numbers stay

@@ -221,6 +221,11 @@ def _check_task(options, recipe, data):
         raise ValueError(
             f"--monitor must be one of {', '.join(sorted(watched))} for {data.task}. Received: {recipe.monitor}"
         )
+    for option, value in (("class-weight", options.class_weight), ("mixup", recipe.mixup)):
+        if data.train.weights is not None and value not in ("none", "auto", 0):
+            raise ValueError(f"--{option} does not go with a weight for each image: leave one out.")
+    if recipe.augment == "strong" and data.decoding.channels != 3:
+        raise ValueError(f"--augment strong changes colours, and --channels {data.decoding.channels} are none: light.")
     if options.loss != "mse" and data.task != "numbers":
         raise ValueError(f"--loss {options.loss} is for numbers, and {options.data} has {data.task}: leave it out.")
 

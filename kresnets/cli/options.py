@@ -43,13 +43,16 @@ class Images:
         bad_images: What to do about damaged images.
         seed: Of the split, the start and the order of the images. Left out: that of --recipe, else 0.
         columns: Columns of a CSV file that have paths, classes and, if there is one, parts; or such as group=patient
-            or label=cat,dog, of path, label, split and group. Left out: by their names.
+            or label=cat,dog, of path, label, split, group and weight (how much an image counts in training). Left
+            out: by their names.
         group_by: Regular expression, whose match in an image's path (its first parentheses) is the patient, video or
             place shown: none of them is in two parts.
         bits: How many bits 16-bit PNG fill. Left out: what they say, else what their largest value needs.
         background: Colour that transparent pixels are put on, such as black or #ff8000; none: what is stored there.
         resize: How pictures become squares: crop (the centre), pad (all of it, the rest filled) or squash.
         padding: Colour that --resize pad fills with. Left out: black.
+        channels: How many numbers a pixel has: 3 (RGB), 1 (grey), 4 (RGB and alpha, or bands), others: bands of TIFF
+            and .npy. A pretrained first convolution is made one for them.
         task: What a CSV file's labels are: classes (one an image), labels (several or none) or numbers; auto: by its
             cells.
         label_separator: What stands between several labels in one cell, such as '|'. Left out, with --task labels:
@@ -66,6 +69,7 @@ class Images:
     background: str = "white"
     resize: Literal["crop", "pad", "squash"] = "crop"
     padding: str | None = None
+    channels: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 3
     task: Literal["auto", "classes", "labels", "numbers"] = "auto"
     label_separator: str | None = None
 

@@ -15,6 +15,10 @@ from kresnets.cli.options import Count
 from kresnets.data.check import check_image
 from kresnets.data.listing import files_in
 from kresnets.data.transcode import as_png
+from kresnets.decoding import Decoding
+from kresnets.export import read_card
+from kresnets.export.signatures import Signatures
+from kresnets.preprocess import Preprocessing
 from kresnets.runs.folder import RunFolder
 
 _BATCH = 16  # files held in memory at a time
@@ -41,7 +45,7 @@ def predict(
     Args:
         model: A run, a version's folder, the folder of versions (the highest is taken), or an exported .onnx, .tflite
             or .xml with what was written beside it.
-        images: JPEG, PNG, GIF, BMP, TIFF, AVIF or (by the extra images) HEIC files, or folders of such.
+        images: JPEG, PNG, GIF, BMP, TIFF, AVIF, .npy or (by the extra images) HEIC files, or folders of such.
         top: Labels an image, at most.
         tta: Test-time augmentation, of a run: the answer is the mean over the image and its mirror image (flip), or 12
             views (crops). What is exported has its own.
@@ -50,10 +54,10 @@ def predict(
     if csv is not None:
         _check_csv(csv)
     images = listed(images)
-    answer = open_model(model, top, tta)
+    answer, decoding = open_model(model, top, tta)
     answers: list[Answer] = []
     for start in range(0, len(images), _BATCH):
-        answers += ask(answer, images[start : start + _BATCH], top)
+        answers += ask(answer, images[start : start + _BATCH], top, decoding)
     print_table(zip(images, answers, strict=True))
     if csv is not None:
         with files.replacing(csv) as beside:
@@ -94,27 +98,28 @@ def write_csv(path: pathlib.Path, answers: Iterable[tuple[str, Answer]]) -> None
                 writer.writerows([file, rank, label, float(score), ""] for rank, (label, score) in enumerate(answer, 1))
 
 
-def open_model(folder: pathlib.Path, top: int, tta: str = "none") -> Callable[..., dict[str, Any]]:
-    """Return a function from a string tensor of image bytes to a dict of labels, scores and valid."""
+def open_model(folder: pathlib.Path, top: int, tta: str = "none") -> tuple[Callable[..., dict[str, Any]], Decoding]:
+    """Return a function from a string tensor of image bytes to a dict of labels, scores and valid, and how it decodes
+    them."""
     exported = folder.is_file() or folder.is_dir() and newest_version(folder) is not None
     if exported and tta != "none":
         raise ValueError(f"--tta {tta} is for a run, and {folder} was exported: kresnets export --tta builds it in.")
     if folder.is_file():
-        from kresnets.export.formats import open_file
+        from kresnets.export.formats import decoding_of, open_file
 
-        return open_file(folder, top)
+        return open_file(folder, top), decoding_of(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} is no folder: give a run, or an exported model such as saved_models/NAME.")
     version = newest_version(folder)
     if version:
-        return _open_saved_model(version)
+        return _open_saved_model(version, top)
     model, labels, preprocessing = RunFolder(folder).load()
     from kresnets.export import Classifier
 
     classifier = Classifier.of(model, labels, preprocessing, top, tta=tta)
     if classifier.scores.numbers:
-        return _named(classifier.serving_default, classifier.labels)
-    return classifier.serving_default
+        return _named(classifier.serving_default, classifier.labels), classifier.decoding
+    return classifier.serving_default, classifier.decoding
 
 
 def newest_version(folder: pathlib.Path) -> pathlib.Path | None:
@@ -126,11 +131,15 @@ def newest_version(folder: pathlib.Path) -> pathlib.Path | None:
     return max(versions, key=lambda child: int(child.name), default=None)
 
 
-def _open_saved_model(folder: pathlib.Path) -> Callable[..., dict[str, Any]]:
+def _open_saved_model(folder: pathlib.Path, top: int) -> tuple[Callable[..., dict[str, Any]], Decoding]:
     try:
         model = tf.saved_model.load(str(folder))
     except tf.errors.OpError as error:
         raise ValueError(f"The SavedModel in {folder} cannot be read: {error.message}") from error
+    if (folder / "assets" / "model_card.json").is_file():
+        card = read_card(folder)
+        if card["decoding"]["channels"] != 3:
+            return _by_pixels(model, card, top)
     signature = model.signatures.get("serving_default")
     outputs = set(signature.structured_outputs) if signature else set()
     known = outputs >= {"labels", "scores", "valid"} or outputs >= {"values", "valid"}
@@ -141,10 +150,19 @@ def _open_saved_model(folder: pathlib.Path) -> Callable[..., dict[str, Any]]:
     # By way of the model, which must stay alive: a signature alone does not hold the variables it uses.
     ask = lambda image_bytes: model.signatures["serving_default"](image_bytes=image_bytes)
     if "values" not in outputs:
-        return ask
-    from kresnets.export import read_card
+        return ask, Decoding()
+    return _named(ask, read_card(folder)["classes"]), Decoding()
 
-    return _named(ask, read_card(folder)["classes"])
+
+def _by_pixels(model, card, top):
+    """Ask an exported model about pixels that are decoded here, of TIFF and arrays too."""
+    decoding, numbers = Decoding.of_data(card["decoding"]), card["task"] == "numbers"
+    outputs = "values" if numbers else "probabilities"
+    network = lambda images: {"probabilities": model.signatures["predict_tensor"](images=images)[outputs]}
+    labels, how = tuple(card["classes"]), Preprocessing("none", crop=card["preprocessing"]["crop"], decoding=decoding)
+    size, most = card["input_size"], card["max_pixels"]
+    ask = Signatures(network, labels, min(top, len(labels)), size, how, most, numbers, arrays=True).serving_default
+    return (_named(ask, labels) if numbers else ask), decoding
 
 
 def _named(ask, names):
@@ -158,9 +176,11 @@ def _named(ask, names):
     return answer
 
 
-def ask(answer: Callable[..., dict[str, Any]], files: list[str], top: int) -> list[Answer]:
+def ask(
+    answer: Callable[..., dict[str, Any]], files: list[str], top: int, decoding: Decoding = Decoding()
+) -> list[Answer]:
     """Return for each file its `Answer`."""
-    contents = [read(file) for file in files]
+    contents = [read(file, decoding) for file in files]
     # A file that cannot be read still takes its row, so that rows and files stay together.
     answered = answer(tf.constant([b"" if isinstance(each, str) else each for each in contents], tf.string))
     labels, scores, valid = (answered[name].numpy() for name in ("labels", "scores", "valid"))
@@ -169,7 +189,7 @@ def ask(answer: Callable[..., dict[str, Any]], files: list[str], top: int) -> li
         if isinstance(content, str):
             answers.append(content)
         elif not valid[row]:
-            known = check_image(content).reason  # a model may allow fewer pixels
+            known = check_image(content, decoding).reason  # a model may allow fewer pixels
             answers.append(f"no image that can be decoded (JPEG, PNG, GIF or BMP){': ' if known else ''}{known or ''}")
         else:
             shown = slice(None) if "values" in answered else slice(top)
@@ -177,10 +197,16 @@ def ask(answer: Callable[..., dict[str, Any]], files: list[str], top: int) -> li
     return answers
 
 
-def read(file: str) -> bytes | str:
+def read(file: str, decoding: Decoding = Decoding()) -> bytes | str:
     """Return the bytes of a file, or why they cannot be read."""
     try:
-        return as_png(pathlib.Path(file).read_bytes())[0]
+        content = pathlib.Path(file).read_bytes()
+        if decoding.channels == 3:
+            return as_png(content)[0]
+        # Of such files more is decoded than a server dares to: they are looked through first.
+        if reason := check_image(content, decoding).reason:
+            raise ValueError(reason)
+        return content
     except OSError as error:
         return error.strerror or str(error)
     except ValueError as error:  # TIFF, HEIC or AVIF that cannot be read

@@ -78,7 +78,8 @@ class Augmentation:
         """Return the changed images.
 
         Args:
-            images: tensor or array `(batch, height, width, 3)`, RGB 0..255.
+            images: tensor or array `(batch, height, width, channels)`, RGB 0..255; `"strong"` takes no others, the
+                rest any.
             draw: int, which of the seed's random changes, for instance the number of the batch; None for one from
                 TensorFlow's own generator (`keras.utils.set_random_seed` sets it). Defaults to None.
 
@@ -88,6 +89,11 @@ class Augmentation:
         images = tf.cast(images, tf.float32)
         if not self.layers:
             return images
+        if self.kind == "strong" and images.shape[-1] != 3:
+            raise ValueError(
+                f"The augmentation 'strong' changes colours, and these images have {images.shape[-1]} channels: use "
+                "'light', or a layer or function of your own."
+            )
         return tf.clip_by_value(tf.ensure_shape(self._layers(images, draw), images.shape), 0.0, 255.0)
 
 

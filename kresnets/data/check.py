@@ -17,12 +17,12 @@ import tensorflow as tf
 
 from kresnets.data import headers
 from kresnets.data.images import decode_image
-from kresnets.data.transcode import as_png
+from kresnets.data.transcode import array_of, as_png, kind_of
 from kresnets.decoding import LARGE, Decoding
 
 MAX_PIXELS = LARGE  # of a decoded image; a few kB of PNG can claim 10,000 times that
 DEPTHS = (10, 12, 14, 16)  # bits that cameras fill of the 16 in a file
-_WORKERS = min(16, os.cpu_count() or 1)
+WORKERS = min(16, os.cpu_count() or 1)  # threads that decode
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Verdict:
         reason: why it cannot be used, or None where it can.
         rotated: whether its EXIF data ask viewers to turn it.
         digest: SHA-256 of the file's bytes, the same for exact duplicates.
-        largest: the largest colour value of a 16-bit PNG, None for any other image.
+        largest: the largest colour value of an image of 16 bits, None for any other.
         significant: how many of its bits such a PNG says to be significant (sBIT), or 0.
         clear: whether it has an alpha channel or a transparent colour that is read.
         scaled: whether it is decoded at a fraction of its sides.
@@ -75,6 +75,10 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
     from PIL import Image
 
     found: dict[str, Any] = {}
+    if decoding.channels != 3 and kind_of(image_bytes) in ("TIFF", "NPY"):
+        return _check_array(image_bytes, digest, decoding)
+    if not decoding.from_bytes:
+        return Verdict(f"neither TIFF nor .npy, in which images of {decoding.channels} channels come", digest=digest)
     try:
         image_bytes, found["pages"] = as_png(image_bytes)
     except ValueError as error:
@@ -102,6 +106,15 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
             reason = _unread(image_bytes) or reason
     rotated = reason is None and int(headers.orientation(image_bytes)) > 1
     return Verdict(reason, rotated, digest, **found)
+
+
+def _check_array(content, digest, decoding):
+    try:
+        values = array_of(content, decoding)
+    except ValueError as error:
+        return Verdict(str(error), digest=digest)
+    largest = int(values.max()) if values.dtype == np.uint16 else None
+    return Verdict(None, digest=digest, largest=largest, plain=bool((values == values[:1, :1]).all()))
 
 
 def read_header(stream):
@@ -205,7 +218,7 @@ def check_images(items: Any, progress: bool = True, decoding: Decoding = Decodin
     """
     from tqdm import tqdm
 
-    with warnings.catch_warnings(), multiprocessing.pool.ThreadPool(_WORKERS) as pool:
+    with warnings.catch_warnings(), multiprocessing.pool.ThreadPool(WORKERS) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # what matters of it becomes a verdict
         verdicts = pool.imap(functools.partial(_check, decoding=decoding), items, chunksize=8)
         return list(tqdm(verdicts, "checking images", len(items), disable=None if progress else True, unit=" images"))

@@ -41,14 +41,14 @@ def kept(part, size, crop, cache):
         cache: that of `Part.batches`, checked.
 
     Returns:
-        float32 array `(images, size, size, 3)`, read-only: in memory, or mapped from a file.
+        float32 array `(images, size, size, channels)`, read-only: in memory, or mapped from a file.
 
     Raises:
         OSError: where the folder cannot be written or has too little room.
     """
     if cache is False:
         return None
-    shape = (len(part), size, size, 3)
+    shape = (len(part), size, size, part.decoding.channels)
     if cache != "auto" and is_large(part, size):
         return _in_file(part, shape, crop, pathlib.Path(cache))
     needed, limit = int(np.prod(shape, dtype="int64")) * 4, memory_limit()

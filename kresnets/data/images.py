@@ -29,7 +29,9 @@ def decode_image(image_bytes: Tensor, max_pixels: int | None = None, decoding: D
     - CMYK JPEG: converted by the plain formula, without colour profiles; no file's profile is applied;
     - GIF: the first frame, and what is behind it is not looked at;
     - BMP: 8 bits are taken as grey (a palette is ignored), 1 and 4 bits are refused;
-    - EXIF orientation of JPEG, PNG and WebP: the picture is turned upright (`Decoding.exif_orientation`).
+    - EXIF orientation of JPEG, PNG and WebP: the picture is turned upright (`Decoding.exif_orientation`);
+    - with `Decoding.channels` 1 its luma, with 4 its alpha beside its colours, opaque where it has none; of more bands
+      are TIFF and `.npy` alone, which `kresnets.data.transcode.decoded` reads.
 
     Args:
         image_bytes: scalar string tensor (or bytes), the content of the file.
@@ -39,9 +41,10 @@ def decode_image(image_bytes: Tensor, max_pixels: int | None = None, decoding: D
         decoding: the `kresnets.Decoding` of the data or the model; None for `Decoding()`. Defaults to None.
 
     Returns:
-        uint8 tensor `(height, width, 3)`, RGB 0..255.
+        uint8 tensor `(height, width, 3)`, RGB 0..255; with other `Decoding.channels` float32 of so many, 0..255.
 
     Raises:
+        ValueError: for 2, or more than 4, `Decoding.channels`.
         tf.errors.InvalidArgumentError: when run on bytes that are no such image, on a truncated one, or on one of more
             pixels.
 
@@ -58,6 +61,7 @@ def decode_image(image_bytes: Tensor, max_pixels: int | None = None, decoding: D
 def _decoder(max_pixels, decoding):
     """Return the function of bytes that decodes so, traced once for all pipelines and graphs that call it."""
     ways, whole = _ways(decoding), -1 if decoding.whole is None else decoding.whole
+    channels = decoding.channels
     background = bytes(decoding.background or ())
 
     def decode(data):
@@ -80,7 +84,7 @@ def _decoder(max_pixels, decoding):
         if decoding.exif_orientation:
             way = headers.orientation(image_bytes)
             image = tf.cond(way > 1, lambda: _upright(image, way), lambda: image)
-        return tf.ensure_shape(image, (None, None, 3))
+        return tf.ensure_shape(image, (None, None, channels))
 
     return tf.function(decode, [tf.TensorSpec((), tf.string)], autograph=False)
 
@@ -98,15 +102,42 @@ def _upright(image, orientation):
     columns = tf.abs(leftwards * (width - 1) - tf.range(width))
     # From 5 on its sides change places.
     places = tf.cond(orientation >= 5, lambda: columns[:, tf.newaxis] + rows, lambda: rows[:, tf.newaxis] + columns)
-    return tf.gather(tf.reshape(image, (-1, 3)), places)
+    return tf.gather(tf.reshape(image, (-1, image.shape[-1])), places)
 
 
 def _ways(decoding):
     """Return what decodes an image in each of `headers.WAYS`."""
-    background, shift = decoding.background, (decoding.bits or 16) - 8
+    if not decoding.from_bytes:
+        raise ValueError(f"Images of channels={decoding.channels} come as TIFF or .npy alone, not as bytes to decode.")
+    ways = _coloured(decoding)
+    if decoding.channels == 1:
+        grey = lambda decode: lambda image_bytes: _by_strips(_luma, decode(image_bytes), tf.float32, 1)
+        ways = {way: grey(decode) for way, decode in ways.items()}
+        deep = lambda strip: _luma(_exact(strip, decoding.bits))
+        ways[headers.DEEP] = lambda image_bytes: _by_strips(
+            deep, tf.io.decode_png(image_bytes, 3, tf.uint16), tf.float32, 1
+        )
+    if decoding.channels == 4:
+        opaque = lambda decode: lambda image_bytes: _opaque(tf.cast(decode(image_bytes), tf.float32))
+        ways = {way: opaque(decode) for way, decode in ways.items()}
+        ways[headers.CLEAR] = lambda image_bytes: tf.cast(_plain(image_bytes, 4), tf.float32)
+        ways[headers.DEEP] = ways[headers.CLEAR_DEEP] = lambda image_bytes: _by_strips(
+            # Alpha has a range of its own.
+            lambda strip: tf.concat([_exact(strip[..., :3], decoding.bits), _exact(strip[..., 3:], 16)], -1),
+            tf.io.decode_png(image_bytes, 4, tf.uint16),
+            tf.float32,
+            4,
+        )
+    return list(ways.values())
 
-    def plain(image_bytes, channels=3):
-        return tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
+
+def _plain(image_bytes, channels=3):
+    return tf.io.decode_image(image_bytes, channels=channels, expand_animations=False)
+
+
+def _coloured(decoding):
+    """Return way -> what decodes an image to red, green and blue, uint8."""
+    background, shift, plain = decoding.background, (decoding.bits or 16) - 8, _plain
 
     def scaled(image_bytes, ratio):
         return tf.io.decode_jpeg(image_bytes, channels=3, ratio=ratio)
@@ -132,12 +163,27 @@ def _ways(decoding):
         ways |= dict.fromkeys((headers.CLEAR, headers.CLEAR_DEEP), clear)
     if shift < 8:
         ways |= {headers.DEEP: deep, headers.CLEAR_DEEP: clear_deep}
-    return list(ways.values())
+    return ways
 
 
 def _high(values, shift):
     """Return uint16 values without their lower bits, as uint8; what is above 8 bits then is white."""
     return tf.cast(tf.minimum(tf.bitwise.right_shift(values, tf.constant(shift, tf.uint16)), 255), tf.uint8)
+
+
+def _exact(values, bits):
+    """Return uint16 values of so many bits as float32, 0..255, fractions kept."""
+    return tf.minimum(tf.cast(values, tf.float32) / 2.0 ** ((bits or 16) - 8), 255.0)
+
+
+def _luma(colours):
+    """Return the grey of colours (ITU-R BT.601, as Pillow's "L"), float32; of a grey colour exactly its value."""
+    red, green, blue = tf.split(tf.cast(colours, tf.float32), 3, axis=-1)
+    return green + 0.299 * (red - green) + 0.114 * (blue - green)
+
+
+def _opaque(colours):
+    return tf.pad(colours, [[0, 0], [0, 0], [0, 1]], constant_values=255.0)
 
 
 def _over(background, colours, alpha):
@@ -148,11 +194,11 @@ def _over(background, colours, alpha):
     return tf.cast(tf.bitwise.right_shift(mixed + tf.bitwise.right_shift(mixed, byte), byte), tf.uint8)
 
 
-def _by_strips(change, image):
-    """Change an image, into uint8 of three channels, some rows at a time, as it takes several times the room."""
+def _by_strips(change, image, dtype=tf.uint8, channels=3):
+    """Change an image, some rows at a time, as it takes several times the room."""
     rows = tf.maximum(1, _STRIP // tf.shape(image)[1])
     count = (tf.shape(image)[0] + rows - 1) // rows
-    strips = tf.TensorArray(tf.uint8, count, infer_shape=False, element_shape=(None, None, 3))
+    strips = tf.TensorArray(dtype, count, infer_shape=False, element_shape=(None, None, channels))
     _, strips = tf.while_loop(
         lambda number, _: number < count,
         lambda number, strips: (number + 1, strips.write(number, change(image[number * rows : (number + 1) * rows]))),
@@ -248,10 +294,10 @@ def load_image(
         decoding: the `kresnets.Decoding` of the data or the model; see `decode_image`. Defaults to None.
 
     Returns:
-        float32 tensor `(size, size, 3)`, RGB 0..255.
+        float32 tensor `(size, size, Decoding.channels)`, RGB 0..255.
 
     Raises:
-        ValueError: for a size below 1 or a crop outside 0..1.
+        ValueError: for a size below 1, a crop outside 0..1, or channels that `decode_image` does not give.
         tf.errors.InvalidArgumentError: when run on bytes that are no image.
 
     Example:

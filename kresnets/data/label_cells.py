@@ -37,7 +37,7 @@ def read_labels(file, cells, names, task="auto", separator=None):
         ('labels', ('cat', 'dog'), {'1.png': (1.0, 1.0), '2.png': (0.0, 0.0)})
     """
     several, every = len(names) > 1, [cell for row in cells.values() for cell in row]
-    numeric = [_number(cell) for cell in every]
+    numeric = [number_in(cell) for cell in every]
     yes_no = all(cell.lower() in _YES_NO for cell in every)
     if separator is not None and not any(separator and separator in cell for cell in every):
         raise ValueError(f"{file}: `label_separator` {separator!r} stands in no cell: give the one that parts labels.")
@@ -66,7 +66,7 @@ def read_labels(file, cells, names, task="auto", separator=None):
         allowed = "0 or 1 (a label each) or numbers" if task != "numbers" else "a number in each line"
         for path, row in cells.items():
             if bad := [
-                cell for cell in row if task != "numbers" and cell.lower() not in _YES_NO or _number(cell) is None
+                cell for cell in row if task != "numbers" and cell.lower() not in _YES_NO or number_in(cell) is None
             ]:
                 raise ValueError(
                     f"{file}, {path}: the columns {', '.join(names)} must hold {allowed}. Received: {bad[0]!r}"
@@ -92,7 +92,8 @@ def _several_in(cells):
     return None
 
 
-def _number(cell):
+def number_in(cell):
+    """Return the finite number that a cell holds, or None."""
     try:
         number = float(cell)
     except ValueError:

@@ -13,12 +13,12 @@ from typing import NamedTuple
 
 from kresnets._util.checks import refuse
 from kresnets.data.check import check_image
-from kresnets.data.label_cells import read_labels, said
+from kresnets.data.label_cells import number_in, read_labels, said
 
 # Files that accompany images. Whatever else lies in a class folder is taken for an image and has to be one, so that a
 # `.tiff` or a file without a suffix is reported instead of being silently not learned.
 IGNORED_SUFFIXES = frozenset(
-    ".bin .cfg .csv .db .doc .docx .html .ini .json .jsonl .lock .log .md .npy .npz .pdf .pkl .py .rst .sha256 .tar "
+    ".bin .cfg .csv .db .doc .docx .html .ini .json .jsonl .lock .log .md .npz .pdf .pkl .py .rst .sha256 .tar "
     ".tsv .txt .xls .xlsx .xml .yaml .yml .zip".split()
 )
 # What systems and programs put beside class folders, in lower case.
@@ -50,7 +50,7 @@ _LABEL_COLUMNS = tuple(
 )
 _PART_COLUMNS = tuple("split set subset part partition dataset data_set usage phase".split())
 _GROUP_COLUMNS = tuple("group patient patient_id patientid subject subject_id case case_id video scene site".split())
-_ROLES = ("path", "label", "split", "group")
+_ROLES = ("path", "label", "split", "group", "weight")
 _PART_FLAGS = {f"is_{word}" for word in PART_NAMES}
 _SEPARATORS = ",;\t"
 _MOST_TOLD = 20  # lines of a CSV file
@@ -79,6 +79,7 @@ class Item(NamedTuple):
     label: int | tuple[float, ...]  # its class; of several labels a 1 for each that it has, or numbers
     content: str | bytes  # the path of a file, or the encoded image itself
     group: str | None = None  # what it shows (a patient, a place): those of one group stay in one part
+    weight: float | None = None  # how much it counts in training
 
 
 @dataclasses.dataclass(frozen=True)
@@ -227,9 +228,15 @@ def _is_ignored(name):
 
 
 def files_in(class_folder):
-    """Yield the files of a folder that are taken for images, at any depth."""
+    """Return the files of a folder that are taken for images, at any depth."""
     above = {os.path.realpath(class_folder.parent), os.path.realpath(class_folder)}
-    yield from _files_in(class_folder, above)
+    return _images_among(_files_in(class_folder, above))
+
+
+def _images_among(paths):
+    """Return what is no companion: an array is one of the images that it lies beside, and an image where all are."""
+    paths = [path for path in paths if path.suffix.lower() not in IGNORED_SUFFIXES]
+    return [path for path in paths if path.suffix.lower() != ".npy"] or paths
 
 
 def _files_in(folder, above):
@@ -237,7 +244,7 @@ def _files_in(folder, above):
     with os.scandir(folder) as entries:
         entries = sorted((entry for entry in entries if not _is_ignored(entry.name)), key=lambda entry: entry.name)
     for entry in entries:
-        if not entry.is_dir() and pathlib.Path(entry.name).suffix.lower() not in IGNORED_SUFFIXES:
+        if not entry.is_dir():
             yield pathlib.Path(entry.path)
     for entry in entries:
         if entry.is_dir():
@@ -254,7 +261,8 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
     A header is recognised by the usual names of a column of paths (`path`, `file`, `image_id`, ...) and of one of
     classes (`label`, `class`, `species`, ...); a third one (`split`, `set`, ...) may say which part a line belongs to.
     A column of groups (patients, videos, places) is taken only where `columns` names it, and warned of where it looks
-    like one. Without a header, the first column is the path and the second the class. A path may lack its suffix where
+    like one; one of weights only where it is named. Without a header, the first column is the path and the second the
+    class. A path may lack its suffix where
     one image only is called so. Paths are relative to the CSV file's folder; one that leads out of it is refused, so
     that a list from elsewhere cannot name any file of this machine. (A link inside the folder is followed: it is not
     the list that put it there.)
@@ -262,7 +270,7 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
     Args:
         file: str or path.
         columns: names of the columns of paths and of classes, and, if there is one, of parts; or those of roles
-            (`path`, `label`, `split`, `group`), the others being found: a dict `{"group": "patient"}`, or
+            (`path`, `label`, `split`, `group`, `weight`), the others being found: a dict `{"group": "patient"}`, or
             `["group=patient"]`. Several columns of labels, `{"label": ["cat", "dog"]}` or `["label=cat,dog"]`, hold 0
             or 1, or numbers. Defaults to None, to find them.
         task: `"classes"`, `"labels"`, `"numbers"`, or `"auto"`, see `load_data`. Defaults to `"auto"`.
@@ -276,7 +284,7 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
     places, rows = _places(file, rows, separator, columns)
     label_columns = places.pop("label")
     named = label_columns if len(label_columns) > 1 or task in ("labels", "numbers") or label_separator else ()
-    found, parts, groups, obstacles = {}, {}, {}, []
+    found, rest, obstacles = {}, {}, []
     for line, row in rows:
         try:
             cells = [row[place].strip() for place in label_columns if place < len(row)]
@@ -291,10 +299,11 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
             group = row[places["group"]].strip() if "group" in places else None
             if group == "":
                 raise ValueError(f"{file}, line {line}: no group is said: give each image one, alone if need be.")
+            weight = _weight(file, line, row[places["weight"]]) if "weight" in places else None
         except ValueError as error:
             obstacles.append(str(error))
             continue
-        found[path], parts[path], groups[path] = cells, part, group
+        found[path], rest[path] = cells, (part, group, weight)
     if len(obstacles) > _MOST_TOLD:
         obstacles[_MOST_TOLD:] = [f"{file}: {len(obstacles) - _MOST_TOLD} more lines that cannot be used."]
     if not found:
@@ -303,13 +312,21 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
     task, class_names, labels = read_labels(
         file, found, [header[place] for place in label_columns], task, label_separator
     )
-    if "split" in places and "train" not in parts.values():
+    if "split" in places and "train" not in {part for part, *_ in rest.values()}:
         obstacles.append(f"{file}: no line is said to be for training: there must be some.")
         refuse(obstacles)
     listed = {}
     for path, label in labels.items():
-        listed.setdefault(parts[path], []).append(Item(path, label, str(file.parent / path), groups[path]))
+        part, group, weight = rest[path]
+        listed.setdefault(part, []).append(Item(path, label, str(file.parent / path), group, weight))
     return Listing(file.stem, class_names, listed, tuple(obstacles), task)
+
+
+def _weight(file, line, cell):
+    weight = number_in(cell)
+    if weight is None or weight < 0:
+        raise ValueError(f"{file}, line {line}: a weight must be a number from 0. Received: {cell.strip()!r}")
+    return weight
 
 
 def _rows(file):
@@ -431,9 +448,7 @@ def _with_suffix(path):
     if path.is_file():
         return path
     try:
-        longer = [
-            p for p in path.parent.glob(glob.escape(path.name) + ".*") if p.suffix.lower() not in IGNORED_SUFFIXES
-        ]
+        longer = _images_among(path.parent.glob(glob.escape(path.name) + ".*"))
     except (OSError, ValueError):
         return None
     return longer[0] if len(longer) == 1 and longer[0].is_file() else None

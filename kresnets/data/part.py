@@ -4,17 +4,19 @@ import dataclasses
 import functools
 import hashlib
 import io
+import multiprocessing.pool
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from kresnets._util.types import Array, Tensor
+from kresnets.data.check import WORKERS
 from kresnets.data.decoded import check_cache, kept
-from kresnets.data.images import load_image
-from kresnets.data.transcode import readable
+from kresnets.data.images import resize_and_crop
+from kresnets.data.transcode import decoded
 from kresnets.decoding import Decoding
 
 
@@ -46,6 +48,8 @@ class Part:
         groups: sequence of str or None, the group that each image belongs to (a patient, a place). Defaults to None.
         task: `"classes"`; `"labels"`, of rows with a 1 for each label that an image has; or `"numbers"`, of rows with a
             number for each of `class_names`. Defaults to `"classes"`.
+        weights: sequence of float or None, how much each image counts in training: the third part of its batches.
+            Defaults to None.
     """
 
     def __init__(
@@ -58,8 +62,10 @@ class Part:
         decoding: Decoding = Decoding(),
         groups: Sequence[str | None] | None = None,
         task: str = "classes",
+        weights: Array | None = None,
     ) -> None:
         self.decoding, self.task = decoding, task
+        self.weights = None if weights is None else np.asarray(weights, np.float32)
         self.groups = None if groups is None else tuple(groups)
         self.ids = tuple(ids)
         self.class_names = tuple(class_names)
@@ -73,7 +79,8 @@ class Part:
         with tf.device("CPU:0"):
             # File names that are no valid text exist; TensorFlow takes them as bytes.
             self._contents = tf.constant([os.fsencode(content) for content in contents], dtype=tf.string)
-            self._label_tensor = tf.constant(self.labels)
+            given = (self.labels,) if self.weights is None else (self.labels, self.weights)
+            self._targets = tuple(map(tf.constant, given))
         self._kept: Any = (None, None)  # (size, crop), and the images decoded so
 
     def __len__(self):
@@ -105,7 +112,8 @@ class Part:
         chosen = [os.fsdecode(contents[row]) if self._files else contents[row] for row in rows]
         ids, labels = [self.ids[row] for row in rows], self.labels[list(rows)]
         groups = None if self.groups is None else [self.groups[row] for row in rows]
-        return Part(ids, labels, chosen, self.class_names, self._progress, self.decoding, groups, self.task)
+        weights = None if self.weights is None else self.weights[list(rows)]
+        return Part(ids, labels, chosen, self.class_names, self._progress, self.decoding, groups, self.task, weights)
 
     def joined(self, other: "Part") -> "Part":
         """Return a part of the images of both.
@@ -128,8 +136,10 @@ class Part:
         contents = [os.fsdecode(content) if self._files else content for content in contents]
         labels = np.concatenate([self.labels, other.labels])
         both = None if self.groups is None or other.groups is None else (*self.groups, *other.groups)
-        ids = (*self.ids, *other.ids)
-        return Part(ids, labels, contents, self.class_names, self._progress, self.decoding, both, self.task)
+        ids, weights = (*self.ids, *other.ids), None
+        if self.weights is not None or other.weights is not None:  # an image without a weight counts as one
+            weights = np.concatenate([np.ones(len(p)) if p.weights is None else p.weights for p in (self, other)])
+        return Part(ids, labels, contents, self.class_names, self._progress, self.decoding, both, self.task, weights)
 
     def batches(
         self,
@@ -167,8 +177,9 @@ class Part:
                 Defaults to False.
 
         Returns:
-            A `tf.data.Dataset` of `(images, labels)`: float32 `(batch, size, size, 3)`, RGB 0..255, and int32
-            `(batch,)`, or float32 `(batch, labels)` of several labels and of numbers.
+            A `tf.data.Dataset` of `(images, labels)`: float32 `(batch, size, size, channels)`, 0..255, with the three
+            of RGB unless the decoding says otherwise, and int32 `(batch,)`, or float32 `(batch, labels)` of several
+            labels and of numbers; and, where images have weights, these as a third, float32 `(batch,)`.
 
         Raises:
             ValueError: for a batch size below 1, `epoch` without `shuffle_seed`, or another `cache`.
@@ -204,7 +215,8 @@ class Part:
     def identity(self, touched: bool = True) -> Any:
         """Return a short name of the images and labels, which other ones do not share; see `images_identity`."""
         images = self.images_identity(touched)
-        return hashlib.blake2b(self.labels.tobytes(), key=images.encode(), digest_size=16).hexdigest()
+        said = self.labels.tobytes() + (b"" if self.weights is None else self.weights.tobytes())
+        return hashlib.blake2b(said, key=images.encode(), digest_size=16).hexdigest()
 
     def images_identity(self, touched: bool = True) -> Any:
         """Return a short name of the images: of files by their names, sizes, times and inodes, of images in memory by
@@ -240,18 +252,24 @@ class Part:
             crop: float, share of the resized short side that the centre crop keeps. Defaults to 1.0.
 
         Returns:
-            float32 array `(images, size, size, 3)`, RGB 0..255.
+            float32 array `(images, size, size, channels)`, 0..255; RGB unless the decoding says otherwise.
         """
         key, pixels = self._kept
         if key == (size, crop):
             return np.array(pixels if indices is None else pixels[np.asarray(indices, np.int64)])
         indices = np.arange(len(self)) if indices is None else np.asarray(indices)
-        array = np.empty((len(indices), size, size, 3), np.float32)
+        array = np.empty((len(indices), size, size, self.decoding.channels), np.float32)
         self.decode_into(array, crop, indices)
         return array
 
+    def arrays(self, size: int, crop: float = 1.0, batch_size: int = 64) -> Iterator[tuple[Array, Array]]:
+        """Yield the images in the order of `ids` with their labels, in batches, as `pixels` gives them."""
+        for start in range(0, len(self), batch_size):
+            rows = np.arange(start, min(start + batch_size, len(self)))
+            yield self.pixels(size, rows, crop), self.labels[rows]
+
     def decode_into(self, array: Array, crop: float = 1.0, indices: Any = None, label: str = "") -> None:
-        """Fill an array `(images, size, size, 3)` with decoded images, in parallel, with a progress bar.
+        """Fill an array `(images, size, size, channels)` with decoded images, in parallel, with a progress bar.
 
         Args:
             array: float32, all of which is written.
@@ -262,12 +280,20 @@ class Part:
         from tqdm import tqdm
 
         indices = np.arange(len(self)) if indices is None else indices
-        order = tf.data.Dataset.from_tensor_slices(indices.astype(np.int64))
-        images = self._decode(order, array.shape[1], crop).prefetch(16).as_numpy_iterator()
+        decode = _decoder(array.shape[1], crop, self.decoding)
+
+        def fill(place):
+            with tf.device("CPU:0"):
+                content = self._contents[indices[place]]
+                array[place] = decode(tf.io.read_file(content) if self._files else content)
+
         hidden = None if self._progress else True
-        bar = tqdm(images, f"decoding images{label}", len(indices), disable=hidden, unit=" images", delay=2)
-        for index, (image, _) in enumerate(bar):
-            array[index] = image
+        # By threads that call one function: a tf.data pipeline with decoders in it takes half a second to begin.
+        with multiprocessing.pool.ThreadPool(min(WORKERS, len(indices) or 1)) as pool:
+            done = pool.imap_unordered(fill, range(len(indices)))
+            bar = tqdm(done, f"decoding images{label}", len(indices), disable=hidden, unit=" images", delay=2)
+            for _ in bar:
+                pass
 
     def _keep(self, size, crop, cache):
         """Return the decoded images, the latest size and crop of which are kept; None where each epoch decodes them."""
@@ -282,12 +308,12 @@ class Part:
         return self._kept[1]
 
     def _gather(self, pixels):
-        labels, shape = self._label_tensor, (None, *pixels.shape[1:])
+        targets, shape = self._targets, (None, *pixels.shape[1:])
 
         def gather(indices):
             # By numpy: an array that tf.data captures is copied, as a whole, once more.
             images = tf.numpy_function(lambda rows: np.asarray(pixels[rows]), [indices], tf.float32, stateful=False)
-            return tf.ensure_shape(images, shape), tf.gather(labels, indices)
+            return tf.ensure_shape(images, shape), *(tf.gather(one, indices) for one in targets)
 
         return gather
 
@@ -333,12 +359,12 @@ class Part:
         return one.apply(tf.data.experimental.assert_cardinality(len(self)))
 
     def _decode(self, order, size, crop):
-        contents, labels, files = self._contents, self._label_tensor, self._files
+        contents, targets, files = self._contents, self._targets, self._files
         decode = _decoder(size, crop, self.decoding)
 
         def load(index):
             content = contents[index]
-            return decode(tf.io.read_file(content) if files else content), labels[index]
+            return decode(tf.io.read_file(content) if files else content), *(one[index] for one in targets)
 
         return order.map(load, tf.data.AUTOTUNE, deterministic=True)
 
@@ -349,7 +375,7 @@ def _decoder(size, crop, decoding):
     it anew, a third of a second each."""
 
     def decode(image_bytes):
-        return load_image(readable(image_bytes), size, crop, decoding=decoding)
+        return resize_and_crop(decoded(image_bytes, decoding), size, crop, decoding.resize, decoding.padding)
 
     return tf.function(decode, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 

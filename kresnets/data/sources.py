@@ -40,6 +40,7 @@ def load_data(
     task: Literal["auto", "classes", "labels", "numbers"] = "auto",
     label_separator: str | None = None,
     fold: tuple[int, int] | None = None,
+    channels: int = 3,
 ) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
@@ -72,13 +73,14 @@ def load_data(
         data_dir: str, where TFDS keeps prepared datasets, or None for its default. Defaults to None.
         progress: bool, show progress bars on stderr (where it is a terminal). Defaults to True.
         columns: names of the columns of a CSV file that have the paths, the classes and, if there is one, the parts; or
-            a dict of roles such as `{"group": "patient"}` (see `kresnets.data.listing.list_csv`). Defaults to None,
-            those of the usual names.
+            a dict of roles such as `{"group": "patient", "weight": "trust"}` (see `kresnets.data.listing.list_csv`).
+            Weights are those of the training images. Defaults to None, those of the usual names.
         bits: int, how many bits the values of 16-bit PNG fill, 8 to 16. Defaults to None: what the files say (sBIT),
             else the least of 10, 12, 14 and 16 that holds every value.
         background: colour that transparent pixels are put on, such as `"white"`, `"#ff8000"` or `(255, 128, 0)`; None
             for the colour that is stored under them. Defaults to `"white"`.
-        decoding: a `kresnets.Decoding` in place of these and the next two, such as that of a model. Defaults to None.
+        decoding: a `kresnets.Decoding` in place of these, the next two and `channels`, such as that of a model.
+            Defaults to None.
         resize: how a picture becomes a square: `"crop"` (the centre), `"pad"` or `"squash"`; see `kresnets.Decoding`.
             Defaults to `"crop"`.
         padding: colour that `resize="pad"` fills with. Defaults to None, black.
@@ -93,6 +95,8 @@ def load_data(
         fold: `(2, 5)`: the images are dealt out to five folds, stratified, duplicates and groups together, and the
             second one tests; of the others a share validates. So each image is tested once in five loads. Defaults to
             None.
+        channels: how many numbers a pixel has, 1 to 8; see `kresnets.Decoding`. An image of others is a bad one; grey
+            images are read as three channels too, and colours as one. Defaults to 3.
 
     Returns:
         A `Data`.
@@ -112,7 +116,7 @@ def load_data(
     _check_arguments(limit, seed, bad_images, validation_split, test_split)
     if fold is not None and not (is_whole(fold[1], 2) and is_whole(fold[0], 1) and fold[0] <= fold[1]):
         raise ValueError(f"`fold` must be one of two or more, such as (1, 5). Received: fold={fold!r}")
-    found = Decoding(bits, background, resize=resize, padding=padding) if decoding is None else decoding
+    found = decoding or Decoding(bits, background, resize=resize, padding=padding, channels=channels)
     listing = list_source(source, data_dir, columns, task, label_separator)
     obstacles = list(listing.obstacles)
     if group_by is not None:
@@ -152,7 +156,8 @@ def load_data(
     refuse(obstacles)
     _warn_of_duplicates(given, items, digests)
     found, decoded = _decoding(found, [verdict for *_, verdict in good], decoding is None)
-    made = {part: _part([items[i] for i in chosen[part]], listing, progress, found) for part in PARTS}
+    # Weights say what is to be learned from, not what is to be asked.
+    made = {part: _part([items[i] for i in chosen[part]], listing, progress, found, part == "train") for part in PARTS}
     contents = hashlib.sha256()
     for item, digest in sorted(zip(items, digests), key=lambda pair: pair[0].id):
         contents.update(repr((item.id, digest.hex())).encode())
@@ -213,11 +218,12 @@ def _decoding(given, verdicts, open_):
     if bits is not None:
         used = decoding.bits or 16
         larger = sum(verdict.largest >= 2**used for verdict in verdicts if verdict.largest is not None)
-        notes.append(f"16-bit PNG are read as {used} bits: " + (why if decoding != given else "as given") + ".")
+        kind = "16-bit PNG" if given.channels == 3 else "Images of 16 bits"
+        notes.append(f"{kind} are read as {used} bits: " + (why if decoding != given else "as given") + ".")
         if larger:
             notes.append(f"{larger} of them have larger values, which become white.")
     clear, scaled = (sum(getattr(verdict, name) for verdict in verdicts) for name in ("clear", "scaled"))
-    if clear and given.background is not None:
+    if clear and given.background is not None and given.channels in (1, 3):
         colour = "white" if given.background == (255,) * 3 else f"RGB {given.background}"
         notes.append(f"Images with an alpha channel or a transparent colour, put on {colour}: {clear}.")
     if decoding.resize != "crop":
@@ -394,9 +400,10 @@ def _without_fold(given, items, labels, digests, seed, fold):
     return {"train": [pool[i] for i in rest], "test": []}, [pool[i] for i in tested]
 
 
-def _part(items, listing, progress, decoding):
+def _part(items, listing, progress, decoding, weighed):
     items = sorted(items, key=lambda item: item.id)
+    weights = [item.weight for item in items] if weighed and items and items[0].weight is not None else None
     return Part(
         [item.id for item in items], [item.label for item in items], [item.content for item in items],
-        listing.class_names, progress, decoding, _groups_of(items), listing.task,
+        listing.class_names, progress, decoding, _groups_of(items), listing.task, weights,
     )  # fmt: skip

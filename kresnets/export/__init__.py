@@ -51,8 +51,8 @@ def export_saved_model(
       of the batch alone.
     - `classify`: `inputs` (string `(batch,)`, each a serialized tf.Example with the file in `image/encoded`) ->
       `classes` and `scores`, as `labels` and `scores` above: TF Serving's Classify API.
-    - `predict_tensor`: `images` (float32 `(batch, size, size, 3)`, RGB 0..255) -> `probabilities` (float32
-      `(batch, classes)`).
+    - `predict_tensor`: `images` (float32 `(batch, size, size, channels)`, RGB 0..255) -> `probabilities` (float32
+      `(batch, classes)`). Of 2, or more than 4, channels a server decodes no file: this is `serving_default` then.
     - `features`: `images` -> `features` (float32): what the last Dense layer takes, usually the pooled output of the
       trunk; without a Dense layer at the end, the output of the last global pooling layer.
 
@@ -62,10 +62,10 @@ def export_saved_model(
     `assets/model_card.json` says what the version is; `kresnets.export.read_card` reads it.
 
     Args:
-        model: a Functional or Sequential Keras model (TensorFlow backend, channels last) from square RGB images,
-            preprocessed, to one vector per image. Its last activation decides what is served: softmax and sigmoid
-            outputs as they are, a linear output (logits) through the softmax or sigmoid of its task. One output becomes
-            two classes, the one it speaks for being the second.
+        model: a Functional or Sequential Keras model (TensorFlow backend, channels last) from square images, RGB or of
+            1 to 8 channels, preprocessed, to one vector per image. Its last activation decides what is served: softmax
+            and sigmoid outputs as they are, a linear output (logits) through the softmax or sigmoid of its task. One
+            output becomes two classes, the one it speaks for being the second.
         path: folder of the model, the parent of the versions: `saved_models/name`. Created where missing.
         labels: sequence of str, the name of each class in the order of the outputs, each its own.
             Defaults to None: ImageNet's names for the 1000 classes of its published weights (fetched once, checked by
@@ -111,14 +111,16 @@ def export_saved_model(
         >>> folder.name
         '1'
     """
-    place, card_fields, images = folder_of_versions(path), checked(card), read_images(verify_on)
+    place, card_fields = folder_of_versions(path), checked(card)
     bound = Classifier.of(model, labels, preprocess, top, max_pixels, task, tta)
+    images = read_images(verify_on, bound)
     classifier = bound.computing_in("float32", fold=False)
     served = classifier.computing_in(dtype, fold)
     with folder_beside(place) as folder:
         with writing(place):
             save(served, folder)
-            write_warmup(folder, place.name, classifier.size)
+            if classifier.decoding.from_bytes:
+                write_warmup(folder, place.name, classifier.size)
         verified = verify(folder, classifier, dtype, images)
         with writing(place):
             write_card(folder, classifier, served, dtype, card_fields, verified)

@@ -105,7 +105,7 @@ def write_card(
         "max_pixels": classifier.max_pixels,
         "preprocessing": {"mode": how.mode, "crop": how.crop, "mean": how.mean, "std": how.std},
         "decoding": dataclasses.asdict(how.decoding or Decoding()),
-        "reads": READS,
+        "reads": READS if classifier.decoding.from_bytes else [],
         "task": classifier.scores.task,
         "tta": classifier.tta,
         "dtype": dtype,

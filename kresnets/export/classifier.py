@@ -12,6 +12,7 @@ import tensorflow as tf
 from kresnets._util.checks import is_whole
 from kresnets.data.check import MAX_PIXELS
 from kresnets.data.images import load_image
+from kresnets.decoding import CHANNELS, Decoding
 from kresnets.export.card import is_unicode
 from kresnets.export.fold import fold_batchnorms
 from kresnets.export.precision import DTYPES, in_bfloat16, in_float32, in_half
@@ -50,6 +51,10 @@ class Classifier:
         _check_model(model)
         preprocessing = preprocessing_for(model, preprocess)
         _check_size(model, preprocessing)
+        decoding = preprocessing.decoding or Decoding()
+        if model.input_shape[3] != decoding.channels:
+            decoding = dataclasses.replace(decoding, channels=model.input_shape[3], padding=None)
+            preprocessing = dataclasses.replace(preprocessing, decoding=decoding)
         scores = scores_of(model, task)
         classes = scores.classes
         for name, value in (("top", top), ("max_pixels", max_pixels)):
@@ -79,6 +84,16 @@ class Classifier:
         """Side of the images in pixels: the model's own, or that of its weights where the model leaves it free."""
         return self.model.input_shape[1] or self.preprocessing.size
 
+    @property
+    def decoding(self):
+        """How files become pixels."""
+        return self.preprocessing.decoding or Decoding()
+
+    @property
+    def shape(self):
+        """`(size, size, channels)` of an image."""
+        return self.size, self.size, self.model.input_shape[3]
+
     def computing_in(self, dtype="float32", fold=True):
         """Return the same classifier on a copy of the model made for answering; see `export_saved_model`.
 
@@ -107,16 +122,16 @@ class Classifier:
 
     def serving_default(self, image_bytes):
         """Map the bytes of image files, `(batch,)`, to labels, scores and valid; or to values and valid."""
-        return self.signatures(self.network).serving_default(image_bytes)
+        return self.signatures(self.network, arrays=self.shape[2] != 3).serving_default(image_bytes)
 
-    def signatures(self, network):
+    def signatures(self, network, arrays=False):
         """Return what a server answers by a network, a function such as this classifier's own."""
         return Signatures(
-            network, self.labels, self.top, self.size, self.preprocessing, self.max_pixels, self.scores.numbers
+            network, self.labels, self.top, self.size, self.preprocessing, self.max_pixels, self.scores.numbers, arrays
         )
 
     def network(self, images):
-        """Map RGB images 0..255, `(batch, size, size, 3)`, to `probabilities` and to the `features` they come from."""
+        """Map images 0..255, `(batch, size, size, channels)`, to `probabilities` and the `features` they come from."""
         with _recorded(self.feature_layer) as calls:
             outputs = self.outputs(views(images, self.tta))
         inputs, features = calls[-1]
@@ -171,10 +186,11 @@ def _check_model(model):
 
 def _check_size(model, preprocessing):
     shape = model.input_shape
-    if len(shape) != 4 or (shape[1] or preprocessing.size) is None or shape[1] != shape[2] or shape[3] != 3:
+    square = len(shape) == 4 and (shape[1] or preprocessing.size) is not None and shape[1] == shape[2]
+    if not square or shape[3] not in CHANNELS:
         raise ValueError(
-            "Only models of square RGB images of one size, channels last, can be exported. Received: input shape "
-            f"{shape}; build the model with an `input_shape` like (224, 224, 3)."
+            "Only models of square images of one size and 1 to 8 channels, channels last, can be exported. Received: "
+            f"input shape {shape}; build the model with an `input_shape` like (224, 224, 3)."
         )
 
 

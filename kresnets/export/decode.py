@@ -2,10 +2,11 @@
 
 import tensorflow as tf
 
-from kresnets.data.images import load_image
+from kresnets.data.images import load_image, resize_and_crop
+from kresnets.data.transcode import decoded
 
 
-def loader(size, crop, max_pixels, decoding=None):
+def loader(size, crop, max_pixels, decoding=None, arrays=False):
     """Return a function from the bytes of an image file to the image, which is traced once for all that call it.
 
     Args:
@@ -13,25 +14,30 @@ def loader(size, crop, max_pixels, decoding=None):
         crop: float, share of the resized short side that is kept.
         max_pixels: int, how many pixels a file may unpack to.
         decoding: a `kresnets.Decoding`. Defaults to None, `Decoding()`.
+        arrays: whether TIFF and arrays (`.npy`) are read too, of any number of channels, which takes Python: not for a
+            graph that is saved, nor for files that nobody looked at. Defaults to False.
     """
 
     def load(image_bytes):
+        if arrays:
+            return resize_and_crop(decoded(image_bytes, decoding), size, crop, decoding.resize)
         return load_image(image_bytes, size, crop, max_pixels, decoding)
 
     return tf.function(load, input_signature=[tf.TensorSpec((), tf.string)], autograph=False)
 
 
-def decode_batch(items, load, size):
+def decode_batch(items, load, size, channels=3):
     """Decode a batch in parallel, whatever is among it.
 
     Args:
         items: string tensor `(batch,)`.
         load: function from one of them, a scalar, to an image, such as a `loader`'s.
         size: int, side of the images in pixels.
+        channels: of them. Defaults to 3.
 
     Returns:
-        float32 tensor `(batch, size, size, 3)`, RGB 0..255, and bool tensor `(batch,)`: an image that cannot be decoded
-        is black and not valid.
+        float32 tensor `(batch, size, size, channels)`, RGB 0..255, and bool tensor `(batch,)`: an image that cannot be
+        decoded is black and not valid.
 
     Example:
         >>> import tensorflow as tf
@@ -41,7 +47,7 @@ def decode_batch(items, load, size):
         [True, False]
     """
     count = tf.size(items, out_type=tf.int64)
-    shape = (size, size, 3)
+    shape = (size, size, channels)
 
     @tf.autograph.experimental.do_not_convert
     def load_row(row, item):

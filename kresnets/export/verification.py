@@ -35,38 +35,45 @@ def verify(folder, classifier, dtype, images=()):
     _refuse_foreign_operations(served)
     size = classifier.size
     # Rounding to bfloat16 may move answers to colours of no image far, and yet none to an image.
-    pngs = [tf.io.encode_png(image) for image in (probes(size) if dtype == "float32" else probes(size)[:2])]
-    made = tf.stack([classifier.image(png) for png in pngs])
+    made = probes(size, classifier.shape[2])[: None if dtype == "float32" else 2]
+    pngs = [tf.io.encode_png(image) for image in made] if classifier.decoding.from_bytes else None
+    made = tf.stack([classifier.image(png) for png in pngs]) if pngs else tf.cast(made, tf.float32)
     half = in_half(classifier.model)  # with layers of the user's own that could not be copied
     allowed = _ALLOWED["bfloat16" if half else dtype]
     _compare(served, classifier, made, pngs, allowed)
     return _compare_images(served, classifier, images, allowed) if images else None
 
 
-def probes(size):
-    """Return images to ask two models about, uint8 `(6, size, size, 3)`: two of noise, four of patches of colour.
+def probes(size, channels=3):
+    """Return images to ask two models about, uint8 `(6, size, size, channels)`: two of noise, four of coloured patches.
 
     Noise alone says little: it averages out, and all of it gets nearly the same answer.
     """
     rng = np.random.default_rng(0)
-    noise = rng.integers(0, 256, (2, size, size, 3))
-    patches = rng.integers(0, 256, (4, 3, 3, 3)).repeat(-(-size // 3), axis=1).repeat(-(-size // 3), axis=2)
+    noise = rng.integers(0, 256, (2, size, size, channels))
+    patches = rng.integers(0, 256, (4, 3, 3, channels)).repeat(-(-size // 3), axis=1).repeat(-(-size // 3), axis=2)
     return np.concatenate([noise, patches[:, :size, :size]]).astype("uint8")
 
 
-def read_images(images):
+def read_images(images, classifier):
     """Return the bytes of image files that are to be asked of both models.
 
     Args:
         images: iterable of paths or of bytes.
+        classifier: the `Classifier` that says how they are decoded.
 
     Raises:
-        ValueError: for one that is no image, named by its path or its place.
+        ValueError: for any where a server decodes none, and for one that is no image, named by its path or its place.
         OSError: for one that cannot be read.
     """
     if isinstance(images, (str, bytes)) or not np.iterable(images):
         raise ValueError(f"`verify_on` must be a sequence of image files. Received: {type(images).__name__}")
     images, contents = list(images), []
+    if images and not classifier.decoding.from_bytes:
+        raise ValueError(
+            f"`verify_on` asks a server about files, and none of {classifier.shape[2]} channels is decoded there: "
+            "leave it out."
+        )
     odd = [place for place, given in enumerate(images) if not isinstance(given, (bytes, str, os.PathLike))]
     if odd:
         raise ValueError(
@@ -75,7 +82,7 @@ def read_images(images):
         )
     for place, given in enumerate(images):
         content = given if isinstance(given, bytes) else pathlib.Path(given).read_bytes()
-        if reason := check_image(content).reason:
+        if reason := check_image(content, classifier.decoding).reason:
             name = f"number {place}" if isinstance(given, bytes) else given
             raise ValueError(f"The image {name} cannot be compared, since {reason}: leave it out.")
         contents.append(content)
@@ -131,22 +138,23 @@ def _difference(classifier, labels, scores, probabilities):
 def _compare(served, classifier, images, pngs, allowed):
     expected = classifier.network(images)
     features, outputs = expected["features"], expected["probabilities"]
-    best = tf.math.top_k(outputs, classifier.top).values
-    files = tf.stack([pngs[0], tf.constant(b"no image"), *pngs[1:]])
     ask = served.signatures
-    answer = ask["serving_default"](image_bytes=files)
-    images_at = [0, *range(2, len(pngs) + 1)]
     scale = tf.maximum(1.0, tf.reduce_max(tf.abs(features)))
     differences = {"features": (ask["features"](images=images)["features"] - features) / scale}
     tensor = ask["predict_tensor"](images=images)
-    if classifier.scores.numbers:
-        large = np.maximum(np.abs(outputs), _scale(classifier))
-        differences["predict_tensor"] = (tensor["values"] - outputs) / large
-        differences["serving_default"] = (tf.gather(answer["values"], images_at) - outputs) / large
-    else:
-        differences["predict_tensor"] = tensor["probabilities"] - outputs
-        differences["serving_default"] = tf.gather(answer["scores"], images_at) - best
-        differences["classify"] = tf.gather(ask["classify"](inputs=_examples(files))["scores"], images_at) - best
+    numbers = classifier.scores.numbers
+    large = np.maximum(np.abs(outputs), _scale(classifier)) if numbers else 1.0
+    differences["predict_tensor"] = (tensor["values" if numbers else "probabilities"] - outputs) / large
+    if pngs:
+        files = tf.stack([pngs[0], tf.constant(b"no image"), *pngs[1:]])
+        images_at = [0, *range(2, len(pngs) + 1)]
+        answer = ask["serving_default"](image_bytes=files)
+        if numbers:
+            differences["serving_default"] = (tf.gather(answer["values"], images_at) - outputs) / large
+        else:
+            best = tf.math.top_k(outputs, classifier.top).values
+            differences["serving_default"] = tf.gather(answer["scores"], images_at) - best
+            differences["classify"] = tf.gather(ask["classify"](inputs=_examples(files))["scores"], images_at) - best
     for name, difference in differences.items():
         largest = float(tf.reduce_max(tf.abs(difference)))
         if not largest <= allowed:  # also when it is NaN
@@ -154,7 +162,7 @@ def _compare(served, classifier, images, pngs, allowed):
                 f"The written model answers differently from the Keras model ({name}: by {largest:.2g}, allowed "
                 f"{allowed:g}); nothing was exported."
             )
-    if np.flatnonzero(answer["valid"]).tolist() != images_at:
+    if pngs and np.flatnonzero(answer["valid"]).tolist() != images_at:
         raise RuntimeError("The written model does not tell images from other bytes; nothing was exported.")
 
 

@@ -132,7 +132,7 @@ def mistakes(
     Without any mistake it shows the right answers that were least sure, and says so.
 
     Args:
-        images: pixels 0..255, `(images, height, width, 3 or 1)`, or a list of such: all of the test part, or
+        images: pixels 0..255, `(images, height, width, channels)`, or a list of such: all of the test part, or
             those that `worst_mistakes` named.
         labels: integers `(images,)`, the true classes.
         probabilities: floats `(images, classes)`.
@@ -202,8 +202,7 @@ def _captions(made, label, scores, class_names, pixels):
 def _show(axes, image, heat):
     from matplotlib import colormaps
 
-    image = image.reshape(*image.shape[:2], -1)
-    pixels = np.clip(np.broadcast_to(image, (*image.shape[:2], 3)) / 255, 0, 1)
+    pixels = figures.colours(image)
     if heat is not None:  # over a grey image: the colours are the heat's alone
         grey = pixels @ np.array([0.299, 0.587, 0.114])[:, None]
         strength = 0.65 * heat[..., None]

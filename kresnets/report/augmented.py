@@ -35,8 +35,6 @@ def sheet(part, recipe, size, crop, path):
     for line, pixels in enumerate(lines):
         for column, image in enumerate(pixels):
             x, y = gap + column * (photo + gap), height - text - (line + 1) * (photo + gap)
-            axes = made.add_axes((x / width, y / height, photo / width, photo / height))
-            axes.set_axis_off()
-            axes.imshow(np.clip(image / 255, 0, 1))
+            figures.photograph(made, (x, y, photo, photo), image)
     figures.save(made, path)
     return True

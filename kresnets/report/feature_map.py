@@ -108,9 +108,7 @@ def _draw_neighbours(data, config, wrong, answers, learned, near, path):
         for column, (image, caption) in enumerate(zip(pixels, said)):
             lines = [(caption, "#222")] if column else [(answer, "#b3261e"), (caption, "#1a7f37")]
             x, y = column * (photo + gap) + gap + 2 * gap * bool(column), height - (line + 1) * (photo + text)
-            axes = made.add_axes((x / width, y / height, photo / width, photo / height))
-            axes.set_axis_off()
-            axes.imshow(np.clip(image / 255, 0, 1))
+            figures.photograph(made, (x, y, photo, photo), image)
             for nth, (text_line, colour) in enumerate(lines):
                 made.text(
                     x / width, (y + photo + 6 + 19 * nth) / height, figures.fitted(made.canvas, text_line, photo),

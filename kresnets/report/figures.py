@@ -3,11 +3,14 @@
 import io
 import os
 
+import numpy as np
+
 from kresnets._util import files
 
 DOTS = 100  # pixels an inch
 TEXT = 11.5  # points, 16 pixels: half of it can still be read
 _MOST_BYTES = 290_000  # a README loads such pictures without thought
+_MOST_COLOURS = 100_000  # of which 256 are chosen: of more, such as noise has, that takes tens of seconds
 
 
 def figure(width, height, layout=None):
@@ -18,6 +21,22 @@ def figure(width, height, layout=None):
     made = Figure(figsize=(width / DOTS, height / DOTS), dpi=DOTS, layout=layout, facecolor="white")
     FigureCanvasAgg(made)
     return made
+
+
+def colours(image):
+    """Return an image 0..255 of any channels as red, green and blue 0..1: of two the first as grey, of more the first
+    three."""
+    image = image.reshape(*image.shape[:2], -1)
+    shown = image[..., : 3 if image.shape[-1] > 2 else 1]
+    return np.clip(np.broadcast_to(shown, (*image.shape[:2], 3)) / 255, 0, 1)
+
+
+def photograph(made, box, image):
+    """Draw an image 0..255 into a box of a figure: left, bottom, width and height in pixels."""
+    across, up = made.bbox.width, made.bbox.height
+    axes = made.add_axes((box[0] / across, box[1] / up, box[2] / across, box[3] / up))
+    axes.set_axis_off()
+    axes.imshow(colours(image))
 
 
 def legend(made, **options):
@@ -73,9 +92,12 @@ def save(made, path):
     made.savefig(buffer, format="png", dpi=DOTS)
     if buffer.tell() > _MOST_BYTES:
         image = Image.open(buffer).convert("RGB")
+        if image.getcolors(_MOST_COLOURS) is None:
+            image = image.point([level & 0xF8 | level >> 5 for level in range(256)] * 3)
         for colours in (256, 128, 64):
             # Of Pillow's methods the one that keeps rare colours, the words and the heat among grey images.
-            fewer = image.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
+            few = image.width * image.height // 100  # pixels that may still change places
+            fewer = image.quantize(colours, method=Image.Quantize.MAXCOVERAGE, kmeans=few, dither=Image.Dither.NONE)
             buffer = io.BytesIO()
             fewer.save(buffer, format="png", optimize=True)
             if buffer.tell() <= _MOST_BYTES:

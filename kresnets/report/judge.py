@@ -132,5 +132,5 @@ _JUDGES = {"classes": _classes, "labels": _labels, "numbers": _numbers}
 
 def _answers(model, part, size, preprocessing):
     """Return a model's probabilities of the images of a part, each drawn once."""
-    images = part.batches(64, size, preprocessing.crop, cache=False)
-    return scores_of(model).predicted(model, images.map(lambda x, y: preprocessing(x, "channels_last")))
+    batches = (preprocessing(images, "channels_last") for images, _ in part.arrays(size, preprocessing.crop))
+    return scores_of(model).predicted(model, batches)

@@ -39,14 +39,15 @@ class Near(NamedTuple):
 
 def signatures(part, size, crop=1.0):
     """Return what the images of a `kresnets.data.Part` look like, float16 `(images, numbers)`."""
-    found = [_signature(images.numpy()) for images, _ in part.batches(256, size, crop, cache=False)]
+    found = [_signature(images) for images, _ in part.arrays(size, crop, 256)]
     return np.concatenate(found) if found else np.empty((0, _COARSE**2 + _FINE**2), np.float16)
 
 
 def _signature(images):
     from scipy.ndimage import gaussian_filter
 
-    grey = images @ np.float32([[0.299], [0.587], [0.114]])
+    three = images.shape[-1] == 3
+    grey = images @ np.float32([[0.299], [0.587], [0.114]]) if three else images.mean(-1, keepdims=True)
     coarse, fine = (tf.image.resize(grey, (side, side), "area").numpy()[..., 0] for side in (_COARSE, _FINE))
     fine = fine - gaussian_filter(fine, (0, _BLUR, _BLUR))
     return np.concatenate([_unit(kind.reshape(len(images), -1)) for kind in (coarse, fine)], axis=1).astype(np.float16)
@@ -145,8 +146,6 @@ def draw(near, judged, learned, size, crop, path, most=6):
     )  # fmt: skip
     for row, images in enumerate(sides):
         for column, image in enumerate(images):
-            place = (gap + column * (photo + gap)) / width, (1 - row) * (photo + gap) / height + gap / height
-            axes = made.add_axes((*place, photo / width, photo / height))
-            axes.set_axis_off()
-            axes.imshow(np.clip(image / 255, 0, 1))
+            place = gap + column * (photo + gap), (1 - row) * (photo + gap) + gap
+            figures.photograph(made, (*place, photo, photo), image)
     figures.save(made, path)

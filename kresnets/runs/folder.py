@@ -105,6 +105,7 @@ SINCE = {
     "fold": None,
     "monitor": None,
     "sampling": "natural",
+    "channels": 3,
 }
 
 
@@ -400,7 +401,7 @@ def load_images(arguments: dict[str, Any], decoding: "Decoding | None" = None) -
         bits=given["bits"], background=background, decoding=decoding,
         resize=given["resize"], padding=given["padding"], group_by=given["group_by"],
         task=given["task"], label_separator=given["label_separator"],
-        fold=given["folds"] and (given["fold"], given["folds"]),
+        fold=given["folds"] and (given["fold"], given["folds"]), channels=given["channels"],
     )  # fmt: skip
 
 
@@ -412,5 +413,7 @@ def _contents_differ(config: dict[str, Any], contents: str) -> bool:
 def data_digest(data: "Data") -> str:
     """Return what tells the names and labels of images, and their parts, from others."""
     parts = (data.train, data.validation, data.test)
-    text = "\n".join(repr((part.ids, part.labels.tolist())) for part in parts)
+    # Runs of before there were weights are found by what they wrote.
+    weights = "" if data.train.weights is None else repr(data.train.weights.tolist())
+    text = "\n".join(repr((part.ids, part.labels.tolist())) for part in parts) + weights
     return hashlib.sha256(text.encode()).hexdigest()

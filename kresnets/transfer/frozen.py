@@ -95,8 +95,8 @@ def frozen(model, config, data):
             share = max(1, MOST * len(part) // total)
             rows = np.sort(np.random.default_rng(0).permutation(rows)[:share])
             part = part.subset(rows)
-        images = part.batches(64, config["size"], preprocessing.crop, cache=False)
-        batches = images.map(lambda x, y: (preprocessing(x, "channels_last"), y)).as_numpy_iterator()
+        drawn = part.arrays(config["size"], preprocessing.crop)
+        batches = ((preprocessing(images, "channels_last"), labels) for images, labels in drawn)
         features, labels, _ = features_of(below, batches)
         groups = [names.setdefault(group, len(names)) for group in part.groups or [(name, row) for row in rows]]
         found.append((features, labels, np.full(len(rows), name), rows, np.array(groups)))

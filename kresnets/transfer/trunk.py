@@ -36,7 +36,7 @@ def check_weights(spec, weights):
 
 def head_of(data):
     """Return what the head of a network has to be for `kresnets.data.Data`: keyword arguments of `with_trunk`."""
-    head = {"classes": len(data.class_names), "task": data.task}
+    head = {"classes": len(data.class_names), "task": data.task, "channels": data.decoding.channels}
     if data.task == "numbers":
         spread = data.train.labels.std(0)
         head["numbers"] = data.train.labels.mean(0).tolist(), np.where(spread > 0, spread, 1).tolist()
@@ -57,11 +57,11 @@ def _with_head(model, task, numbers):
 _ACTIVATIONS = {"classes": "softmax", "labels": "sigmoid", "numbers": None}
 
 
-def with_trunk(spec, weights, size, classes, preprocess=None, task="classes", numbers=None):
+def with_trunk(spec, weights, size, classes, preprocess=None, task="classes", numbers=None, channels=3):
     """Build the network with its own head on the trunk of the weights: none, imagenet, a tag, a file, or another run.
 
     The head is a softmax; of the task `"labels"` sigmoids, and of `"numbers"` what is brought to a mean and a spread,
-    `numbers`, of the training images.
+    `numbers`, of the training images. For images of other than three channels the first convolution is adapted.
 
     Without a size it is that of the weights: what a run was trained at, or what their `Preprocessing` says.
     `preprocess` says how the images of a file are wanted that does not say it itself: a mode, or the tag of weights
@@ -75,10 +75,15 @@ def with_trunk(spec, weights, size, classes, preprocess=None, task="classes", nu
     if _is_run(weights):
         source, _, _ = RunFolder(weights).load()
         size = size or source.input_shape[1]
+        if source.input_shape[-1] != channels:
+            raise ValueError(
+                f"The run {weights} learned from images of {source.input_shape[-1]} channels, and these have "
+                f"{channels}: give --channels {source.input_shape[-1]}, or other weights."
+            )
     else:
-        shape = size and (size, size, 3)
+        side = size or spec.input_size
         source = build(
-            weights=None if weights == "none" else weights, input_shape=shape, classes=classes,
+            weights=None if weights == "none" else weights, input_shape=(side, side, channels), classes=classes,
             classifier_activation=_ACTIVATIONS[task],
         )  # fmt: skip
         if wanted is not None:
@@ -86,7 +91,7 @@ def with_trunk(spec, weights, size, classes, preprocess=None, task="classes", nu
         size = size or kresnets.preprocessing_of(source).size or spec.input_size
         if source.input_shape[1] == size:
             return _with_head(source, task, numbers)
-    shape = (size, size, 3)
+    shape = (size, size, channels)
     model = build(weights=None, input_shape=shape, classes=classes, classifier_activation=_ACTIVATIONS[task])
     return _with_head(kresnets.copy_trunk(source, model), task, numbers)
 
@@ -143,7 +148,7 @@ def _is_run(weights):
     return (pathlib.Path(weights) / "config.json").is_file()
 
 
-def own_model(path, weights, size, classes, preprocess=None, task="classes", numbers=None):
+def own_model(path, weights, size, classes, preprocess=None, task="classes", numbers=None, channels=3):
     """Load a model of the user's own from a `.keras` file, which is trained on as it is.
 
     Raises:
@@ -166,6 +171,11 @@ def own_model(path, weights, size, classes, preprocess=None, task="classes", num
     side = model.input_shape[1]
     if size not in (None, side):
         raise ValueError(f"--size {size} does not go with --model {path}, which takes {side} pixels: leave it out.")
+    if model.input_shape[-1] != channels:
+        raise ValueError(
+            f"--model {path} takes images of {model.input_shape[-1]} channels, and these have {channels}: give "
+            f"--channels {model.input_shape[-1]}."
+        )
     scores = Labels.of(model, task=task).scores
     if task == "classes" and scores.units > 1 and scores.activation == "sigmoid":
         raise ValueError(

@@ -69,13 +69,13 @@ def export_file(
 ) -> Any:
     """Write a classifier as one file for another runtime: ONNX, LiteRT (TensorFlow Lite) or OpenVINO.
 
-    The file takes `images`, `(batch, size, size, 3)`, RGB 0..255 of the model's size, any number of them, and gives
-    `probabilities`, float32 `(batch, classes)`. Preprocessing is inside; decoding and resizing are not, so whoever asks
-    resizes the short side to the model's size (bilinear, antialiased) and cuts out the centre, as
+    The file takes `images`, `(batch, size, size, channels)`, RGB 0..255 of the model's size, any number of them, and
+    gives `probabilities`, float32 `(batch, classes)`. Preprocessing is inside; decoding and resizing are not, so
+    whoever asks resizes the short side to the model's size (bilinear, antialiased) and cuts out the centre, as
     `kresnets.data.load_image` does. It is written beside and renamed once its own runtime has run it, in batches of 1
     and more, and answered as the Keras model does (probabilities to 1e-4 in float32). `NAME.labels.txt` beside it has
-    one label a line, `NAME.images.json` how an image file becomes its pixels; `kresnets predict`
-    reads both. Nothing that exists is replaced.
+    one label a line, `NAME.images.json` how an image file becomes its pixels; `kresnets predict` reads both. Nothing
+    that exists is replaced.
 
     - `"onnx"` (`NAME.onnx`): run by onnxruntime; the labels are in its metadata too, as a JSON list.
     - `"litert"` (`NAME.tflite`): of LiteRT's own operations only. It takes one image until its input is resized.
@@ -133,7 +133,7 @@ def export_file(
         _images_name(file): json.dumps(_wants(classifier)),
     }
     _names(file, target, beside)  # before anything is computed
-    images = _images(target, calibration, classifier.size)
+    images = _images(target, calibration, classifier.shape)
     expected = _answers_of_keras(classifier, images)
     network = Network(classifier.computing_in("float32", fold))
     with folder_beside(file.parent, "model") as folder:
@@ -194,14 +194,16 @@ def open_file(path: PathLike, top: int = 5) -> Callable:
         raise ValueError(f"{labels} or {wants} is damaged ({error}): export the run again.") from None
     try:
         ask = target.open(path)
-        classes = ask(np.zeros((1, size, size, 3), "float32")).shape[-1]
+        classes = ask(np.zeros((1, size, size, decoding.channels), "float32")).shape[-1]
     except Exception as error:  # each runtime has errors of its own
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"{path} cannot be run by {target.title} as a file of `kresnets export`: {reason}") from error
     if classes != len(names):
         raise ValueError(f"{path} knows {classes} classes, and {labels} has {len(names)} lines, of another network.")
     network = lambda pixels: {"probabilities": tf.constant(ask(pixels.numpy()), tf.float32)}
-    return Signatures(network, tuple(names), min(top, classes), size, preprocessing, MAX_PIXELS).serving_default
+    return Signatures(
+        network, tuple(names), min(top, classes), size, preprocessing, MAX_PIXELS, arrays=decoding.channels != 3
+    ).serving_default
 
 
 def _check_path(path, target):
@@ -213,6 +215,12 @@ def _check_path(path, target):
 
 def _labels_name(path):
     return f"{path.stem}.labels.txt"
+
+
+def decoding_of(path: PathLike) -> Decoding:
+    """Return how image files become the pixels that a file of `export_file` takes, as what lies beside it says."""
+    path = pathlib.Path(path)
+    return Decoding.of_data(json.loads(path.with_name(_images_name(path)).read_text(encoding="utf-8"))["decoding"])
 
 
 def _wants(classifier):
@@ -253,17 +261,17 @@ def _names(path, target, beside):
     return names
 
 
-def _images(target, calibration, size):
+def _images(target, calibration, shape):
     """Return what both sides are asked about: the calibration images, or noise and colours where none are needed."""
     if not target.calibrated:
         if calibration is not None:
             raise ValueError(f"`calibration` is for format='litert-int8' alone; {target.title} takes none.")
-        return probes(size).astype("float32")
-    what = f"`calibration` must be images as an array (images, {size}, {size}, 3) of RGB values 0..255"
+        return probes(shape[0], shape[2]).astype("float32")
+    what = f"`calibration` must be images as an array (images, {', '.join(map(str, shape))}) of RGB values 0..255"
     if calibration is None:
         raise ValueError(f"{what}: format='litert-int8' needs some, of the kind that the model will see.")
     images = np.asarray(calibration)
-    if images.ndim != 4 or not len(images) or images.shape[1:] != (size, size, 3):
+    if images.ndim != 4 or not len(images) or images.shape[1:] != shape:
         raise ValueError(f"{what}. Received: shape={images.shape}")
     if images.dtype.kind not in "fiu":
         raise ValueError(f"{what}. Received: values of dtype {images.dtype}")

@@ -18,7 +18,7 @@ class Network(keras.Model):
     def __init__(self, classifier):
         super().__init__(name=classifier.model.name)
         self.trunk = classifier.model  # tracked by Keras: its weights are those of this model
-        self.signature = [tf.TensorSpec((None, classifier.size, classifier.size, 3), tf.float32, name="images")]
+        self.signature = [tf.TensorSpec((None, *classifier.shape), tf.float32, name="images")]
         self._classifier = classifier
         self(tf.zeros((1, *self.signature[0].shape[1:])))
 
