@@ -208,12 +208,14 @@ def tell(error: BaseException, program: str, sentence: str) -> None:
 
 
 listeners: list[Callable[[BaseException, str], None]] = []
+_MOST = 4000  # characters of a sentence: a library's may hold a whole array
 
 
 def _sentence(error: Any) -> str:
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(spelled(str(error)).split()) or type(error).__name__
+    text = " ".join(spelled(str(error)).split()) or type(error).__name__
+    return text if len(text) <= _MOST else f"{text[:_MOST]} ..."
 
 
 def _open_streams() -> None:

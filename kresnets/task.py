@@ -12,6 +12,7 @@ import keras
 from kresnets.keras_hooks.graph import last_activation, with_inner
 
 TASKS = ("classes", "labels", "numbers")
+_BATCH = 64  # images asked at a time
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,10 +55,13 @@ class Scores:
         """Whether the outputs are the numbers themselves."""
         return self.task == "numbers"
 
-    def predicted(self, model: keras.Model, batches: Any) -> Any:
-        """Return a model's probabilities (numbers), a float32 array `(images, classes)`, of batches of images, each an
-        array as the model takes it."""
-        outputs = model.predict(((images,) for images in batches), verbose=0)
+    def predicted(self, model: keras.Model, part: Any, preprocessing: Any) -> Any:
+        """Return a model's probabilities (numbers), a float32 array `(images, classes)`, of the images of a
+        `kresnets.data.Part`, each drawn once, in the order of its ids."""
+        drawn = part.arrays(model.input_shape[1], preprocessing.crop, _BATCH)
+        batches = ((preprocessing(images, "channels_last"),) for images, _ in drawn)
+        # Told how many there are, or Keras warns that they ended.
+        outputs = model.predict(batches, steps=-(-len(part) // _BATCH), verbose=0)
         return keras.ops.convert_to_numpy(self.probabilities(outputs))
 
     def probabilities(self, outputs: Any) -> Any:

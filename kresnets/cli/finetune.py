@@ -12,6 +12,7 @@ from cyclopts import Parameter
 from cyclopts.validators import Number
 
 import kresnets_command
+from kresnets import augmentations
 from kresnets._util import files
 from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, RecipeOptions, flat
 from kresnets.devices import watch
@@ -107,6 +108,8 @@ def _finetune(options: Any, argv: list[str]) -> int:
         kresnets_command.listeners.append(watch.speak())
     elif options.coordinator:
         return watch.watch(options, "finetune", argv)
+    if (options.augment or "").endswith(".toml"):
+        options.augment = augmentations.read(options.augment)  # as what it says, by which a changed file is noticed
     command = shlex.join(["kresnets", "finetune", *(argument for argument in argv if argument != "--overwrite")])
     arguments = {name: value for name, value in vars(options).items() if name not in _NOT_OF_THE_RUN}
     run = RunFolder(options.out)

@@ -117,10 +117,11 @@ class Machines:
     process: Whole | None = None
 
 
-_CHOICES = {"batchnorm": BATCHNORM, "augment": AUGMENT, "advance": ADVANCE, "keep": KEEP, "head": HEAD}
+_CHOICES = {"batchnorm": BATCHNORM, "advance": ADVANCE, "keep": KEEP, "head": HEAD}
 # What the command says of a field otherwise than Python does.
 _SAID = {
     "learning_rate": (float | Literal["find"], "or find: by a range test on the first stage"),
+    "augment": (str, f"{', '.join(AUGMENT)}, or a TOML file: a table for each Keras layer, with its arguments"),
     "schedule": (str, "cosine, constant, or a TOML file of stages, such as the schedule.toml of another run"),
 }
 _LEFT_OUT = ("seed", "timetable", "restore_best")  # the first is of the images, the others are in a schedule's file

@@ -18,6 +18,7 @@ import kresnets_command
 from kresnets._util import files
 from kresnets.cli.options import PRETRAINED, Count, Flag, Images, Network, Share, flat
 from kresnets.runs.folder import load_images
+from kresnets.transfer.labels import WATCHED
 from kresnets.transfer.trunk import dtype_for, read_recipe, spec_of, with_trunk
 from kresnets.tuning import folder as search_folder
 from kresnets.tuning import live, splitting, supervisor
@@ -68,7 +69,7 @@ class Search:
     recipe: str | None = None
     epochs: Count | None = None
     oracle: Literal["random", "bayesian", "hyperband", "grid"] = "random"
-    objective: Literal["val_loss", "val_accuracy"] = "val_loss"
+    objective: Literal["val_loss", "val_accuracy", "val_auc", "val_f1", "val_mAP"] = "val_loss"
     repeats: Annotated[int | Literal["auto"], Parameter(validator=lambda kind, value: _at_least_one(value))] = "auto"
     prune: Share = 0.5
     beside: Annotated[list[str], Parameter(consume_multiple=True, negative="")] = dataclasses.field(
@@ -228,7 +229,10 @@ def _hypermodel(build, options):
     from kresnets import Recipe
     from kresnets.tuning import RecipeHyperModel
 
-    base = Recipe(**(read_recipe(options.recipe) if options.recipe else {}) | {"seed": options.seed})
+    given = (read_recipe(options.recipe) if options.recipe else {}) | {"seed": options.seed}
+    if options.objective.removeprefix("val_") in WATCHED:  # which is measured only where it is asked for
+        given |= {"monitor": options.objective}
+    base = Recipe(**given)
     known = PRETRAINED[options.pretrained]
     return RecipeHyperModel(build, options.space, base, options.epochs, pretrained=known)
 

@@ -6,12 +6,13 @@ the numbers come from a seed and a draw (epoch and batch) alone.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from kresnets.augmentations import layers_of
 from kresnets.keras_hooks.graph import with_inner
 
 KINDS = ("none", "light", "strong")
@@ -71,7 +72,10 @@ class Augmentation:
 
     def __init__(self, kind: Any, seed: int) -> None:
         self.kind = kind
-        self.layers = (_of_its_own(kind),) if isinstance(kind, keras.layers.Layer) else tuple(_make_layers(kind))
+        if isinstance(kind, Mapping):
+            self.layers = tuple(layers_of(kind))
+        else:
+            self.layers = (_of_its_own(kind),) if isinstance(kind, keras.layers.Layer) else tuple(_make_layers(kind))
         self._layers = _Layers(self.layers, seed)
 
     def __call__(self, images, draw=None):
@@ -123,16 +127,17 @@ def _of_its_own(layer):
         ) from error
 
 
-def augmentation(kind: str | Callable = "light", seed: int = 0) -> Callable:
+def augmentation(kind: str | Mapping | Callable = "light", seed: int = 0) -> Callable:
     """Return a function that changes a batch of images 0..255 at random.
 
     Args:
         kind: `"none"`; `"light"` (left-right flip, shift and zoom by up to a tenth, brightness and contrast by up to a
             tenth); or `"strong"` (the same, then Keras's RandAugment: two of eleven operations, chosen once per batch).
-            Or a Keras layer, such as `keras.layers.RandAugment(value_range=(0, 255))` or a `keras.Sequential` of such
-            ones, or a function of images, and of a draw if it takes one: float32 `(batch, height, width, 3)`, RGB
-            0..255, before and after. What a function draws by itself is its own: a resumed run may differ then.
-            Defaults to `"light"`.
+            Or a dict of Keras's layers by name with their arguments, `{"RandomRotation": {"factor": 0.1}}`, see
+            `kresnets.augmentations`. Or a Keras layer, such as `keras.layers.RandAugment(value_range=(0, 255))` or a
+            `keras.Sequential` of such ones, or a function of images, and of a draw if it takes one: float32
+            `(batch, height, width, 3)`, RGB 0..255, before and after. What a function draws by itself is its own: a
+            resumed run may differ then. Defaults to `"light"`.
         seed: int, chooses the changes. Defaults to 0.
 
     Returns:
@@ -152,10 +157,11 @@ def augmentation(kind: str | Callable = "light", seed: int = 0) -> Callable:
         return kind
     if callable(kind) and not isinstance(kind, (str, keras.layers.Layer, type)):
         return _Function(kind)
-    if not isinstance(kind, keras.layers.Layer) and not (isinstance(kind, str) and kind in KINDS):
+    if not isinstance(kind, (Mapping, keras.layers.Layer)) and not (isinstance(kind, str) and kind in KINDS):
         allowed = ", ".join(map(repr, KINDS))
         raise ValueError(
-            f"Unknown augmentation {kind!r}: use one of {allowed}, a Keras layer, or a function of images."
+            f"Unknown augmentation {kind!r}: use one of {allowed}, a dict of Keras's layers with their arguments, a "
+            "Keras layer, or a function of images."
         )
     return Augmentation(kind, seed)
 

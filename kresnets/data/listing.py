@@ -355,7 +355,7 @@ def _places(file, rows, separator, columns):
     header = [_column(cell) for cell in rows[0][1]]
     seen = ", ".join(repr(cell.strip()) for cell in rows[0][1])
     how = "name the one of paths and the one of classes, in this order, with `columns`"
-    roles = _roles(columns, header)
+    roles = roles_of(columns, header)
     if columns is not None and (not roles or not {name for names in roles.values() for name in names} <= set(header)):
         raise ValueError(
             f"`columns` must be two or three of {file}'s columns, of paths, of classes and, if there is one, of parts; "
@@ -404,7 +404,7 @@ def _places(file, rows, separator, columns):
     return {"path": 0, "label": [1]}, rows
 
 
-def _roles(columns, header):
+def roles_of(columns, header):
     """Return role -> the names of its columns, of `columns` as they were given; nothing where they are no such."""
     if columns is None:
         return {}

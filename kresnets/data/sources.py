@@ -86,10 +86,10 @@ def load_data(
         padding: colour that `resize="pad"` fills with. Defaults to None, black.
         group_by: regular expression that is found in the name of each image, its path in the source; what its first
             parentheses hold, else all that it matches, is the image's group: `r"patient(\\d+)"`. Defaults to None.
-        task: what a CSV file's labels are: `"classes"` (one an image), `"labels"` (several or none: columns of 0 and 1,
-            or one column of names with a separator) or `"numbers"` (regression: one column or several). Defaults to
-            `"auto"`: several columns of 0 and 1 are labels, and so is what has a `label_separator`; several of numbers,
-            and one of numbers with fractions, are numbers; all else is classes.
+        task: what the labels of a CSV file or a TFDS dataset are: `"classes"` (one an image), `"labels"` (several or
+            none: columns of 0 and 1, or one column of names with a separator) or `"numbers"` (regression: one column
+            or several). Defaults to `"auto"`: several columns of 0 and 1 are labels, and so is what has a
+            `label_separator`; several of numbers, and one of numbers with fractions, are numbers; all else is classes.
         label_separator: what stands between labels in one cell, such as `"|"`. Defaults to None: with task `"labels"`
             whichever of `| ; ,` and space occurs.
         fold: `(2, 5)`: the images are dealt out to five folds, stratified, duplicates and groups together, and the
@@ -253,18 +253,18 @@ def list_source(source, data_dir=None, columns=None, task="auto", label_separato
     source = os.path.expanduser(os.fspath(source))
     if is_file_source(source) and os.path.isfile(source):
         return list_csv(source, columns, task, label_separator)
-    if task not in ("auto", "classes") or label_separator is not None:
-        raise ValueError(
-            f"Several labels an image, and numbers, come from a CSV file, and {source} is none: give a list of paths "
-            "and labels, or leave `task` and `label_separator` out."
-        )
-    if columns is not None:
-        raise ValueError(f"`columns` are those of a CSV file, and {source} is none: leave them out.")
+    if label_separator is not None:
+        raise ValueError(f"`label_separator` is for cells of a CSV file, and {source} is none: leave it out.")
     if is_file_source(source):
+        if task not in ("auto", "classes") or columns is not None:
+            raise ValueError(
+                f"Several labels an image, and numbers, come from a CSV file or TFDS, and {source} is a folder of "
+                "classes: give a list of paths and labels, or leave `task` and `columns` out."
+            )
         return list_folder(source)
     if os.path.isabs(source) or source.startswith(".") or source.endswith(".csv"):  # no name of a data set
         raise ValueError(f"There is no folder or CSV file {source!r} here.")
-    return list_tfds(source, data_dir)
+    return list_tfds(source, data_dir, columns, task)
 
 
 def is_file_source(source):

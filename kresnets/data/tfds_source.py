@@ -1,14 +1,17 @@
 """Images of a TFDS dataset, kept encoded in memory, so that they are decoded by the same function as any other."""
 
 import difflib
+import math
 
-from kresnets.data.listing import PART_NAMES, Item, Listing
+import numpy as np
+
+from kresnets.data.listing import PART_NAMES, Item, Listing, roles_of
 
 MAX_ENCODED = 8 * 1024**3  # bytes of encoded images that are read into memory
 _NAME_FEATURES = ("filename", "file_name", "image/filename")
 
 
-def list_tfds(name, data_dir=None):
+def list_tfds(name, data_dir=None, columns=None, task="auto"):
     """List the images of a TFDS dataset, prepared (downloaded) at the first use.
 
     The splits `train`, `validation` and `test` are used as they are, others left out; a dataset of one split is taken
@@ -17,9 +20,14 @@ def list_tfds(name, data_dir=None):
     Args:
         name: str, `"name"` or `"name/config"`; `"elpv"`, `"elpv/mono"` and `"elpv/poly"` are kresnets' own.
         data_dir: str, TFDS's folder of prepared datasets, or None for its default.
+        columns: names of features, by their role: `{"label": "attributes"}`, `["path=image", "label=age"]`. Defaults to
+            None: those that the dataset is supervised by, else its one image and its one class.
+        task: `"classes"`, `"labels"` (of a feature of several classes, or of yes and no), `"numbers"`, or `"auto"`, by
+            the features. Defaults to `"auto"`.
     """
     builder = prepare(name, data_dir)
-    image, label = _features(name, builder.info)
+    image, keys = _features(name, builder.info, columns)
+    task, names, said = _meaning(name, builder.info.features, keys, task)
     given = {PART_NAMES[split]: split for split in builder.info.splits if split in PART_NAMES}
     given |= {split: split for split in builder.info.splits if split in given}  # `test` rather than `eval`
     if len(builder.info.splits) == 1:
@@ -32,11 +40,13 @@ def list_tfds(name, data_dir=None):
             f"TFDS dataset {name!r} has {size / 1024**3:.0f} GiB, but at most {MAX_ENCODED // 1024**3} GiB are read "
             "into memory: write it out as a folder of class folders and give that."
         )
-    rows = {part: _read(builder, split, image, label) for part, split in given.items()}
+    rows = {part: _read(builder, split, image, keys, said) for part, split in given.items()}
+    if task != "classes":
+        _check_values(name, keys, task, rows)
+        return Listing(name, names, {part: [Item(*row) for row in found] for part, found in rows.items()}, task=task)
     # A test split whose labels are kept secret (-1) is of no use here: one is split off instead.
     rows = {part: found for part, found in rows.items() if all(row[1] >= 0 for row in found)}
     used = sorted({row[1] for found in rows.values() for row in found})
-    names = getattr(builder.info.features[label], "names", None)
     class_names = tuple(names[value] if names else str(value) for value in used)
     numbers = {value: number for number, value in enumerate(used)}
     parts = {part: [Item(key, numbers[value], data) for key, value, data in found] for part, found in rows.items()}
@@ -82,29 +92,81 @@ def _builder(name, data_dir):
         ) from None
 
 
-def _features(name, info):
-    """Return the names of the image and the integer label."""
-    import numpy as np
+def _features(name, info, columns):
+    """Return the name of the image and those of the labels."""
     import tensorflow_datasets as tfds
 
-    def fits(image, label):
-        is_integer = label.shape == () and np.issubdtype(label.np_dtype, np.integer)
-        return isinstance(image, tfds.features.Image) and is_integer
-
     features = dict(info.features) if isinstance(info.features, tfds.features.FeaturesDict) else {}
-    pair = info.supervised_keys
-    if pair and len(pair) == 2 and all(key in features for key in pair) and fits(*(features[key] for key in pair)):
-        return pair
-    images = [key for key, feature in features.items() if isinstance(feature, tfds.features.Image)]
-    labels = [key for key, feature in features.items() if isinstance(feature, tfds.features.ClassLabel)]
-    if len(images) != 1 or len(labels) != 1:
+    wanted = roles_of(columns, list(features))
+    if columns is not None and (
+        not wanted
+        or set(wanted) - {"path", "label"}
+        or {one for names in wanted.values() for one in names} - {*features}
+    ):
         raise ValueError(
-            f"TFDS dataset {name!r} is not one image with one integer label; its features are {', '.join(features)}."
+            f"`columns` must name features of {name!r}, such as label=attributes or path=image. Received: {columns}; "
+            f"there are {', '.join(features)}"
         )
-    return images[0], labels[0]
+    pair = info.supervised_keys
+    known = pair and len(pair) == 2 and all(key in features for key in pair)
+    if known and isinstance(features[pair[0]], tfds.features.Image) and _is_class(features[pair[1]]):
+        wanted = {"path": [pair[0]], "label": [pair[1]]} | wanted
+    images = wanted.get("path") or [key for key, one in features.items() if isinstance(one, tfds.features.Image)]
+    labels = wanted.get("label") or [key for key, one in features.items() if isinstance(one, tfds.features.ClassLabel)]
+    if len(images) != 1 or not labels or len(labels) > 1 and "label" not in wanted:
+        raise ValueError(
+            f"TFDS dataset {name!r} is not one image with one integer label; its features are {', '.join(features)}: "
+            "name those to take with `columns`, such as path=image and label=attributes."
+        )
+    return images[0], labels
 
 
-def _read(builder, split, image, label):
+def _is_class(feature):
+    return feature.shape == () and np.issubdtype(feature.np_dtype, np.integer)
+
+
+def _meaning(name, features, keys, task):
+    """Return the task that label features are of, the names of classes, labels or numbers (None: they have none), and a
+    function from the features' values to a label."""
+    import tensorflow_datasets as tfds
+
+    one = features[keys[0]] if len(keys) == 1 else None
+    if isinstance(one, tfds.features.Sequence) and isinstance(one.feature, tfds.features.ClassLabel):
+        names = tuple(one.feature.names)
+        kind, said = "labels", lambda values: tuple(float(n in values[0]) for n in range(len(names)))
+    elif one is not None and _is_class(one) and (task != "numbers" or isinstance(one, tfds.features.ClassLabel)):
+        names, kind, said = getattr(one, "names", None), "classes", lambda values: int(values[0])
+    else:
+        nested = one if isinstance(one, tfds.features.FeaturesDict) else None
+        within = {key: features[key] for key in keys} if nested is None else dict(nested)
+        if not all(inner.shape == () and np.dtype(inner.np_dtype).kind in "biuf" for inner in within.values()):
+            raise ValueError(
+                f"The features {', '.join(keys)} of {name!r} are neither a class, nor several, nor yes and no, nor "
+                "numbers: name others with `columns`."
+            )
+        names = tuple(within)
+        kind = (
+            "labels"
+            if task == "labels" or all(np.dtype(f.np_dtype).kind == "b" for f in within.values())
+            else "numbers"
+        )
+        said = lambda values: tuple(
+            float(value) for value in (values if nested is None else (values[0][key] for key in names))
+        )
+    if task not in ("auto", kind):
+        raise ValueError(f"The features {', '.join(keys)} of {name!r} are of task={kind!r}. Received: task={task!r}")
+    return kind, names, said
+
+
+def _check_values(name, keys, task, rows):
+    for found in rows.values():
+        for row in found:
+            if not all(value in (0, 1) if task == "labels" else math.isfinite(value) for value in row[1]):
+                what = "yes and no (0 or 1)" if task == "labels" else "finite numbers"
+                raise ValueError(f"The features {', '.join(keys)} of {name!r} must be {what}. {row[0]} has {row[1]}.")
+
+
+def _read(builder, split, image, keys, said):
     """Return `(id, label, encoded image)` of each example of a split."""
     import tensorflow_datasets as tfds
 
@@ -116,8 +178,8 @@ def _read(builder, split, image, label):
             decoders={image: tfds.decode.SkipDecoding()},
             read_config=tfds.ReadConfig(add_tfds_id=key == "tfds_id"),
             shuffle_files=False,
-        ).map(lambda row: (row[key], row[label], row[image]))  # noqa: B023 (traced here and now)
-        rows = [(name.decode(), int(value), data) for name, value, data in dataset.as_numpy_iterator()]
+        ).map(lambda row: (row[key], tuple(row[one] for one in keys), row[image]))  # noqa: B023 (traced here and now)
+        rows = [(name.decode(), said(values), data) for name, values, data in dataset.as_numpy_iterator()]
         if len({row[0] for row in rows}) == len(rows):
             break
     return rows

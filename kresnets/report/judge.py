@@ -42,7 +42,7 @@ def judge(run, model, data, config, history, notes=(), seen=None):
 
     size, preprocessing = config["size"], Preprocessing.of_data(config["preprocess"])
     asked = {"validation": data.validation, "test": data.test}
-    said = {name: (part, _answers(model, part, size, preprocessing)) for name, part in asked.items()}
+    said = {name: (part, scores_of(model).predicted(model, part, preprocessing)) for name, part in asked.items()}
     numbers, right, wrong = _JUDGES[data.task](run, model, data, said, size, preprocessing)
     seconds = sum(history.history["seconds"])
     numbers |= {"seconds": seconds, "images_per_second": len(data.train) * len(history.epoch) / seconds}
@@ -128,9 +128,3 @@ def _numbers(run, model, data, said, size, preprocessing):
 
 
 _JUDGES = {"classes": _classes, "labels": _labels, "numbers": _numbers}
-
-
-def _answers(model, part, size, preprocessing):
-    """Return a model's probabilities of the images of a part, each drawn once."""
-    batches = (preprocessing(images, "channels_last") for images, _ in part.arrays(size, preprocessing.crop))
-    return scores_of(model).predicted(model, batches)

@@ -292,6 +292,8 @@ ROWS = (
     _row("ResNet50V2", _50, 25_568_360, _V2),
     _row("ResNet101V2", _101, 44_577_896, _V2),
     _row("ResNet152V2", _152, 60_236_904, _V2),
+    # The same for n = 1, as MLPerf Tiny has it (arXiv 2106.07597, table 1): for tiny images, and to try things out.
+    _row("CifarResNet8", (1,) * 3, 75_770, _CIFAR),
     _row("CifarResNet20", (3,) * 3, 269_722, _CIFAR),
     _row("CifarResNet32", (5,) * 3, 464_154, _CIFAR),
     _row("CifarResNet44", (7,) * 3, 658_586, _CIFAR),

@@ -187,7 +187,7 @@ class Plan:
                     f"the epoch with the {'highest' if Plateau(recipe.monitor).rises() else 'lowest'} {recipe.monitor}"
                 )
         average = "" if recipe.ema is None else f", as a moving average of momentum {recipe.ema:g}"
-        changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.as_data()['augment']})"
+        changed = "as they are" if recipe.augment == "none" else f"changed ({recipe.augment_told})"
         copies: Any = recipe.views
         views = f", {copies} copies of each" if copies > 1 else ", anew in each epoch"
         mixed = f", mixup {recipe.mixup:g}" * bool(recipe.mixup)

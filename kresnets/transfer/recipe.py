@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from kresnets import augmentations
 from kresnets._util.checks import asks_what_is_meant, is_number, is_whole
 from kresnets._util.types import PathLike
 from kresnets.callbacks.schedule import Plateau, Schedule
@@ -56,8 +57,8 @@ class Recipe:
             can work. Where `advance` is `"plateau"`, or there is a `timetable`, it is constant: a cosine needs to know
             its end.
         warmup: share of each stage's steps in which the rate rises from 0, 0..1 (cosine only).
-        augment: `"none"`, `"light"` or `"strong"`, in Python a Keras layer or a function of images too, see
-            `kresnets.data.augmentation`.
+        augment: `"none"`, `"light"` or `"strong"`, or a dict of Keras's layers by name with their arguments; in Python
+            a Keras layer or a function of images too, see `kresnets.data.augmentation`.
         views: 1 draws each image's augmentation anew in each epoch, through the whole network; from 2 on so many
             augmented copies of each image are made once, the frozen layers compute them once, and an epoch draws among
             them.
@@ -111,7 +112,7 @@ class Recipe:
     weight_decay: float | str | None = AUTO
     schedule: str = AUTO
     warmup: float | str = AUTO
-    augment: str | Callable = AUTO
+    augment: str | dict[str, dict[str, Any]] | Callable = AUTO
     views: int | str = AUTO
     label_smoothing: float | str = AUTO
     mixup: float | str = AUTO
@@ -170,8 +171,9 @@ class Recipe:
             ("warmup", is_number(self.warmup) and 0 <= self.warmup <= 1, "a share from 0 to 1"),
             (
                 "augment",
-                callable(self.augment) or _one_of(self.augment, AUGMENT),
-                f"one of {AUGMENT}, a Keras layer, or a function of images",
+                callable(self.augment) or isinstance(self.augment, dict) or _one_of(self.augment, AUGMENT),
+                f"one of {AUGMENT}, a dict of Keras's layers with their arguments, a Keras layer, or a function of "
+                "images",
             ),
             ("views", is_whole(self.views, 1), "a whole number from 1"),
             ("label_smoothing", is_number(self.label_smoothing) and 0 <= self.label_smoothing < 1, "from 0 to below 1"),
@@ -203,6 +205,8 @@ class Recipe:
                 f"Recipe: momentum={self.momentum} is for an optimizer that has one: give optimizer='sgd' or 'rmsprop' "
                 f"with it. Received: optimizer={self.optimizer!r}"
             )
+        if isinstance(self.augment, dict):
+            augmentations.layers_of(self.augment)
         Plateau(self.monitor)  # whose name has to tell its direction
         if self.timetable is not None:
             object.__setattr__(self, "timetable", self._checked_timetable())
@@ -215,7 +219,7 @@ class Recipe:
         for later, default in _LATER.items():  # as in the files of before there was one
             if fields[later] == default:
                 del fields[later]
-        if not isinstance(self.augment, str):
+        if not isinstance(self.augment, (str, dict)):
             fields["augment"] = _as_text(self.augment)
         if self.timetable is not None:
             fields["timetable"] = [
@@ -225,6 +229,11 @@ class Recipe:
         return fields | {
             "stages": None if self.stages is None else self.stages if self.is_auto("stages") else list(self.stages)
         }
+
+    @property
+    def augment_told(self) -> str:
+        """What `augment` is, in words."""
+        return augmentations.told(self.augment) if isinstance(self.augment, dict) else str(self.as_data()["augment"])
 
     def is_auto(self, field: str) -> bool:
         """Whether a field is left to the rule."""

@@ -68,9 +68,7 @@ def _answers(train, recipe, data):
         model, preprocessing = train(recipe)
     except FloatingPointError as error:
         return {"failed": str(error)}
-    drawn = data.test.arrays(model.input_shape[1], preprocessing.crop)
-    images = (preprocessing(images, "channels_last") for images, _ in drawn)
-    return np.asarray(scores_of(model).predicted(model, images), "float64").tolist()
+    return np.asarray(scores_of(model).predicted(model, data.test, preprocessing), "float64").tolist()
 
 
 def _sentence(subject, gain, count):

@@ -145,7 +145,7 @@ GROUPS = ("stage3", "stage2", "stage1", "stem")
 
 
 def small(pictures, run, *more):
-    given = "--model CifarResNet20 --weights none --pretrained yes --size 16 --batch-size 8 --dtype float32".split()
+    given = "--model CifarResNet8 --weights none --pretrained yes --size 16 --batch-size 8 --dtype float32".split()
     return ["finetune", "--data", pictures, "--out", run, *given, *more]
 
 

@@ -64,7 +64,7 @@ def place(tmp_path_factory):
 def arguments(place, out, *more, trials=TRIALS, space="space.toml"):
     """Return the arguments of the verb; of one given twice the last holds."""
     small = (
-        "--model CifarResNet20 --weights none --size 16 --batch-size 8 --epochs 3 --dtype float32 --seed 1 --repeats 1"
+        "--model CifarResNet8 --weights none --size 16 --batch-size 8 --epochs 3 --dtype float32 --seed 1 --repeats 1"
     )
     small += " --pretrained yes"  # whose default is soon trained
     given = ["--data", place / "photographs", *small.split(), "--recipe", place / "base.json"]
@@ -249,7 +249,7 @@ def test_a_better_choice_is_handed_over_and_finetune_trains_the_very_recipe_that
     )
     assert "more than the" in out and verdict["winner"]["accuracy"] > verdict["start"]["accuracy"]
 
-    run = ["--data", tmp_path / "photographs", "--model", "CifarResNet20", "--weights", "none"]
+    run = ["--data", tmp_path / "photographs", "--model", "CifarResNet8", "--weights", "none"]
     run += ["--size", 16, "--batch-size", 8]
     run += ["--recipe", tmp_path / "search/best_recipe.json", "--pretrained", "yes", "--seed", 1]
     run += ["--dtype", "float32", "--out", tmp_path / "run"]
@@ -278,7 +278,7 @@ def test_where_nothing_is_better_the_default_is_kept(place, tmp_path, here):
     assert "The default, from which the search starts:" in out and "by rule 1 " in out
     assert "3 trials, 3 epochs each in place of " in out and "(the default: nothing differs from it)" in out
     # What the search resolves, the fine-tuning resolves.
-    run = ["--data", place / "photographs", "--model", "CifarResNet20", "--weights", "none"]
+    run = ["--data", place / "photographs", "--model", "CifarResNet8", "--weights", "none"]
     run += ["--size", 16, "--batch-size", 8]
     run += ["--pretrained", "yes", "--seed", 1, "--dtype", "float32", "--dry-run", "--out", tmp_path / "run"]
     plain = here(run, verb="finetune")
@@ -748,10 +748,13 @@ def test_a_chief_and_its_workers_run_each_trial_once(place, tmp_path):
 
 
 @pytest.mark.everything
-@pytest.mark.parametrize("oracle", ["random", "bayesian", "hyperband", "grid"])
-def test_every_oracle(place, tmp_path, here, oracle):
+@pytest.mark.parametrize(
+    ("oracle", "objective"),
+    [("random", "val_auc"), ("bayesian", "val_accuracy"), ("hyperband", "val_f1"), ("grid", "val_mAP")],
+)
+def test_every_oracle(place, tmp_path, here, oracle, objective):
     folder = tmp_path / "search"
-    given = arguments(place, folder, "--oracle", oracle, "--objective", "val_accuracy", trials=6)
+    given = arguments(place, folder, "--oracle", oracle, "--objective", objective, trials=6)
     code, out, err = here(given)
     assert (code, err) == (0, "") and "The best of 6 trials" in out
     found = [row for row in rows(folder) if row["status"] in ("completed", "pruned", "repeated")]

@@ -68,7 +68,7 @@ def pictures(tmp_path):
 
 @pytest.mark.slow
 def test_the_wheel_does_the_whole_path_outside_the_checkout(kresnets, pictures, tmp_path):
-    given = "--model CifarResNet20 --weights none --size 32 --batch-size 8 --epochs 12 --dtype float32".split()
+    given = "--model CifarResNet8 --weights none --size 32 --batch-size 8 --epochs 12 --dtype float32".split()
     kresnets("finetune", "--data", pictures, "--out", "run", *given)
     assert json.loads((tmp_path / "run/metrics.json").read_text())["accuracy"] >= 0.5
     assert "<img" in (tmp_path / "run/report.html").read_text()

@@ -416,7 +416,7 @@ def test_what_is_too_large_at_any_scale_is_refused_in_a_sentence():
 
 
 def small_model():
-    model = kresnets.CifarResNet20(classes=2, input_shape=(24, 24, 3))
+    model = kresnets.CifarResNet8(classes=2, input_shape=(24, 24, 3))
     kresnets.preprocess.set_preprocessing(
         model, Preprocessing("torch", decoding=Decoding(bits=12, background="#0080ff"))
     )
@@ -429,7 +429,7 @@ def test_a_model_carries_it_into_files_and_copies(tmp_path):
     assert wanted.decoding == Decoding(12, (0, 128, 255))
     model.save(tmp_path / "model.keras")
     model.save_weights(tmp_path / "model.weights.h5")
-    again = kresnets.CifarResNet20(classes=2, input_shape=(24, 24, 3), weights=str(tmp_path / "model.weights.h5"))
+    again = kresnets.CifarResNet8(classes=2, input_shape=(24, 24, 3), weights=str(tmp_path / "model.weights.h5"))
     for other in (keras.saving.load_model(tmp_path / "model.keras"), keras.models.clone_model(model), again):
         assert kresnets.preprocessing_of(other) == wanted
     assert kresnets.preprocess.preprocessing_for(model, "tf").decoding == wanted.decoding
@@ -453,7 +453,7 @@ def test_fine_tune_teaches_the_model_how_its_images_are_decoded(folder, caplog):
     data = load_data(folder, progress=False, background="black")
     train, validation = (part.batches(8, 24) for part in (data.train, data.validation))
     recipe = kresnets.Recipe(head_epochs=1, stages=(), augment="none", batchnorm="frozen")
-    model = kresnets.CifarResNet20(classes=2, input_shape=(24, 24, 3))
+    model = kresnets.CifarResNet8(classes=2, input_shape=(24, 24, 3))
     kresnets.fine_tune(model, train.map(lambda x, y: (x, y)).prefetch(1), validation, recipe, verbose=0)
     assert kresnets.preprocessing_of(model).decoding == Decoding(12, (0, 0, 0))
     other = load_data(folder, progress=False, bits=14).validation.batches(8, 24)
@@ -488,7 +488,7 @@ def test_what_is_served_sees_the_pixels_that_were_learned(folder, tmp_path):
 # --- the command ---
 
 OPTIONS = (
-    "--model CifarResNet20 --weights none --pretrained yes --size 24 --batch-size 8 --head-epochs 1 "
+    "--model CifarResNet8 --weights none --pretrained yes --size 24 --batch-size 8 --head-epochs 1 "
     "--epochs-per-stage 1 --stages --dtype float32"
 ).split()
 

@@ -337,7 +337,7 @@ def test_columns_that_are_not_there(folder):
     for columns in (("scan",), ("scan", "label"), {"group": "patient"}, {"weights": "scan"}, ["group=patient"], []):
         with pytest.raises(ValueError, match="there are 'scan', 'finding'"):
             load_data(folder / "list.csv", progress=False, columns=columns)
-    with pytest.raises(ValueError, match="`columns` are those of a CSV file, and"):
+    with pytest.raises(ValueError, match="is a folder of classes: give a list of paths and labels"):
         load_data(folder, progress=False, columns=("scan", "finding"))
 
 

@@ -106,7 +106,7 @@ def test_a_folder_of_them_is_learned_and_asked(tmp_path, capsys):
     np.testing.assert_array_equal(
         data.train.pixels(40, [index])[0], np.asarray(Image.open(tmp_path / "photos" / data.train.ids[index]))
     )
-    options = "--model CifarResNet20 --weights none --size 24 --batch-size 8 --epochs 1 --dtype float32".split()
+    options = "--model CifarResNet8 --weights none --size 24 --batch-size 8 --epochs 1 --dtype float32".split()
     assert ask("finetune", "--data", tmp_path / "photos", "--out", tmp_path / "run", *options) == 0
     tiff = tmp_path / "photos" / "dark" / "0.tiff"
     Image.open(tiff).save(tmp_path / "same.png")

@@ -44,7 +44,7 @@ def free_port():
 
 
 def arguments(data, run, *more):
-    small = "--model CifarResNet20 --weights none --size 32 --batch-size 16 --dtype float32 --optimizer sgd".split()
+    small = "--model CifarResNet8 --weights none --size 32 --batch-size 16 --dtype float32 --optimizer sgd".split()
     return ["finetune", "--data", data, "--out", run, *small, *more]
 
 
@@ -251,5 +251,5 @@ def test_the_python_of_the_page_runs(folder, tmp_path, monkeypatch):
     [code] = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "all_devices" in block]
     (tmp_path / "my_folder").symlink_to(folder)
     monkeypatch.chdir(tmp_path)
-    small = code.replace("ResNet50", "CifarResNet20").replace('weights="imagenet"', "weights=None").replace("224", "32")
+    small = code.replace("ResNet50", "CifarResNet8").replace('weights="imagenet"', "weights=None").replace("224", "32")
     exec(small.replace("Recipe()", "Recipe.textbook(head_epochs=1, stages=())"), {})

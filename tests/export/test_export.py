@@ -311,7 +311,7 @@ def test_a_network_of_keras_applications(tmp_path):
 @pytest.mark.everything
 def test_a_network_of_kresnets_brings_its_preprocessing(tmp_path):
     applications = pytest.importorskip("kresnets.applications")
-    model = applications.CifarResNet20(weights=None, input_shape=(SIZE, SIZE, 3))
+    model = applications.CifarResNet8(weights=None, input_shape=(SIZE, SIZE, 3))
     served = serve(export_saved_model(model, tmp_path), [FILES["png"][0]])
     expected = np.sort(keras_answer(model, FILES["png"][1], "torch"))[::-1][:5]
     np.testing.assert_allclose(served["scores"][0], expected, atol=1e-4)
@@ -338,12 +338,12 @@ def test_published_weights_bring_the_names_of_imagenet(monkeypatch):
         (1000, Preprocessing("torch"), tuple(map(str, range(1000)))),
         (7, HALF, tuple(map(str, range(7)))),
     ):
-        model = kresnets.CifarResNet20(weights=None, classes=classes, input_shape=(SIZE, SIZE, 3))
+        model = kresnets.CifarResNet8(weights=None, classes=classes, input_shape=(SIZE, SIZE, 3))
         model.get_layer("stem_bn1").preprocessing = carried
         assert Classifier.of(model).labels == expected
     monkeypatch.setitem(reference.__globals__, "CLASS_INDEX", None)
     monkeypatch.setattr(reference.__globals__["file_utils"], "get_file", lambda *_, **__: 1 / 0)
-    model = kresnets.CifarResNet20(weights=None, classes=1000, input_shape=(SIZE, SIZE, 3))
+    model = kresnets.CifarResNet8(weights=None, classes=1000, input_shape=(SIZE, SIZE, 3))
     model.get_layer("stem_bn1").preprocessing = HALF
     with pytest.warns(UserWarning, match="served by their indices.*could not be fetched"):
         assert Classifier.of(model).labels[:2] == ("0", "1")
@@ -352,7 +352,7 @@ def test_published_weights_bring_the_names_of_imagenet(monkeypatch):
 @pytest.mark.parametrize(("tta", "count"), [("flip", 2), ("crops", 12)])
 def test_views_are_answered_by_their_mean(tta, count, tmp_path):
     """As Pillow crops, resizes and mirrors them, each asked for itself."""
-    model = kresnets.CifarResNet20(classes=3, input_shape=(32, 32, 3))
+    model = kresnets.CifarResNet8(classes=3, input_shape=(32, 32, 3))
     folder = kresnets.export_saved_model(make_lively(model), tmp_path, tta=tta)
     assert read_card(folder)["tta"] == tta
     served = tf.saved_model.load(str(folder)).signatures["predict_tensor"]
@@ -376,7 +376,7 @@ def test_views_are_answered_by_their_mean(tta, count, tmp_path):
 def test_means_crop_and_size_of_the_weights_are_served(tmp_path):
     """torch with .5 thrice is the tf mode; a model that leaves its size free is served at that of its weights."""
     applications = pytest.importorskip("kresnets.applications")
-    model = unsure(applications.CifarResNet20(weights=None, input_shape=(None, None, 3)), 0.05)
+    model = unsure(applications.CifarResNet8(weights=None, input_shape=(None, None, 3)), 0.05)
     model.get_layer("stem_bn1").preprocessing = HALF
     pixels = picture(2 * SIZE, 3 * SIZE)
     folder = export_saved_model(model, tmp_path)
@@ -391,7 +391,7 @@ def test_means_crop_and_size_of_the_weights_are_served(tmp_path):
 @pytest.mark.everything
 def test_a_forced_mode_is_said_aloud_and_served(tmp_path):
     applications = pytest.importorskip("kresnets.applications")
-    model = unsure(applications.CifarResNet20(weights=None, input_shape=(SIZE, SIZE, 3)), 0.002)
+    model = unsure(applications.CifarResNet8(weights=None, input_shape=(SIZE, SIZE, 3)), 0.002)
     with pytest.warns(UserWarning, match="preprocess='caffe' is used as asked for, but the weights of .* want .*torch"):
         served = serve(export(model, tmp_path, preprocess="caffe"), [FILES["png"][0]])
     right, wrong = (np.sort(keras_answer(model, FILES["png"][1], mode))[::-1][:5] for mode in ("caffe", "torch"))
@@ -449,7 +449,7 @@ REFUSED = {
     "not built": (lambda: keras.Sequential([layers.Dense(3)]), {}, ValueError, "input_shape"),
     "any size": (lambda: small_net(size=None), {}, ValueError, "input_shape"),
     "not square": (lambda: flat(8, 9, 3), {}, ValueError, "square"),
-    "grey": (lambda: flat(8, 8, 1), {}, ValueError, "RGB"),
+    "nine channels": (lambda: flat(8, 8, 9), {}, ValueError, "1 to 8 channels"),
     "channels first": (lambda: flat(3, 8, 8), {}, ValueError, "channels last"),
     "a map": (lambda: headed(layers.Conv2D(2, 3)), {}, ValueError, "one vector"),
     "one linear unit": (lambda: small_net(None, 1), {}, ValueError, "one output"),

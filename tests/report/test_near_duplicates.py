@@ -97,7 +97,7 @@ def test_a_run_says_it(tiles, tmp_path, capsys):
             path = tmp_path / "photos" / name / "ab"[number % 2] / f"{number}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             image.convert("RGB").save(path)
-    options = "--model CifarResNet20 --weights none --size 32 --batch-size 8 --epochs 1 --dtype float32".split()
+    options = "--model CifarResNet8 --weights none --size 32 --batch-size 8 --epochs 1 --dtype float32".split()
     assert ask("finetune", "--data", tmp_path / "photos", "--out", tmp_path / "run", *options) == 0
     assert "5 of them are nearly the same as a training image: without them accuracy " in capsys.readouterr().out
     with open(tmp_path / "run" / "near_duplicates.csv", newline="") as file:

@@ -231,7 +231,7 @@ def class_activation_maps(features, kernel, classes, size):
 @pytest.fixture(scope="module")
 def trunk():
     keras.utils.set_random_seed(0)
-    return kresnets.CifarResNet20(include_top=False, input_shape=(32, 32, 3))
+    return kresnets.CifarResNet8(include_top=False, input_shape=(32, 32, 3))
 
 
 @pytest.fixture(scope="module")
@@ -315,7 +315,7 @@ def test_grad_cam_of_other_heads_is_the_gradient_by_hand(photographs):
 
 def test_grad_cam_of_a_stage_inside_and_in_bfloat16(trunk, small, tmp_path):
     keras.utils.set_random_seed(1)
-    model = kresnets.CifarResNet20(input_shape=(32, 32, 3))
+    model = kresnets.CifarResNet8(input_shape=(32, 32, 3))
     stage = [layer.name for layer in model.layers if layer.name.startswith("stage2")][-1]
     exact = report.grad_cam(model, small, layer=stage)
     assert exact.shape == (10, 32, 32)
@@ -324,7 +324,7 @@ def test_grad_cam_of_a_stage_inside_and_in_bfloat16(trunk, small, tmp_path):
     np.testing.assert_array_equal(report.grad_cam(again, small, layer=stage), exact)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        short = kresnets.CifarResNet20(input_shape=(32, 32, 3))
+        short = kresnets.CifarResNet8(input_shape=(32, 32, 3))
     finally:
         keras.config.set_dtype_policy("float32")
     short.set_weights(model.get_weights())
@@ -357,10 +357,10 @@ def test_grad_cam_refuses_in_a_sentence(trunk, small):
 
     with pytest.raises(ValueError, match="Functional or built Sequential.*Subclassed"):
         report.grad_cam(Subclassed(), small)
-    model = kresnets.CifarResNet20(input_shape=(32, 32, 3))
+    model = kresnets.CifarResNet8(input_shape=(32, 32, 3))
     with pytest.raises(ValueError, match="no layer 'stage9'"):
         report.grad_cam(model, small, layer="stage9")
-    inside = next(layer.name for layer in model.layers if layer.name.startswith("stage2_block2_conv"))
+    inside = next(layer.name for layer in model.layers if layer.name.startswith("stage2_block1_conv"))
     with pytest.raises(ValueError, match="Not all paths"):
         report.grad_cam(model, small, layer=inside)
     with pytest.raises(ValueError, match="no layer that turns a feature map"):

@@ -46,6 +46,6 @@ def rows_of(path):
 
 def small_run(data, out, *more, epochs=1, size=48):
     """Run `kresnets finetune` for seconds: the head alone on a small trunk that ships; return what `finish` does."""
-    given = "--model SmallResNet20 --weights kresnets/drawn48 --dtype float32 --stages".split()
+    given = "--model CifarResNet8 --weights none --pretrained yes --dtype float32 --stages".split()
     given += ["--head-epochs", epochs, "--size", size]
     return finish("finetune", "--data", data, "--out", out, *given, *more)

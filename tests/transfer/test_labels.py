@@ -338,7 +338,7 @@ def trunk_behind(*steps):
     x = inputs = keras.Input((32, 32, 3))
     for step in steps:
         x = step(x)
-    return keras.Model(inputs, kresnets.CifarResNet20(weights=None, classes=2)(x))
+    return keras.Model(inputs, kresnets.CifarResNet8(weights=None, classes=2)(x))
 
 
 TWICE = {

@@ -396,7 +396,7 @@ def test_fine_tune_begins_at_the_solved_head(form):
 
 
 def test_a_head_that_cannot_be_solved_is_trained_or_refused():
-    base = taught(kresnets.CifarResNet20(include_top=False, pooling="avg", input_shape=(12, 12, 3)))
+    base = taught(kresnets.CifarResNet8(include_top=False, pooling="avg", input_shape=(12, 12, 3)))
     hidden = keras.layers.Dense(4, activation="relu", name="head_hidden")(base.output)
     model = keras.Model(base.input, keras.layers.Dense(2, activation="softmax", name="head_dense")(hidden))
     plan = kresnets.plan(model, photographs())
@@ -408,7 +408,7 @@ def test_a_head_that_cannot_be_solved_is_trained_or_refused():
 
 
 def test_a_random_layer_before_the_head_is_no_dead_end():
-    base = taught(kresnets.CifarResNet20(include_top=False, pooling="avg", input_shape=(12, 12, 3)))
+    base = taught(kresnets.CifarResNet8(include_top=False, pooling="avg", input_shape=(12, 12, 3)))
     noisy = keras.layers.GaussianNoise(0.1, name="head_noise")(base.output)
     model = keras.Model(base.input, keras.layers.Dense(2, activation="softmax", name="head_dense")(noisy))
     flags = [layer.trainable for layer in model.layers]
@@ -483,13 +483,13 @@ def test_training_with_frozen_norms_is_training_too(tmp_path):
         model, photographs(), recipe=Recipe(batchnorm="frozen", epochs_per_stage=1), pretrained=False, verbose=0
     )
     assert is_pretrained(model)[0]
-    again = kresnets.CifarResNet20(classes=2, input_shape=(16, 16, 3))
+    again = kresnets.CifarResNet8(classes=2, input_shape=(16, 16, 3))
     kresnets.fine_tune(again, photographs(8, 16), recipe=Recipe(batchnorm="frozen", epochs_per_stage=1), verbose=0)
     again.save_weights(tmp_path / "m.weights.h5")
-    assert is_pretrained(kresnets.CifarResNet20(classes=2, input_shape=(16, 16, 3), weights=tmp_path / "m.weights.h5"))[
+    assert is_pretrained(kresnets.CifarResNet8(classes=2, input_shape=(16, 16, 3), weights=tmp_path / "m.weights.h5"))[
         0
     ]
-    assert not is_pretrained(keras.models.clone_model(kresnets.CifarResNet20()))[0]
+    assert not is_pretrained(keras.models.clone_model(kresnets.CifarResNet8()))[0]
 
 
 def test_of_a_fresh_trunk_the_head_alone_can_train():
