@@ -10,7 +10,10 @@ from places import ROOT
 ROOMS = (
     ("_util", "version"),
     ("specs", "keras_hooks"),
-    ("decoding",),
+    (
+        "augmentations",
+        "decoding",
+    ),
     ("preprocess", "groups", "task"),
     ("networks",),
     ("weights",),

@@ -16,8 +16,9 @@ import numpy as np
 import tensorflow as tf
 
 from kresnets.data import headers
+from kresnets.data.arrays import array_of
 from kresnets.data.images import decode_image
-from kresnets.data.transcode import array_of, as_png, kind_of
+from kresnets.data.transcode import as_png, kind_of
 from kresnets.decoding import LARGE, Decoding
 
 MAX_PIXELS = LARGE  # of a decoded image; a few kB of PNG can claim 10,000 times that

@@ -9,7 +9,8 @@ from PIL import Image, ImageOps
 
 from kresnets import Decoding, preprocess_input
 from kresnets.data import check_image, decode_image, load_data
-from kresnets.data.transcode import array_of, decoded
+from kresnets.data.arrays import array_of
+from kresnets.data.transcode import decoded
 
 tifffile = pytest.importorskip("tifffile", reason="kresnets[images] is an extra")
 RNG = np.random.default_rng(0)
@@ -26,6 +27,13 @@ def array(values):
     file = io.BytesIO()
     np.save(file, values)
     return file.getvalue()
+
+
+def claiming(shape):
+    """An array whose header claims more than there is."""
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": "|u1", "fortran_order": False, "shape": shape})
+    return file.getvalue() + b"0" * 64
 
 
 def tiff(values, **options):
@@ -113,6 +121,8 @@ def test_arrays():
         (array(np.zeros((4, 4), "float32")), 3, "an array of float32, not uint8 or uint16"),
         (array(np.zeros((4, 4, 5), "uint8"))[:-9], 5, "damaged or cut off (NPY)"),
         (array(np.array([{}], dtype=object)), 5, "an array of objects"),
+        (claiming((10**6, 10**7, 5)), 5, "damaged or cut off (NPY)"),
+        (claiming((10**4, 10**4, 5)), 5, "damaged or cut off (NPY)"),
         (tiff(np.zeros((4, 4), "uint8")), 4, "of shape (4, 4), not (height, width, 4)"),
         (tiff(np.zeros((40, 40), "uint8"))[:-900], 1, "damaged or cut off (TIFF)"),
         (saved(COLOURS), 6, "neither TIFF nor .npy, in which images of 6 channels come"),

@@ -433,7 +433,7 @@ def test_rows_that_compute_otherwise_refuse_a_file(torch_file, keras_file):
     check(kresnets.SPECS["InceptionV3"], torch_file, "counts the padding in its average pools")
     for knobs in (dict(deep_stem=True), dict(avg_shortcut=True), dict(shortcut="A", stem_width=4)):
         check(TINY_A, keras_file, "no such network", **knobs)
-    assert len([name for name in kresnets.list_models() if name.startswith(("Cifar", "Plain"))]) == 14
+    assert len([name for name in kresnets.list_models() if name.startswith(("Cifar", "Plain"))]) == 15
     for name in kresnets.list_models():
         if name.startswith(("Cifar", "Plain")):
             check(kresnets.SPECS[name], torch_file, f"{name} can't take", "no such network")
