@@ -166,5 +166,8 @@ def test_a_function_of_ones_own_is_given_the_images_and_the_draw_if_it_takes_one
 
 @pytest.mark.parametrize("wrong", (3, "heavy", keras.layers.RandomFlip))
 def test_what_is_no_augmentation_gets_a_sentence(wrong):
-    with pytest.raises(ValueError, match="use one of 'none', 'light', 'strong', a Keras layer, or a function"):
+    with pytest.raises(
+        ValueError,
+        match="use one of 'none', 'light', 'strong', a dict of Keras's layers with their arguments, a Keras layer",
+    ):
         augmentation(wrong)

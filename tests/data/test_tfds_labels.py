@@ -81,6 +81,7 @@ def test_numbers(place):
     assert said(place, columns={"label": "children"}, task="numbers")[0].task == "numbers"
 
 
+@pytest.mark.everything
 def test_the_defects_of_solar_cells_as_numbers(tmp_path):
     pytest.importorskip("elpv_dataset", reason="kresnets[elpv] is an extra")
     from elpv_dataset.utils import load_dataset

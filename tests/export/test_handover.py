@@ -135,6 +135,7 @@ def test_a_number_that_no_server_can_hold_is_no_version(whole, tmp_path):
         assert versions.publish(folder, tmp_path) == tmp_path / "5"
 
 
+@pytest.mark.everything
 def test_an_exporter_waits_for_another_one(whole, tmp_path):
     fcntl = pytest.importorskip("fcntl", reason="locks of folders are POSIX")
     held = os.open(tmp_path, os.O_RDONLY)

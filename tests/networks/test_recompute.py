@@ -149,6 +149,7 @@ def test_every_block_is_run_a_second_time_and_only_those_that_learn():
     assert count(True, through="stem") == 2 * convolutions - 1
 
 
+@pytest.mark.everything
 def test_prediction_files_and_copies(tmp_path):
     model = kresnets.build(kresnets.SPECS["CifarResNet20"], recompute=True)
     images = np.random.default_rng(0).normal(size=(4, 32, 32, 3)).astype("float32")

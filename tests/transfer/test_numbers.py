@@ -40,6 +40,7 @@ def test_the_loss_is_kerass_in_units_of_the_spread():
         assert float(again(truth, answers)) == float(loss(truth, answers))
 
 
+@pytest.mark.everything
 def test_dollars_and_thousands_learn_alike():
     """The same run whatever the unit: the loss to the last digits, the error in the unit itself."""
     one, other = network(1000.0, 6000.0), network(1.0, 6.0)
