@@ -46,7 +46,7 @@ def layers_of(settings: Mapping[str, Mapping[str, Any]]) -> list[keras.layers.La
             raise ValueError(f"There is no layer {name!r} among Keras's that change images and keep their size: {hint}")
         kind = getattr(keras.layers, name)
         if not isinstance(given, Mapping):
-            raise ValueError(f"The arguments of {name} must be a dict. Received: {given!r}")
+            raise ValueError(f"The arguments of {name} must be a dict, once for each layer. Received: {given!r}")
         if taken := {*_OURS, "seed", "name"} & set(given):
             raise ValueError(f"{name}: {', '.join(sorted(taken))} is said by the pipeline: leave it out.")
         ours = dict(_OURS)
@@ -67,8 +67,8 @@ def read(path: str) -> dict[str, dict[str, Any]]:
         OSError: where it cannot be read.
     """
     try:
-        with open(path, "rb") as file:
-            settings = tomllib.load(file)
+        with open(path, encoding="utf-8-sig") as file:  # as editors of Windows write it
+            settings = tomllib.loads(file.read())
         layers_of(settings)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is no TOML file: {error}.") from None

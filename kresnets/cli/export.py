@@ -79,6 +79,9 @@ def export(
             f"verified: {verified['photographs']} images, scores within {verified['largest_difference']:.2g} of the "
             "Keras model's" + ("" if same is None else f", the same first label for {same:.2%}")
         )
+    if not (card := read_card(folder))["reads"]:
+        shape = (*[card["input_size"]] * 2, card["decoding"]["channels"])
+        print(f"it takes tensors of {shape}, 0..255, already resized; files of so many channels no server decodes")
     print(f"ask it:   kresnets predict {shlex.quote(str(folder))} IMAGE...")
     print(f"serve it: docker run -p 8500:8500 -p 8501:8501 --mount {mount} -e {name} -t tensorflow/serving")
 

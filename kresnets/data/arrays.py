@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from kresnets._util.types import Array, Tensor
-from kresnets.decoding import LARGE, Decoding
+from kresnets.decoding import CHANNELS, LARGE, Decoding
 
 TIFF = (b"II*\0", b"MM\0*")
 NPY = b"\x93NUMPY"
@@ -34,7 +34,7 @@ def array_of(content: bytes, decoding: Decoding) -> Array:
     Raises:
         ValueError: with the reason, for one that is damaged, too large, of other channels or other numbers.
     """
-    array, orientation = (loaded(content), 1) if content.startswith(NPY) else _first_series(content)
+    array, orientation = (loaded(content), 1) if content.startswith(NPY) else first_series(content)
     if array.dtype.name not in DEPTHS:
         inside = array.dtype.kind == "f" and bool(((array >= 0) & (array <= 255)).all())  # NaN is not
         if not inside:
@@ -65,7 +65,9 @@ def of_channels(array: Array, channels: int) -> Array:
         array = np.moveaxis(array, 0, -1)
     found = array.shape[-1] if array.ndim == 3 else None
     if found is None or not array.size or found != channels and (found, channels) not in ((1, 3), (4, 3), (3, 1)):
-        raise ValueError(f"of shape {given}, not (height, width, {channels})")
+        fits = min(given) if array.ndim == 3 and min(given) in CHANNELS else None
+        hint = f"; channels={fits} may be meant" if fits not in (None, channels) else ""
+        raise ValueError(f"of shape {given}, not (height, width, {channels}){hint}")
     if math.prod(array.shape[:2]) > LARGE:
         raise ValueError(f"{array.shape[1]} x {array.shape[0]} pixels, more than {LARGE:,}")
     if (found, channels) == (1, 3):
@@ -90,7 +92,7 @@ def loaded(content: bytes) -> Array:
     return array
 
 
-def _first_series(content):
+def first_series(content: bytes) -> tuple[Array, int]:
     """Return the first image of a TIFF as its values, and what it says of its orientation."""
     try:
         import tifffile
@@ -103,7 +105,7 @@ def _first_series(content):
             series = file.series[0]
             if math.prod(series.shape) > LARGE * 8:
                 raise _Large(f"of shape {series.shape}, more than {LARGE:,} pixels of 8 channels")
-            array, tag = series.asarray(), file.pages[0].tags.get(274)
+            array, tag = series.asarray(), file.pages.first.tags.get(274)
     except _Large as error:
         raise ValueError(str(error)) from None
     except Exception as error:  # each way to compress has errors of its own

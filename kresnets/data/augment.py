@@ -12,6 +12,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from kresnets import augmentations
 from kresnets.augmentations import layers_of
 from kresnets.keras_hooks.graph import with_inner
 
@@ -82,8 +83,7 @@ class Augmentation:
         """Return the changed images.
 
         Args:
-            images: tensor or array `(batch, height, width, channels)`, RGB 0..255; `"strong"` takes no others, the
-                rest any.
+            images: tensor or array `(batch, height, width, channels)`, RGB 0..255; see `check_channels` for others.
             draw: int, which of the seed's random changes, for instance the number of the batch; None for one from
                 TensorFlow's own generator (`keras.utils.set_random_seed` sets it). Defaults to None.
 
@@ -93,11 +93,6 @@ class Augmentation:
         images = tf.cast(images, tf.float32)
         if not self.layers:
             return images
-        if self.kind == "strong" and images.shape[-1] != 3:
-            raise ValueError(
-                f"The augmentation 'strong' changes colours, and these images have {images.shape[-1]} channels: use "
-                "'light', or a layer or function of your own."
-            )
         return tf.clip_by_value(tf.ensure_shape(self._layers(images, draw), images.shape), 0.0, 255.0)
 
 
@@ -164,6 +159,20 @@ def augmentation(kind: str | Mapping | Callable = "light", seed: int = 0) -> Cal
             "Keras layer, or a function of images."
         )
     return Augmentation(kind, seed)
+
+
+def check_channels(kind: Any, channels: int) -> None:
+    """Raise a ValueError where an augmentation does not take images of so many channels: those of colours do not."""
+    if channels == 3 or kind == "none":
+        return
+    try:
+        augmentation(kind)(tf.zeros((1, 16, 16, channels)), 0)
+    except Exception as error:  # Keras's layers raise what their operations raise
+        told = f"{kind!r}" if isinstance(kind, str) else augmentations.told(kind) if isinstance(kind, Mapping) else kind
+        raise ValueError(
+            f"The augmentation {told} does not take images of {channels} channels, as what changes colours does not: "
+            "use 'light', 'none', or other layers."
+        ) from error
 
 
 def _make_layers(kind):

@@ -39,6 +39,7 @@ class Verdict:
         clear: whether it has an alpha channel or a transparent colour that is read.
         scaled: whether it is decoded at a fraction of its sides.
         plain: whether all its pixels have one colour.
+        floating: the largest value of an array of floats, None for any other image.
         pages: how many pictures are in a TIFF, HEIC or AVIF file, of which the first is read.
     """
 
@@ -50,6 +51,7 @@ class Verdict:
     clear: bool = False
     scaled: bool = False
     plain: bool = False
+    floating: float | None = None
     pages: int = 1
 
 
@@ -115,7 +117,9 @@ def _check_array(content, digest, decoding):
     except ValueError as error:
         return Verdict(str(error), digest=digest)
     largest = int(values.max()) if values.dtype == np.uint16 else None
-    return Verdict(None, digest=digest, largest=largest, plain=bool((values == values[:1, :1]).all()))
+    floating = float(values.max()) if values.dtype.kind == "f" else None
+    plain = bool((values == values[:1, :1]).all())
+    return Verdict(None, digest=digest, largest=largest, plain=plain, floating=floating)
 
 
 def read_header(stream):

@@ -54,6 +54,7 @@ _ROLES = ("path", "label", "split", "group", "weight")
 _PART_FLAGS = {f"is_{word}" for word in PART_NAMES}
 _SEPARATORS = ",;\t"
 _MOST_TOLD = 20  # lines of a CSV file
+_HEAVIEST = 1e6  # weight of an image, beyond which a loss in float32 knows no other image
 _PICTURES = re.compile(r"(jpeg)?(image|img|picture|photo)s?")
 _NOTES = re.compile(r"(label|mask|annotation|segmentation)s?")
 
@@ -236,7 +237,14 @@ def files_in(class_folder):
 def _images_among(paths):
     """Return what is no companion: an array is one of the images that it lies beside, and an image where all are."""
     paths = [path for path in paths if path.suffix.lower() not in IGNORED_SUFFIXES]
-    return [path for path in paths if path.suffix.lower() != ".npy"] or paths
+    images = [path for path in paths if path.suffix.lower() != ".npy"]
+    if images and len(images) < len(paths):
+        warnings.warn(
+            f"{len(paths) - len(images)} .npy beside other images, such as {images[0]}, are taken for their companions "
+            "and left out: put them into folders of their own, or name them in a CSV file.",
+            stacklevel=2,
+        )
+    return images or paths
 
 
 def _files_in(folder, above):
@@ -324,8 +332,10 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
 
 def _weight(file, line, cell):
     weight = number_in(cell)
-    if weight is None or weight < 0:
-        raise ValueError(f"{file}, line {line}: a weight must be a number from 0. Received: {cell.strip()!r}")
+    if weight is None or not 0 <= weight <= _HEAVIEST:
+        raise ValueError(
+            f"{file}, line {line}: a weight must be a number from 0 (to {_HEAVIEST:g}). Received: {cell.strip()!r}"
+        )
     return weight
 
 

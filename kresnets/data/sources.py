@@ -153,6 +153,7 @@ def load_data(
             chosen["train"], chosen["validation"] = cap(chosen["train"], chosen["validation"], labels, limit, names)
     except ValueError as error:
         obstacles.append(str(error))
+    obstacles += _floats(verdicts) + _weightless([items[i] for i in chosen.get("train", ())], listing)
     refuse(obstacles)
     _warn_of_duplicates(given, items, digests)
     found, decoded = _decoding(found, [verdict for *_, verdict in good], decoding is None)
@@ -337,6 +338,25 @@ def _lost_in_float32(items, listing):
                 "subtract what all have in common."
             )
     return told
+
+
+def _floats(verdicts):
+    """Return a sentence where arrays of floats all look as if they were scaled to 0..1."""
+    floats = [verdict.floating for verdict in verdicts if verdict.floating is not None]
+    if not floats or max(floats) > 1:
+        return []
+    return [f"{len(floats)} images are floats of at most {max(floats):.3g}, and 0..255 is what is read: times 255?"]
+
+
+def _weightless(items, listing):
+    """Return a sentence where the weights of the training images leave nothing to learn of a class, or of all."""
+    if not items or items[0].weight is None or any(item.weight for item in items) and listing.task != "classes":
+        return []
+    learned = {item.label for item in items if item.weight}
+    silent = [name for label, name in enumerate(listing.class_names) if label not in learned]
+    if listing.task != "classes" or len(silent) == len(listing.class_names):
+        return ["All training images have the weight 0: give some more, or leave the weights out."]
+    return [f"All training images of {name!r} have the weight 0: give some more, or leave it out." for name in silent]
 
 
 def _warn_of_duplicates(given, items, digests):

@@ -89,6 +89,8 @@ def strata(labels, task, keys=None, least=2 * len(PARTS)):
     most = sizes.most_common(1)[0][0] if sizes else 0
     found = [stratum if sizes[stratum] >= least else most for stratum in found]
     kept, result = sorted(set(found)), [0] * len(labels)
+    if task == "numbers":  # so that the first few of them, which a small limit takes, are small and large ones
+        kept.sort(key=lambda stratum: f"{stratum:016b}"[::-1])
     for unit, stratum in zip(units, found):
         for index in unit:
             result[index] = kept.index(stratum)

@@ -4,6 +4,7 @@ all is as ever, or read as arrays where images have other than three channels.
 Training and `kresnets predict` do this; a served graph has TensorFlow's decoders alone.
 """
 
+import importlib.util
 import io
 import warnings
 
@@ -11,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from kresnets._util.types import Tensor
-from kresnets.data.arrays import DEPTHS, NPY, TIFF, array_of, is_array, loaded, of_channels
+from kresnets.data.arrays import DEPTHS, NPY, TIFF, array_of, first_series, is_array, loaded, of_channels
 from kresnets.data.images import decode_image
 from kresnets.decoding import LARGE, Decoding
 
@@ -78,6 +79,8 @@ def as_png(content: bytes) -> tuple[bytes, int]:
     except Image.DecompressionBombError:
         raise ValueError(f"more than {LARGE:,} pixels") from None
     except Exception as error:  # each decoder has errors of its own
+        if kind == "TIFF" and importlib.util.find_spec("tifffile"):
+            of_channels(first_series(content)[0], 3)  # which says of bands how many there are
         raise ValueError(f"damaged or cut off ({kind})") from error
     return file.getvalue(), pages
 

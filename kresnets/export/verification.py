@@ -71,8 +71,8 @@ def read_images(images, classifier):
     images, contents = list(images), []
     if images and not classifier.decoding.from_bytes:
         raise ValueError(
-            f"`verify_on` asks a server about files, and none of {classifier.shape[2]} channels is decoded there: "
-            "leave it out."
+            f"Files of {classifier.shape[2]} channels are decoded by no server, which could be asked about them: leave "
+            "`verify_on` (--verify) out."
         )
     odd = [place for place, given in enumerate(images) if not isinstance(given, (bytes, str, os.PathLike))]
     if odd:

@@ -41,8 +41,8 @@ def summarize(folder, count):
         count: int.
 
     Returns:
-        Lines of text with each measure's mean over the folds and its 95 % interval (Student's t; folds share most of
-        what they learned from, so it is a little narrow).
+        Lines of text with each measure's mean over the folds and its 95 % interval (Student's t, a little narrow, as
+        folds share most of what they learned from; or that of all images together, where it is wider).
     """
     from scipy.stats import t
 
@@ -51,7 +51,7 @@ def summarize(folder, count):
     header, rows = _tested(runs)
     with files.replacing(folder / "predictions.csv") as beside, predictions.opened(beside) as to:
         csv.writer(to, lineterminator="\n").writerows([header, *rows])
-    summary = {"count": len(rows)}
+    summary, pooled = {"count": len(rows)}, _pooled(config, header, rows)
     for name in metrics.MEASURES:
         values = [one.get(name) for one in found]
         if None in values:
@@ -60,9 +60,12 @@ def summarize(folder, count):
         low, high = mean - half, mean + half
         if name not in (*metrics.UNBOUNDED, "r2"):
             low, high = max(low, 0.0), min(high, 1.0)
+        # Folds that came to the same number by chance say nothing of their spread, their images do.
+        least, most = pooled.get(f"{name}_interval", (low, high))
+        low, high = min(low, least), max(high, most)
         summary |= {name: mean, f"{name}_interval": [low, high], f"{name}_of_folds": values}
     files.write_json(folder / "folds.json", summary, indent=1)
-    _page(folder, config, summary, found, header, rows)
+    _page(folder, config, summary, found, header, rows, pooled)
     first = f"On all {len(rows)} images, each by a model that did not see it:"
     return [first, *metrics.told(summary), f"The page: {folder / 'report.html'}"]
 
@@ -79,11 +82,24 @@ def _tested(runs):
     return ["fold" if name == "part" else name for name in header], sorted(rows)
 
 
-def _page(folder, config, summary, found, header, rows):
+def _chances(header, rows):
+    first = header.index("correct") + 1
+    return np.array([[float(cell) for cell in row[first:]] for row in rows])
+
+
+def _pooled(config, header, rows):
+    """Return what all predictions together say of classes; nothing of other tasks."""
+    if config.get("task", "classes") != "classes":
+        return {}
+    labels = np.array([config["class_names"].index(row[header.index("label")]) for row in rows])
+    return metrics.evaluate(labels, _chances(header, rows), config["class_names"])
+
+
+def _page(folder, config, summary, found, header, rows, pooled):
     shown = {name: value for name, value in summary.items() if not name.endswith("_of_folds")}
     notes = [
         "Each number is the mean over the folds; the range below it is Student's t over them, a little narrow since "
-        "folds share most of what they learn from."
+        "folds share most of what they learn from, or that of all images together, whichever is wider."
     ]
     measures = [name for name in metrics.MEASURES if name in summary]
     _bars(folder / "folds.png", summary, measures)
@@ -91,9 +107,7 @@ def _page(folder, config, summary, found, header, rows):
     names = config["class_names"]
     if config.get("task", "classes") == "classes":
         labels = np.array([names.index(row[header.index("label")]) for row in rows])
-        first = header.index("correct") + 1
-        chances = np.array([[float(cell) for cell in row[first:]] for row in rows])
-        pooled = metrics.evaluate(labels, chances, names)
+        chances = _chances(header, rows)
         shown["per_class"] = pooled["per_class"]
         confusion(labels, metrics.predict_classes(chances), names, folder / "confusion.png")
         pictures["Confusion"] = folder / "confusion.png"

@@ -65,6 +65,8 @@ def test_the_command_sums_up_and_goes_on(folder, tmp_path):
     assert len(rows) == len({row["file"] for row in rows}) == 60 and {row["fold"] for row in rows} == {"1", "2"}
     each = [json.loads((out / f"fold-{number}" / "metrics.json").read_text())["accuracy"] for number in (1, 2)]
     assert numbers["accuracy_of_folds"] == each and numbers["accuracy"] == pytest.approx(np.mean(each))
+    low, high = numbers["accuracy_interval"]
+    assert low < numbers["accuracy"] < high or high == 1  # also where both folds came to the same
     pooled = accuracy_score([row["label"] for row in rows], [row["prediction"] for row in rows])
     assert pooled == pytest.approx(numbers["accuracy"])  # folds of one size
     page = (out / "report.html").read_text()

@@ -53,7 +53,7 @@ def test_a_file_and_a_recipe_hold_it(tmp_path):
         ("[RandomRotation]\nangle = 3", "RandomRotation does not take {'angle': 3}"),
         ("[RandomRotation]", "RandomRotation does not take {}.*factor"),
         ("[RandomFlip]\nseed = 3", "RandomFlip: seed is said by the pipeline"),
-        ("RandomFlip = 1", "The arguments of RandomFlip must be a dict. Received: 1"),
+        ("RandomFlip = 1", "The arguments of RandomFlip must be a dict, once for each layer. Received: 1"),
         ("", "must be a dict of layers, at least one"),
         ("[RandomFlip", "is no TOML file"),
     ],

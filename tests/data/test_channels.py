@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 from kresnets import Decoding, preprocess_input
 from kresnets.data import check_image, decode_image, load_data
 from kresnets.data.arrays import array_of
+from kresnets.data.augment import check_channels
 from kresnets.data.transcode import decoded
 
 tifffile = pytest.importorskip("tifffile", reason="kresnets[images] is an extra")
@@ -123,6 +124,11 @@ def test_arrays():
         (array(np.array([{}], dtype=object)), 5, "an array of objects"),
         (claiming((10**6, 10**7, 5)), 5, "damaged or cut off (NPY)"),
         (claiming((10**4, 10**4, 5)), 5, "damaged or cut off (NPY)"),
+        (
+            tiff(np.zeros((40, 40, 8), "uint16"), planarconfig="contig", extrasamples=[0] * 7),
+            3,
+            "not (height, width, 3); channels=8 may be meant",
+        ),
         (tiff(np.zeros((4, 4), "uint8")), 4, "of shape (4, 4), not (height, width, 4)"),
         (tiff(np.zeros((40, 40), "uint8"))[:-900], 1, "damaged or cut off (TIFF)"),
         (saved(COLOURS), 6, "neither TIFF nor .npy, in which images of 6 channels come"),
@@ -130,6 +136,29 @@ def test_arrays():
 )
 def test_what_has_others_is_a_bad_image(content, channels, reason):
     assert reason in check_image(content, Decoding(channels=channels)).reason
+
+
+def test_floats_of_0_to_1_and_arrays_beside_images_are_told(tmp_path):
+    for name in "ab":
+        (tmp_path / "floats" / name).mkdir(parents=True), (tmp_path / "mixed" / name).mkdir(parents=True)
+        for number in range(8):
+            np.save(tmp_path / "floats" / name / f"{number}.npy", RNG.random((9, 9, 6), dtype="float32"))
+            np.save(tmp_path / "mixed" / name / f"{number}.npy", RNG.integers(0, 9, (9, 9, 3), dtype="uint8"))
+            (tmp_path / "mixed" / name / f"{number}.png").write_bytes(saved(RNG.integers(0, 9, (9, 9, 3), "uint8")))
+    with pytest.raises(ValueError, match="16 images are floats of at most .*times 255"):
+        load_data(tmp_path / "floats", channels=6, progress=False)
+    with pytest.warns(UserWarning, match="8 .npy beside other images"):
+        load_data(tmp_path / "mixed", progress=False)
+
+
+@pytest.mark.parametrize(("kind", "channels"), [("RandomHue", 1), ("RandAugment", 6), ("strong", 4)])
+def test_what_changes_colours_takes_three_channels(kind, channels):
+    given = kind if kind == "strong" else {kind: {"factor": 0.2}}
+    check_channels(given, 3)
+    with pytest.raises(ValueError, match=f"does not take images of {channels} channels, as what changes colours") as e:
+        check_channels(given, channels)
+    assert kind in str(e.value)
+    check_channels({"RandomFlip": {}, "RandomRotation": {"factor": 0.1}}, channels)
 
 
 def test_channels_are_checked():
@@ -158,7 +187,8 @@ def test_a_folder_of_arrays_and_arrays_beside_images(tmp_path):
     assert np.array_equal(drawn[0], values)
     with pytest.raises(ValueError, match="16 of 16 images cannot be used.*not .height, width, 5"):
         load_data(tmp_path / "six", channels=5, progress=False)
-    beside = load_data(tmp_path / "beside", progress=False)
+    with pytest.warns(UserWarning, match="beside other images"):
+        beside = load_data(tmp_path / "beside", progress=False)
     assert {name[-4:] for name in beside.train.ids} == {".png"}
 
 

@@ -56,12 +56,21 @@ def test_training_is_keras_own_with_sample_weights(listed):
     assert np.allclose(found[0][0], found[1][0], rtol=1e-5) and np.allclose(found[0][1], found[1][1], atol=1e-6)
 
 
-@pytest.mark.parametrize("cell", ["-1", "much", "", "nan"])
+@pytest.mark.parametrize("cell", ["-1", "much", "", "nan", "1e308"])
 def test_a_weight_is_a_number_from_0(listed, cell):
     text = listed.read_text().replace("0.25", cell, 1)
     other = listed.with_name(f"other{cell}.csv")
     other.write_text(text)
-    with pytest.raises(ValueError, match="a weight must be a number from 0. Received: "):
+    with pytest.raises(ValueError, match=r"a weight must be a number from 0 \(to 1e\+06\). Received: "):
+        load_data(other, columns={"weight": "trust"}, progress=False)
+
+
+@pytest.mark.parametrize(("silent", "words"), [("ab", "All training images have"), ("b", "All training images of 'b'")])
+def test_weights_that_leave_nothing_to_learn(listed, silent, words):
+    other = listed.with_name("silent.csv")
+    rows = [line.split(",") for line in listed.read_text().splitlines()]
+    other.write_text("\n".join(",".join([*row[:2], "0" if row[1] in silent else row[2]]) for row in rows))
+    with pytest.raises(ValueError, match=f"{words}.*the weight 0"):
         load_data(other, columns={"weight": "trust"}, progress=False)
 
 
