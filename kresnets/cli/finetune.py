@@ -214,8 +214,6 @@ def _train(run, options, arguments, earlier, command, machines):
 
 def _check_task(options, recipe, data):
     """Hold options that are for one task against the images' own, before anything is built."""
-    from kresnets.data.augment import check_channels
-
     if options.sampling == "balanced" and (options.class_weight != "none" or data.task != "classes"):
         with_what = "--class-weight balanced, which mends the same" if data.task == "classes" else f"--task {data.task}"
         raise ValueError(f"--sampling balanced does not go with {with_what}: leave one out.")
@@ -229,7 +227,6 @@ def _check_task(options, recipe, data):
     for option, value in (("class-weight", options.class_weight), ("mixup", recipe.mixup)):
         if data.train.weights is not None and value not in ("none", "auto", 0):
             raise ValueError(f"--{option} does not go with a weight for each image: leave one out.")
-    check_channels("light" if recipe.is_auto("augment") else recipe.augment, data.decoding.channels)
     if options.loss != "mse" and data.task != "numbers":
         raise ValueError(f"--loss {options.loss} is for numbers, and {options.data} has {data.task}: leave it out.")
 

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from kresnets import augmentations
 from kresnets.augmentations import layers_of
+from kresnets.decoding import CHANNELS
 from kresnets.keras_hooks.graph import with_inner
 
 KINDS = ("none", "light", "strong")
@@ -162,13 +163,14 @@ def augmentation(kind: str | Mapping | Callable = "light", seed: int = 0) -> Cal
 
 
 def check_channels(kind: Any, channels: int) -> None:
-    """Raise a ValueError where an augmentation does not take images of so many channels: those of colours do not."""
-    if channels == 3 or kind == "none":
+    """Raise a ValueError where an augmentation does not take images of so many channels: those of colours do not. A
+    layer or function of the user's own is taken at its word."""
+    if channels == 3 or channels not in CHANNELS or not isinstance(kind, (str, Mapping)):
         return
     try:
         augmentation(kind)(tf.zeros((1, 16, 16, channels)), 0)
     except Exception as error:  # Keras's layers raise what their operations raise
-        told = f"{kind!r}" if isinstance(kind, str) else augmentations.told(kind) if isinstance(kind, Mapping) else kind
+        told = repr(kind) if isinstance(kind, str) else augmentations.told(kind)
         raise ValueError(
             f"The augmentation {told} does not take images of {channels} channels, as what changes colours does not: "
             "use 'light', 'none', or other layers."

@@ -312,7 +312,12 @@ def make_plan(
         solvable=loss is None and labels.scores.task == "classes" and solvable(model, model_layout) is not None,
         task=labels.scores.task,
     )
-    return resolve(recipe, facts)
+    made = resolve(recipe, facts)
+    if made.recipe.augment != "none" and model.input_shape[-1] != 3:
+        from kresnets.data.augment import check_channels
+
+        check_channels(made.recipe.augment, model.input_shape[-1])
+    return made
 
 
 def resolve(recipe: Recipe, facts: Facts) -> Plan:
