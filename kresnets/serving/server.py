@@ -156,7 +156,18 @@ async def _look(versions, address, poll):
         if first:
             requests = f"{address}/v1/models/{urllib.parse.quote(versions.name)}:predict"
             _LOG.info("%s is a page to drop images on, %s takes requests.", address, requests)
+            if not _takes_files(versions):
+                _LOG.warning("The model takes tensors alone, no files: the page has nothing that it could ask it.")
         await asyncio.sleep(poll)
+
+
+def _takes_files(versions):
+    """Whether the version that answers takes the bytes of files, as the page sends them; True where there is none."""
+    if not versions.available:
+        return True
+    with versions.use() as servable:
+        default = servable.signatures.get("serving_default")
+        return default is None or any(tensor.dtype == object for tensor in default.inputs.values())
 
 
 class _Server:

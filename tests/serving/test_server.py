@@ -10,6 +10,7 @@ import signal
 import socket
 import sys
 import time
+import types
 import urllib.parse
 
 import colours
@@ -285,3 +286,12 @@ def test_without_aiohttp_a_sentence_says_what_to_install(monkeypatch):
     monkeypatch.delitem(sys.modules, "kresnets.serving.server")
     with pytest.raises(ImportError, match=r"pip install 'kresnets\[serving\]'"):
         __import__("kresnets.serving.server")
+
+
+@pytest.mark.parametrize(("dtype", "takes"), [(object, True), (np.float32, False)])
+def test_a_model_of_tensors_alone_is_told_from_one_of_files(dtype, takes):
+    inputs = {"inputs": types.SimpleNamespace(dtype=np.dtype(dtype))}
+    servable = types.SimpleNamespace(signatures={"serving_default": types.SimpleNamespace(inputs=inputs)})
+    versions = types.SimpleNamespace(available=[1], use=lambda: contextlib.nullcontext(servable))
+    assert serving._takes_files(versions) == takes
+    assert serving._takes_files(types.SimpleNamespace(available=[]))
