@@ -65,8 +65,8 @@ def of_channels(array: Array, channels: int) -> Array:
         array = np.moveaxis(array, 0, -1)
     found = array.shape[-1] if array.ndim == 3 else None
     if found is None or not array.size or found != channels and (found, channels) not in ((1, 3), (4, 3), (3, 1)):
-        fits = min(given) if array.ndim == 3 and min(given) in CHANNELS else None
-        hint = f"; channels={fits} may be meant" if fits not in (None, channels) else ""
+        ends = (given[-1], given[0]) if array.ndim == 3 else ()
+        hint = next((f"; channels={n} may be meant" for n in ends if n in CHANNELS and n != channels), "")
         raise ValueError(f"of shape {given}, not (height, width, {channels}){hint}")
     if math.prod(array.shape[:2]) > LARGE:
         raise ValueError(f"{array.shape[1]} x {array.shape[0]} pixels, more than {LARGE:,}")

@@ -270,10 +270,9 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
     classes (`label`, `class`, `species`, ...); a third one (`split`, `set`, ...) may say which part a line belongs to.
     A column of groups (patients, videos, places) is taken only where `columns` names it, and warned of where it looks
     like one; one of weights only where it is named. Without a header, the first column is the path and the second the
-    class. A path may lack its suffix where
-    one image only is called so. Paths are relative to the CSV file's folder; one that leads out of it is refused, so
-    that a list from elsewhere cannot name any file of this machine. (A link inside the folder is followed: it is not
-    the list that put it there.)
+    class. A path may lack its suffix where one image only is called so. Paths are relative to the CSV file's folder;
+    one that leads out of it is refused, so that a list from elsewhere cannot name any file of this machine. (A link
+    inside the folder is followed: it is not the list that put it there.)
 
     Args:
         file: str or path.

@@ -350,12 +350,14 @@ def _floats(verdicts):
 
 def _weightless(items, listing):
     """Return a sentence where the weights of the training images leave nothing to learn of a class, or of all."""
-    if not items or items[0].weight is None or any(item.weight for item in items) and listing.task != "classes":
+    if not items or items[0].weight is None:
         return []
     learned = {item.label for item in items if item.weight}
-    silent = [name for label, name in enumerate(listing.class_names) if label not in learned]
-    if listing.task != "classes" or len(silent) == len(listing.class_names):
+    if not learned:
         return ["All training images have the weight 0: give some more, or leave the weights out."]
+    if listing.task != "classes":
+        return []
+    silent = [name for label, name in enumerate(listing.class_names) if label not in learned]
     return [f"All training images of {name!r} have the weight 0: give some more, or leave it out." for name in silent]
 
 

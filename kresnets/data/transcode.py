@@ -118,7 +118,7 @@ def decoded(image_bytes: Tensor, decoding: Decoding) -> Tensor:
         return decode_image(readable(image_bytes), decoding=decoding)
 
     def levels(content):
-        array = array_of(_plain(content), decoding)
+        array = array_of(_bytes_of(content), decoding)
         scale = 2.0 ** ((decoding.bits or 16) - 8) if array.dtype == np.uint16 else 1.0
         return np.minimum(array.astype(np.float32) / np.float32(scale), np.float32(255))
 
@@ -133,7 +133,7 @@ def decoded(image_bytes: Tensor, decoding: Decoding) -> Tensor:
     return tf.ensure_shape(image, (None, None, decoding.channels))
 
 
-def _plain(content):
+def _bytes_of(content):
     """Return what `tf.numpy_function` gives for a string: bytes in a graph, an array of no axis outside."""
     return content if isinstance(content, bytes) else content.item()
 
@@ -144,6 +144,6 @@ def readable(image_bytes: Tensor) -> Tensor:
         tf.strings.substr(image_bytes, 0, 8), r"(II\*\x00|MM\x00\*|\CNUMPY|\C{4}ftyp)\C*"
     )
     change = lambda: tf.ensure_shape(
-        tf.numpy_function(lambda content: as_png(_plain(content))[0], [image_bytes], tf.string, stateful=False), ()
+        tf.numpy_function(lambda content: as_png(_bytes_of(content))[0], [image_bytes], tf.string, stateful=False), ()
     )
     return tf.cond(foreign, change, lambda: image_bytes)
