@@ -1,5 +1,7 @@
 """Residual networks and the fine-tuning recipe for Keras 3."""
 
+import importlib
+
 from kresnets import applications as applications
 from kresnets import callbacks as callbacks
 from kresnets import preprocess as preprocess
@@ -35,9 +37,9 @@ from kresnets.version import __version__ as __version__
 
 
 def __getattr__(name):
-    # Imported when first used: it needs TensorFlow, which the rest of the package does not.
+    # Imported when first used: these need TensorFlow or Keras Tuner, which the rest of the package does not.
+    if name in ("data", "export", "tuning"):
+        return importlib.import_module(f"kresnets.{name}")
     if name in ("export_saved_model", "export_file"):
-        from kresnets import export
-
-        return getattr(export, name)
+        return getattr(importlib.import_module("kresnets.export"), name)
     raise AttributeError(f"module 'kresnets' has no attribute {name!r}")

@@ -157,11 +157,13 @@ class SharedStore(Store):
 
     Args:
         folder: where the files go, made if needed.
+        always: whether features are kept wherever a model can be cut, not only where one training gains by it. Defaults
+            to True.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, always=True):
         super().__init__(folder, limit=0, lasting=True)
-        self._known = []
+        self.always, self._known = always, []
 
     def remember(self, data, what, make):
         for known, kind, value in self._known:

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import logging
 import shlex
+import shutil
 import types
 import warnings
 from typing import Annotated, Any, Literal
@@ -14,6 +15,7 @@ from cyclopts.validators import Number
 import kresnets_command
 from kresnets import augmentations
 from kresnets._util import files
+from kresnets._util.store import SharedStore
 from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, RecipeOptions, flat
 from kresnets.devices import watch
 from kresnets.report.judge import judge
@@ -26,6 +28,7 @@ from kresnets.transfer.trunk import check_weights, dtype_for, head_of, own_model
 _WATCHED = tuple(f"val_{name}" for name in WATCHED)
 # Options that do not change what is trained.
 _NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
+_SHARED_BY_FOLDS = ("features", "images")  # folders beside their runs: what is computed once for all of them
 _NOTHING = contextlib.nullcontext()
 
 
@@ -92,6 +95,8 @@ def _finetune_folds(options: Any, argv: list[str]) -> int:
         if options.dry_run:
             return 0
         keras.utils.clear_session()
+    for shared in _SHARED_BY_FOLDS:
+        shutil.rmtree(out / shared, ignore_errors=True)
     for line in summarize(out, options.folds):
         print(line)
     return 0
@@ -261,7 +266,7 @@ def _fit(run, options, model, data, plan, config, machines):
         ),
         data.validation.batches(options.batch_size, size, crop, cache=images),
         plan,
-        cache="auto" if options.cache == "auto" else False,
+        cache=_features_cache(run, options),
         callbacks=callbacks if machines.first else (),
         class_weight=None if options.class_weight == "none" else options.class_weight,
         state_dir=run.path,
@@ -271,8 +276,16 @@ def _fit(run, options, model, data, plan, config, machines):
 
 
 def _images_cache(run, options, machines):
-    """Return where images are kept decoded: large ones in the run's folder, if this process may write there."""
-    return run / "images" if options.cache == "auto" and machines.first else "auto"
+    """Return where images are kept decoded: large ones in the run's folder, if this process may write there; those of
+    folds beside their runs."""
+    folder = run.path if options.fold is None else run.path.parent
+    return folder / "images" if options.cache == "auto" and machines.first else "auto"
+
+
+def _features_cache(run, options):
+    if options.cache != "auto":
+        return False
+    return "auto" if options.fold is None else SharedStore(run.path.parent / "features", always=False)
 
 
 def _set_up(quiet):

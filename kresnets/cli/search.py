@@ -303,7 +303,7 @@ def _splits(folder, parts, hypermodel, options):
 
     model = hypermodel.make(options.seed)
     size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
-    cache = splitting.cache(parts, size, folder / "images")
+    cache = folder / "images"
     return [
         (
             train.batches(options.batch_size, size, crop, options.seed, epoch_variable(), cache=cache),

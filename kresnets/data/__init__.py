@@ -6,7 +6,8 @@ The only part of the package, with `kresnets.export`, that needs TensorFlow; its
 from kresnets.data.augment import Augmentation, Mixup, augment_batches, augmentation
 from kresnets.data.check import MAX_PIXELS, check_image, check_images
 from kresnets.data.images import decode_image, load_image, resize_and_crop
-from kresnets.data.part import Data, Part, class_weight, epoch_variable
+from kresnets.data.loaded import Data
+from kresnets.data.part import Part, class_weight, epoch_variable
 from kresnets.data.sources import load_data
 
 __all__ = [

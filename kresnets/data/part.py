@@ -1,4 +1,4 @@
-"""Loaded data: three parts of encoded images with labels, and the batches that are drawn from them."""
+"""A part of the images, encoded, with their labels, and the batches that are drawn from it."""
 
 import dataclasses
 import functools
@@ -82,6 +82,7 @@ class Part:
             given = (self.labels,) if self.weights is None else (self.labels, self.weights)
             self._targets = tuple(map(tf.constant, given))
         self._kept: Any = (None, None)  # (size, crop), and the images decoded so
+        self._within: Any = (self, None)  # what they are kept with, and the rows there; see `subset`
 
     def __len__(self):
         return len(self.ids)
@@ -97,11 +98,14 @@ class Part:
             return dict(zip(self.class_names, counts.astype(int).tolist()))
         return dict(zip(self.class_names, np.bincount(self.labels, minlength=len(self.class_names)).tolist()))
 
-    def subset(self, rows: Sequence[Any]) -> "Part":
+    def subset(self, rows: Sequence[Any], shared: bool = False) -> "Part":
         """Return a part of this part.
 
         Args:
             rows: sequence of int, which images, in this order.
+            shared: whether what is kept of images (their pixels, the features of frozen layers in a shared store) is
+                that of this whole part, computed once for all its subsets: for folds, which take nearly all of it each.
+                Defaults to False.
 
         Example:
             >>> from kresnets.data import Part
@@ -113,7 +117,20 @@ class Part:
         ids, labels = [self.ids[row] for row in rows], self.labels[list(rows)]
         groups = None if self.groups is None else [self.groups[row] for row in rows]
         weights = None if self.weights is None else self.weights[list(rows)]
-        return Part(ids, labels, chosen, self.class_names, self._progress, self.decoding, groups, self.task, weights)
+        made = Part(ids, labels, chosen, self.class_names, self._progress, self.decoding, groups, self.task, weights)
+        if shared:
+            made._within = self._within[0], self._in_whole(rows)
+        return made
+
+    @property
+    def within(self) -> tuple["Part", Array | None]:
+        """The part with which this one shares what is kept of its images, and its rows there, see `subset`; itself and
+        None where it shares nothing."""
+        return self._within
+
+    def _in_whole(self, rows):
+        rows, (_, places) = np.asarray(rows, np.int64), self._within
+        return rows if places is None else places[rows]
 
     def joined(self, other: "Part") -> "Part":
         """Return a part of the images of both.
@@ -254,10 +271,10 @@ class Part:
         Returns:
             float32 array `(images, size, size, channels)`, 0..255; RGB unless the decoding says otherwise.
         """
-        key, pixels = self._kept
-        if key == (size, crop):
-            return np.array(pixels if indices is None else pixels[np.asarray(indices, np.int64)])
         indices = np.arange(len(self)) if indices is None else np.asarray(indices)
+        key, pixels = self._within[0]._kept
+        if key == (size, crop):
+            return np.array(pixels[self._in_whole(indices)])
         array = np.empty((len(indices), size, size, self.decoding.channels), np.float32)
         self.decode_into(array, crop, indices)
         return array
@@ -296,23 +313,26 @@ class Part:
                 pass
 
     def _keep(self, size, crop, cache):
-        """Return the decoded images, the latest size and crop of which are kept; None where each epoch decodes them."""
+        """Return the decoded images, the latest size and crop of which are kept, of the whole part; None where each
+        epoch decodes them."""
         if cache is False:
             return None
-        if self._kept[0] != (size, crop):
-            self._kept = (None, None)  # before the others take their room
-            pixels = kept(self, size, crop, cache)
+        whole, _ = self._within
+        if whole._kept[0] != (size, crop):
+            whole._kept = (None, None)  # before the others take their room
+            pixels = kept(whole, size, crop, cache)
             if pixels is None:
                 return None
-            self._kept = ((size, crop), pixels)
-        return self._kept[1]
+            whole._kept = ((size, crop), pixels)
+        return whole._kept[1]
 
     def _gather(self, pixels):
         targets, shape = self._targets, (None, *pixels.shape[1:])
 
         def gather(indices):
             # By numpy: an array that tf.data captures is copied, as a whole, once more.
-            images = tf.numpy_function(lambda rows: np.asarray(pixels[rows]), [indices], tf.float32, stateful=False)
+            taken = lambda rows: np.asarray(pixels[self._in_whole(rows)])
+            images = tf.numpy_function(taken, [indices], tf.float32, stateful=False)
             return tf.ensure_shape(images, shape), *(tf.gather(one, indices) for one in targets)
 
         return gather
@@ -421,91 +441,6 @@ class Rows:
     def identity(self) -> Any:
         """Return a short name of the images as the pipeline gives them."""
         return f"{self.part.identity()}-{self.size}-{self.crop}-{self.part.decoding}"
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """Hold what `load_data` found.
-
-    Args:
-        name: str, what was loaded.
-        class_names: tuple of str, the names that the labels index.
-        train: `Part` to learn from.
-        validation: `Part` that chooses among epochs.
-        test: `Part` for the final judgement, to be used once.
-        bad: tuple of `(id, reason)`, images that were left out.
-        rotated: int, how many images have an EXIF orientation other than upright; see `Decoding.exif_orientation`.
-        contents: str, a hash of the bytes of all images, by which one that was changed under its name is noticed.
-        decoding: a `kresnets.Decoding`, how files become pixels, in all three parts.
-        decoded: tuple of str, sentences about images that are not decoded as most are; the summary has them.
-        plain: tuple of ids, images that are of one colour throughout.
-        files: dict of ids, of the files that were left out too, to `kresnets.data.manifest.Noted`.
-    """
-
-    name: str
-    class_names: tuple[str, ...]
-    train: Part
-    validation: Part
-    test: Part
-    bad: tuple[tuple[str, str], ...] = ()
-    rotated: int = 0
-    contents: str = ""
-    decoding: Decoding = Decoding()
-    decoded: tuple[str, ...] = ()
-    plain: tuple[str, ...] = ()
-    files: dict[str, Any] = dataclasses.field(default_factory=dict, repr=False)
-
-    @property
-    def task(self) -> str:
-        """What the labels are: `"classes"`, `"labels"` or `"numbers"`."""
-        return self.train.task
-
-    def notes(self) -> list[str]:
-        """Return what is to be known of the images before anything is learned from them, a sentence each."""
-        counts = self.train.counts()
-        most, least = max(counts, key=counts.__getitem__), min(counts, key=counts.__getitem__)
-        uneven = f"{counts[most] / max(counts[least], 1):.1f} times as many training images as {least!r}"
-        of_all = len(self.train) + len(self.validation) + len(self.test)
-        turned = "turn upright," if self.decoding.exif_orientation else "would turn, which is ignored"
-        lacking = [
-            f"{name!r} in {where}"
-            for where, part in (("validation", self.validation), ("test", self.test))
-            for name, count in part.counts().items()
-            if self.task == "labels" and not count and counts[name]
-        ]
-        told = {
-            f"Labels without an image: {', '.join(lacking)}; what is said of them there counts for nothing.": lacking,
-            f"Images left out as damaged: {len(self.bad)} ({_first(name for name, _ in self.bad)}).": self.bad,
-            f"Images that their EXIF data {turned} here and in serving alike: {self.rotated}.": self.rotated,
-            f"Images of one colour throughout: {len(self.plain)} of {of_all} ({_first(self.plain)}).": self.plain,
-            f"{most!r} has {uneven}; see `class_weight` balanced.": (
-                self.task == "classes" and counts[most] >= 2 * counts[least]
-            ),
-        }
-        return [sentence for sentence, holds in told.items() if holds]
-
-    def counted(self) -> list[tuple[Any, ...]]:
-        """Return a row for each class or label: its images in each part; for each number its mean there."""
-        parts = (self.train, self.validation, self.test)
-        if self.task == "numbers":
-            means = [part.labels.mean(0) for part in parts]
-            return [(name, *(f"{mean[n]:.4g}" for mean in means)) for n, name in enumerate(self.class_names)]
-        counts = [part.counts() for part in parts]
-        return [(name, *(count[name] for count in counts)) for name in self.class_names]
-
-    def summary(self) -> str:
-        """Return a table of the number of images per class and part, and what is said of their decoding, as text."""
-        parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        width = max(map(len, ("class", "all", *self.class_names)))
-        rows = [("class" if self.task == "classes" else self.task[:-1], *parts), *self.counted()]
-        rows.append(("all", *map(len, parts.values())))
-        lines = [f"{first:<{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in rows]
-        return "\n".join([*lines, *self.decoded])
-
-
-def _first(names, most=3):
-    names = [name if name.isprintable() else ascii(name) for name in names]
-    return ", ".join(names[:most]) + f" and {len(names) - most} more" * (len(names) > most)
 
 
 def class_weight(labels: Array, how: str = "balanced") -> dict[int, float] | None:

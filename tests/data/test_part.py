@@ -104,6 +104,25 @@ def test_decoded_once_where_memory_allows(monkeypatch):
     assert calls == [(37, 32, 32, 3), (37, 48, 48, 3)]
 
 
+def test_shared_subsets_draw_the_same_and_are_decoded_once(monkeypatch):
+    calls, original = [], Part.decode_into
+
+    def counted(part, *arguments, **options):
+        calls.append(len(part))
+        original(part, *arguments, **options)
+
+    monkeypatch.setattr(Part, "decode_into", counted)
+    whole = make_part()
+    inner = whole.subset(range(30, 0, -1), shared=True)
+    draw = lambda part: drawn(part.batches(4, 32, 0.9, shuffle_seed=3, epoch=epoch_variable()))
+    shared = [draw(part) for part in (whole.subset([3, 1, 36], shared=True), inner.subset([0, 29, 5], shared=True))]
+    assert calls == [37] and inner.pixels(32, [2], 0.9).shape == (1, 32, 32, 3) and calls == [37]
+    for (images, labels), rows in zip(shared, ([3, 1, 36], [30, 1, 25])):
+        alone, alone_labels = draw(whole.subset(rows))
+        np.testing.assert_array_equal(images, alone)
+        np.testing.assert_array_equal(labels, alone_labels)
+
+
 def test_images_that_end_in_zeros_keep_them(path):
     content = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy() + bytes(7)
     bmp = b"BM" + (54 + 48).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")

@@ -73,6 +73,28 @@ def test_training_on_features_equals_training_on_images(passes, knobs):
     assert "train_step" not in vars(model) and "finalize_variable_values" not in vars(model.optimizer)
 
 
+def test_folds_share_one_pass(passes, tmp_path):
+    tf = pytest.importorskip("tensorflow")
+    images, _ = photographs(24)
+    contents = [tf.io.encode_png(image.astype("uint8")).numpy() for image in images]
+    names = [f"{row:02d}.png" for row in range(24)]
+    whole = kresnets.data.Part(names, np.arange(24) % 2, contents, ["a", "b"], progress=False)
+    held, size = [range(8), range(8, 16)], images.shape[1]
+    for shared, cache in ((False, lambda: False), (True, lambda: store.SharedStore(tmp_path))):
+        curves = []
+        for rows in held:
+            learned = whole.subset([row for row in range(24) if row not in rows], shared)
+            judged = whole.subset(rows, shared)
+            train = learned.batches(4, size, shuffle_seed=0, epoch=kresnets.data.epoch_variable())
+            curves.append(fine_tune(tiny(), train, judged.batches(4, size), HEAD, cache(), verbose=0).history)
+        if not shared:
+            expected, before = curves, list(passes)
+    assert before == [] and passes == [24]  # one for both folds, for training and validation
+    for one, other in zip(curves, expected):
+        for name in one:
+            np.testing.assert_allclose(one[name], other[name], rtol=1e-5, atol=1e-5, err_msg=name)
+
+
 def test_each_stage_has_its_own_pass_where_memory_is_short(passes, monkeypatch, tmp_path):
     monkeypatch.setattr(store, "memory_limit", lambda: 0)
     monkeypatch.setattr(fit, "memory_limit", lambda: 0)
@@ -362,7 +384,7 @@ def test_views_are_cached_copies_drawn_anew_each_epoch(passes):
     assert passes == [60, 20] * 2 and histories[0] == histories[1]
     held = np.arange(60).reshape(3, 20)[:, :, None]
     source = types.SimpleNamespace(count=20, steps=1, order=lambda epoch: [np.arange(20)])
-    rows = fit.Rows(held.reshape(60, 1), [y], source, seed=0)
+    rows = fit.Rows(held.reshape(60, 1), [y], source, seed=0, views=3)
     drawn = []
     for epoch in range(2):
         rows.assign(epoch)

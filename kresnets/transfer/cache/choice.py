@@ -69,7 +69,7 @@ def cached_fit(
     stages = [name for name, _ in unfreezing.schedule.stages]
     fit = CachedFit(
         model, model_layout, stages, unfreezing.stage_of, recipe.batchnorm, data, prepare, steps, recipe.seed, views,
-        always=cache != "auto" or views > 1,
+        always=views > 1 or (cache.always if shared else cache != "auto"),
         store=store,
         labels=([preprocessing, changed], [preprocessing, []]),
         progress=verbose != 0,

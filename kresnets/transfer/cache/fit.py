@@ -7,7 +7,7 @@ import time
 import keras
 import numpy as np
 
-from kresnets._util.store import as_text, memory_limit
+from kresnets._util.store import SharedStore, as_text, memory_limit
 from kresnets.freezing import set_trainable
 from kresnets.keras_hooks import model as hooks
 from kresnets.keras_hooks.graph import with_inner
@@ -162,8 +162,10 @@ class CachedFit:
             return
         kept = []
         for source, views, label in zip(sources, (self._views, 1), self._labels):
-            arrays, rest = extract(head, cuts, source, self._store, views, None, label, self._progress)
-            kept.append([Rows(array, rest, source, self._seed) for array in arrays])
+            whole, places = source.within() if isinstance(self._store, SharedStore) else (None, None)
+            arrays, rest = extract(head, cuts, whole or source, self._store, views, None, label, self._progress)
+            rest = source.rest(None) if whole else rest
+            kept.append([Rows(array, rest, source, self._seed, views, places) for array in arrays])
         validation = kept[1] if len(kept) > 1 else [None] * len(cuts)
         for cut, *rows in zip(cuts, kept[0], validation, strict=True):
             self._ready[id(cut)] = (rows, cutting.models_around(self._graph, cut)[1])
@@ -223,12 +225,15 @@ class Rows(keras.utils.PyDataset):
         rest: arrays `(samples, ...)`: labels, weights.
         source: the `FeatureSource`.
         seed: of the choice among views.
+        views: how many there are.
+        places: rows of the source's samples in a view of the features; None for all of them. Defaults to None.
     """
 
-    def __init__(self, features, rest, source, seed):
+    def __init__(self, features, rest, source, seed, views, places=None):
         super().__init__()
         self._features, self._rest, self._source, self._seed = features, rest, source, seed
-        self._batches, self._views, self._epoch = None, len(features) // source.count, 0
+        self._batches, self._views, self._epoch = None, views, 0
+        self._places = np.arange(source.count) if places is None else places
         self._length = source.steps
 
     def assign(self, epoch):
@@ -249,7 +254,7 @@ class Rows(keras.utils.PyDataset):
         else:
             rows = self._batches[index]
             views = self._view[rows]
-        features = np.asarray(self._features[views * self._source.count + rows])
+        features = np.asarray(self._features[views * (len(self._features) // self._views) + self._places[rows]])
         return ({_FEATURES: features}, *(part[rows] for part in self._rest))
 
 

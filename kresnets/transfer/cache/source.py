@@ -28,6 +28,8 @@ class FeatureSource:
         order: function of an epoch that gives the rows of each of its batches.
         identity: function that names the data, or gives None where a later run could not know them again.
         rest: function of a function that draws what follows the images (labels, weights), which it may save.
+        within: function that gives the `FeatureSource` with which this one shares its features, and its rows there; or
+            None for both.
     """
 
     count: int
@@ -35,7 +37,8 @@ class FeatureSource:
     batches: Callable[[int], Iterable[tuple]]
     order: Callable[[int], list[np.ndarray]]
     identity: Callable[[], str | None]
-    rest: Callable[[Callable], tuple] = lambda make: make()
+    rest: Callable[[Callable], tuple] | None = None
+    within: Callable[[], tuple] = lambda: (None, None)
 
 
 def _ask(data, what, make):
@@ -58,14 +61,14 @@ def source_of(data, prepare, seed=None, views=1, remember=_ask):
     if isinstance(data, tuple):
         source = _of_arrays(data, prepare, seed)
     elif is_dataset(data) and (rows := rows_of(data)) is not None:
-        source = _of_part(rows, prepare)
+        source = _of_part(rows, prepare, remember)
     else:
         source = _of_stream(data, prepare, seed, views, remember)
     labels = ("labels", getattr(prepare, "labels", None))
     return dataclasses.replace(
         source,
         identity=lambda: remember(data, "identity", source.identity),
-        rest=lambda make: remember(data, labels, make),
+        rest=source.rest or (lambda make: remember(data, labels, make)),
     )
 
 
@@ -81,13 +84,25 @@ def _of_arrays(arrays, prepare, seed):
     )
 
 
-def _of_part(rows, prepare):
+def _of_part(rows, prepare, remember):
+    part, natural = rows.part, rows.natural()
+
     def order(epoch):
         return list(rows.order.as_numpy_iterator())
 
-    natural = rows.natural()
-    steps = int(natural.cardinality())
-    return FeatureSource(len(rows.part), steps, lambda view: _drawn(natural, prepare, view), order, rows.identity)
+    def rest(make):  # for which no image need be drawn
+        labels = np.asarray(getattr(prepare, "labels", np.asarray)(part.labels))
+        return (labels,) if part.weights is None else (labels, part.weights)
+
+    def within():
+        whole, places = part.within
+        if places is None:
+            return None, None
+        source = _of_part(dataclasses.replace(rows, part=whole), prepare, remember)
+        return dataclasses.replace(source, identity=lambda: remember(whole, "identity", source.identity)), places
+
+    steps, drawn = int(natural.cardinality()), lambda view: _drawn(natural, prepare, view)
+    return FeatureSource(len(part), steps, drawn, order, rows.identity, rest, within)
 
 
 def _of_stream(data, prepare, seed, views, remember):
