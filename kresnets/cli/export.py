@@ -19,7 +19,7 @@ def export(
     format: Literal["saved-model", "onnx", "litert", "litert-int8", "openvino"] = "saved-model",
     top: Count = 5,
     dtype: Literal["float32", "bfloat16"] = "float32",
-    verify: Count | None = None,
+    verify: Count | Literal["all"] | None = None,
     calibrate: Flag = False,
     tta: Literal["none", "flip", "crops"] = "none",
 ) -> None:
@@ -126,8 +126,9 @@ def _card(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _images(run: RunFolder, count: int) -> list[Any]:
+def _images(run: RunFolder, count: int | Literal["all"]) -> list[Any]:
     """Return images of a run's test part, as they were given."""
     data = run.images()
-    images = (data.test.encoded(index) for index in range(min(count, len(data.test))))
+    most = len(data.test) if count == "all" else min(count, len(data.test))
+    images = (data.test.encoded(index) for index in range(most))
     return [image.decode(errors="surrogateescape") if isinstance(image, bytes) else image.read() for image in images]

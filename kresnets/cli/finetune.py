@@ -95,8 +95,10 @@ def _finetune_folds(options: Any, argv: list[str]) -> int:
         if options.dry_run:
             return 0
         keras.utils.clear_session()
-    for shared in _SHARED_BY_FOLDS:
-        shutil.rmtree(out / shared, ignore_errors=True)
+    numbered = {int(path.name[5:]): path for path in out.glob("fold-*") if path.name[5:].isdecimal()}
+    stale = [path for number, path in numbered.items() if options.overwrite and number > options.folds]
+    for path in (*stale, *(out / shared for shared in _SHARED_BY_FOLDS)):
+        shutil.rmtree(path, ignore_errors=True)
     for line in summarize(out, options.folds):
         print(line)
     return 0

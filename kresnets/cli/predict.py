@@ -109,7 +109,7 @@ def open_model(folder: pathlib.Path, top: int, tta: str = "none") -> tuple[Calla
 
         return open_file(folder, top), decoding_of(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder: give a run, or an exported model such as saved_models/NAME.")
+        raise ValueError(f"There is no {folder} here: give a run, or an exported model such as saved_models/NAME.")
     version = newest_version(folder)
     if version:
         return _open_saved_model(version, top)
@@ -213,6 +213,13 @@ def read(file: str, decoding: Decoding = Decoding()) -> bytes | str:
         return f"no image that can be decoded: {error}"
 
 
+def _as_text(score):
+    # Numbers may be of any size; what rounds to nothing here would be told as nothing.
+    return (
+        f"{score:.2f}" if abs(score) >= 10 else f"{score:.4f}" if abs(score) >= 0.001 or not score else f"{score:.2g}"
+    )
+
+
 def print_table(answers: Iterable[tuple[str, Answer]]) -> None:
     """Print a line a label with the file's name on the first, or the reason why a file has none."""
     lines = [("file", "label", "score")]
@@ -221,10 +228,7 @@ def print_table(answers: Iterable[tuple[str, Answer]]) -> None:
         if isinstance(answer, str):
             lines.append((file, answer, ""))
         else:
-            lines += [
-                (file if not rank else "", label, f"{score:.4f}" if abs(score) < 10 else f"{score:.2f}")
-                for rank, (label, score) in enumerate(answer)
-            ]
+            lines += [(file if not rank else "", label, _as_text(score)) for rank, (label, score) in enumerate(answer)]
     file_width = max(len(line[0]) for line in lines)
     label_width = max(len(line[1]) for line in lines if line[2])  # a reason may run on
     for file, label, score in lines:

@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import os
 import re
 from collections.abc import Sequence
@@ -128,6 +129,8 @@ def load_data(
         obstacles += looked.weightless(chosen["train"])
     except ValueError as error:
         obstacles.append(str(error))
+        if listing.task == "classes" and task == "auto" and all(map(_is_number, listing.class_names)):
+            obstacles.append('The labels are numbers: to learn them as such, not as classes, give task="numbers".')
     refuse(obstacles)
     looked.warn_of_duplicates()
     found, decoded = _decoding(found, looked.verdicts, decoding is None)
@@ -203,6 +206,13 @@ def _one_class(source, listing):
         f"{source} has one class only ({listing.class_names[0]!r}): there must be two to tell apart, each in a folder "
         f"of its own{given}"
     )
+
+
+def _is_number(text):
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def _parts(looked, chosen, progress, decoding, shared):

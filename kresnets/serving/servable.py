@@ -1,6 +1,7 @@
 """One version of a model, loaded as TF Serving loads it: into a session, by the C++ runtime, without Keras."""
 
 import contextlib
+import json
 import os
 import pathlib
 from collections.abc import Iterable, Mapping
@@ -13,7 +14,8 @@ from kresnets.serving.tensors import Signature, Tensor
 
 
 class Servable:
-    """A loaded version, with its `number`, `signatures`, and `metadata`, which are these as TF Serving tells them.
+    """A loaded version, with its `number`, `signatures`, `metadata`, which are these as TF Serving tells them, and
+    `numbers`, the names of those that it gives in place of labels.
 
     Batches of `batch_sizes` are computed once, before the first request comes. A folder that holds no model that can
     be served is a ValueError.
@@ -21,6 +23,7 @@ class Servable:
 
     def __init__(self, folder: str | os.PathLike, batch_sizes: Iterable[int] = (1,)):
         self.number, self._calls = int(pathlib.Path(folder).name), {}
+        self.numbers = _numbers(pathlib.Path(folder))
         growing = tf.compat.v1.GPUOptions(allow_growth=True)  # two versions share a GPU for a while
         config = tf.compat.v1.ConfigProto(gpu_options=growing)
         self._session = tf.compat.v1.Session(graph=tf.Graph(), config=config)
@@ -63,6 +66,14 @@ class Servable:
             if all(shape and shape[0] is None and None not in shape[1:] for shape in shapes):
                 for size in batch_sizes if signature.can_batch and name == "serving_default" else (1,):
                     self.run(name, {key: _nothing(each, size) for key, each in signature.inputs.items()})
+
+
+def _numbers(folder):
+    try:
+        card = json.loads((folder / "assets" / "model_card.json").read_text(encoding="utf-8"))
+        return [str(name) for name in card["classes"]] if card["task"] == "numbers" else []
+    except (OSError, ValueError, KeyError, TypeError):  # a model of another origin, or of before there were tasks
+        return []
 
 
 def _signature(definition):

@@ -4,6 +4,7 @@ import asyncio
 import functools
 import html
 import itertools
+import json
 import logging
 import os
 import pathlib
@@ -112,7 +113,8 @@ def _check(option, value, lowest, highest):
 
 def _checked_name(path, name):
     if not path.is_dir():
-        raise ValueError(f"{path} is no folder: give an exported model such as saved_models/NAME.")
+        what = f"{path} is no folder" if path.exists() else f"There is no {path} here"
+        raise ValueError(f"{what}: give an exported model such as saved_models/NAME.")
     if (path / "saved_model.pb").exists():
         raise ValueError(f"{path} is one version: give the folder that holds it, {path.resolve().parent}.")
     if (path / "model.keras").exists() or (path / "config.json").exists():
@@ -156,18 +158,20 @@ async def _look(versions, address, poll):
         if first:
             requests = f"{address}/v1/models/{urllib.parse.quote(versions.name)}:predict"
             _LOG.info("%s is a page to drop images on, %s takes requests.", address, requests)
-            if not _takes_files(versions):
+            if not _asked(versions)[0]:
                 _LOG.warning("The model takes tensors alone, no files: the page has nothing that it could ask it.")
         await asyncio.sleep(poll)
 
 
-def _takes_files(versions):
-    """Whether the version that answers takes the bytes of files, as the page sends them; True where there is none."""
+def _asked(versions):
+    """Return whether the version that answers takes the bytes of files, as the page sends them, and the names of the
+    numbers that it gives; True and nothing where there is none."""
     if not versions.available:
-        return True
+        return True, []
     with versions.use() as servable:
         default = servable.signatures.get("serving_default")
-        return default is None or any(tensor.dtype == object for tensor in default.inputs.values())
+        files = default is None or any(tensor.dtype == object for tensor in default.inputs.values())
+        return files, servable.numbers
 
 
 class _Server:
@@ -211,7 +215,10 @@ class _Server:
     async def page(self, request):
         text = (_PAGE / "index.html").read_text(encoding="utf-8")
         largest = (self._max_bytes - 1000) // 4 * 3  # in base64 an image takes 4/3 of its size
-        text = text.replace("{LARGEST}", str(largest)).replace("{NAME}", html.escape(self._versions.name))
+        files, numbers = _asked(self._versions)
+        said = {"LARGEST": largest, "TAKES": "files" if files else "tensors", "NUMBERS": json.dumps(numbers)}
+        for name, value in (said | {"NAME": self._versions.name}).items():  # a name last: it may hold another
+            text = text.replace(f"{{{name}}}", html.escape(str(value)))
         return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
     async def answer(self, request):

@@ -84,7 +84,7 @@ def test_python_m_is_the_command():
     # Else the package would take this backend before the command can choose TensorFlow, which a SavedModel needs.
     done = subprocess.run(run, cwd=ROOT, env=clean | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
     assert done.returncode == 2 and done.stderr.endswith(
-        "kresnets predict: nowhere is no folder: give a run, or an exported model such as saved_models/NAME.\n"
+        "kresnets predict: There is no nowhere here: give a run, or an exported model such as saved_models/NAME.\n"
     )
 
 

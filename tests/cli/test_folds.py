@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -72,7 +73,9 @@ def test_the_command_sums_up_and_goes_on(folder, tmp_path):
     page = (out / "report.html").read_text()
     assert "2 folds" in page and "Are labels wrong?" in page and page.count("<img") == 2
     before = {path: path.stat().st_mtime_ns for path in out.rglob("fold-*/*")}
-    again = small_run(folder, out, "--folds", 2)
+    shutil.copytree(out / "fold-2", out / "fold-3")  # as runs of more folds left it, which these replaced
+    again = small_run(folder, out, "--folds", 2, "--overwrite")
+    assert {path.name for path in out.glob("fold-*")} == {"fold-1", "fold-2"}
     assert again.returncode == 0 and again.stdout.count("is finished; nothing was changed") == 2
     assert before == {path: path.stat().st_mtime_ns for path in out.rglob("fold-*/*")}
     other = small_run(folder, out, "--folds", 3)

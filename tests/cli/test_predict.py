@@ -245,7 +245,7 @@ def test_photographs_at_a_relative_path_are_looked_for_from_another_folder(call,
     monkeypatch.chdir(tmp_path)
     arguments = {"data": "photos/pets", "limit": None, "seed": 0, "bad_images": "error"}
     run = run_with(finished, tmp_path / "run", arguments=arguments)
-    code, lines, errors = call("export", run, tmp_path / "served", "--verify", 5)
+    code, lines, errors = call("export", run, tmp_path / "served", "--verify", "all")
     assert (code, lines, len(errors)) == (2, [], 1)
     assert "'photos/pets'" in errors[0] and "relative to the folder in which `kresnets finetune` was run" in errors[0]
 
@@ -296,7 +296,7 @@ def damaged_saved_model(folder):
         ("export", lambda folder: None, "is no run: it has no config.json"),
         ("predict", half_a_run, "not finished"),
         ("predict", lambda folder: None, "is no run"),
-        ("predict", lambda folder: folder.rmdir(), "is no folder"),
+        ("predict", lambda folder: folder.rmdir(), "There is no "),
         ("predict", another_saved_model, "has no signature from `image_bytes` to labels"),
         ("predict", damaged_saved_model, "saved_model.pb"),
     ],

@@ -89,6 +89,10 @@ def test_whole_numbers_stay_classes_unless_told(pictures):
     file = listed(pictures, "grades.csv", ["path", "label"], [(f"{n}.png", n % 3) for n in range(60)])
     assert load_data(file, progress=False).task == "classes"
     assert load_data(file, progress=False).class_names == ("0", "1", "2")
+    ages = listed(pictures, "ages.csv", ["path", "label"], [(f"{n}.png", n) for n in range(60)])
+    with pytest.raises(ValueError, match='to learn them as such, not as classes, give task="numbers"'):
+        load_data(ages, progress=False)
+    assert load_data(ages, task="numbers", progress=False).task == "numbers"
 
 
 @pytest.mark.parametrize(

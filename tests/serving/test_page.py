@@ -74,6 +74,24 @@ def test_several_files_at_once(browser, server, files, give, width):
     assert [url for url in asked(browser) if not url.startswith((server.url + "/", "blob:", "data:"))] == []
 
 
+@pytest.mark.browser
+def test_numbers_are_told_by_name_and_tensors_not_asked_for(browser, files, tmp_path):
+    colours.export_numbers(tmp_path / "numbers")
+    with Server(tmp_path / "numbers") as server:
+        open_page(browser, server.url, "ready")
+        choose(browser, "drop", [files["red.jpg"]])
+        assert eventually(lambda: browser.find_elements("css selector", "#answers dd"), 30)
+        cells = [cell.text for cell in browser.find_elements("css selector", "#answers dt, #answers dd")]
+        assert cells[::2] == ["red", "<i>green"]
+        assert [float(cell) for cell in cells[1::2]] == pytest.approx(colours.COLOURS["red"][:2], abs=3)
+        assert not browser.find_element("id", "no-files").is_displayed()
+    colours.export_bands(tmp_path / "bands")
+    with Server(tmp_path / "bands") as server:
+        open_page(browser, server.url, "ready")
+        assert browser.find_element("id", "no-files").is_displayed()
+        assert not browser.find_element("id", "drop").is_displayed() and complaints(browser) == []
+
+
 def test_the_page_may_load_nothing_from_elsewhere(server):
     for file in ("", "page.css", "page.js"):
         answer = requests.get(f"{server.url}/{file}", timeout=60)

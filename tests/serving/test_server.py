@@ -254,7 +254,7 @@ def test_what_takes_too_long_is_told(modules):
 @pytest.mark.parametrize(
     ("given", "sentence"),
     [
-        ({"path": "none"}, "none is no folder: give an exported model"),
+        ({"path": "none"}, "There is no none here: give an exported model"),
         ({"path": "net/1"}, "is one version: give the folder that holds it"),
         ({"path": "run"}, r"run is a run and no exported model: export it first \(kresnets export run FOLDER\)"),
         ({"name": "a/b"}, "'a/b' cannot stand in a path"),
@@ -291,7 +291,8 @@ def test_without_aiohttp_a_sentence_says_what_to_install(monkeypatch):
 @pytest.mark.parametrize(("dtype", "takes"), [(object, True), (np.float32, False)])
 def test_a_model_of_tensors_alone_is_told_from_one_of_files(dtype, takes):
     inputs = {"inputs": types.SimpleNamespace(dtype=np.dtype(dtype))}
-    servable = types.SimpleNamespace(signatures={"serving_default": types.SimpleNamespace(inputs=inputs)})
+    signatures = {"serving_default": types.SimpleNamespace(inputs=inputs)}
+    servable = types.SimpleNamespace(signatures=signatures, numbers=["age"])
     versions = types.SimpleNamespace(available=[1], use=lambda: contextlib.nullcontext(servable))
-    assert serving._takes_files(versions) == takes
-    assert serving._takes_files(types.SimpleNamespace(available=[]))
+    assert serving._asked(versions) == (takes, ["age"])
+    assert serving._asked(types.SimpleNamespace(available=[])) == (True, [])

@@ -20,6 +20,21 @@ def export(path, scale=2.0, **arguments):
     return kresnets.export_saved_model(model, path, labels=LABELS, preprocess="tf", **arguments)
 
 
+def export_numbers(path):
+    """Export a net that takes the mean of red and of green, 0..255, as two numbers."""
+    dense = keras.layers.Dense(2)
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.GlobalAveragePooling2D(), dense])
+    dense.set_weights([np.eye(3)[:, :2], np.zeros(2)])
+    return kresnets.export_saved_model(model, path, labels=("red", "<i>green"), preprocess="none", task="numbers")
+
+
+def export_bands(path):
+    """Export a net of six channels, whose files no server decodes."""
+    layers = [keras.Input((8, 8, 6)), keras.layers.GlobalAveragePooling2D(), keras.layers.Dense(2, "softmax")]
+    how = kresnets.Preprocessing("none", decoding=kresnets.Decoding(channels=6))
+    return kresnets.export_saved_model(keras.Sequential(layers), path, labels=("a", "b"), preprocess=how)
+
+
 def picture(colour, format="PNG", size=(30, 20)):
     """Return the bytes of a picture of one colour."""
     file = io.BytesIO()

@@ -1,6 +1,6 @@
 "use strict";
 const AT_ONCE = 4; // requests; the server joins them into a batch
-const { name, largest } = document.body.dataset;
+const { name, largest, numbers } = document.body.dataset;
 const model = `v1/models/${encodeURIComponent(name)}`;
 const [drop, files, answers, told, version] = ["drop", "files", "answers", "status", "version"].map(id => document.getElementById(id));
 const waiting = [];
@@ -30,9 +30,10 @@ async function ask(file) {
   throw new Error("This is no image that can be decoded: JPEG, PNG, GIF or BMP is needed.");
 }
 
-function bars({ labels, scores }) {
+function bars({ labels, scores, values }) {
   const list = made("dl");
-  labels.forEach((label, index) => {
+  values?.forEach((value, index) => list.append(made("dt", JSON.parse(numbers)[index] ?? ""), made("dd", value.toPrecision(4))));
+  labels?.forEach((label, index) => {
     const percent = (scores[index] * 100).toFixed(1), bar = made("dd", "", "bar");
     bar.append(made("i"));
     bar.ariaHidden = "true"; // the number beside it says the same
