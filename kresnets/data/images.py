@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from kresnets._util.types import Tensor
 from kresnets.data import headers
+from kresnets.data.branches import take
 from kresnets.decoding import RESIZE, Decoding
 
 _STRIP = 1 << 20  # pixels
@@ -65,12 +66,12 @@ def _decoder(max_pixels, decoding):
     background = bytes(decoding.background or ())
 
     def decode(data):
-        def as_it_is():
+        def as_it_is(data):
             unknown = tf.constant(0, tf.int64)
             return data, unknown if max_pixels is None else headers.claimed_pixels(data, decoding.whole)
 
-        first_frame = functools.partial(headers.first_frame, data, background)
-        image_bytes, pixels = tf.cond(headers.is_gif(data), first_frame, as_it_is)
+        first_frame = functools.partial(headers.first_frame, background=background)
+        image_bytes, pixels = take(headers.is_gif(data), [as_it_is, first_frame], data)
         if max_pixels is not None:
             fits = (pixels >= 0) & (pixels <= max_pixels)
             reason = f"Neither JPEG, PNG, GIF, BMP nor WebP, or of more than {max_pixels} pixels."
@@ -79,11 +80,10 @@ def _decoder(max_pixels, decoding):
         if len(set(ways)) == 1:
             image = ways[0](image_bytes)
         else:
-            cases = [functools.partial(way, image_bytes) for way in ways]
-            image = tf.switch_case(headers.way(image_bytes, whole), cases)
+            [image] = take(headers.way(image_bytes, whole), ways, image_bytes)
         if decoding.exif_orientation:
             way = headers.orientation(image_bytes)
-            image = tf.cond(way > 1, lambda: _upright(image, way), lambda: image)
+            [image] = take(way > 1, [lambda image, way: image, _upright], image, way)
         return tf.ensure_shape(image, (None, None, channels))
 
     return tf.function(decode, [tf.TensorSpec((), tf.string)], autograph=False)
