@@ -17,6 +17,7 @@ from kresnets import augmentations
 from kresnets._util import files
 from kresnets._util.store import SharedStore
 from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, RecipeOptions, flat
+from kresnets.decoding import Decoding
 from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.report.metrics import told
@@ -141,30 +142,19 @@ def _finetune(options: Any, argv: list[str]) -> int:
 
 
 def _train(run, options, arguments, earlier, command, machines):
+    """Make the model and its plan, fine-tune it, and judge it: what is in the run's folder afterwards."""
     _set_up(quiet=not machines.first)
     import keras
 
     import kresnets
-    from kresnets.devices import Devices, all_devices, apart, disconnect
+    from kresnets.devices import Devices, all_devices, disconnect
 
-    own, recipe = options.model.endswith(".keras"), _recipe(options)
-    spec = None if own else spec_of(options.model)
-    if options.recompute and recipe.views not in (1, "auto"):
-        raise ValueError(
-            f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
-        )
-    if not own:
-        _check_plan(spec, recipe)
-        check_weights(spec, options.weights)
+    recipe, spec = _recipe(options), None if options.model.endswith(".keras") else spec_of(options.model)
+    _check_network(spec, recipe, options)
     policy, why = machines.agreed(lambda: _dtype(options, earlier, spec))
     keras.mixed_precision.set_dtype_policy(policy)
-    # A run that goes on sees the pixels that it began with.
-    decoding = machines.agreed(lambda: dataclasses.asdict(run.decoding) if earlier else None)
-    data = load_images(arguments, decoding and kresnets.Decoding.of_data(decoding))
+    data, known = _data(run, options, arguments, earlier, machines)
     _check_task(options, recipe, data)
-    known = data_digest(data)
-    if machines.agreed(lambda: known) != known:
-        raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
     several = options.devices or options.coordinator
     one = contextlib.nullcontext(Devices(1, contextlib.nullcontext))
     with all_devices(options.batch_size) if several else one as devices:
@@ -174,8 +164,7 @@ def _train(run, options, arguments, earlier, command, machines):
             )
         keras.utils.set_random_seed(options.seed)
         with devices.scope():
-            make, what = (own_model, options.model) if own else (with_trunk, spec)
-            model = make(what, options.weights, options.size, preprocess=options.preprocess, **head_of(data))
+            model = _model(options, spec, data)
             model = kresnets.recompute(model) if options.recompute else model
         plan, found = _plan(recipe, options, model, data), None
         if options.learning_rate == "find":
@@ -191,32 +180,69 @@ def _train(run, options, arguments, earlier, command, machines):
         if found is not None and machines.first:
             found.plot(run / "learning_rate.png")
         _introduce(config, data, why)
-        history = stopped = None
-        try:
-            history = _fit(run, options, model, data, plan, config, machines)
-        except FloatingPointError as error:  # the last good epoch is kept, if there is one
-            stopped = error
-        if machines.first and (stopped is None or any(run.path.glob("epoch-*.weights.h5"))):
-            with apart(), files.replacing(run / "model.keras") as beside:
-                model.save(beside)
-        if stopped is not None:
-            raise stopped
+        history = _fit_and_save(run, options, model, data, plan, config, machines)
     if options.coordinator:
         disconnect()
-    if not machines.first:
-        return
-    if devices.count > 1:
-        model = keras.saving.load_model(run / "model.keras", compile=False)  # on one device
-    notes = [*data.decoded, *map(kresnets_command.spelled, data.notes())]
-    seen = None
-    if plan.facts.pretrained and data.task == "classes":  # the trunk as it was, of which all has been said
-        logging.disable(logging.INFO)
-        try:
-            begun = make(what, options.weights, options.size, preprocess=options.preprocess, **head_of(data))
-        finally:
-            logging.disable(logging.NOTSET)
-        seen = frozen(begun, config, data)
-    judge(run, model, data, config, history, notes, seen)
+    if machines.first:
+        model = keras.saving.load_model(run / "model.keras", compile=False) if devices.count > 1 else model  # on one
+        notes = [*data.decoded, *map(kresnets_command.spelled, data.notes())]
+        judge(run, model, data, config, history, notes, _as_it_began(options, spec, plan, config, data))
+
+
+def _check_network(spec, recipe, options):
+    """Hold the options against the network, before any image is looked at; `spec` is None for one of the user's own."""
+    if options.recompute and recipe.views not in (1, "auto"):
+        raise ValueError(
+            f"--views {recipe.views} are copies in the feature cache, which --recompute goes without: leave one out."
+        )
+    if spec is not None:
+        _check_plan(spec, recipe)
+        check_weights(spec, options.weights)
+
+
+def _data(run, options, arguments, earlier, machines):
+    """Return the images, the same in all processes, and what tells them from others."""
+    # A run that goes on sees the pixels that it began with.
+    decoding = machines.agreed(lambda: dataclasses.asdict(run.decoding) if earlier else None)
+    data = load_images(arguments, decoding and Decoding.of_data(decoding))
+    known = data_digest(data)
+    if machines.agreed(lambda: known) != known:
+        raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")
+    return data, known
+
+
+def _model(options, spec, data):
+    make, what = (own_model, options.model) if spec is None else (with_trunk, spec)
+    return make(what, options.weights, options.size, preprocess=options.preprocess, **head_of(data))
+
+
+def _fit_and_save(run, options, model, data, plan, config, machines):
+    """Fine-tune the model and save it, also where training ends with numbers that are none: its last good epoch."""
+    from kresnets.devices import apart
+
+    history = stopped = None
+    try:
+        history = _fit(run, options, model, data, plan, config, machines)
+    except FloatingPointError as error:  # the last good epoch is kept, if there is one
+        stopped = error
+    if machines.first and (stopped is None or any(run.path.glob("epoch-*.weights.h5"))):
+        with apart(), files.replacing(run / "model.keras") as beside:
+            model.save(beside)
+    if stopped is not None:
+        raise stopped
+    return history
+
+
+def _as_it_began(options, spec, plan, config, data):
+    """Return the `Frozen` images by the pretrained trunk as it was, which the page asks; None where there is none."""
+    if not plan.facts.pretrained or data.task != "classes":
+        return None
+    logging.disable(logging.INFO)  # all of it has been said
+    try:
+        begun = _model(options, spec, data)
+    finally:
+        logging.disable(logging.NOTSET)
+    return frozen(begun, config, data)
 
 
 def _check_task(options, recipe, data):
