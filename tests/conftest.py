@@ -26,6 +26,7 @@ def pytest_collection_modifyitems(config, items):
 
 
 _OPTIMISED = ("apps", "data", "devices", "export", "serving")  # rooms whose graphs are the point
+_EAGER = ("test_labels", "test_numbers")  # whose many fits of a few small steps take less time than to trace them
 
 
 @pytest.fixture(autouse=True)
@@ -37,6 +38,7 @@ def _seeded(request):
 
         as_users = request.path.parent.name in _OPTIMISED
         tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": not as_users})
+        tf.config.run_functions_eagerly(request.path.stem in _EAGER)
 
 
 @pytest.fixture(scope="session")

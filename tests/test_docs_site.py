@@ -51,6 +51,7 @@ def test_parts_made_from_the_package_are_as_it_is(part):
     assert text == docs_parts.PARTS[part](), "write it anew: python apps/docs_parts.py"
 
 
+@pytest.mark.everything
 @pytest.mark.parametrize("every", [12, pytest.param(1, marks=pytest.mark.everything)])  # each is built, to be counted
 def test_the_table_of_networks_is_that_of_the_rows(every):
     lines = docs_parts.parts(SOURCES["networks.md"])["networks"].splitlines()

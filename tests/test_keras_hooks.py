@@ -78,8 +78,7 @@ def test_ftrl_is_refused_before_anything_is_trained(tmp_path):
             model.fit(*data(), callbacks=[callback], verbose=0)
 
 
-@pytest.mark.always("adamw")
-@pytest.mark.always("adamw", "loss scale")
+@pytest.mark.always("loss scale")
 @pytest.mark.parametrize("name", _marked(SCALABLE))
 def test_a_ratio_equals_a_lower_rate(name):
     lower = _fit(tiny(), OPTIMIZERS[name](0.0025))
@@ -108,7 +107,7 @@ def test_ratio_zero_changes_no_trainable_variable_and_the_others_as_always(name)
     )  # at ratio 0 norms still see the data
 
 
-@pytest.mark.always("adamw")
+@pytest.mark.everything
 @pytest.mark.parametrize("name", _marked(["sgd", "adam", "adamw", "rmsprop", "lion"]))
 def test_keras_multi_optimizer_is_a_second_witness(name):
     mine = _fit(

@@ -436,7 +436,7 @@ for mode in ("caffe", "tf", "torch"):
 """
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.jax
 def test_jax_arrays_equal_keras_applications():
     root = str(pathlib.Path(kresnets.__file__).parents[1])

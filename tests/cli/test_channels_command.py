@@ -26,6 +26,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
+@pytest.mark.always("six-6")
 @pytest.mark.parametrize(("kind", "channels"), [("grey", 1), ("six", 6)])
 def test_the_whole_path(pictures, tmp_path, kind, channels):
     data, out, served = pictures / kind, tmp_path / "run", tmp_path / "served"

@@ -107,6 +107,7 @@ def test_a_folder_is_its_files_and_the_answers_are_a_csv_too(call, served, photo
     assert code == 2 and "There is no image in the folder" in errors[0]
 
 
+@pytest.mark.everything
 def test_a_csv_loses_nothing(call, served, photos, tmp_path, monkeypatch):
     """Strange names, somebody else's file, a full disk."""
     strange = tmp_path / "strange"

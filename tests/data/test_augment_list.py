@@ -25,6 +25,7 @@ def test_it_is_keras_own_layers_in_their_order():
         assert not np.allclose(found, IMAGES)
 
 
+@pytest.mark.everything
 def test_every_layer_keeps_size_and_range():
     needed = {"RandomTranslation": {"height_factor": 0.1, "width_factor": 0.1}, "RandomZoom": {"height_factor": 0.1}}
     for name in augmentations.known():

@@ -91,6 +91,7 @@ def test_what_is_kept_is_what_is_served(folder, tmp_path):
     np.testing.assert_array_equal(answer["scores"], np.take_along_axis(expected, places, axis=1))
 
 
+@pytest.mark.everything
 def test_batches_are_the_same_bit_by_bit(folder, tmp_path, monkeypatch):
     epoch = epoch_variable()
     caches = {"never": False, "in memory": "auto", "in a file": tmp_path / "kept", "found": tmp_path / "kept"}

@@ -294,6 +294,7 @@ def open_(folder, name):
     return (folder / name).read_bytes()
 
 
+@pytest.mark.everything
 def test_kept_images_are_those_of_their_decoding(folder, tmp_path):
     for decoding in (Decoding.before(), None):
         part = load_data(folder, progress=False, decoding=decoding).train
@@ -449,6 +450,7 @@ def test_what_was_saved_before_means_what_it_meant():
     np.testing.assert_array_equal(seen, tf.io.decode_jpeg(file, channels=3))
 
 
+@pytest.mark.everything
 def test_fine_tune_teaches_the_model_how_its_images_are_decoded(folder, caplog):
     data = load_data(folder, progress=False, background="black")
     train, validation = (part.batches(8, 24) for part in (data.train, data.validation))
@@ -524,6 +526,7 @@ def test_a_run_carries_it_to_every_answer(folder, run, tmp_path, capsys):
     assert answers(tmp_path / "served", files, capsys) == answers(run, files, capsys)
 
 
+@pytest.mark.everything
 def test_a_run_is_gone_on_with_as_it_began(folder, run, capsys):
     assert ask("finetune", "--data", folder, "--out", run, *OPTIONS, *DECODING, "--bits", 10) == 2
     assert "was made with another --bits (None, now 10): give another folder" in capsys.readouterr().err

@@ -74,6 +74,7 @@ def test_weights_that_leave_nothing_to_learn(listed, silent, words):
         load_data(other, columns={"weight": "trust"}, progress=False)
 
 
+@pytest.mark.everything
 def test_the_command(listed, tmp_path):
     given = ["--columns", "weight=trust"]
     refused = small_run(listed, tmp_path / "run", *given, "--class-weight", "balanced")

@@ -90,6 +90,7 @@ def test_photographs_are_asked_of_both(folder, model, photographs):
     assert verified["largest_difference"] < 1e-4
 
 
+@pytest.mark.everything
 def test_half_precision_differs_and_says_by_how_much(model, photographs, tmp_path):
     arguments = {"preprocess": "torch", "dtype": "bfloat16", "verify_on": photographs}
     card = read_card(export_saved_model(model, tmp_path / "tiny", **arguments))

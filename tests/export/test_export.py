@@ -227,6 +227,7 @@ def test_saved_model_cli_lists_the_signatures(folder):
 # --- models ---
 
 
+@pytest.mark.everything
 def test_logits_get_their_softmax(folder, tmp_path):
     # Same seed, same weights: softmax inside and softmax added must serve the same.
     files = [FILES["jpeg"][0], FILES["png"][0]]
@@ -274,6 +275,7 @@ def test_a_nested_model_is_served_with_its_features(model, tmp_path):
     assert "call" not in vars(model.layers[-1])  # the layer was watched for a moment only
 
 
+@pytest.mark.everything
 def test_features_without_a_dense_layer_are_the_pooled_ones(tmp_path):
     inputs = keras.Input((SIZE, SIZE, 3))
     pooled = layers.GlobalAveragePooling2D()(layers.Conv2D(4, 3)(inputs))
@@ -349,6 +351,7 @@ def test_published_weights_bring_the_names_of_imagenet(monkeypatch):
         assert Classifier.of(model).labels[:2] == ("0", "1")
 
 
+@pytest.mark.always("crops-12")
 @pytest.mark.parametrize(("tta", "count"), [("flip", 2), ("crops", 12)])
 def test_views_are_answered_by_their_mean(tta, count, tmp_path):
     """As Pillow crops, resizes and mirrors them, each asked for itself."""

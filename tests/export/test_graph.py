@@ -79,6 +79,7 @@ def test_bfloat16_takes_half_the_room_and_answers_in_float32(tmp_path):
     assert np.abs(found - expected).max() > 1e-7
 
 
+@pytest.mark.everything
 @pytest.mark.parametrize("dtype", ["mixed_float16", pytest.param("mixed_bfloat16", marks=pytest.mark.everything)])
 def test_what_was_trained_in_half_precision_is_served_in_float32(tmp_path, dtype):
     keras.config.set_dtype_policy(dtype)
@@ -188,6 +189,7 @@ def example(data, key="image/encoded"):
     return tf.train.Example(features=tf.train.Features(feature={key: feature})).SerializeToString()
 
 
+@pytest.mark.everything
 def test_classify_answers_as_serving_default_does(folder):
     files = [FILES["jpeg"][0], b"no image", FILES["png"][0], FILES["gif"][0], FILES["bmp"][0]]
     examples = [example(data) for data in files[:3]] + [b"\xff no example", example(files[4], "other")]

@@ -200,7 +200,7 @@ def test_two_exporters_and_a_poller_for_long(tmp_path):
     assert is_each_once(polled(path, exporters, 2 * rounds), rounds)
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_a_killed_export_leaves_no_version_and_its_litter_goes_with_the_next(model, tmp_path):
     path = tmp_path / "net"
     process = python(EXPORTER, path, 1)

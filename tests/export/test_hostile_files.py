@@ -59,7 +59,7 @@ def serve(folder, files):
 # --- photographs ---
 
 
-@pytest.mark.parametrize("count", [30, pytest.param(500, marks=pytest.mark.everything)])
+@pytest.mark.parametrize("count", [pytest.param(n, marks=pytest.mark.everything) for n in (30, 500)])
 def test_photographs_get_the_answer_of_the_keras_model(model, folders, count):
     chosen = photographs(count)
     expected = np.stack([keras_answer(model, pixels, "torch") for _, pixels in chosen])
@@ -116,7 +116,7 @@ def mutated(folder, first, last):
     return lines[-1]
 
 
-@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.everything)])
+@pytest.mark.parametrize("count", [200, pytest.param(10_000, marks=pytest.mark.everything)])
 def test_mutated_files_harm_nobody(folders, count):
     found = mutated(folders["float32"], 0, count)
     assert found["wrong"] == []

@@ -111,6 +111,7 @@ def test_what_is_frozen_within_a_block_stays_as_it_is_under_mixed_precision(poli
         keras.mixed_precision.set_dtype_policy("float32")
 
 
+@pytest.mark.everything
 def test_operations_on_tensors_stay_with_the_block_before_them(float64):
     images, labels = data(8)
     found = {}

@@ -53,7 +53,7 @@ def assert_same(found, model, row):
     assert kresnets.preprocessing_of(found) == MARKED
 
 
-@pytest.mark.always("d", "v2", "inception")
+@pytest.mark.always("d", "inception")
 @ROW
 def test_a_keras_file(row, folder):
     """Of a compiled model that has learned."""
@@ -65,7 +65,7 @@ def test_a_keras_file(row, folder):
     assert loaded.optimizer.iterations == 1
 
 
-@pytest.mark.always("d", "v2", "cifar")
+@pytest.mark.always("v2", "cifar")
 @ROW
 def test_a_saved_model_read_by_tensorflow(row, folder):
     model = made(row)

@@ -80,6 +80,7 @@ def test_rows_and_columns_named_and_not(server):
     assert server.predict(inputs=[]) == (200, {"outputs": {"labels": [], "scores": [], "valid": []}})
 
 
+@pytest.mark.always("predict_tensor")
 @pytest.mark.parametrize("name", ["predict_tensor", "features"])
 def test_other_signatures_answer_as_tensorflows_loader(server, folder, name):
     pixels = np.full((8, 8, 3), colours.COLOURS["red"], "float32")

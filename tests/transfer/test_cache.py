@@ -235,6 +235,7 @@ def test_interrupted_anywhere_a_cached_run_goes_on_to_the_same(tmp_path, passes,
     assert len(passes) == 2  # once for each stage, however often interrupted
 
 
+@pytest.mark.everything
 def test_a_second_run_finds_the_features_of_the_first(tmp_path, passes):
     recipe = dataclasses.replace(HEAD, head_epochs=1)
     (x, y), other = photographs(20), photographs(20, seed=5)
@@ -244,6 +245,7 @@ def test_a_second_run_finds_the_features_of_the_first(tmp_path, passes):
     assert len(list((tmp_path / "kept").iterdir())) == 3
 
 
+@pytest.mark.always("bfloat16")
 @pytest.mark.parametrize("dtype", [None, "bfloat16", "float16"])
 def test_features_are_those_of_the_layer_and_lie_in_a_numpy_file(tmp_path, dtype):
     model = kresnets.freeze(tiny(), through="stage2")
@@ -367,6 +369,7 @@ def test_nested_models_are_cut_inside_as_the_keras_guide_calls_them():
     assert FeatureCache(kresnets.freeze(nested(), "stage2"), "stage2").name == "stage2_block2_out"
 
 
+@pytest.mark.everything
 def test_bfloat16_features_train_the_same():
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:

@@ -227,6 +227,7 @@ def test_only_what_is_zeroed_moves_at_the_first_step_and_all_of_it_after_two():
         assert branch > 1e-4 * total
 
 
+@pytest.mark.everything
 def test_a_gamma_frozen_at_zero_keeps_its_block_the_identity_and_is_warned_of():
     # As the docstring warns: the default of the callbacks is to keep norms frozen.
     x, y = data()
@@ -512,6 +513,7 @@ def test_channels_first():
         keras.config.set_image_data_format("channels_last")
 
 
+@pytest.mark.everything
 def test_files_and_plain_copies_and_a_second_deepening(tmp_path):
     model = make_lively(tiny(**ROWS["v2, dropping"]))
     model.compile(O.Adam(0.01), "sparse_categorical_crossentropy", run_eagerly=True)

@@ -26,8 +26,7 @@ def run(folder, recipe, callbacks=(), cache=False):
     return weights(model), history
 
 
-@pytest.mark.always("True")
-@pytest.mark.slow
+@pytest.mark.everything
 @pytest.mark.parametrize("cache", [False, True])
 def test_a_killed_run_goes_on_and_its_schedule_repeats_it(tmp_path, cache):
     whole, history = run(tmp_path / "whole", LISTENING, cache=cache)

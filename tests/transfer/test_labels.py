@@ -162,6 +162,7 @@ def test_datasets_of_one_hot_labels_and_balanced_weights():
         np.testing.assert_allclose(history.history["loss"], wanted, rtol=1e-5)
 
 
+@pytest.mark.everything
 def test_several_labels_are_learned_and_served_each_for_itself(tmp_path):
     import tensorflow as tf
 
@@ -191,6 +192,7 @@ def test_several_labels_are_learned_and_served_each_for_itself(tmp_path):
     assert kresnets.task_of(other) is None and kresnets.task_of(keras.models.clone_model(again)) == "labels"
 
 
+@pytest.mark.everything
 def test_export_asks_what_logits_are_for(tmp_path):
     import tensorflow as tf
 

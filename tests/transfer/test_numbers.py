@@ -52,6 +52,7 @@ def test_dollars_and_thousands_learn_alike():
     assert kresnets.task_of(one) == "numbers"
 
 
+@pytest.mark.everything
 def test_cut_off_it_goes_on_to_the_same_bits(tmp_path):
     class Stop(keras.callbacks.Callback):
         def on_epoch_begin(self, epoch, logs=None):
@@ -69,6 +70,7 @@ def test_cut_off_it_goes_on_to_the_same_bits(tmp_path):
         np.testing.assert_array_equal(weights(resumed)[path], value, err_msg=path)
 
 
+@pytest.mark.everything
 def test_it_is_served_in_its_own_units(tmp_path):
     model = with_trunk(
         kresnets.SPECS["SmallResNet20"],

@@ -429,7 +429,7 @@ PROMOTION_SPACE = {
 }
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_a_promoted_trial_goes_on_within_a_stage(tmp_path):
     tuner = recipe_tuner(tmp_path, Listed(PROMOTIONS), PROMOTION_SPACE, LONG)
     records = search(tuner)

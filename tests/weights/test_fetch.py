@@ -343,7 +343,7 @@ def _from_the_hub(folder, endpoint, *faults, **environment):
     return json.loads(output.splitlines()[-1])
 
 
-@pytest.mark.slow
+@pytest.mark.everything
 def test_fetching_from_the_hub(host, tmp_path):
     pytest.importorskip("huggingface_hub")
     faults = ["whole", "redirect", "404", "503", "cut", "other-content"]
