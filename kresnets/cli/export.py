@@ -19,7 +19,7 @@ def export(
     format: Literal["saved-model", "onnx", "litert", "litert-int8", "openvino"] = "saved-model",
     top: Count = 5,
     dtype: Literal["float32", "bfloat16"] = "float32",
-    verify: Count | Literal["all"] | None = None,
+    verify: int | Literal["all"] | None = None,
     calibrate: Flag = False,
     tta: Literal["none", "flip", "crops"] = "none",
 ) -> None:
@@ -45,6 +45,8 @@ def export(
         tta: Test-time augmentation, of a SavedModel: the answer is the mean over the image and its mirror image (flip,
             twice the work), or 12 views (crops).
     """
+    if isinstance(verify, int) and verify < 1:
+        raise ValueError(f"--verify must be at least 1, or all. Received: {verify}")
     source = RunFolder(run)
     temperature = _temperature(source) if calibrate else None
     loaded = model, labels, preprocessing = source.load()

@@ -29,7 +29,7 @@ from kresnets.transfer.trunk import check_weights, dtype_for, head_of, own_model
 _WATCHED = tuple(f"val_{name}" for name in WATCHED)
 # Options that do not change what is trained.
 _NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
-_SHARED_BY_FOLDS = ("features", "images")  # folders beside their runs: what is computed once for all of them
+_SHARED = ".shared"  # beside the runs of folds, until the last of them ends: what is computed once for all
 _NOTHING = contextlib.nullcontext()
 
 
@@ -97,8 +97,8 @@ def _finetune_folds(options: Any, argv: list[str]) -> int:
             return 0
         keras.utils.clear_session()
     numbered = {int(path.name[5:]): path for path in out.glob("fold-*") if path.name[5:].isdecimal()}
-    stale = [path for number, path in numbered.items() if options.overwrite and number > options.folds]
-    for path in (*stale, *(out / shared for shared in _SHARED_BY_FOLDS)):
+    more = [path for number, path in numbered.items() if number > options.folds and (path / "config.json").is_file()]
+    for path in (out / _SHARED, *(more if options.overwrite else ())):
         shutil.rmtree(path, ignore_errors=True)
     for line in summarize(out, options.folds):
         print(line)
@@ -280,7 +280,7 @@ def _fit(run, options, model, data, plan, config, machines):
     from kresnets.cli.progress import ProgressLines
     from kresnets.data import epoch_variable
 
-    images = _images_cache(run, options, machines)
+    images = _images_cache(run, options, data, machines)
     size, crop = config["size"], config["preprocess"]["crop"]
     callbacks = [
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
@@ -294,7 +294,7 @@ def _fit(run, options, model, data, plan, config, machines):
         ),
         data.validation.batches(options.batch_size, size, crop, cache=images),
         plan,
-        cache=_features_cache(run, options),
+        cache=_features_cache(run, options, data),
         callbacks=callbacks if machines.first else (),
         class_weight=None if options.class_weight == "none" else options.class_weight,
         state_dir=run.path,
@@ -303,17 +303,22 @@ def _fit(run, options, model, data, plan, config, machines):
     )
 
 
-def _images_cache(run, options, machines):
-    """Return where images are kept decoded: large ones in the run's folder, if this process may write there; those of
-    folds beside their runs."""
-    folder = run.path if options.fold is None else run.path.parent
-    return folder / "images" if options.cache == "auto" and machines.first else "auto"
+def _images_cache(run, options, data, machines):
+    """Return where images are kept decoded: large ones in the run's folder, if this process may write there."""
+    if options.cache != "auto" or not machines.first:
+        return "auto"
+    return (run.path.parent / _SHARED if _shares(options, data) else run.path) / "images"
 
 
-def _features_cache(run, options):
+def _features_cache(run, options, data):
     if options.cache != "auto":
         return False
-    return "auto" if options.fold is None else SharedStore(run.path.parent / "features", always=False)
+    return SharedStore(run.path.parent / _SHARED / "features", always=False) if _shares(options, data) else "auto"
+
+
+def _shares(options, data):
+    """Whether the run is one of folds that share what is computed of their images."""
+    return options.fold is not None and data.train.within[1] is not None
 
 
 def _set_up(quiet):
@@ -396,7 +401,7 @@ def _with_found_rate(recipe, options, earlier, model, data, run, machines, devic
     start = model_layout.first(recipe.staging(model_layout.names).stages[0][0])
     set_trainable(model, model_layout, lambda place: place >= start, recipe.batchnorm)
     size, crop = model.input_shape[1], kresnets.preprocessing_of(model).crop
-    cache = _images_cache(run, options, machines)
+    cache = _images_cache(run, options, data, machines)
     # Shuffled: in the order of the classes each step would see one class, whose loss falls at any rate.
     batches = data.train.batches(options.batch_size, size, crop, shuffle_seed=recipe.seed, cache=cache)
     if devices > 1 and len(data.train) >= options.batch_size:

@@ -58,7 +58,7 @@ def predict(
     answers: list[Answer] = []
     for start in range(0, len(images), _BATCH):
         answers += ask(answer, images[start : start + _BATCH], top, decoding)
-    print_table(zip(images, answers, strict=True))
+    print_table(zip(images, answers, strict=True), numbers=getattr(answer, "numbers", False))
     if csv is not None:
         with files.replacing(csv) as beside:
             write_csv(beside, zip(images, answers, strict=True))
@@ -173,6 +173,7 @@ def _named(ask, names):
         labels = tf.tile(tf.constant([list(names)]), [tf.shape(image_bytes)[0], 1])
         return answered | {"labels": labels, "scores": answered["values"]}
 
+    answer.numbers = True  # type: ignore[attr-defined]  # which are of any size
     return answer
 
 
@@ -213,14 +214,13 @@ def read(file: str, decoding: Decoding = Decoding()) -> bytes | str:
         return f"no image that can be decoded: {error}"
 
 
-def _as_text(score):
-    # Numbers may be of any size; what rounds to nothing here would be told as nothing.
-    return (
-        f"{score:.2f}" if abs(score) >= 10 else f"{score:.4f}" if abs(score) >= 0.001 or not score else f"{score:.2g}"
-    )
+def _as_text(score, numbers):
+    if numbers and abs(score) < 0.001 and score:  # what rounds to nothing would be told as nothing
+        return f"{score:.2g}"
+    return f"{score:.4f}" if abs(score) < 10 else f"{score:.2f}"
 
 
-def print_table(answers: Iterable[tuple[str, Answer]]) -> None:
+def print_table(answers: Iterable[tuple[str, Answer]], numbers: bool = False) -> None:
     """Print a line a label with the file's name on the first, or the reason why a file has none."""
     lines = [("file", "label", "score")]
     for file, answer in answers:
@@ -228,7 +228,10 @@ def print_table(answers: Iterable[tuple[str, Answer]]) -> None:
         if isinstance(answer, str):
             lines.append((file, answer, ""))
         else:
-            lines += [(file if not rank else "", label, _as_text(score)) for rank, (label, score) in enumerate(answer)]
+            lines += [
+                (file if not rank else "", label, _as_text(score, numbers))
+                for rank, (label, score) in enumerate(answer)
+            ]
     file_width = max(len(line[0]) for line in lines)
     label_width = max(len(line[1]) for line in lines if line[2])  # a reason may run on
     for file, label, score in lines:

@@ -38,10 +38,11 @@ def take(index: Tensor, branches: Sequence[Callable], *inputs: Tensor) -> list[T
     if any(one.captured_inputs for one in made) or len({tuple(t.dtype for t in given) for given in outputs}) > 1:
         raise ValueError("`branches` must take their inputs alone, and give tensors of the same dtypes.")
     shapes = [functools.reduce(_general, (tensor.shape for tensor in given)) for given in zip(*outputs)]
-    return tf.raw_ops.StatelessCase(
-        branch_index=tf.cast(index, tf.int32), input=inputs, Tout=[tensor.dtype for tensor in outputs[0]],
-        branches=made, output_shapes=shapes,
-    )  # fmt: skip
+    with tf.device("CPU:0"):  # else where there is a GPU the branches would be looked for there, and none decodes
+        return tf.raw_ops.StatelessCase(
+            branch_index=tf.cast(index, tf.int32), input=inputs, Tout=[tensor.dtype for tensor in outputs[0]],
+            branches=made, output_shapes=shapes,
+        )  # fmt: skip
 
 
 def _general(one, other):

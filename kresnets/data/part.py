@@ -220,11 +220,11 @@ class Part:
             raise ValueError("`balanced` draws images of classes at random: give a `shuffle_seed`, or leave it out.")
         check_cache(cache)
         order = self._balanced_order(shuffle_seed, epoch) if balanced else self._order(shuffle_seed, epoch)
-        pixels = self._keep(size, crop, cache)
-        if pixels is None:
+        taken = self._keep(size, crop, cache)
+        if taken is None:
             dataset = self._decode(order, size, crop).batch(batch_size)
         else:
-            dataset = order.batch(batch_size).map(self._gather(pixels), tf.data.AUTOTUNE, deterministic=True)
+            dataset = order.batch(batch_size).map(self._gather(taken, size), tf.data.AUTOTUNE, deterministic=True)
         dataset = dataset.prefetch(tf.data.AUTOTUNE).with_options(_without_tuning())
         dataset.kresnets_rows = Rows(self, batch_size, size, crop, order.batch(batch_size), cache, epoch)
         return dataset
@@ -272,9 +272,9 @@ class Part:
             float32 array `(images, size, size, channels)`, 0..255; RGB unless the decoding says otherwise.
         """
         indices = np.arange(len(self)) if indices is None else np.asarray(indices)
-        key, pixels = self._within[0]._kept
-        if key == (size, crop):
-            return np.array(pixels[self._in_whole(indices)])
+        for part, places in (self._within, (self, None)):
+            if part._kept[0] == (size, crop):
+                return np.array(part._kept[1][indices if places is None else places[indices]])
         array = np.empty((len(indices), size, size, self.decoding.channels), np.float32)
         self.decode_into(array, crop, indices)
         return array
@@ -313,25 +313,23 @@ class Part:
                 pass
 
     def _keep(self, size, crop, cache):
-        """Return the decoded images, the latest size and crop of which are kept, of the whole part; None where each
-        epoch decodes them."""
-        if cache is False:
-            return None
-        whole, _ = self._within
-        if whole._kept[0] != (size, crop):
-            whole._kept = (None, None)  # before the others take their room
-            pixels = kept(whole, size, crop, cache)
-            if pixels is None:
-                return None
-            whole._kept = ((size, crop), pixels)
-        return whole._kept[1]
+        """Return a function from rows to decoded images, which are kept, the latest size and crop alone: with those of
+        the whole part, or where these have no room by themselves; None where each epoch decodes them."""
+        shared = self._within[1] is not None
+        for part, places in (self._within, (self, None)) if shared else (self._within,):
+            if cache is not False and part._kept[0] != (size, crop):
+                part._kept = (None, None)  # before the others take their room
+                if (pixels := kept(part, size, crop, cache)) is not None:
+                    part._kept = ((size, crop), pixels)
+            if cache is not False and part._kept[0] == (size, crop):
+                return functools.partial(_rows_of, part._kept[1], places)
+        return None
 
-    def _gather(self, pixels):
-        targets, shape = self._targets, (None, *pixels.shape[1:])
+    def _gather(self, taken, size):
+        targets, shape = self._targets, (None, size, size, self.decoding.channels)
 
         def gather(indices):
             # By numpy: an array that tf.data captures is copied, as a whole, once more.
-            taken = lambda rows: np.asarray(pixels[self._in_whole(rows)])
             images = tf.numpy_function(taken, [indices], tf.float32, stateful=False)
             return tf.ensure_shape(images, shape), *(tf.gather(one, indices) for one in targets)
 
@@ -387,6 +385,10 @@ class Part:
             return decode(tf.io.read_file(content) if files else content), *(one[index] for one in targets)
 
         return order.map(load, tf.data.AUTOTUNE, deterministic=True)
+
+
+def _rows_of(pixels, places, rows):
+    return np.asarray(pixels[rows if places is None else places[rows]])
 
 
 @functools.lru_cache(maxsize=16)

@@ -129,7 +129,7 @@ def load_data(
         obstacles += looked.weightless(chosen["train"])
     except ValueError as error:
         obstacles.append(str(error))
-        if listing.task == "classes" and task == "auto" and all(map(_is_number, listing.class_names)):
+        if str(error).startswith("Class ") and _may_be_numbers(source, listing, task):
             obstacles.append('The labels are numbers: to learn them as such, not as classes, give task="numbers".')
     refuse(obstacles)
     looked.warn_of_duplicates()
@@ -208,9 +208,12 @@ def _one_class(source, listing):
     )
 
 
-def _is_number(text):
+def _may_be_numbers(source, listing, task):
+    """Whether classes are numbers that nobody said to be classes; in folders they can be nothing else."""
+    if task != "auto" or listing.task != "classes" or os.path.isdir(os.path.expanduser(source)):
+        return False
     try:
-        return math.isfinite(float(text))
+        return all(math.isfinite(float(name)) for name in listing.class_names)
     except ValueError:
         return False
 

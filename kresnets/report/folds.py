@@ -23,8 +23,7 @@ def check_folder(path):
     """
     folder = pathlib.Path(path)
     if folder.is_dir():
-        pages = {"predictions.csv", "folds.json", "report.html", "confusion.png", "folds.png", "label_issues.csv"}
-        ours = pages | {"features", "images"}  # what the runs share, until the last of them ends
+        ours = {"predictions.csv", "folds.json", "report.html", "confusion.png", "folds.png", "label_issues.csv"}
         strange = [one.name for one in folder.iterdir() if one.name not in ours and not one.match("fold-*")]
         strange = [name for name in strange if not name.startswith(".")]
         if strange:

@@ -216,9 +216,13 @@ class _Server:
         text = (_PAGE / "index.html").read_text(encoding="utf-8")
         largest = (self._max_bytes - 1000) // 4 * 3  # in base64 an image takes 4/3 of its size
         files, numbers = _asked(self._versions)
-        said = {"LARGEST": largest, "TAKES": "files" if files else "tensors", "NUMBERS": json.dumps(numbers)}
-        for name, value in (said | {"NAME": self._versions.name}).items():  # a name last: it may hold another
-            text = text.replace(f"{{{name}}}", html.escape(str(value)))
+        said = {
+            "NAME": self._versions.name,
+            "LARGEST": largest,
+            "TAKES": "files" if files else "tensors",
+            "NUMBERS": json.dumps(numbers),
+        }
+        text = re.sub(r"\{([A-Z]+)\}", lambda match: html.escape(str(said[match[1]])), text)
         return web.Response(text=text, content_type="text/html", headers=_HEADERS)
 
     async def answer(self, request):

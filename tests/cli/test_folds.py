@@ -74,6 +74,7 @@ def test_the_command_sums_up_and_goes_on(folder, tmp_path):
     assert "2 folds" in page and "Are labels wrong?" in page and page.count("<img") == 2
     before = {path: path.stat().st_mtime_ns for path in out.rglob("fold-*/*")}
     shutil.copytree(out / "fold-2", out / "fold-3")  # as runs of more folds left it, which these replaced
+    assert not (out / ".shared").exists()
     again = small_run(folder, out, "--folds", 2, "--overwrite")
     assert {path.name for path in out.glob("fold-*")} == {"fold-1", "fold-2"}
     assert again.returncode == 0 and again.stdout.count("is finished; nothing was changed") == 2
@@ -82,5 +83,8 @@ def test_the_command_sums_up_and_goes_on(folder, tmp_path):
     assert other.returncode == 2 and "--folds (2, now 3)" in other.stderr
     exported = finish("export", out, tmp_path / "served")
     assert exported.returncode == 2 and "give one of them, such as" in exported.stderr
+    (tmp_path / "other" / "images").mkdir(parents=True)
+    taken = small_run(folder, tmp_path / "other", "--folds", 2)
+    assert taken.returncode == 2 and "holds 'images'" in taken.stderr and (tmp_path / "other" / "images").is_dir()
     inside = small_run(folder, out / "fold-1", "--folds", 2)
     assert inside.returncode == 2 and "with --folds it holds their runs alone" in inside.stderr

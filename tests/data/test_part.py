@@ -123,6 +123,17 @@ def test_shared_subsets_draw_the_same_and_are_decoded_once(monkeypatch):
         np.testing.assert_array_equal(labels, alone_labels)
 
 
+def test_a_shared_subset_is_kept_by_itself_where_the_whole_has_no_room(monkeypatch):
+    monkeypatch.setattr(decoded, "memory_limit", lambda: 4 * 12 * 32**2)
+    calls, original = [], Part.decode_into
+    monkeypatch.setattr(Part, "decode_into", lambda part, *a, **k: calls.append(len(part)) or original(part, *a, **k))
+    part = make_part().subset([3, 1, 36], shared=True)
+    images, _ = drawn(part.batches(4, 32))
+    assert calls == [3]
+    np.testing.assert_array_equal(images, drawn(make_part().subset([3, 1, 36]).batches(4, 32))[0])
+    np.testing.assert_array_equal(part.pixels(32, [2]), images[2:])
+
+
 def test_images_that_end_in_zeros_keep_them(path):
     content = tf.io.encode_png(np.zeros((4, 4, 3), np.uint8)).numpy() + bytes(7)
     bmp = b"BM" + (54 + 48).to_bytes(4, "little") + bytes(4) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")

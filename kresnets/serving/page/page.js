@@ -71,6 +71,7 @@ function next() {
 }
 
 function take(list) {
+  if (document.body.dataset.takes === "tensors") return;
   const taken = [...list].map(file => [file, made("li")]);
   taken.forEach(([file, item]) => { item.append(made("h2", file.name)); waiting.push([file, item]); });
   asked += taken.length;
