@@ -82,7 +82,8 @@ class Part:
             given = (self.labels,) if self.weights is None else (self.labels, self.weights)
             self._targets = tuple(map(tf.constant, given))
         self._kept: Any = (None, None)  # (size, crop), and the images decoded so
-        self._within: Any = (self, None)  # what they are kept with, and the rows there; see `subset`
+        self._whole: Part | None = None  # with which they are kept, and the rows there; see `subset`
+        self._places: Array | None = None
 
     def __len__(self):
         return len(self.ids)
@@ -119,18 +120,16 @@ class Part:
         weights = None if self.weights is None else self.weights[list(rows)]
         made = Part(ids, labels, chosen, self.class_names, self._progress, self.decoding, groups, self.task, weights)
         if shared:
-            made._within = self._within[0], self._in_whole(rows)
+            whole, places = self.within
+            own = np.asarray(rows, np.int64)
+            made._whole, made._places = whole, own if places is None else places[own]
         return made
 
     @property
     def within(self) -> tuple["Part", Array | None]:
         """The part with which this one shares what is kept of its images, and its rows there, see `subset`; itself and
         None where it shares nothing."""
-        return self._within
-
-    def _in_whole(self, rows):
-        rows, (_, places) = np.asarray(rows, np.int64), self._within
-        return rows if places is None else places[rows]
+        return self if self._whole is None else self._whole, self._places
 
     def joined(self, other: "Part") -> "Part":
         """Return a part of the images of both.
@@ -271,8 +270,8 @@ class Part:
         Returns:
             float32 array `(images, size, size, channels)`, 0..255; RGB unless the decoding says otherwise.
         """
-        indices = np.arange(len(self)) if indices is None else np.asarray(indices)
-        for part, places in (self._within, (self, None)):
+        indices = np.arange(len(self)) if indices is None else np.asarray(indices, np.int64)
+        for part, places in (self.within, (self, None)):
             if part._kept[0] == (size, crop):
                 return np.array(part._kept[1][indices if places is None else places[indices]])
         array = np.empty((len(indices), size, size, self.decoding.channels), np.float32)
@@ -315,8 +314,8 @@ class Part:
     def _keep(self, size, crop, cache):
         """Return a function from rows to decoded images, which are kept, the latest size and crop alone: with those of
         the whole part, or where these have no room by themselves; None where each epoch decodes them."""
-        shared = self._within[1] is not None
-        for part, places in (self._within, (self, None)) if shared else (self._within,):
+        alone = [(self, None)]
+        for part, places in alone if self._whole is None else [self.within, *alone]:
             if cache is not False and part._kept[0] != (size, crop):
                 part._kept = (None, None)  # before the others take their room
                 if (pixels := kept(part, size, crop, cache)) is not None:

@@ -4,6 +4,7 @@ import importlib.resources
 import os
 import subprocess
 import sys
+import weakref
 
 import keras
 import numpy as np
@@ -132,6 +133,15 @@ def test_a_shared_subset_is_kept_by_itself_where_the_whole_has_no_room(monkeypat
     assert calls == [3]
     np.testing.assert_array_equal(images, drawn(make_part().subset([3, 1, 36]).batches(4, 32))[0])
     np.testing.assert_array_equal(part.pixels(32, [2]), images[2:])
+    assert part.pixels(32, []).shape == (0, 32, 32, 3)
+
+
+def test_a_part_goes_with_its_pixels_when_nobody_holds_it():
+    part = make_part()
+    part.pixels(32, [0])
+    gone = weakref.ref(part)
+    del part
+    assert gone() is None  # without waiting for a collection
 
 
 def test_images_that_end_in_zeros_keep_them(path):
