@@ -314,14 +314,17 @@ class Part:
     def _keep(self, size, crop, cache):
         """Return a function from rows to decoded images, which are kept, the latest size and crop alone: with those of
         the whole part, or where these have no room by themselves; None where each epoch decodes them."""
+        if cache is False:
+            return None
         alone = [(self, None)]
         for part, places in alone if self._whole is None else [self.within, *alone]:
-            if cache is not False and part._kept[0] != (size, crop):
+            if part._kept[0] != (size, crop):
                 part._kept = (None, None)  # before the others take their room
-                if (pixels := kept(part, size, crop, cache)) is not None:
-                    part._kept = ((size, crop), pixels)
-            if cache is not False and part._kept[0] == (size, crop):
-                return functools.partial(_rows_of, part._kept[1], places)
+                pixels = kept(part, size, crop, cache)
+                if pixels is None:
+                    continue
+                part._kept = ((size, crop), pixels)
+            return functools.partial(_rows_of, part._kept[1], places)
         return None
 
     def _gather(self, taken, size):

@@ -27,7 +27,8 @@ class FeatureSource:
             order of the rows.
         order: function of an epoch that gives the rows of each of its batches.
         identity: function that names the data, or gives None where a later run could not know them again.
-        rest: function of a function that draws what follows the images (labels, weights), which it may save.
+        rest: function of a function that draws what follows the images (labels, weights), which it may save; None to
+            let `source_of` give one that asks the store.
         within: function that gives the `FeatureSource` with which this one shares its features, and its rows there; or
             None for both.
     """
@@ -99,7 +100,8 @@ def _of_part(rows, prepare, remember):
         if places is None:
             return None, None
         source = _of_part(dataclasses.replace(rows, part=whole), prepare, remember)
-        return dataclasses.replace(source, identity=lambda: remember(whole, "identity", source.identity)), places
+        what = ("identity", rows.size, rows.crop)
+        return dataclasses.replace(source, identity=lambda: remember(whole, what, source.identity)), places
 
     steps, drawn = int(natural.cardinality()), lambda view: _drawn(natural, prepare, view)
     return FeatureSource(len(part), steps, drawn, order, rows.identity, rest, within)
