@@ -15,6 +15,7 @@ import keras
 import numpy as np
 
 from kresnets._util.checks import is_number, is_whole
+from kresnets._util.files import keras_home
 from kresnets._util.types import Array, Tensor
 from kresnets.decoding import CHANNELS, Decoding
 from kresnets.keras_hooks.graph import changes_pixels, has_graph, with_inner
@@ -247,10 +248,9 @@ def decode_predictions(preds: Array, top: int = 5) -> list[list[tuple[str, str, 
     try:
         return keras.applications.imagenet_utils.decode_predictions(preds, top=top)
     except Exception as error:  # get_file raises bare Exceptions when the network or the server fails
-        home = os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
         raise RuntimeError(
             "The ImageNet class names (imagenet_class_index.json) could not be fetched; put a copy into "
-            f"{os.path.join(home, 'models', 'imagenet_class_index.json')} by hand. The reason was: {error}"
+            f"{os.path.join(keras_home(), 'models', 'imagenet_class_index.json')} by hand. The reason was: {error}"
         ) from error
 
 

@@ -11,6 +11,11 @@ from typing import Any
 import numpy as np
 
 
+def keras_home() -> str:
+    """Return Keras's own folder, in which what can be had again is kept; with "~" where nobody has set it."""
+    return os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
+
+
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
     """Give a path beside `path` to write to, and rename it when that went well: a reader meets a whole file or none.

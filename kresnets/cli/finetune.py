@@ -28,7 +28,9 @@ from kresnets.transfer.trunk import check_weights, dtype_for, head_of, own_model
 
 _WATCHED = tuple(f"val_{name}" for name in WATCHED)
 # Options that do not change what is trained.
-_NOT_OF_THE_RUN = ("out", "overwrite", "dry_run", "cache", "devices", "coordinator", "processes", "process")
+_NOT_OF_THE_RUN = (
+    "out", "overwrite", "dry_run", "cache", "index", "devices", "coordinator", "processes", "process",
+)  # fmt: skip
 _SHARED = ".shared"  # beside the runs of folds, until the last of them ends: what is computed once for all
 _NOTHING = contextlib.nullcontext()
 
@@ -204,7 +206,7 @@ def _data(run, options, arguments, earlier, machines):
     """Return the images, the same in all processes, and what tells them from others."""
     # A run that goes on sees the pixels that it began with.
     decoding = machines.agreed(lambda: dataclasses.asdict(run.decoding) if earlier else None)
-    data = load_images(arguments, decoding and Decoding.of_data(decoding))
+    data = load_images(arguments | {"index": options.index}, decoding and Decoding.of_data(decoding))
     known = data_digest(data)
     if machines.agreed(lambda: known) != known:
         raise ValueError(f"The images or their labels in {options.data} are not those of process 0.")

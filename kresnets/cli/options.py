@@ -38,7 +38,8 @@ class Images:
     """Which images.
 
     Args:
-        data: A folder of class folders, a CSV file of path,label, elpv, elpv/mono, elpv/poly, or a TFDS name.
+        data: A folder of class folders, a CSV file of path,label, tar or Parquet files (or a folder of them), elpv,
+            elpv/mono, elpv/poly, or a TFDS name.
         limit: Most images for training and validation together.
         bad_images: What to do about damaged images.
         seed: Of the split, the start and the order of the images. Left out: that of --recipe, else 0.
@@ -57,6 +58,8 @@ class Images:
             cells.
         label_separator: What stands between several labels in one cell, such as '|'. Left out, with --task labels:
             whichever occurs of | ; , and space.
+        index: auto: of a thousand images or more, those that were looked at before, and have not changed since, are
+            not opened again; rehash: all are read, and known by their bytes; off: all are looked at.
     """
 
     data: str
@@ -72,6 +75,7 @@ class Images:
     channels: Literal[1, 2, 3, 4, 5, 6, 7, 8] = 3
     task: Literal["auto", "classes", "labels", "numbers"] = "auto"
     label_separator: str | None = None
+    index: Literal["auto", "rehash", "off"] = "auto"
 
 
 @Parameter(name="*", group=_NETWORK)

@@ -69,7 +69,7 @@ def listed(paths: Iterable[str]) -> list[str]:
     """Return files, and of each folder those in it, at any depth, as they are in a class folder."""
     found: list[str] = []
     for path in paths:
-        inside = sorted(map(str, files_in(pathlib.Path(path)))) if os.path.isdir(path) else [path]
+        inside = sorted(files_in(pathlib.Path(path))) if os.path.isdir(path) else [path]
         if not inside:
             raise ValueError(f"There is no image in the folder {path}.")
         found += inside

@@ -10,6 +10,7 @@ import multiprocessing.pool
 import os
 import stat
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import tensorflow as tf
 
 from kresnets.data import headers
 from kresnets.data.arrays import array_of
+from kresnets.data.content import read
 from kresnets.data.images import decode_image
 from kresnets.data.transcode import as_png, kind_of
 from kresnets.decoding import LARGE, Decoding
@@ -70,7 +72,10 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
         >>> check_image(b"").reason
         'the file is empty'
     """
-    digest = hashlib.sha256(image_bytes).digest()
+    return _look(image_bytes, hashlib.sha256(image_bytes).digest(), decoding)
+
+
+def _look(image_bytes, digest, decoding):
     if not image_bytes:
         return Verdict("the file is empty", digest=digest)
     # Pillow only reads the header here, which holds what TensorFlow does not tell before it allocates the pixels.
@@ -102,13 +107,23 @@ def check_image(image_bytes: bytes, decoding: Decoding = Decoding()) -> "Verdict
             if kind == "PNG" and image_bytes[24] == 16:
                 found |= _of_16_bits(image_bytes)
             else:
-                image = decode_image(image_bytes, decoding=decoding).numpy()
-                found["plain"] = bool((image == image[:1, :1]).all())
+                found["plain"], found["rotated"] = (bool(value) for value in _seen(decoding)(tf.constant(image_bytes)))
         except tf.errors.InvalidArgumentError:
             reason = f"damaged or cut off ({kind})" if kind in _DECODED else f"{kind}, not JPEG, PNG, GIF or BMP"
             reason = _unread(image_bytes) or reason
-    rotated = reason is None and int(headers.orientation(image_bytes)) > 1
-    return Verdict(reason, rotated, digest, **found)
+    return Verdict(reason, digest=digest, **found)
+
+
+@functools.cache
+def _seen(decoding):
+    """Return the function of bytes that decodes them, and says whether all pixels have one colour, and whether EXIF
+    data ask for another orientation; a concrete one, as small images take less time than to find it among traces."""
+
+    def seen(image_bytes):
+        image = decode_image(image_bytes, decoding=decoding)
+        return tf.reduce_all(image == image[:1, :1]), headers.orientation(image_bytes) > 1
+
+    return tf.function(seen, autograph=False).get_concrete_function(tf.TensorSpec((), tf.string))
 
 
 def _check_array(content, digest, decoding):
@@ -145,8 +160,10 @@ def _of_16_bits(image_bytes):
             significant = max(image_bytes[place + 8 : place + 8 + colours])
         place += 12 + int.from_bytes(image_bytes[place : place + 4], "big")
     known = significant if 1 <= significant <= 16 else 0
-    plain = bool((values == values[:1, :1]).all())
-    return {"largest": int(np.max(values[..., :colours])), "significant": known, "plain": plain}
+    plain, rotated = bool((values == values[:1, :1]).all()), int(headers.orientation(image_bytes)) > 1
+    return {
+        "largest": int(np.max(values[..., :colours])), "significant": known, "plain": plain, "rotated": rotated,
+    }  # fmt: skip
 
 
 def depth(verdicts: Any) -> tuple[int | None, str]:
@@ -205,13 +222,20 @@ def _refused_by_header(header, image_bytes, whole):
     return None
 
 
-def check_images(items: Any, progress: bool = True, decoding: Decoding = Decoding()) -> Any:
+def check_images(
+    items: Any,
+    progress: bool = True,
+    decoding: Decoding = Decoding(),
+    known: Callable[[bytes], Verdict | None] = lambda digest: None,
+) -> Any:
     """Check many images in parallel, with a progress bar on stderr.
 
     Args:
-        items: sequence of paths (str) or file contents (bytes).
+        items: sequence of paths (str), of file contents (bytes) or of `kresnets.data.content.Piece`.
         progress: bool, show the bar (only where stderr is a terminal). Defaults to True.
         decoding: as of `check_image`. Defaults to `Decoding()`.
+        known: function from the SHA-256 of a file's bytes to its `Verdict`, where it has one. Defaults to one that
+            knows none.
 
     Returns:
         List of `Verdict`, in the order of `items`.
@@ -225,20 +249,20 @@ def check_images(items: Any, progress: bool = True, decoding: Decoding = Decodin
 
     with warnings.catch_warnings(), multiprocessing.pool.ThreadPool(WORKERS) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # what matters of it becomes a verdict
-        verdicts = pool.imap(functools.partial(_check, decoding=decoding), items, chunksize=8)
+        verdicts = pool.imap(functools.partial(_check, decoding=decoding, known=known), items, chunksize=8)
         return list(tqdm(verdicts, "checking images", len(items), disable=None if progress else True, unit=" images"))
 
 
-def _check(item, decoding):
-    if isinstance(item, bytes):
-        return check_image(item, decoding)
+def _check(item, decoding, known):
     try:
-        mode = os.stat(item).st_mode
-        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-            return Verdict("not a regular file")  # a pipe would make us wait for ever
-        with open(item, "rb") as file:
-            return check_image(file.read(), decoding)
+        if isinstance(item, str):
+            mode = os.stat(item).st_mode
+            if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+                return Verdict("not a regular file")  # a pipe would make us wait for ever
+        content = read(item)
     except ValueError as error:  # a NUL in the name
         return Verdict(f"cannot be read ({error})")
     except OSError as error:
-        return Verdict(f"cannot be read ({error.strerror})")
+        return Verdict(f"cannot be read ({error.strerror or error})")
+    digest = hashlib.sha256(content).digest()
+    return known(digest) or _look(content, digest, decoding)

@@ -67,7 +67,7 @@ def part_of(name):
     return PART_NAMES.get(whole.removesuffix("set").removesuffix("data")) or PART_NAMES.get(whole)
 
 
-def _part_within(name):
+def part_within(name):
     """Return the part that one word of a name says (`seg_train`), or None."""
     parts = [PART_NAMES[word] for word in re.split(r"[\W_\d]+", name.lower()) if word in PART_NAMES]
     return parts[0] if len(parts) == 1 else None
@@ -116,21 +116,21 @@ def list_folder(folder):
     """
     folder = pathlib.Path(folder)
     roots = _roots(folder)
-    class_names = tuple(_subfolders(roots.get("train", folder)))
+    class_names = tuple(subfolders(roots.get("train", folder)))
     _refuse_no_classes(roots.get("train", folder), class_names)
     if not class_names:
         raise ValueError(
             f"No class folders in {folder}: put the images of each class into a folder of its own, named after the "
             f"class (for example {folder / 'cat' / 'photo.jpg'})."
         )
-    if len(class_names) == 1 and roots.keys() == {"all"} and len(_subfolders(folder / class_names[0])) > 1:
+    if len(class_names) == 1 and roots.keys() == {"all"} and len(subfolders(folder / class_names[0])) > 1:
         inner = folder / class_names[0]
         raise ValueError(f"{folder} has the one folder {_tree(folder)}: give {inner}, if its folders are the classes.")
     _warn_of_strays({folder, *roots.values()})
     obstacles = [
         f"{root} has a folder {name!r} that no folder of the training part is named after."
         for root in roots.values()
-        for name in sorted(set(_subfolders(root)) - set(class_names))
+        for name in sorted(set(subfolders(root)) - set(class_names))
     ]
     parts = {part: _list_root(folder, root, class_names) for part, root in roots.items()}
     return Listing(folder.resolve().name, class_names, parts, tuple(obstacles))
@@ -142,10 +142,10 @@ def _roots(folder):
     A class may be called train, as beside bus and car. What is like parts and cannot be read as such is refused: as
     classes they would be learned without a word.
     """
-    names = _subfolders(folder)
-    classes = {name: _subfolders(folder / name) for name in names}
+    names = subfolders(folder)
+    classes = {name: subfolders(folder / name) for name in names}
     # A class folder may have such a word in its name; a part has folders of classes in it.
-    parts = {name: part_of(name) or (_part_within(name) if classes[name] else None) for name in names}
+    parts = {name: part_of(name) or (part_within(name) if classes[name] else None) for name in names}
     like = [name for name in names if parts[name]]
     alike = len(names) > 1 and len(classes[names[0]]) > 1 and len(set(map(tuple, classes.values()))) == 1
     if not like or (len(like) < len(names) and len({parts[name] for name in like}) < 2 and not alike):
@@ -168,7 +168,7 @@ def _roots(folder):
 
 def _refuse_no_classes(folder, names):
     """Refuse layouts that are made for something else, and whose folders would be learned as classes."""
-    lower, inner = [name.lower() for name in names], [_subfolders(folder / name) for name in names]
+    lower, inner = [name.lower() for name in names], [subfolders(folder / name) for name in names]
     what = None
     if len(names) > 1:
         if all(re.fullmatch(r"(fold|cv|split)[ _-]*\d+", name) for name in lower):
@@ -189,19 +189,20 @@ def _refuse_no_classes(folder, names):
 def _tree(folder, most=4):
     """Return the first two floors of a folder in words: `train/ (cat, dog), test/ (no folders)`."""
     floors = []
-    for name in _subfolders(folder):
-        inner = _subfolders(folder / name)
+    for name in subfolders(folder):
+        inner = subfolders(folder / name)
         shown = ", ".join(inner[:most]) + (", ..." if len(inner) > most else "")
         floors.append(f"{name}/ ({shown or 'no folders'})")
     return ", ".join(floors[:most]) + (", ..." if len(floors) > most else "")
 
 
 def _list_root(folder, root, class_names):
-    items = []
-    for label, name in enumerate(class_names):
-        for path in files_in(root / name) if (root / name).is_dir() else ():
-            items.append(Item(path.relative_to(folder).as_posix(), label, str(path)))
-    return items
+    inside = 0 if folder == pathlib.Path() else len(os.path.join(folder, ""))
+    return [
+        Item(path[inside:].replace(os.sep, "/"), label, path)
+        for label, name in enumerate(class_names)
+        for path in (files_in(root / name) if (root / name).is_dir() else ())
+    ]
 
 
 def _warn_of_strays(folders):
@@ -219,7 +220,8 @@ def _warn_of_strays(folders):
         )
 
 
-def _subfolders(folder):
+def subfolders(folder):
+    """Return the names of the folders in a folder that may be parts or classes."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not _is_ignored(entry.name))
 
@@ -229,15 +231,16 @@ def _is_ignored(name):
 
 
 def files_in(class_folder):
-    """Return the files of a folder that are taken for images, at any depth."""
+    """Return the paths, str, of the files in a folder that are taken for images, at any depth."""
     above = {os.path.realpath(class_folder.parent), os.path.realpath(class_folder)}
-    return _images_among(_files_in(class_folder, above))
+    return _images_among(_files_in(os.fspath(class_folder), above))
 
 
 def _images_among(paths):
     """Return what is no companion: an array is one of the images that it lies beside, and an image where all are."""
-    paths = [path for path in paths if path.suffix.lower() not in IGNORED_SUFFIXES]
-    images = [path for path in paths if path.suffix.lower() != ".npy"]
+    suffixes = [(path, os.path.splitext(path)[1].lower()) for path in paths]
+    paths = [path for path, suffix in suffixes if suffix not in IGNORED_SUFFIXES]
+    images = [path for path, suffix in suffixes if suffix not in IGNORED_SUFFIXES and suffix != ".npy"]
     if images and len(images) < len(paths):
         warnings.warn(
             f"{len(paths) - len(images)} .npy beside other images, such as {images[0]}, are taken for their companions "
@@ -253,14 +256,14 @@ def _files_in(folder, above):
         entries = sorted((entry for entry in entries if not _is_ignored(entry.name)), key=lambda entry: entry.name)
     for entry in entries:
         if not entry.is_dir():
-            yield pathlib.Path(entry.path)
+            yield entry.path
     for entry in entries:
         if entry.is_dir():
             real = os.path.realpath(entry.path)
             if entry.is_symlink() and any(one == real or one.startswith(os.path.join(real, "")) for one in above):
                 warnings.warn(f"{entry.path} is a link to a folder that it is in: left out.", stacklevel=2)
                 continue
-            yield from _files_in(pathlib.Path(entry.path), above | {real})
+            yield from _files_in(entry.path, above | {real})
 
 
 def list_csv(file, columns=None, task="auto", label_separator=None):
@@ -361,7 +364,7 @@ def _rows(file):
 
 def _places(file, rows, separator, columns):
     """Return role -> the column that has it, and the lines below the header."""
-    header = [_column(cell) for cell in rows[0][1]]
+    header = [plain_name(cell) for cell in rows[0][1]]
     seen = ", ".join(repr(cell.strip()) for cell in rows[0][1])
     how = "name the one of paths and the one of classes, in this order, with `columns`"
     roles = roles_of(columns, header)
@@ -421,18 +424,19 @@ def roles_of(columns, header):
     if not given:
         names = [columns] if isinstance(columns, str) else [str(name) for name in columns]
         pairs = [name.partition("=") for name in names]
-        if all(equals and _column(name) not in header for name, (_, equals, _) in zip(names, pairs)):
+        if all(equals and plain_name(name) not in header for name, (_, equals, _) in zip(names, pairs)):
             for role, _, name in pairs:
                 given[role] = [*given.get(role, ()), *(name.split(",") if role == "label" else [name])]
         elif len(names) in (2, 3):
             given = dict(zip(_ROLES, names))
     given = {role: [name] if isinstance(name, str) else list(name) for role, name in given.items()}
     if set(given) <= set(_ROLES) and all(len(names) == 1 or role == "label" and names for role, names in given.items()):
-        return {role: [_column(str(name)) for name in names] for role, names in given.items()}
+        return {role: [plain_name(str(name)) for name in names] for role, names in given.items()}
     return {}
 
 
-def _column(cell):
+def plain_name(cell):
+    """Return the name of a column as names are compared: `Patient ID` is `patient_id`."""
     return re.sub(r"[\s-]+", "_", cell.strip().lower())
 
 

@@ -6,19 +6,23 @@ import hashlib
 import warnings
 from typing import Any
 
+from kresnets.data import index
 from kresnets.data.check import check_images
+from kresnets.data.content import stamp_of
 from kresnets.data.listing import Listing
-from kresnets.data.manifest import Noted, stamp
+from kresnets.data.manifest import Noted
 from kresnets.data.split import PARTS
 
 _SHOWN = 20  # bad images that are named; all of them, but for a folder that is none of images
 
 
-def look(listing, decoding, progress):
-    """Return the `Looked` of a `Listing`: every image is decoded as a `Decoding` says, in parallel."""
+def look(listing, decoding, progress, use="auto"):
+    """Return the `Looked` of a `Listing`: every image is decoded as a `Decoding` says, in parallel, but for those that
+    the `Index` knows (`use`)."""
     parts = [(part, item) for part, items in listing.parts.items() for item in items]
-    stamps = [stamp(item.content) for _, item in parts]  # before they are read: what changes meanwhile will be seen
-    verdicts = check_images([item.content for _, item in parts], progress, decoding)
+    contents = [item.content for _, item in parts]
+    stamps = [stamp_of(content) for content in contents]  # before they are read: what changes meanwhile will be seen
+    verdicts = _verdicts(contents, stamps, decoding, progress, use if len(parts) >= index.LEAST else "off")
     good = [(part, item, verdict) for (part, item), verdict in zip(parts, verdicts) if not verdict.reason]
     return Looked(
         listing,
@@ -27,10 +31,21 @@ def look(listing, decoding, progress):
         {part: [row for row, (own, *_) in enumerate(good) if own == part] for part in listing.parts},
         tuple((item.id, verdict.reason) for (_, item), verdict in zip(parts, verdicts) if verdict.reason),
         {
-            item.id: Noted(listing.said(item), verdict.digest.hex(), *stamped)
-            for (_, item), verdict, stamped in zip(parts, verdicts, stamps)
+            item.id: Noted.of(listing.said(item), verdict.digest, stamp)
+            for (_, item), verdict, stamp in zip(parts, verdicts, stamps)
         },
     )
+
+
+def _verdicts(contents, stamps, decoding, progress, use):
+    with index.Index(decoding, use) as known:
+        found = known.of_files(stamps)
+        new = [place for place, verdict in enumerate(found) if verdict is None]
+        looked = check_images([contents[place] for place in new], progress, decoding, known.of_bytes)
+        for place, verdict in zip(new, looked):
+            found[place] = verdict
+        known.note([contents[place] for place in new], [stamps[place] for place in new], looked)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)

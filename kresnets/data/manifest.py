@@ -2,11 +2,11 @@
 
 import csv
 import hashlib
-import os
-import pathlib
 from typing import NamedTuple
 
 from kresnets._util import files
+from kresnets.data.content import read as read_content
+from kresnets.data.content import stamp_of
 
 _SHOWN = 3  # names of each kind of change
 
@@ -19,14 +19,10 @@ class Noted(NamedTuple):
     bytes: int
     mtime_ns: int
 
-
-def stamp(content):
-    """Return size and modification time of a file; zeros for what is none (any more)."""
-    try:
-        found = os.stat(content) if isinstance(content, str) else None
-    except (OSError, ValueError):
-        found = None
-    return (found.st_size, found.st_mtime_ns) if found else (0, 0)
+    @classmethod
+    def of(cls, label, digest, stamp):
+        """Note what was found, with zeros of what is no file, or none any more."""
+        return cls(label, digest.hex(), *((stamp.bytes, stamp.mtime_ns) if stamp else (0, 0)))
 
 
 def write(path, noted):
@@ -80,10 +76,10 @@ def changes(noted, listing):
 
 
 def _touched(content, noted):
-    if isinstance(content, str) and stamp(content) == (noted.bytes, noted.mtime_ns):
+    stamp = stamp_of(content)
+    if stamp is not None and (stamp.bytes, stamp.mtime_ns) == (noted.bytes, noted.mtime_ns):
         return False
     try:
-        content = pathlib.Path(content).read_bytes() if isinstance(content, str) else content
+        return hashlib.sha256(read_content(content)).hexdigest() != noted.sha256
     except OSError:
         return True
-    return hashlib.sha256(content).hexdigest() != noted.sha256

@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from kresnets._util.types import Array, Tensor
+from kresnets.data import content
 from kresnets.data.check import WORKERS
 from kresnets.data.decoded import check_cache, kept
 from kresnets.data.images import resize_and_crop
@@ -41,7 +42,8 @@ class Part:
     Args:
         ids: sequence of str, stable names of the images (paths relative to the source, for files).
         labels: sequence of int, class indices; or of rows of numbers, see `task`.
-        contents: sequence of str (paths of files) or of bytes (encoded images in memory).
+        contents: sequence of str (paths of files), of bytes (encoded images in memory), or of
+            `kresnets.data.content.Piece` (pieces of files).
         class_names: sequence of str.
         progress: bool, show a bar on stderr while images are decoded into memory. Defaults to True.
         decoding: a `kresnets.Decoding`, how files become pixels. Defaults to `Decoding()`.
@@ -75,10 +77,9 @@ class Part:
         else:
             self.labels = np.asarray(labels, dtype=np.float32).reshape(-1, len(self.class_names))
         self._progress = progress
-        self._files = bool(contents) and isinstance(contents[0], str)
+        self._kind: type = type(contents[0]) if contents else bytes
         with tf.device("CPU:0"):
-            # File names that are no valid text exist; TensorFlow takes them as bytes.
-            self._contents = tf.constant([os.fsencode(content) for content in contents], dtype=tf.string)
+            self._contents = tf.constant(list(map(content.packed, contents)), dtype=tf.string)
             given = (self.labels,) if self.weights is None else (self.labels, self.weights)
             self._targets = tuple(map(tf.constant, given))
         self._kept: Any = (None, None)  # (size, crop), and the images decoded so
@@ -114,7 +115,7 @@ class Part:
             ('b',)
         """
         contents = self._contents.numpy()
-        chosen = [os.fsdecode(contents[row]) if self._files else contents[row] for row in rows]
+        chosen = [content.unpacked(self._kind, contents[row]) for row in rows]
         ids, labels = [self.ids[row] for row in rows], self.labels[list(rows)]
         groups = None if self.groups is None else [self.groups[row] for row in rows]
         weights = None if self.weights is None else self.weights[list(rows)]
@@ -145,11 +146,10 @@ class Part:
             >>> Part(["a"], [0], [b"GIF"], ["cat", "dog"]).joined(Part(["b"], [1], [b"PNG"], ["cat", "dog"])).counts()
             {'cat': 1, 'dog': 1}
         """
-        own, others = ((part.class_names, part._files, part.decoding, part.task) for part in (self, other))
+        own, others = ((part.class_names, part._kind, part.decoding, part.task) for part in (self, other))
         if own != others:
             raise ValueError(f"Parts of the same classes, kind and decoding can be joined. Received: {own}, {others}.")
-        contents = [*self._contents.numpy(), *other._contents.numpy()]
-        contents = [os.fsdecode(content) if self._files else content for content in contents]
+        contents = [content.unpacked(self._kind, one) for p in (self, other) for one in p._contents.numpy()]
         labels = np.concatenate([self.labels, other.labels])
         both = None if self.groups is None or other.groups is None else (*self.groups, *other.groups)
         ids, weights = (*self.ids, *other.ids), None
@@ -244,20 +244,26 @@ class Part:
                 who keep decoded images no more than decoding them again. Defaults to True.
         """
         found = hashlib.blake2b(repr(self.ids).encode(), digest_size=16)
-        for content in self._contents.numpy():
-            if self._files:
-                stat = os.stat(content)
-                # The inode too: an unpacked archive sets the time as it likes.
-                found.update(b"%d %d %d\0" % (stat.st_size, stat.st_mtime_ns, stat.st_ino))
-                found.update(b"%d\0" % stat.st_ctime_ns if touched else b"")
-            else:
-                found.update(hashlib.blake2b(content).digest())
+        for packed in self._contents.numpy():
+            if self._kind is bytes:
+                found.update(hashlib.blake2b(packed).digest())
+                continue
+            stamp = content.stamp_of(content.unpacked(self._kind, packed))
+            if stamp is None:
+                raise FileNotFoundError(f"There is no image {os.fsdecode(packed)} any more.")
+            # The inode too: an unpacked archive sets the time as it likes.
+            found.update(b"%d %d %d\0" % (stamp.bytes, stamp.mtime_ns, stamp.inode))
+            found.update(b"%d\0" % stamp.offset if stamp.offset else b"")
+            found.update(b"%d\0" % stamp.ctime_ns if touched else b"")
         return found.hexdigest()
 
     def encoded(self, index: int) -> Any:
         """Return an image as it was given, for those who open files: its path as bytes, or a stream of its bytes."""
-        content = self._contents[index].numpy()
-        return content if self._files else io.BytesIO(content)
+        return self._contents[index].numpy() if self._kind is str else io.BytesIO(self.image_bytes(index))
+
+    def image_bytes(self, index: int) -> bytes:
+        """Return the bytes of an image, as they are in its file."""
+        return content.read(content.unpacked(self._kind, self._contents[index].numpy()))
 
     def pixels(self, size: int, indices: Any = None, crop: float = 1.0) -> Array:
         """Decode images into one array.
@@ -296,12 +302,11 @@ class Part:
         from tqdm import tqdm
 
         indices = np.arange(len(self)) if indices is None else indices
-        decode = _decoder(array.shape[1], crop, self.decoding)
+        decode, read = _decoder(array.shape[1], crop, self.decoding), content.reader(self._kind)
 
         def fill(place):
             with tf.device("CPU:0"):
-                content = self._contents[indices[place]]
-                array[place] = decode(tf.io.read_file(content) if self._files else content)
+                array[place] = decode(read(self._contents[indices[place]]))
 
         hidden = None if self._progress else True
         # By threads that call one function: a tf.data pipeline with decoders in it takes half a second to begin.
@@ -379,12 +384,11 @@ class Part:
         return one.apply(tf.data.experimental.assert_cardinality(len(self)))
 
     def _decode(self, order, size, crop):
-        contents, targets, files = self._contents, self._targets, self._files
-        decode = _decoder(size, crop, self.decoding)
+        contents, targets = self._contents, self._targets
+        decode, read = _decoder(size, crop, self.decoding), content.reader(self._kind)
 
         def load(index):
-            content = contents[index]
-            return decode(tf.io.read_file(content) if files else content), *(one[index] for one in targets)
+            return decode(read(contents[index])), *(one[index] for one in targets)
 
         return order.map(load, tf.data.AUTOTUNE, deterministic=True)
 

@@ -12,10 +12,12 @@ from kresnets._util.checks import is_whole, refuse
 from kresnets._util.types import PathLike
 from kresnets.data.check import depth
 from kresnets.data.deal import deal
+from kresnets.data.index import USES
 from kresnets.data.listing import list_csv, list_folder
 from kresnets.data.loaded import Data
 from kresnets.data.looked import look
 from kresnets.data.part import Part
+from kresnets.data.shards import list_shards, shards_in
 from kresnets.data.split import PARTS
 from kresnets.data.tfds_source import list_tfds
 from kresnets.decoding import Decoding
@@ -41,6 +43,7 @@ def load_data(
     label_separator: str | None = None,
     fold: tuple[int, int] | None = None,
     channels: int = 3,
+    index: Literal["auto", "rehash", "off"] = "auto",
 ) -> Data:
     """Load labelled images, look at every one of them, and split them.
 
@@ -61,8 +64,9 @@ def load_data(
 
     Args:
         source: str or path. A folder of class folders; a CSV file of `path,label` (see
-            `kresnets.data.listing.list_csv`); `"elpv"`, `"elpv/mono"`, `"elpv/poly"`; or the name of a TFDS dataset,
-            `"name"` or `"name/config"`. For a folder that is called as a dataset write `./name`.
+            `kresnets.data.listing.list_csv`); tar or Parquet files (see `kresnets.data.shards.list_shards`); `"elpv"`,
+            `"elpv/mono"`, `"elpv/poly"`; or the name of a TFDS dataset, `"name"` or `"name/config"`. For a folder that
+            is called as a dataset write `./name`.
         limit: int, the most images for training and validation together, or None for all. A smaller limit takes part of
             what a larger one takes; the test part is never cut. Defaults to None.
         seed: int, chooses the split. Defaults to 0.
@@ -97,6 +101,10 @@ def load_data(
             None.
         channels: how many numbers a pixel has, 1 to 8; see `kresnets.Decoding`. An image of others is a bad one; grey
             images are read as three channels too, and colours as one. Defaults to 3.
+        index: where there are a thousand images or more, what was found of them is kept (in Keras's folder, see
+            `kresnets.data.index`), and unchanged files are not opened again: such as have the inode, size and times
+            that they had. `"rehash"`: all are read, and known by their bytes; `"off"`: all are looked at, and nothing
+            is kept. Defaults to `"auto"`.
 
     Returns:
         A `Data`.
@@ -113,7 +121,7 @@ def load_data(
         >>> len(data.train), len(data.validation), len(data.test)  # doctest: +SKIP
         (64, 11, 268)
     """
-    _check_arguments(limit, seed, bad_images, validation_split, test_split)
+    _check_arguments(limit, seed, bad_images, validation_split, test_split, index)
     if fold is not None and not (is_whole(fold[1], 2) and is_whole(fold[0], 1) and fold[0] <= fold[1]):
         raise ValueError(f"`fold` must be one of two or more, such as (1, 5). Received: fold={fold!r}")
     found = decoding or Decoding(bits, background, resize=resize, padding=padding, channels=channels)
@@ -122,7 +130,7 @@ def load_data(
         listing = _grouped(listing, group_by)
     if len(listing.class_names) < 2 and listing.task == "classes":
         refuse([*listing.obstacles, _one_class(source, listing)])
-    looked = look(listing, found, progress)
+    looked = look(listing, found, progress, index)
     obstacles = [*listing.obstacles, *looked.obstacles(bad_images)]
     try:
         chosen = deal(looked, seed, {"test": test_split, "validation": validation_split}, limit, fold)
@@ -163,7 +171,9 @@ def _grouped(listing, pattern):
     return dataclasses.replace(listing, parts=parts)
 
 
-def _check_arguments(limit, seed, bad_images, validation_split, test_split):
+def _check_arguments(limit, seed, bad_images, validation_split, test_split, index):
+    if index not in USES:
+        raise ValueError(f"`index` must be {', '.join(map(repr, USES))}. Received: {index!r}")
     if bad_images not in ("error", "skip"):
         raise ValueError(f"`bad_images` must be 'error' or 'skip'. Received: {bad_images!r}")
     if limit is not None and limit < 1:
@@ -178,10 +188,12 @@ def _check_arguments(limit, seed, bad_images, validation_split, test_split):
 def list_source(source, data_dir=None, columns=None, task="auto", label_separator=None):
     """Return the `Listing` of a source; its images are not looked at."""
     source = os.path.expanduser(os.fspath(source))
-    if is_file_source(source) and os.path.isfile(source):
+    if is_file_source(source) and os.path.isfile(source) and not shards_in(source):
         return list_csv(source, columns, task, label_separator)
     if label_separator is not None:
         raise ValueError(f"`label_separator` is for cells of a CSV file, and {source} is none: leave it out.")
+    if is_file_source(source) and shards_in(source):
+        return list_shards(source, columns, task)
     if is_file_source(source):
         if task not in ("auto", "classes") or columns is not None:
             raise ValueError(
@@ -211,6 +223,8 @@ def _one_class(source, listing):
 def _may_be_numbers(source, listing, task):
     """Whether classes are numbers that nobody said to be classes; in folders they can be nothing else."""
     if task != "auto" or listing.task != "classes" or os.path.isdir(os.path.expanduser(source)):
+        return False
+    if shards_in(source):
         return False
     try:
         return all(math.isfinite(float(name)) for name in listing.class_names)

@@ -1,13 +1,18 @@
-"""Images of a TFDS dataset, kept encoded in memory, so that they are decoded by the same function as any other."""
+"""Images of a TFDS dataset, kept encoded in memory or read from its shards, so that they are decoded by the same
+function as any other."""
 
 import difflib
+import hashlib
 import math
+import os
 
 import numpy as np
 
+from kresnets.data.content import Piece, read, stamp_of
+from kresnets.data.index import remembered
 from kresnets.data.listing import PART_NAMES, Item, Listing, roles_of
 
-MAX_ENCODED = 8 * 1024**3  # bytes of encoded images that are read into memory
+MAX_ENCODED = 2 * 1024**3  # bytes of encoded images that are read into memory; more are read as they are drawn
 _NAME_FEATURES = ("filename", "file_name", "image/filename")
 
 
@@ -35,12 +40,8 @@ def list_tfds(name, data_dir=None, columns=None, task="auto"):
     elif "train" not in given:
         raise ValueError(f"TFDS dataset {name!r} has no split named train, only {', '.join(builder.info.splits)}.")
     size = sum(builder.info.splits[split].num_bytes for split in given.values())
-    if size > MAX_ENCODED:
-        raise ValueError(
-            f"TFDS dataset {name!r} has {size / 1024**3:.0f} GiB, but at most {MAX_ENCODED // 1024**3} GiB are read "
-            "into memory: write it out as a folder of class folders and give that."
-        )
-    rows = {part: _read(builder, split, image, keys, said) for part, split in given.items()}
+    read = _read if size <= MAX_ENCODED else _listed
+    rows = {part: read(builder, split, image, keys, said) for part, split in given.items()}
     if task != "classes":
         _check_values(name, keys, task, rows)
         return Listing(name, names, {part: [Item(*row) for row in found] for part, found in rows.items()}, task=task)
@@ -166,20 +167,63 @@ def _check_values(name, keys, task, rows):
                 raise ValueError(f"The features {', '.join(keys)} of {name!r} must be {what}. {row[0]} has {row[1]}.")
 
 
-def _read(builder, split, image, keys, said):
-    """Return `(id, label, encoded image)` of each example of a split."""
+def _read(builder, split, image, keys, said, place=lambda identity, data: data):
+    """Return `(id, label, image)` of each example of a split; an image is what `place` makes of TFDS's id and bytes."""
     import tensorflow_datasets as tfds
 
     features = builder.info.features
+    dataset = builder.as_dataset(
+        split=split,
+        decoders={image: tfds.decode.SkipDecoding()},
+        read_config=tfds.ReadConfig(add_tfds_id=True),
+        shuffle_files=False,
+    )
     named = [key for key in _NAME_FEATURES if key in features and isinstance(features[key], tfds.features.Text)]
-    for key in (*named, "tfds_id"):
-        dataset = builder.as_dataset(
-            split=split,
-            decoders={image: tfds.decode.SkipDecoding()},
-            read_config=tfds.ReadConfig(add_tfds_id=key == "tfds_id"),
-            shuffle_files=False,
-        ).map(lambda row: (row[key], tuple(row[one] for one in keys), row[image]))  # noqa: B023 (traced here and now)
-        rows = [(name.decode(), said(values), data) for name, values, data in dataset.as_numpy_iterator()]
-        if len({row[0] for row in rows}) == len(rows):
-            break
-    return rows
+    names = [*named, "tfds_id"]
+    dataset = dataset.map(lambda row: ([row[key] for key in names], tuple(row[one] for one in keys), row[image]))
+    rows = [
+        ([name.decode() for name in told], said(values), place(told[-1].decode(), data))
+        for told, values, data in dataset.as_numpy_iterator()
+    ]
+    best = next(n for n in range(len(names)) if n == len(named) or len({told[n] for told, *_ in rows}) == len(rows))
+    return [(told[best], label, where) for told, label, where in rows]
+
+
+def _listed(builder, split, image, keys, said):
+    """Return what `_read` does with each image as a `Piece` of a shard: too many for memory; listed once, as it takes
+    to read all of them."""
+    info = builder.info.splits[split]
+    kind = builder.info.file_format.name.lower()
+    if kind != "tfrecord":
+        raise ValueError(
+            f"{builder.info.full_name} has {info.num_bytes / 1024**3:.0f} GiB as {kind}, of which images are not read "
+            "one by one: prepare it as tfrecord, TFDS's default."
+        )
+    shards = [os.fspath(path) for path in info.filepaths]
+    numbers = {os.path.basename(path): number for number, path in enumerate(shards)}
+    key = repr((sorted(map(stamp_of, shards)), image, keys, builder.info.features[keys[0]], len(keys)))
+
+    def make():
+        records = [list(_records(path)) for path in shards]
+
+        def place(identity, data):
+            shard, _, row = identity.rpartition("__")
+            number, (offset, length) = numbers[shard], records[numbers[shard]][int(row)]
+            # In an example (a protocol buffer) the bytes of a feature stand as they are.
+            within = read(Piece(shards[number], offset, length)).index(data)
+            return number, offset + within, len(data)
+
+        return _read(builder, split, image, keys, said, place)
+
+    as_label = lambda label: tuple(label) if isinstance(label, list) else label
+    listed = remembered(hashlib.sha256(key.encode()).hexdigest(), make)
+    return [(name, as_label(label), Piece(shards[number], *where)) for name, label, (number, *where) in listed]
+
+
+def _records(path):
+    """Yield offset and length of each record of a TFRecord file: a length, its checksum, the record, its checksum."""
+    with open(path, "rb") as file:
+        while len(head := file.read(12)) == 12:
+            length = int.from_bytes(head[:8], "little")
+            yield file.tell(), length
+            file.seek(length + 4, os.SEEK_CUR)

@@ -402,6 +402,7 @@ def load_images(arguments: dict[str, Any], decoding: "Decoding | None" = None) -
         resize=given["resize"], padding=given["padding"], group_by=given["group_by"],
         task=given["task"], label_separator=given["label_separator"],
         fold=given["folds"] and (given["fold"], given["folds"]), channels=given["channels"],
+        index=given.get("index", "auto"),
     )  # fmt: skip
 
 

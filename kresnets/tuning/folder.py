@@ -11,7 +11,7 @@ import numpy as np
 from kresnets._util import files
 from kresnets.runs.folder import SINCE, made_with_another
 
-_NOT_OF_THE_SEARCH = ("out", "overwrite", "chief", "worker", "address", "tensorboard", "trials")
+_NOT_OF_THE_SEARCH = ("out", "overwrite", "index", "chief", "worker", "address", "tensorboard", "trials")
 _SEARCH = "search.json"  # in Keras Tuner's folder: what its trials are of
 _IDENTITY = 2  # the version of `Part.identity`
 _WRITTEN = (

@@ -1,8 +1,6 @@
 """On what trials are scored: the data's own parts, random splits, or folds where few images validate."""
 
 import hashlib
-import os
-import pathlib
 
 from kresnets.data.folds import FEW, FOLDS, ROUNDS, folds
 from kresnets.data.split import split, together
@@ -52,8 +50,4 @@ def _together(pool):
 
 def _digests(pool):
     """Return what is equal for exact duplicates, which stay in one part."""
-    files = (pool.encoded(row) for row in range(len(pool)))
-    contents = (
-        pathlib.Path(os.fsdecode(file)).read_bytes() if isinstance(file, bytes) else file.read() for file in files
-    )
-    return [hashlib.sha256(content).digest() for content in contents]
+    return [hashlib.sha256(pool.image_bytes(row)).digest() for row in range(len(pool))]

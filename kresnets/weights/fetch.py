@@ -20,6 +20,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+from kresnets._util.files import keras_home
 from kresnets.weights import sources
 
 KERAS_URL = "https://storage.googleapis.com/tensorflow/keras-applications"
@@ -115,7 +116,7 @@ def _from_keras(published, trunk_only):
     try:
         return _download(file, md5, url, folders)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        place = os.path.join(_keras_home(), "models", file)
+        place = os.path.join(keras_home(), "models", file)
         raise RuntimeError(
             f"{file} could not be fetched from {url}: {_reason(error)}. Put a copy into {place} by hand (its md5 is "
             f"{md5}), {_by_hand(published, url)}"
@@ -196,14 +197,10 @@ def _receive(url, part):
         raise ConnectionError(f"the host sent {size} of {total} bytes")
 
 
-def _keras_home():
-    return os.environ.get("KERAS_HOME") or os.path.join("~", ".keras")
-
-
 def _keras_folders():
     """Where Keras looks, and where it puts files if the first is not to be written to."""
     spare = "/tmp" if os.path.isdir("/tmp") else tempfile.gettempdir()
-    return pathlib.Path(_keras_home(), "models").expanduser(), pathlib.Path(spare, ".keras", "models")
+    return pathlib.Path(keras_home(), "models").expanduser(), pathlib.Path(spare, ".keras", "models")
 
 
 def _writable(folders):

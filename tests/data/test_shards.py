@@ -1,0 +1,185 @@
+"""Images in files of many, written by WebDataset and by Hugging Face's `datasets` (tests/golden/make_shards.py)."""
+
+import io
+import pathlib
+import shutil
+import tarfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from kresnets.data import load_data, shards, tfds_source
+from kresnets.data.content import Piece, packed, read, reader, unpacked
+from kresnets.data.sources import list_source
+
+SHARDS = pathlib.Path(__file__).parent.parent / "golden" / "shards"
+
+
+@pytest.fixture(autouse=True)
+def home(monkeypatch, tmp_path_factory):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("home")))
+
+
+@pytest.fixture
+def tars(tmp_path):
+    for path in SHARDS.glob("*.tar"):
+        shutil.copy(path, tmp_path / path.name)
+    return tmp_path
+
+
+def _members(path, suffix):
+    """What Python's own reader says."""
+    with tarfile.open(path) as file:
+        return {one.name: file.extractfile(one).read() for one in file if one.name.endswith(suffix)}
+
+
+def test_tar_files_are_read_in_place(tars):
+    data = load_data(tars)
+    assert (len(data.test), len(data.train) + len(data.validation)) == (6, 18)  # as the files are called
+    assert data.class_names == ("0", "1", "2")
+    images = _members(tars / "birds-test-000000.tar", ".jpg")
+    labels = _members(tars / "birds-test-000000.tar", ".cls")
+    pixels = data.test.pixels(10)
+    for row, name in enumerate(data.test.ids):
+        inside = name.partition("/")[2]
+        assert data.class_names[data.test.labels[row]] == labels[inside.replace(".jpg", ".cls")].decode()
+        assert data.test.image_bytes(row) == images[inside]
+        with Image.open(io.BytesIO(images[inside])) as image:
+            whole = np.asarray(image.convert("RGB"), np.float32)
+        np.testing.assert_allclose(pixels[row], whole[:, 1:-1], atol=4)  # TensorFlow's JPEG decoder and Pillow's
+    batches = data.test.batches(4, 10, cache=False)
+    np.testing.assert_array_equal(np.concatenate([images for images, _ in batches]), pixels)
+
+
+@pytest.mark.parametrize("columns", [["label=species"], {"label": "Species"}])
+def test_classes_in_json(tars, columns):
+    listing = list_source(tars, columns=columns)
+    assert listing.class_names == ("jay", "owl", "wren")
+    assert {item.label for item in listing.parts["train"]} == {0, 1, 2}
+
+
+def test_parquet_has_the_names_of_classes(tmp_path):
+    import pyarrow.parquet
+
+    (tmp_path / "data").mkdir()
+    shutil.copy(SHARDS / "birds.parquet", tmp_path / "data" / "train-00000-of-00001.parquet")
+    data = load_data(tmp_path)
+    assert data.class_names == ("jay", "owl", "wren")
+    table = pyarrow.parquet.read_table(SHARDS / "birds.parquet").to_pylist()
+    found = {}
+    for part in (data.train, data.validation, data.test):
+        found |= {name: (part.labels[row], part.image_bytes(row)) for row, name in enumerate(part.ids)}
+    names = ["wren", "owl", "jay"]  # of make_shards.py
+    for row in table:
+        [name] = [name for name in found if name.endswith(f"-{row['image']['path']}")]
+        assert data.class_names[found[name][0]] == names[row["label"]]
+        assert found[name][1] == row["image"]["bytes"]
+
+
+def test_an_archive_beside_class_folders_is_none_of_the_images(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for number in range(3):
+            Image.new("RGB", (8, 8), (number, 9, 9)).save(tmp_path / name / f"{number}.png")
+    shutil.copy(SHARDS / "birds-test-000000.tar", tmp_path / "photographs.tar")
+    assert list_source(tmp_path).class_names == ("cat", "dog")
+
+
+def test_a_listing_is_kept_until_a_shard_changes(tars, monkeypatch):
+    first = list_source(tars)
+    opened = []
+    really = tarfile.open
+    monkeypatch.setattr(tarfile, "open", lambda *a, **k: opened.append(a) or really(*a, **k))
+    assert list_source(tars) == first and not opened
+    with really(tars / "birds-train-000000.tar", "a") as file:
+        for name, content in (
+            ("new.jpg", _members(tars / "birds-test-000000.tar", ".jpg")["s0000.jpg"]),
+            ("new.cls", b"1"),
+        ):
+            told = tarfile.TarInfo(name)
+            told.size = len(content)
+            file.addfile(told, io.BytesIO(content))
+    assert len(list_source(tars).parts["train"]) == len(first.parts["train"]) + 1 and opened
+
+
+def _tar(path, members):
+    with tarfile.open(path, "w") as file:
+        for name, content in members.items():
+            told = tarfile.TarInfo(name)
+            told.size = len(content)
+            file.addfile(told, io.BytesIO(content))
+
+
+def test_what_is_wrong_with_shards_is_said(tmp_path):
+    path = tmp_path / "a.tar"
+    _tar(path, {"1.jpg": b"x", "2.jpg": b"y", "2.png": b"y", "2.cls": b" "})
+    with pytest.raises(ValueError, match=r"2 has two images(.|\n)*2.cls says no class(.|\n)*1 has no .cls"):
+        list_source(path)
+    path.write_bytes(b"no tar" * 200)
+    with pytest.raises(ValueError, match="is no tar file, or compressed or damaged"):
+        list_source(path)
+    shutil.copy(SHARDS / "birds.parquet", tmp_path / "b.parquet")
+    with pytest.raises(ValueError, match="files of two kinds, a.tar and b.parquet"):
+        list_source(tmp_path)
+    with pytest.raises(ValueError, match="its columns are image, label: name them"):
+        list_source(tmp_path / "b.parquet", columns=["label=species"])
+    with pytest.raises(ValueError, match="have one class each, and task='numbers'"):
+        list_source(tmp_path / "b.parquet", task="numbers")
+    (tmp_path / "c.parquet").write_bytes(b"PAR1" * 9)
+    with pytest.raises(ValueError, match="has Parquet files that cannot be read"):
+        list_source(tmp_path / "c.parquet")
+
+
+def test_no_member_leads_out_of_its_tar(tmp_path):
+    """Links, devices and names that climb are nothing that is opened: an image is bytes of the tar file itself."""
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(b"secret")
+    path = tmp_path / "in" / "a.tar"
+    path.parent.mkdir()
+    with tarfile.open(path, "w") as file:
+        for name, kind in (
+            ("1.jpg", tarfile.SYMTYPE),
+            ("2.jpg", tarfile.LNKTYPE),
+            ("../../secret.jpg", tarfile.REGTYPE),
+        ):
+            told = tarfile.TarInfo(name)
+            told.type, told.linkname = kind, str(secret)
+            told.size = 4 if kind == tarfile.REGTYPE else 0
+            file.addfile(told, io.BytesIO(b"mine"))
+        told = tarfile.TarInfo("../../secret.cls")
+        told.size = 1
+        file.addfile(told, io.BytesIO(b"0"))
+    [[item]] = list_source(path).parts.values()
+    assert read(item.content) == b"mine"
+
+
+def test_large_tfds_data_is_read_from_its_shards(monkeypatch):
+    """The same images, labels and batches as from memory."""
+    pytest.importorskip("elpv_dataset", reason="kresnets[elpv] is an extra")
+    memory = load_data("elpv/mono")
+    monkeypatch.setattr(tfds_source, "MAX_ENCODED", 0)
+    for _ in range(2):  # listed, and known
+        pieces = load_data("elpv/mono")
+        assert isinstance(unpacked(pieces.train._kind, pieces.train._contents[0].numpy()), Piece)
+        assert pieces.contents == memory.contents and pieces.train.ids == memory.train.ids
+        assert pieces.train.labels.tolist() == memory.train.labels.tolist()
+    batches = [part.batches(32, 48, shuffle_seed=3, cache=False).take(2) for part in (memory.train, pieces.train)]
+    for (images, labels), (others, other_labels) in zip(*batches, strict=True):
+        np.testing.assert_array_equal(images, others)
+        np.testing.assert_array_equal(labels, other_labels)
+    records = tf.data.TFRecordDataset(tfds_source.prepare("elpv/mono").info.splits["train"].filepaths)
+    offsets = [row for path in tfds_source.prepare("elpv/mono").info.splits["train"].filepaths
+               for row in tfds_source._records(path)]  # fmt: skip
+    assert [len(record.numpy()) for record in records] == [length for _, length in offsets]
+
+
+def test_a_piece_that_was_cut_off_is_said(tmp_path):
+    (tmp_path / "a 1.bin").write_bytes(b"0123456789")
+    piece = Piece(str(tmp_path / "a 1.bin"), 4, 3)
+    assert read(piece) == b"456" and unpacked(Piece, packed(piece)) == piece
+    assert reader(Piece)(tf.constant(packed(piece))).numpy() == b"456"
+    with pytest.raises(OSError, match="ends before byte 14: it was cut off"):
+        read(piece._replace(length=10))
+    assert shards.shards_in(tmp_path) == []
