@@ -15,13 +15,14 @@ from cyclopts.validators import Number
 import kresnets_command
 from kresnets import augmentations
 from kresnets._util import files
-from kresnets._util.store import SharedStore
+from kresnets._util.store import SharedStore, as_text
 from kresnets.cli.options import PRETRAINED, Flag, Images, Machines, Network, RecipeOptions, flat
 from kresnets.decoding import Decoding
 from kresnets.devices import watch
 from kresnets.report.judge import judge
 from kresnets.report.metrics import told
 from kresnets.runs.folder import RunFolder, data_digest, load_images
+from kresnets.runs.state import disk_needed
 from kresnets.transfer.frozen import frozen
 from kresnets.transfer.labels import WATCHED
 from kresnets.transfer.trunk import check_weights, dtype_for, head_of, own_model, read_recipe, spec_of, with_trunk
@@ -182,6 +183,7 @@ def _train(run, options, arguments, earlier, command, machines):
         if found is not None and machines.first:
             found.plot(run / "learning_rate.png")
         _introduce(config, data, why)
+        print("Its files take {1} at most while it trains, {0} afterwards.".format(*map(as_text, disk_needed(model))))
         history = _fit_and_save(run, options, model, data, plan, config, machines)
     if options.coordinator:
         disconnect()
@@ -281,13 +283,14 @@ def _fit(run, options, model, data, plan, config, machines):
     import kresnets
     from kresnets.cli.progress import ProgressLines
     from kresnets.data import epoch_variable
+    from kresnets.transfer.cache.choice import forbids
 
     images = _images_cache(run, options, data, machines)
     size, crop = config["size"], config["preprocess"]["crop"]
     callbacks = [
         # When training begins: by then every argument has been found good, and bad ones leave nothing behind.
         keras.callbacks.LambdaCallback(on_train_begin=lambda logs: run.begin(config, data)),
-        ProgressLines([stage.group for stage in plan.stages], plan.epochs),
+        ProgressLines(plan, options.cache == "auto" and not options.recompute and forbids(plan.recipe) is None),
     ]
     return kresnets.fine_tune(
         model,

@@ -5,12 +5,14 @@ import json
 import math
 import pathlib
 import re
+import shutil
 import time
 
 import keras
 import numpy as np
 
 from kresnets._util import files
+from kresnets._util.store import as_text
 from kresnets.devices import agreed, apart, first_file, is_first
 
 
@@ -47,9 +49,21 @@ class RunState(keras.callbacks.Callback):
         return initial_epoch, (self.folder / "done").exists(), rows, stopped
 
     def on_train_begin(self, logs=None):
+        if not self.initial_epoch and is_first():
+            self._check_room()
         if self.initial_epoch:
             with first_file(self.folder / f"epoch-{self.initial_epoch - 1:04d}.weights.h5") as path:
                 self.model.load_weights(path)
+
+    def _check_room(self):
+        """Raise an OSError where the disk is too full for the run, before it has trained for an hour."""
+        _, most = disk_needed(self.model)
+        free = shutil.disk_usage(self.folder).free
+        if free < 3 * _bytes(self.model):  # an epoch's weights, the best one's and the model's: no run needs less
+            raise OSError(
+                f"{self.folder} lies on a disk with {as_text(free)} free, and the run takes up to {as_text(most)}: "
+                "make room, or give another folder."
+            )
 
     def on_epoch_begin(self, epoch, logs=None):
         self._began = time.perf_counter()
@@ -86,6 +100,18 @@ class RunState(keras.callbacks.Callback):
         for path in self.folder.glob(pattern) if is_first() else ():
             if _epoch(path) != keep:
                 path.unlink()
+
+
+def disk_needed(model: keras.Model) -> tuple[int, int]:
+    """Return how many bytes the files of a run take at most: its model with the optimizer when it is finished, and all
+    of them while it trains: an epoch and the one before it, the best one, and the best and the first of a stage. Two
+    slots a weight are reckoned with."""
+    weights = _bytes(model)
+    return 3 * weights, (2 * 3 + 2 + 2 * 3) * weights
+
+
+def _bytes(model):
+    return sum(math.prod(weight.shape) * np.dtype(weight.dtype).itemsize for weight in model.weights)
 
 
 class StopAtNaN(keras.callbacks.Callback):

@@ -1,6 +1,8 @@
 """`fine_tune` and its recipe against the same thing done by hand, and against interrupted runs of itself."""
 
 import dataclasses
+import shutil
+import types
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ from nets import SHORT, TINY, Stop, StopAfter, photographs, tiny, unchanged_grou
 
 import kresnets
 from kresnets import Recipe, fine_tune
+from kresnets.runs.state import disk_needed
 from kresnets.transfer.lr_schedule import StagedCosine
 
 
@@ -375,3 +378,25 @@ def test_a_run_of_before_decoding_was_noted_is_not_gone_on_with_otherwise_decode
     with pytest.raises(ValueError, match=r"of an older version.*decoding=kresnets.Decoding.before\(\)"):
         run()
     assert run(decoding=kresnets.Decoding.before()) == kresnets.Decoding.before()
+
+
+def test_the_disk_has_room_for_the_run_or_it_does_not_begin(tmp_path, monkeypatch):
+    """What is said to be needed at most is at least what then lies there, and too little is refused before a step."""
+    largest = []
+
+    class Measure(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            largest.append(sum(file.stat().st_size for file in tmp_path.joinpath("run").rglob("*") if file.is_file()))
+
+    model, data = kresnets.CifarResNet20(classes=3), (np.zeros((6, 32, 32, 3), "float32"), np.arange(6) % 3)
+    recipe = Recipe(
+        head_epochs=0, stages=("stem",), epochs_per_stage=3, advance="plateau", patience=1, restore_best=True
+    )
+    fine_tune(model, data, data, recipe, state_dir=tmp_path / "run", callbacks=[Measure()], pretrained=True, verbose=0)
+    model.save(tmp_path / "model.keras")
+    finished, most = disk_needed(model)
+    assert 0.9 * finished <= (tmp_path / "model.keras").stat().st_size <= 1.3 * finished  # HDF5, names of layers
+    assert max(largest) <= most
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: types.SimpleNamespace(free=5000))
+    with pytest.raises(OSError, match="lies on a disk with .* free, and the run takes up to .*: make room, or give"):
+        fine_tune(tiny(), photographs(), recipe=SHORT, state_dir=tmp_path / "full", callbacks=[StopAfter(0)], verbose=0)

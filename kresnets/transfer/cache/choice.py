@@ -23,11 +23,12 @@ def check_cache(cache, recipe):
         raise ValueError(
             f"Recipe(views={recipe.views}) are copies in the feature cache: leave out cache=False, or take views=1."
         )
-    if cache not in ("auto", False) and (reason := _forbids(recipe)):
+    if cache not in ("auto", False) and (reason := forbids(recipe)):
         raise ValueError(f"cache={cache!r} cannot be: {reason}")
 
 
-def _forbids(recipe):
+def forbids(recipe):
+    """Return why nothing can be kept with a recipe, a sentence; None where it can."""
     if recipe.mixup:
         return (
             f"mixup={recipe.mixup} blends the images of each batch, which gives features that nothing can keep; "
@@ -55,7 +56,7 @@ def cached_fit(
     """
     if cache is False:
         return None
-    reason = _forbids(recipe) or _not_plain(model)
+    reason = forbids(recipe) or _not_plain(model)
     if reason:
         quiet = cache == "auto" or isinstance(cache, SharedStore)
         _LOG.log(logging.INFO if quiet else logging.WARNING, "Training goes uncached: %s", reason)
