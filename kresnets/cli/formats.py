@@ -20,7 +20,9 @@ def export(run, loaded, path, format, dtype, verify):
     exported = export_file(model, path, format, labels, preprocessing, calibration)
     print(exported.path, exported.labels, sep="\n")
     if data is None:
-        print(f"run by its own runtime: probabilities differ from the run's by {exported.difference:.1g} at most")
+        print(
+            f"run by its own runtime: within {exported.difference:.1g} of the run's probabilities, on noise and colours"
+        )
         return
     print(f"calibrated by {len(calibration)} training images, of which {exported.agreement:.1%} keep their label")
     images = data.test.pixels(size, crop=crop)

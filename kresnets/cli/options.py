@@ -45,7 +45,7 @@ class Images:
         seed: Of the split, the start and the order of the images. Left out: that of --recipe, else 0.
         columns: Columns of a CSV file that have paths, classes and, if there is one, parts; or such as group=patient
             or label=cat,dog, of path, label, split, group and weight (how much an image counts in training). Left
-            out: by their names.
+            out: paths, labels and parts by their usual names; groups and weights are taken only where they are named.
         group_by: Regular expression, whose match in an image's path (its first parentheses) is the patient, video or
             place shown: none of them is in two parts.
         bits: How many bits 16-bit PNG fill. Left out: what they say, else what their largest value needs.

@@ -8,6 +8,7 @@ copied is hashed but not decoded, and a file that was changed is another one.
 
 import contextlib
 import dataclasses
+import hashlib
 import json
 import logging
 import pathlib
@@ -47,7 +48,8 @@ def index_path() -> pathlib.Path:
 
 
 class Index:
-    """Look images up, and note them. Where its file cannot be used this is said in the log, and nothing is known.
+    """Look images up, and note them; it must be made before their stamps are taken. Where its file cannot be used this
+    is said in the log, and nothing is known.
 
     Args:
         decoding: the `kresnets.Decoding` with which images are looked at. Defaults to `Decoding()`.
@@ -56,9 +58,11 @@ class Index:
     """
 
     def __init__(self, decoding: Decoding = Decoding(), use: Use = "auto") -> None:
-        self._use, self._lock = use, threading.Lock()
-        # Another decoder may refuse what this one reads, and other versions look at other things.
-        self._way = f"kresnets {__version__}, tensorflow {tf.__version__}, {decoding.channels}, {decoding.whole}"
+        self._use, self._lock, self._began = use, threading.Lock(), time.time_ns()
+        # Another decoder may refuse what this one reads, and other versions look at other things; how what was decoded
+        # is resized plays no part.
+        self._versions = f"kresnets {__version__}, tensorflow {tf.__version__}"
+        self._way = f"{self._versions}, {dataclasses.replace(decoding, resize='crop', padding=None)}"
         self._open: sqlite3.Connection | None = None
         if use != "off":
             with self._unharmed():
@@ -92,7 +96,7 @@ class Index:
 
     def note(self, contents: Sequence[Any], stamps: Sequence[Stamp | None], verdicts: Sequence[Verdict]) -> None:
         """Note what was found of images. Bad ones are looked at again, as what was lacking may be installed by then."""
-        settled = time.time_ns() - _SETTLED_NS
+        settled = self._began - _SETTLED_NS  # the stamps were taken since
         good = [row for row in zip(contents, stamps, verdicts) if row[2].reason is None]
         files = ((*s, v.digest, packed(c)) for c, s, v in good if s is not None and s.ctime_ns < settled)
         looked = ((verdict.digest, self._way, _said(verdict)) for _, _, verdict in good)
@@ -102,18 +106,20 @@ class Index:
                     once.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", files)
                     once.executemany("INSERT OR IGNORE INTO looked VALUES (?, ?, ?)", looked)
 
-    def listed(self, key: str, make: Callable[[], Any]) -> Any:
+    def listed(self, key: object, make: Callable[[], Any]) -> Any:
         """Return the listing of a key; what `make()` gives, as JSON has it, where there is none."""
-        with self._unharmed():
-            row = self._open and self._open.execute("SELECT rows FROM listed WHERE key = ?", (key,)).fetchone()
-            if row:
-                return json.loads(row[0])
-        rows = json.dumps(make())
-        with self._unharmed():
-            if self._open is not None:
-                with self._open as once:
-                    once.execute("INSERT OR REPLACE INTO listed VALUES (?, ?)", (key, rows))
-        return json.loads(rows)
+        name = hashlib.sha256(repr((self._versions, key)).encode()).hexdigest()
+        if self._open is not None and self._use != "rehash":
+            with self._unharmed():
+                row = self._open.execute("SELECT rows FROM listed WHERE key = ?", (name,)).fetchone()
+                if row:
+                    return json.loads(row[0])
+        rows = make()
+        told = json.dumps(rows)
+        if self._open is not None and len(rows) >= LEAST:
+            with self._unharmed(), self._open as once:
+                once.execute("INSERT OR REPLACE INTO listed VALUES (?, ?)", (name, told))
+        return json.loads(told)
 
     def __enter__(self) -> "Index":
         return self
@@ -137,9 +143,9 @@ class Index:
             _LOG.info("The index of images %s %s (%s): all images are looked at.", index_path(), told, error)
 
 
-def remembered(key: str, make: Callable[[], Any]) -> Any:
-    """Return what an `Index` has listed by a key, else what `make()` gives, which it then has."""
-    with Index() as index:
+def remembered(key: object, make: Callable[[], Any], use: Use = "auto") -> Any:
+    """Return what an `Index` has listed by a key, else what `make()` gives, which it then has where it is long."""
+    with Index(use=use) as index:
         return index.listed(key, make)
 
 

@@ -1,8 +1,10 @@
 """What the label of an image is: read from the cells of a CSV file, and said in words again."""
 
 import math
+import re
 
 _YES_NO = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
+_DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
 _MARKS = ("|", ";", ",", " ")  # between labels in one cell, the likeliest first
 
 
@@ -54,6 +56,11 @@ def read_labels(file, cells, names, task="auto", separator=None):
                 f"{file}: cells such as {like!r} look like several labels of one image: say task='labels', or "
                 "task='classes' where each is a class of its own."
             )
+        if task == "classes" and all(_DECIMAL_COMMA.fullmatch(cell) for cell in every):
+            raise ValueError(
+                f"{file}: cells such as {every[0]!r} look like numbers with a decimal comma: write a point, or say "
+                "task='classes' where each is a class of its own."
+            )
     if task == "classes":
         if several:
             raise ValueError(f"{file}: task='classes' takes one column of classes. Received: {', '.join(names)}")
@@ -74,7 +81,13 @@ def read_labels(file, cells, names, task="auto", separator=None):
         return task, tuple(names), {path: tuple(map(float, row)) for path, row in cells.items()}
     if separator is None and yes_no:  # a column of 0 and 1 each
         return task, tuple(names), {path: tuple(_YES_NO[cell.lower()] for cell in row) for path, row in cells.items()}
-    separator = separator or next((mark for mark in _MARKS if any(mark in cell for cell in every)), _MARKS[0])
+    marks = [mark for mark in _MARKS if any(mark in cell for cell in every)]
+    if separator is None and set(_MARKS[:2]) <= set(marks):
+        raise ValueError(
+            f"{file}: cells have {marks[0]!r} and {marks[1]!r} in them: write one between labels everywhere, or say "
+            "which it is by `label_separator`."
+        )
+    separator = separator or (marks or _MARKS)[0]
     sets = {path: {one.strip() for one in row[0].split(separator)} - {""} for path, row in cells.items()}
     class_names = tuple(sorted(set().union(*sets.values())))
     return task, class_names, {path: tuple(float(name in has) for name in class_names) for path, has in sets.items()}
@@ -95,7 +108,7 @@ def _several_in(cells):
 def number_in(cell):
     """Return the finite number that a cell holds, or None."""
     try:
-        number = float(cell)
+        number = float(cell) if "_" not in cell else math.nan  # Python's own way to write a thousand
     except ValueError:
         return None
     return number if math.isfinite(number) else None

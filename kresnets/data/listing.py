@@ -291,7 +291,9 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
     header = [cell.strip() for cell in rows[0][1]] if rows else []
     if not rows:
         raise ValueError(f"{file} lists no image: write one line `path,label` per image.")
+    whole, width = rows, len(header)
     places, rows = _places(file, rows, separator, columns)
+    header = ["path", "label"] if rows is whole else header  # a line of values names nothing
     label_columns = places.pop("label")
     named = label_columns if len(label_columns) > 1 or task in ("labels", "numbers") or label_separator else ()
     found, rest, obstacles = {}, {}, []
@@ -302,6 +304,11 @@ def list_csv(file, columns=None, task="auto", label_separator=None):
                 what = separator.join(row)
                 word = {",": "a comma", ";": "a semicolon", "\t": "a tab"}[separator]
                 raise ValueError(f"{file}, line {line}: no path and label, separated by {word}, in {what!r}.")
+            if any(cell.strip() for cell in row[width:]):
+                raise ValueError(
+                    f"{file}, line {line}: {len(row)} cells, and {width} columns: put a cell with "
+                    f"{separator!r} in it into quotes."
+                )
             path = _inside(file, line, row[places["path"]].strip())
             if path in found:
                 raise ValueError(f"{file}, line {line}: {path} is listed a second time; list every image once.")
@@ -384,8 +391,8 @@ def _places(file, rows, separator, columns):
         places = {"path": known[0][0], "label": known[1][:1]} | told
         if "group" not in told and (likely := [name for name in _GROUP_COLUMNS if name in header]):
             warnings.warn(
-                f"{file} has a column {likely[0]!r}: images of one may land in training and test; `columns` with "
-                f"group={likely[0]} (--columns group={likely[0]}) keeps them together.",
+                f"{file} has a column {likely[0]!r}: images of one may land in training and test; `columns` "
+                f"(--columns group={likely[0]}) keeps them together.",
                 stacklevel=4,
             )
         if "split" in told:

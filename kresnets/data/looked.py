@@ -21,8 +21,7 @@ def look(listing, decoding, progress, use="auto"):
     the `Index` knows (`use`)."""
     parts = [(part, item) for part, items in listing.parts.items() for item in items]
     contents = [item.content for _, item in parts]
-    stamps = [stamp_of(content) for content in contents]  # before they are read: what changes meanwhile will be seen
-    verdicts = _verdicts(contents, stamps, decoding, progress, use if len(parts) >= index.LEAST else "off")
+    verdicts, stamps = _verdicts(contents, decoding, progress, use if len(parts) >= index.LEAST else "off")
     good = [(part, item, verdict) for (part, item), verdict in zip(parts, verdicts) if not verdict.reason]
     return Looked(
         listing,
@@ -37,15 +36,16 @@ def look(listing, decoding, progress, use="auto"):
     )
 
 
-def _verdicts(contents, stamps, decoding, progress, use):
+def _verdicts(contents, decoding, progress, use):
     with index.Index(decoding, use) as known:
+        stamps = [stamp_of(content) for content in contents]  # before they are read: what changes meanwhile is seen
         found = known.of_files(stamps)
         new = [place for place, verdict in enumerate(found) if verdict is None]
         looked = check_images([contents[place] for place in new], progress, decoding, known.of_bytes)
         for place, verdict in zip(new, looked):
             found[place] = verdict
         known.note([contents[place] for place in new], [stamps[place] for place in new], looked)
-    return found
+    return found, stamps
 
 
 @dataclasses.dataclass(frozen=True)

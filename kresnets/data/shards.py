@@ -1,12 +1,12 @@
 """Images in files of many: WebDataset's tar files, and Parquet files as Hugging Face's `datasets` keep them."""
 
 import collections
-import hashlib
 import json
 import os
 import pathlib
 import re
 import tarfile
+import warnings
 
 from kresnets._util.checks import refuse
 from kresnets.data.content import Piece, read, stamp_of
@@ -17,7 +17,8 @@ SUFFIXES = (".tar", ".parquet")
 MAX_ENCODED = 2 * 1024**3  # bytes of images in Parquet, which is compressed, and so read into memory
 _IMAGES = ("jpg", "jpeg", "png", "gif", "bmp", "webp", "tif", "tiff", "heic", "heif", "avif", "npy")
 _KEY = re.compile(r"((?:.*/|)[^.]+)[.]([^/]*)")  # as in WebDataset: what is before the first dot is one example's name
-_MOST_TOLD = 20
+_ENDINGS = tuple(f".{kind}" for kind in _IMAGES)
+_MOST_TOLD, _BLOCK = 20, 512
 
 
 def shards_in(source):
@@ -34,7 +35,7 @@ def shards_in(source):
     return []
 
 
-def list_shards(source, columns=None, task="auto"):
+def list_shards(source, columns=None, task="auto", use="auto"):
     """List the images in a tar or Parquet file, or in a folder of such.
 
     A tar file is as WebDataset's: what is called `0001.jpg` has its class in `0001.cls`, or in the field of `0001.json`
@@ -46,6 +47,7 @@ def list_shards(source, columns=None, task="auto"):
         source: str or path.
         columns: names of the columns, by role (`path`, `label`), or of the field of the JSON files. Defaults to None.
         task: `"auto"` or `"classes"`. Defaults to `"auto"`.
+        use: of `kresnets.data.index`. Defaults to `"auto"`.
 
     Raises:
         ValueError: for files that cannot be read so, or another task.
@@ -59,54 +61,93 @@ def list_shards(source, columns=None, task="auto"):
     roles = roles_of(columns, [])
     if columns is not None and not roles or set(roles) - {"path", "label"}:
         raise ValueError(f"`columns` of {suffix} files must be such as label=species. Received: {columns}")
-    rows = (_of_tars if suffix == ".tar" else _of_parquet)(shards, roles)
-    words = {str(label) for _, _, label, _ in rows}
+    rows = _of_tars(shards, roles, use) if suffix == ".tar" else _of_parquet(shards, roles)
+    if not rows:
+        raise ValueError(f"{source} has no image: {', '.join(shard.name for shard in shards[:3])} hold none.")
+    words = {label for _, _, label, _ in rows}
     whole = all(re.fullmatch(r"-?\d+", word) for word in words)
     names = sorted(words, key=int) if whole else sorted(words)
     numbers = {name: number for number, name in enumerate(names)}
-    named = [part_within(shard.stem) for shard in shards]
-    parts = collections.defaultdict(list)
+    named, parts = _parts(source, shards), collections.defaultdict(list)
     for shard, name, label, content in rows:
-        part = named[shard] if all(named) and "train" in named else "all"
-        parts[part].append(Item(name, numbers[str(label)], content))
+        parts[named[shard]].append(Item(name, numbers[label], content))
     return Listing(pathlib.Path(source).resolve().name.partition(".")[0], tuple(names), dict(parts))
 
 
-def _of_tars(shards, roles):
+def _parts(source, shards):
+    """Return the part that each shard is of, by its name; `"all"` where none is called after one."""
+    named = [part_within(shard.stem) for shard in shards]
+    if len(shards) == 1 or not any(named):
+        return ["all"] * len(shards)
+    if not all(named) or "train" not in named:
+        odd = next((shard.name for shard, part in zip(shards, named) if not part), None)
+        why = f"{odd} is not" if odd else "none for training"
+        raise ValueError(
+            f"{source} has files that are called after parts, such as "
+            f"{next(shard.name for shard, part in zip(shards, named) if part)}, and {why}: let each be called after "
+            "train, validation or test, or none."
+        )
+    return named
+
+
+def _of_tars(shards, roles, use):
     """Return `(number of its shard, name, class, Piece)` of each image."""
     paths = [os.fspath(shard) for shard in shards]
-    key = repr(("tar", [stamp_of(path) for path in paths], roles))
-    make = lambda: [row for number, path in enumerate(paths) for row in _of_tar(number, path, roles)]
-    rows = remembered(hashlib.sha256(key.encode()).hexdigest(), make)
+    key = ("tar", [(os.path.basename(path), stamp_of(path)) for path in paths], roles)
+    rows = remembered(
+        key, lambda: [row for number, path in enumerate(paths) for row in _of_tar(number, path, roles)], use
+    )
     return [(number, name, label, Piece(paths[number], *where)) for number, name, label, where in rows]
 
 
 def _of_tar(number, path, roles):
-    images, labels, obstacles = {}, {}, []
+    images, labels, obstacles, left_out = {}, {}, [], []
     field = roles["label"][0] if "label" in roles else None
-    told = "cls" if field is None else "json"
+    told, end = "cls" if field is None else "json", 0
     try:
         with tarfile.open(path, "r:") as file:
             for member in file:
+                end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK * member.isreg()
                 found = _KEY.fullmatch(member.name)
-                if not found or not member.isreg() or member.sparse:
+                name, kind = (found[1], found[2].lower()) if found else (member.name, "")
+                if not member.isreg() or member.sparse or kind not in (*_IMAGES, told):
+                    left_out += [member.name] if member.name.lower().endswith(_ENDINGS) else []
                     continue
-                name, kind = found[1], found[2].lower()
                 piece = Piece(path, member.offset_data, member.size)
-                if kind in _IMAGES:
-                    if name in images:
-                        obstacles.append(f"{path}: {name} has two images.")
-                    images[name] = (f"{os.path.basename(path)}/{member.name}", piece)
-                elif kind == told:
+                if kind == told:
                     labels[name] = _label(path, member.name, read(piece), field, obstacles)
-    except (tarfile.TarError, EOFError) as error:
+                elif name in images:
+                    obstacles.append(f"{path}: {name} has two images.")
+                else:
+                    images[name] = (f"{os.path.basename(path)}/{member.name}", piece)
+        _check_end(path, end)
+    except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"{path} is no tar file, or compressed or damaged ({error}): unpack it.") from None
-    what = ".cls, its class, beside it" if field is None else f"field {field!r} in a .json beside it"
-    obstacles += [f"{path}: {name} has no {what}." for name in images if name not in labels]
+    if left_out:
+        warnings.warn(
+            f"{path}: {len(left_out)} images are left out, such as {left_out[0]}: links, or of a name in which what is "
+            "behind the first dot, the kind by WebDataset's rule, is none that is read.",
+            stacklevel=2,
+        )
+    what = ".cls beside it, its class; of a .json give its field, as label=species" if field is None else ""
+    what = what or f"field {field!r} in a .json beside it"
+    obstacles += [f"{path}: {name} has no {what} (`columns`)." for name in images if name not in labels]
     if len(obstacles) > _MOST_TOLD:
         obstacles[_MOST_TOLD:] = [f"{path}: {len(obstacles) - _MOST_TOLD} more that cannot be used."]
     refuse(obstacles)
     return [(number, name, labels[key], piece[1:]) for key, (name, piece) in images.items()]
+
+
+def _check_end(path, end):
+    """Raise an EOFError for a tar file without the block of zeros at its end, which a download that broke off lacks,
+    and for one with more behind it, which no reader would see."""
+    with open(path, "rb") as file:
+        file.seek(end)
+        if file.read(_BLOCK) != bytes(_BLOCK):
+            raise EOFError("its end is missing: it was cut off")
+        while piece := file.read(1 << 20):
+            if any(piece):
+                raise EOFError("there is more behind its end: join such files by tar --concatenate")
 
 
 def _label(path, name, content, field, obstacles):
@@ -132,22 +173,28 @@ def _of_parquet(shards, roles):
     rows = []
     try:
         files = [pyarrow.parquet.ParquetFile(shard) for shard in shards]
-        image, label, names = _columns(shards[0], files[0].schema_arrow, roles)
-        size = sum(_bytes_of(file.metadata, image) for file in files)
+        known = [_columns(shard, file.schema_arrow, roles) for shard, file in zip(shards, files)]
+        size = sum(_bytes_of(file.metadata, image) for file, (image, *_) in zip(files, known))
         if size > MAX_ENCODED:
             raise ValueError(
                 f"The images of {shards[0].parent} have {size / 1024**3:.1f} GiB, and {MAX_ENCODED // 1024**3} GiB of "
                 "Parquet are read into memory: write them out as a folder of class folders, or as tar files."
             )
-        for number, (shard, file) in enumerate(zip(shards, files)):
-            found = file.read([image, label]).to_pylist()
-            for place, row in enumerate(found):
+        for number, (shard, file, (image, label, names)) in enumerate(zip(shards, files, known)):
+            for place, row in enumerate(file.read([image, label]).to_pylist()):
                 one = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
-                if row[label] is None or names and not 0 <= row[label] < len(names):
-                    raise ValueError(f"{shard}, row {place}: no class is said.")
-                said = names[row[label]] if names else row[label]
+                if one.get("bytes") is None:
+                    raise ValueError(f"{shard}, row {place}: there are no bytes of an image, only what names one.")
+                said = row[label]
+                if names and isinstance(said, int):
+                    said = names[said] if 0 <= said < len(names) else None
+                if not isinstance(said, (str, int)) or not str(said).strip():
+                    raise ValueError(
+                        f"{shard}, row {place}: {label!r} must be one class, a name or a whole number. "
+                        f"Received: {row[label]!r}"
+                    )
                 name = f"{shard.name}/{place:06d}" + (f"-{one['path']}" if one.get("path") else "")
-                rows.append((number, name, said, one.get("bytes") or b""))
+                rows.append((number, name, str(said).strip(), one["bytes"]))
     except pyarrow.ArrowException as error:
         raise ValueError(f"{shards[0].parent} has Parquet files that cannot be read ({error}).") from None
     return rows

@@ -22,6 +22,8 @@ from kresnets.data.split import PARTS
 from kresnets.data.tfds_source import list_tfds
 from kresnets.decoding import Decoding
 
+_ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
+
 
 def load_data(
     source: PathLike,
@@ -125,7 +127,7 @@ def load_data(
     if fold is not None and not (is_whole(fold[1], 2) and is_whole(fold[0], 1) and fold[0] <= fold[1]):
         raise ValueError(f"`fold` must be one of two or more, such as (1, 5). Received: fold={fold!r}")
     found = decoding or Decoding(bits, background, resize=resize, padding=padding, channels=channels)
-    listing = list_source(source, data_dir, columns, task, label_separator)
+    listing = list_source(source, data_dir, columns, task, label_separator, index)
     if group_by is not None:
         listing = _grouped(listing, group_by)
     if len(listing.class_names) < 2 and listing.task == "classes":
@@ -185,15 +187,17 @@ def _check_arguments(limit, seed, bad_images, validation_split, test_split, inde
             raise ValueError(f"`{name}` is a share and must lie between 0 and 1. Received: {share}")
 
 
-def list_source(source, data_dir=None, columns=None, task="auto", label_separator=None):
+def list_source(source, data_dir=None, columns=None, task="auto", label_separator=None, use="auto"):
     """Return the `Listing` of a source; its images are not looked at."""
     source = os.path.expanduser(os.fspath(source))
+    if source.lower().endswith(_ARCHIVES) and os.path.isfile(source):
+        raise ValueError(f"{source} is an archive: unpack it, and give the folder.")
     if is_file_source(source) and os.path.isfile(source) and not shards_in(source):
         return list_csv(source, columns, task, label_separator)
     if label_separator is not None:
         raise ValueError(f"`label_separator` is for cells of a CSV file, and {source} is none: leave it out.")
     if is_file_source(source) and shards_in(source):
-        return list_shards(source, columns, task)
+        return list_shards(source, columns, task, use)
     if is_file_source(source):
         if task not in ("auto", "classes") or columns is not None:
             raise ValueError(
@@ -203,7 +207,7 @@ def list_source(source, data_dir=None, columns=None, task="auto", label_separato
         return list_folder(source)
     if os.path.isabs(source) or source.startswith(".") or source.endswith(".csv"):  # no name of a data set
         raise ValueError(f"There is no folder or CSV file {source!r} here.")
-    return list_tfds(source, data_dir, columns, task)
+    return list_tfds(source, data_dir, columns, task, use)
 
 
 def is_file_source(source):

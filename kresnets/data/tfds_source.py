@@ -2,7 +2,7 @@
 function as any other."""
 
 import difflib
-import hashlib
+import functools
 import math
 import os
 
@@ -16,7 +16,7 @@ MAX_ENCODED = 2 * 1024**3  # bytes of encoded images that are read into memory; 
 _NAME_FEATURES = ("filename", "file_name", "image/filename")
 
 
-def list_tfds(name, data_dir=None, columns=None, task="auto"):
+def list_tfds(name, data_dir=None, columns=None, task="auto", use="auto"):
     """List the images of a TFDS dataset, prepared (downloaded) at the first use.
 
     The splits `train`, `validation` and `test` are used as they are, others left out; a dataset of one split is taken
@@ -29,6 +29,7 @@ def list_tfds(name, data_dir=None, columns=None, task="auto"):
             None: those that the dataset is supervised by, else its one image and its one class.
         task: `"classes"`, `"labels"` (of a feature of several classes, or of yes and no), `"numbers"`, or `"auto"`, by
             the features. Defaults to `"auto"`.
+        use: of `kresnets.data.index`. Defaults to `"auto"`.
     """
     builder = prepare(name, data_dir)
     image, keys = _features(name, builder.info, columns)
@@ -40,7 +41,7 @@ def list_tfds(name, data_dir=None, columns=None, task="auto"):
     elif "train" not in given:
         raise ValueError(f"TFDS dataset {name!r} has no split named train, only {', '.join(builder.info.splits)}.")
     size = sum(builder.info.splits[split].num_bytes for split in given.values())
-    read = _read if size <= MAX_ENCODED else _listed
+    read = _read if size <= MAX_ENCODED else functools.partial(_listed, use=use)
     rows = {part: read(builder, split, image, keys, said) for part, split in given.items()}
     if task != "classes":
         _check_values(name, keys, task, rows)
@@ -189,7 +190,7 @@ def _read(builder, split, image, keys, said, place=lambda identity, data: data):
     return [(told[best], label, where) for told, label, where in rows]
 
 
-def _listed(builder, split, image, keys, said):
+def _listed(builder, split, image, keys, said, use):
     """Return what `_read` does with each image as a `Piece` of a shard: too many for memory; listed once, as it takes
     to read all of them."""
     info = builder.info.splits[split]
@@ -201,7 +202,7 @@ def _listed(builder, split, image, keys, said):
         )
     shards = [os.fspath(path) for path in info.filepaths]
     numbers = {os.path.basename(path): number for number, path in enumerate(shards)}
-    key = repr((sorted(map(stamp_of, shards)), image, keys, builder.info.features[keys[0]], len(keys)))
+    key = ("tfds", list(map(stamp_of, shards)), image, [(one, builder.info.features[one]) for one in keys])
 
     def make():
         records = [list(_records(path)) for path in shards]
@@ -216,7 +217,7 @@ def _listed(builder, split, image, keys, said):
         return _read(builder, split, image, keys, said, place)
 
     as_label = lambda label: tuple(label) if isinstance(label, list) else label
-    listed = remembered(hashlib.sha256(key.encode()).hexdigest(), make)
+    listed = remembered(key, make, use)
     return [(name, as_label(label), Piece(shards[number], *where)) for name, label, (number, *where) in listed]
 
 

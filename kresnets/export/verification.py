@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from kresnets.data.check import check_image
+from kresnets.data.transcode import as_png
 from kresnets.export.precision import in_half
 
 _PYTHON_OPS = {"PyFunc", "PyFuncStateless", "EagerPyFunc"}
@@ -85,7 +86,7 @@ def read_images(images, classifier):
         if reason := check_image(content, classifier.decoding).reason:
             name = f"number {place}" if isinstance(given, bytes) else given
             raise ValueError(f"The image {name} cannot be compared, since {reason}: leave it out.")
-        contents.append(content)
+        contents.append(as_png(content)[0])  # what no server decodes is asked as what training made of it
     return contents
 
 

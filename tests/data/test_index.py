@@ -133,6 +133,28 @@ def test_what_is_looked_at_otherwise_is_looked_at_anew(folder, seen):
     assert seen() == (COUNT, COUNT)
 
 
+def test_what_a_colour_behind_them_changes_is_not_taken_from_another(folder, seen):
+    """Black pixels, all but transparent: of one colour on black, and not on white."""
+    for path in folder.rglob("*.jpg"):
+        alpha = np.random.default_rng(int(path.stem)).integers(0, 256, (8, 8, 1), dtype=np.uint8)
+        Image.fromarray(np.concatenate([np.zeros((8, 8, 3), np.uint8), alpha], -1)).save(path.with_suffix(".png"))
+        path.unlink()
+    for _ in range(2):
+        assert load_data(folder, background="white").plain == ()
+        assert len(load_data(folder, background="black").plain) == COUNT
+
+
+def test_a_file_written_since_the_looking_began_is_not_trusted(seen, tmp_path, monkeypatch):
+    """Where times have steps of a second, it may change once more within the one in which it was read."""
+    monkeypatch.setattr(index, "_SETTLED_NS", 0)
+    with index.Index() as known:
+        _write(tmp_path / "new.jpg", 0)
+        stamps = [stamp_of(str(tmp_path / "new.jpg"))]
+        [verdict] = check.check_images([str(tmp_path / "new.jpg")], False)
+        known.note([str(tmp_path / "new.jpg")], stamps, [verdict])
+        assert known.of_files(stamps) == [None] and known.of_bytes(verdict.digest) == verdict
+
+
 def test_images_in_memory_are_known_by_their_bytes(seen):
     file = io.BytesIO()
     Image.new("RGB", (9, 9), (1, 2, 3)).save(file, "PNG")

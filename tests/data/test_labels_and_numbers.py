@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from kresnets.data import load_data
+from kresnets.data.listing import list_csv
 from kresnets.data.split import strata
 
 SETS = [set(), {"cat"}, {"dog"}, {"cat", "dog"}, {"bird", "cat"}]
@@ -192,3 +193,36 @@ def test_rare_strata_go_with_the_most():
     assert sorted(found.values()) == [10, 23]
     assert strata([5, 3, 5], "classes") == [5, 3, 5]
     assert [*collections.Counter(strata([(float(n),) for n in range(100)], "numbers")).values()] == [10] * 10
+
+
+def test_a_line_with_more_cells_than_columns_is_refused(pictures):
+    file = listed(pictures, "long.csv", ["path", "label"], [("1.png", "shirt"), ("2.png", "shirt", " red")])
+    assert list_csv(file).obstacles == (
+        f"{file}, line 3: 3 cells, and 2 columns: put a cell with ',' in it into quotes.",
+    )
+    empty = listed(pictures, "empty.csv", ["path", "label"], [("1.png", "shirt", ""), ("2.png", "sock", " ")])
+    assert list_csv(empty).class_names == ("shirt", "sock")
+
+
+def test_a_list_without_a_header_names_no_number(pictures):
+    file = listed(pictures, "bare.csv", ("0.png", "10.5"), [(f"{n}.png", f"{n}.5") for n in range(1, 9)])
+    listing = list_csv(file)
+    assert (listing.task, listing.class_names) == ("numbers", ("label",))
+
+
+def test_two_marks_between_labels_are_not_guessed_at(pictures):
+    rows = [("1.png", "a|b"), ("2.png", "a"), ("3.png", "b;a")]
+    file = listed(pictures, "marks.csv", ["path", "labels"], rows)
+    with pytest.raises(ValueError, match="cells have '|' and ';' in them: write one between labels everywhere"):
+        list_csv(file, task="labels")
+    assert list_csv(file, label_separator="|").class_names == ("a", "b", "b;a")
+
+
+def test_numbers_are_written_as_everywhere(pictures):
+    commas = listed(pictures, "commas.csv", ["path", "label"], [("1.png", "1,5"), ("2.png", "2,5")])
+    with pytest.raises(ValueError, match="cells such as '1,5' look like numbers with a decimal comma: write a point"):
+        list_csv(commas)
+    assert list_csv(commas, task="classes").class_names == ("1,5", "2,5")
+    thousand = listed(pictures, "thousand.csv", ["path", "label"], [("1.png", "1_000"), ("2.png", "2")])
+    with pytest.raises(ValueError, match="must hold a number in each line. Received: '1_000'"):
+        list_csv(thousand, task="numbers")

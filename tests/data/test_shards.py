@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from kresnets.data import load_data, shards, tfds_source
+from kresnets.data import index, load_data, shards, tfds_source
 from kresnets.data.content import Piece, packed, read, reader, unpacked
 from kresnets.data.sources import list_source
 
@@ -88,6 +88,7 @@ def test_an_archive_beside_class_folders_is_none_of_the_images(tmp_path):
 
 
 def test_a_listing_is_kept_until_a_shard_changes(tars, monkeypatch):
+    monkeypatch.setattr(index, "LEAST", 1)
     first = list_source(tars)
     opened = []
     really = tarfile.open
@@ -119,6 +120,9 @@ def test_what_is_wrong_with_shards_is_said(tmp_path):
         list_source(path)
     path.write_bytes(b"no tar" * 200)
     with pytest.raises(ValueError, match="is no tar file, or compressed or damaged"):
+        list_source(path)
+    _tar(path, {"README.txt": b"x"})
+    with pytest.raises(ValueError, match="has no image: a.tar hold none"):
         list_source(path)
     shutil.copy(SHARDS / "birds.parquet", tmp_path / "b.parquet")
     with pytest.raises(ValueError, match="files of two kinds, a.tar and b.parquet"):
@@ -183,3 +187,82 @@ def test_a_piece_that_was_cut_off_is_said(tmp_path):
     with pytest.raises(OSError, match="ends before byte 14: it was cut off"):
         read(piece._replace(length=10))
     assert shards.shards_in(tmp_path) == []
+
+
+def test_a_tar_file_that_broke_off_and_one_with_more_behind_its_end_are_refused(tars):
+    path = tars / "birds-train-000000.tar"
+    whole = path.read_bytes()
+    with tarfile.open(path) as file:
+        *_, last = file
+    for cut in (last.offset, last.offset_data + 10, last.offset_data + 512):  # at a member, in its data, behind it
+        path.write_bytes(whole[:cut])
+        with pytest.raises(ValueError, match="its end is missing: it was cut off|unexpected end of data"):
+            list_source(path)
+    path.write_bytes(whole + whole)
+    with pytest.raises(ValueError, match="there is more behind its end"):
+        list_source(path)
+
+
+def test_images_that_are_left_out_of_a_tar_file_are_said(tmp_path):
+    members = {"a.jpg": b"x", "a.cls": b"0", "b_1.5x.jpg": b"y", "b_1.5x.cls": b"1"}
+    _tar(tmp_path / "a.tar", members)
+    with pytest.warns(UserWarning, match="1 images are left out, such as b_1.5x.jpg"):
+        [items] = list_source(tmp_path / "a.tar").parts.values()
+    assert [item.id for item in items] == ["a.tar/a.jpg"]
+
+
+@pytest.mark.parametrize("odd", ["heldout-000.tar", "train_test-000.tar"])
+def test_files_some_of_which_are_called_after_parts_are_refused(odd, tars):
+    shutil.copy(tars / "birds-test-000000.tar", tars / odd)
+    with pytest.raises(ValueError, match=f"{odd} is not: let each be called after train, validation or test, or none"):
+        list_source(tars)
+
+
+def _parquet(path, labels, names=None, images=True):
+    import json
+
+    import pyarrow
+    import pyarrow.parquet
+
+    png = tf.io.encode_png(tf.zeros((4, 4, 3), "uint8")).numpy()
+    images = [{"bytes": png if images else None, "path": f"{number}.png"} for number in range(len(labels))]
+    table = pyarrow.table({"image": images, "label": labels})
+    if names is not None:
+        features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": names}}
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pyarrow.parquet.write_table(table, path)
+
+
+def test_each_parquet_file_has_its_own_names_of_classes(tmp_path):
+    _parquet(tmp_path / "train-0.parquet", [0, 1, 2], ["jay", "owl", "wren"])
+    _parquet(tmp_path / "test-0.parquet", [0, 1, 2], ["owl", "wren", "jay"])
+    listing = list_source(tmp_path)
+    said = {part: [listing.class_names[item.label] for item in items] for part, items in listing.parts.items()}
+    assert said == {"train": ["jay", "owl", "wren"], "test": ["owl", "wren", "jay"]}
+
+
+@pytest.mark.parametrize("labels", [[[0, 1], [1]], [0.5, 1.5], ["cat", " "], ["cat", None]])
+def test_what_is_no_class_in_parquet_is_refused(labels, tmp_path):
+    _parquet(tmp_path / "a.parquet", labels)
+    with pytest.raises(ValueError, match="'label' must be one class, a name or a whole number. Received"):
+        list_source(tmp_path)
+    _parquet(tmp_path / "a.parquet", ["cat", "dog "], images=False)
+    with pytest.raises(ValueError, match="there are no bytes of an image, only what names one"):
+        list_source(tmp_path)
+
+
+@pytest.mark.parametrize("use", ["off", "rehash"])
+def test_a_listing_is_made_anew_where_nothing_is_to_be_trusted(use, tars, monkeypatch):
+    import sqlite3
+
+    monkeypatch.setattr(index, "LEAST", 1)
+    first = list_source(tars)
+    with sqlite3.connect(index.index_path()) as file:
+        file.execute('UPDATE listed SET rows = \'[[0, "x", "7", [0, 1]]]\'')
+    assert list_source(tars) != first and list_source(tars, use=use) == first
+
+
+def test_an_archive_is_to_be_unpacked(tmp_path):
+    (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b")
+    with pytest.raises(ValueError, match="a.tar.gz is an archive: unpack it"):
+        list_source(tmp_path / "a.tar.gz")

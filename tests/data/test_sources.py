@@ -654,12 +654,6 @@ def test_tfds(tiny, config, sizes, tmp_path):
         assert [number % 2 for number in numbers] == [label]
 
 
-def test_a_tfds_dataset_too_large_for_memory_is_refused(tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(tfds_source, "MAX_ENCODED", 1000)
-    with pytest.raises(ValueError, match="at most 0 GiB are read into memory: write it out as a folder"):
-        load_data("tiny_cells/split", data_dir=str(tmp_path))
-
-
 def test_a_clean_load_warns_of_nothing(folder):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
