@@ -456,7 +456,7 @@ def _print_metrics(run):
     near = numbers.get("near_duplicates") or {}
     if near.get("accuracy_without") is not None:
         print(
-            f"  {near['count']} of them are nearly the same as a training image: without them accuracy "
+            f"  Nearly the same as a training image: {near['count']} of them; without these accuracy "
             f"{near['accuracy_without']:.3f}"
         )
     rate = numbers["images_per_second"]

@@ -102,6 +102,10 @@ def open_model(folder: pathlib.Path, top: int, tta: str = "none") -> tuple[Calla
     """Return a function from a string tensor of image bytes to a dict of labels, scores and valid, and how it decodes
     them."""
     exported = folder.is_file() or folder.is_dir() and newest_version(folder) is not None
+    if not exported and folder.is_dir() and not (folder / "config.json").exists():
+        inside = sorted(one.name for one in folder.iterdir() if one.is_dir() and newest_version(one) is not None)
+        if inside:
+            raise ValueError(f"{folder} holds {', '.join(inside)}: give one of them, such as {folder / inside[0]}.")
     if exported and tta != "none":
         raise ValueError(f"--tta {tta} is for a run, and {folder} was exported: kresnets export --tta builds it in.")
     if folder.is_file():
@@ -222,7 +226,7 @@ def _as_text(score, numbers):
 
 def print_table(answers: Iterable[tuple[str, Answer]], numbers: bool = False) -> None:
     """Print a line a label with the file's name on the first, or the reason why a file has none."""
-    lines = [("file", "label", "score")]
+    lines = [("file", "number", "value") if numbers else ("file", "label", "score")]
     for file, answer in answers:
         file = file if file.isprintable() else ascii(file)
         if isinstance(answer, str):

@@ -37,7 +37,10 @@ class ProgressLines(keras.callbacks.Callback):
         trained = self.model.trainable_variables  # which tell the stage, also where a plateau decides on it
         begun = [i for i, name in enumerate(self._stages) if any(v.path.startswith(f"{name}_") for v in trained)]
         if self._stage is None:
-            print("Numbers are of training / validation.")
+            units = " The loss is in units of each number's spread, mae in its own." * (
+                self._plan.facts.task == "numbers"
+            )
+            print(f"Numbers are of training / validation.{units}")
         stage = max(begun, default=0)  # a head of one's own may have any name
         self._begins = stage != self._stage
         if self._begins:

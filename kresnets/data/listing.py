@@ -417,10 +417,15 @@ def _places(file, rows, separator, columns):
         return places, rows[1:]
     if any(known) or (len(header) > 1 and len(rows) > 1 and _is_header(file, rows[0][1], rows[1][1])):
         raise ValueError(
-            f"{file}: its first line looks like a header ({seen}), and not both the column of paths and that of "
-            f"classes are known by name: {how}."
+            f"{file}: its first line looks like a header ({seen}), in which {_unknown(known)} not known by name: "
+            f"{how}, or such as label=age."
         )
     return {"path": 0, "label": [1]}, rows
+
+
+def _unknown(known):
+    lacking = [f"the column of {what}" for what, places in zip(("paths", "labels"), known) if not places]
+    return " and ".join(lacking) + (" is" if len(lacking) == 1 else " are")
 
 
 def roles_of(columns, header):

@@ -73,16 +73,16 @@ class Data:
         parts = (self.train, self.validation, self.test)
         if self.task == "numbers":
             means = [part.labels.mean(0) for part in parts]
-            return [(name, *(f"{mean[n]:.4g}" for mean in means)) for n, name in enumerate(self.class_names)]
+            return [(f"mean of {name}", *(f"{m[n]:.4g}" for m in means)) for n, name in enumerate(self.class_names)]
         counts = [part.counts() for part in parts]
         return [(name, *(count[name] for count in counts)) for name in self.class_names]
 
     def summary(self) -> str:
         """Return a table of the number of images per class and part, and what is said of their decoding, as text."""
         parts = {"train": self.train, "validation": self.validation, "test": self.test}
-        width = max(map(len, ("class", "all", *self.class_names)))
         rows = [("class" if self.task == "classes" else self.task[:-1], *parts), *self.counted()]
-        rows.append(("all", *map(len, parts.values())))
+        rows.append(("all" if self.task != "numbers" else "images", *map(len, parts.values())))
+        width = max(len(row[0]) for row in rows)
         lines = [f"{first:<{width}}" + "".join(f"{cell:>12}" for cell in rest) for first, *rest in rows]
         return "\n".join([*lines, *self.decoded])
 

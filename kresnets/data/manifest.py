@@ -61,9 +61,14 @@ def changes(noted, listing):
         Such as `"2 added (cat/1.jpg, cat/2.jpg), 1 changed (dog/7.jpg)"`.
     """
     now = {item.id: item for items in listing.parts.values() for item in items}
+    added, gone = [name for name in now if name not in noted], [name for name in noted if name not in now]
+    # A label that is corrected in a folder of classes is a file that is moved.
+    was = {noted[name].sha256: name for name in gone}
+    moved = {name: was[sha] for name in added if gone and (sha := _sha256(now[name].content)) in was}
     kinds = {
-        "added": [name for name in now if name not in noted],
-        "gone": [name for name in noted if name not in now],
+        "moved": [f"{before} to {name}" for name, before in moved.items()],
+        "added": [name for name in added if name not in moved],
+        "gone": [name for name in gone if name not in moved.values()],
         "of another class": [n for n in now if n in noted and listing.said(now[n]) != noted[n].label],
         "changed": [name for name in now if name in noted and _touched(now[name].content, noted[name])],
     }
@@ -79,7 +84,12 @@ def _touched(content, noted):
     stamp = stamp_of(content)
     if stamp is not None and (stamp.bytes, stamp.mtime_ns) == (noted.bytes, noted.mtime_ns):
         return False
+    return _sha256(content) != noted.sha256
+
+
+def _sha256(content):
+    """Return the SHA-256 of an image, nothing where it cannot be read."""
     try:
-        return hashlib.sha256(read_content(content)).hexdigest() != noted.sha256
+        return hashlib.sha256(read_content(content)).hexdigest()
     except OSError:
-        return True
+        return ""

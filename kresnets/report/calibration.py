@@ -94,7 +94,7 @@ def answer(run, said):
 
 
 def _draw(curves, path):
-    made = figures.figure(420, 400, layout="constrained")
+    made = figures.figure(340, 340, layout="constrained")
     axes = made.subplots()
     axes.plot([0, 1], [0, 1], color="#888", linestyle="--", linewidth=1)
     for (name, bins), colour in zip(curves.items(), ("#b3261e", "#1f4e9c")):

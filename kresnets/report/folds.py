@@ -115,8 +115,10 @@ def _page(folder, config, summary, found, header, rows, pooled):
     table = [("fold", "test images", *measures)]
     table += [(n, one["count"], *(one[name] for name in measures)) for n, one in enumerate(found, start=1)]
     html(
-        folder / "report.html", f"{config['model']}, {len(found)} folds", shown, config["arguments"], config["command"],
-        pictures, notes, {"Folds": table}, answers,
+        folder / "report.html", f"{config['model']}, {len(found)} folds", shown,
+        {**config["recipe"], **{k: v for k, v in config["arguments"].items() if k not in ("fold", *config["recipe"])}},
+        config["command"], pictures, notes, {"Folds": table}, answers,
+        "all images, each by a model that did not see it",
     )  # fmt: skip
 
 
@@ -132,7 +134,12 @@ def _wrong_labels(folder, labels, chances, names, rows):
         return [f"No label of {len(rows)} images looks wrong."]
     with files.replacing(folder / "label_issues.csv") as beside, predictions.opened(beside) as to:
         csv.writer(to, lineterminator="\n").writerows(listed)
-    told = f"{len(listed) - 1} of {len(rows)} may be labelled wrong, the likeliest first; label_issues.csv lists them."
+    told = (
+        f"{len(listed) - 1} of {len(rows)} may be labelled wrong, the likeliest first; label_issues.csv lists them. "
+        "Many are hard images with the right label. Here the fine-tuned models speak, each of images that it did not "
+        "see; on the page of one run it is a fit on the features of the pretrained trunk: what both name is the "
+        "likeliest."
+    )
     return [told, listed[: _SHOWN + 1]]
 
 

@@ -81,7 +81,7 @@ def judge(run, model, data, config, history, notes=(), seen=None):
         {caption: run / name for caption, name in PICTURES.items() if (run / name).is_file()},
         notes,
         {
-            "Mistakes on the test images": wrong,
+            "Largest errors on the test images" if data.task == "numbers" else "Mistakes on the test images": wrong,
             "Plan": history.plan.rows(),
             "Images": rows,
         },

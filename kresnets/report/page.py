@@ -20,6 +20,7 @@ TITLES = {
     "rmse": "RMSE",
 }
 _LONGEST_TABLE = 60  # rows; a longer one is folded
+_TIMES = {"seconds": "Seconds of training:", "images_per_second": "Images a second:"}
 
 STYLE = """
 :root { --text: #1c1e21; --soft: #5f6670; --line: #dcdfe4; --back: #fff; --box: #f5f6f8 }
@@ -83,6 +84,7 @@ def html(
     notes: Sequence[str] = (),
     tables: Mapping[str, Any] | None = None,
     answers: Mapping[str, Sequence[Any]] | None = None,
+    on: str = "the test part",
 ) -> None:
     """Write the page of a run: one self-contained HTML file.
 
@@ -100,6 +102,7 @@ def html(
             Defaults to none.
         answers: dict question -> list of what answers it, before the tables: sentences, paths of PNGs, and lists of
             rows. Defaults to none.
+        on: what was measured on. Defaults to `"the test part"`.
 
     Raises:
         OSError: for a picture that cannot be read; nothing is written then.
@@ -111,7 +114,7 @@ def html(
     """
     notes = [*metrics.get("notes", ()), *notes]
     parts = [
-        _numbers(metrics),
+        _numbers(metrics, on),
         *(_picture(caption, file) for caption, file in pictures.items()),
         section("Classes", _class_table(metrics.get("per_class") or {})),
         section("Labels", _plain_table("label", metrics.get("per_label") or {})),
@@ -165,21 +168,24 @@ def _answer(part):
     return _picture("", part) if isinstance(part, pathlib.Path) else table(part[0], part[1:])
 
 
-def _numbers(metrics):
+def _numbers(metrics, on):
     """Return the headline numbers as boxes, with what always giving the commonest answer would get."""
     boxes = "".join(
         f"<div><small>{escaped(TITLES.get(name, name.replace('_', ' ')))}</small><b>{escaped(value)}</b>"
         f"<small>{interval(metrics, name)}</small></div>"
         for name, value in metrics.items()
-        if not name.endswith(INTERVAL_SUFFIX) and not isinstance(value, dict) and name != "notes"
+        if not name.endswith(INTERVAL_SUFFIX) and not isinstance(value, dict) and name not in ("notes", *_TIMES)
     )
     classes = metrics.get("per_class") or {}
     total = sum(row["count"] for row in classes.values())
-    text = "Measured on the test part; the range below a number is its 95 % interval."
+    text = f"Measured on {on}; the range below a number is its 95 % interval."
     if total:
         commonest = max(classes, key=lambda name: classes[name]["count"])
         share = classes[commonest]["count"] / total
-        text += f" Always answering “{escaped(commonest)}”, the commonest class, would give accuracy {share:.3f}."
+        alone = sum(row["count"] == classes[commonest]["count"] for row in classes.values()) == 1
+        which = "the commonest class" if alone else "one of the commonest classes"
+        text += f" Always answering “{escaped(commonest)}”, {which}, would give accuracy {share:.3f}."
+    text += "".join(f" {what} {escaped(metrics[name])}." for name, what in _TIMES.items() if name in metrics)
     return f'<div class="numbers">{boxes}</div>\n<p class="soft">{text}</p>'
 
 

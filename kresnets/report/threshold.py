@@ -1,10 +1,12 @@
 """Which threshold: at two classes, what each probability from which on the second one is said would find and cost."""
 
+import re
+
 import numpy as np
 
 from kresnets.report import figures
 
-_COSTS = ((1, 1), (5, 1), (10, 1))  # of a miss, of a false alarm
+_COSTS = ((1, 1), (5, 1), (10, 1), (1, 5), (1, 10))  # of a miss, of a false alarm
 
 
 def choices(truth, scores):
@@ -16,7 +18,7 @@ def choices(truth, scores):
 
     Returns:
         A dict: the highest F1, the highest sum of recall and specificity (Youden's J, Cancer 3, 1950), and the least
-        cost where a miss costs 1, 5 and 10 times a false alarm.
+        cost where a miss costs 1, 5 and 10 times a false alarm, or the other way round.
 
     Example:
         >>> from kresnets.report.threshold import choices
@@ -55,16 +57,29 @@ def answer(run, said):
     known, name = (np.isfinite(before).all() and np.isfinite(after).all()), validation.class_names[1]
     if not known or len(set(validation.labels.tolist())) < 2 or len(set(test.labels.tolist())) < 2:
         return ["Not told: it takes finite answers and images of both classes in validation and test."], {}
-    rows = [("threshold by", f"say {name} from", "recall", "specificity", "precision", "accuracy")]
+    other = validation.class_names[0]
+    rows = [("threshold by", f"say {name} from", f"{name} found", f"{other} found", f"{name} rightly said", "accuracy")]
     found = choices(validation.labels == 1, before[:, 1])
     for why, cut in {"as it is": 0.5, **found}.items():
-        rows.append((why, cut, *_judged(test.labels == 1, after[:, 1] >= cut)))
+        rows.append((_told(why, name, other), cut, *_judged(test.labels == 1, after[:, 1] >= cut)))
     _draw(test.labels == 1, after[:, 1], found, name, run / "threshold.png")
     told = (
         f"The {len(validation)} validation images choose from which probability on an image is called {name!r}; the "
-        "test images judge that."
+        "test images judge that. What a mistake costs is yours to say: take the row of your case."
     )
     return [told, run / "threshold.png", rows], {"thresholds": found}
+
+
+def _told(why, name, other):
+    """Return a reason in the words of these classes: which of them is missed says nobody but the user."""
+    costs = re.search(r"a miss (\d+) : (\d+)", why)
+    if costs is None:
+        return why
+    miss, alarm = map(int, costs.groups())
+    if miss == alarm:
+        return "least cost, either missed costs the same"
+    dear, cheap = (name, other) if miss > alarm else (other, name)
+    return f"least cost, {dear} missed costs {max(miss, alarm)} times {cheap} missed"
 
 
 def _judged(truth, said):

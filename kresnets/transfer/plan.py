@@ -204,7 +204,7 @@ class Plan:
             f"The head {head}.",
             f"Images are taken {changed}{views * (recipe.augment != 'none')}{mixed}{smoothed}; the trunk's norms "
             f"{'stay frozen' if recipe.batchnorm == 'frozen' else 'learn'}; {recipe.optimizer}, {recipe.rate} rate.",
-            f"Kept: {kept}{average}.{given} by rule {RULE} of the default (kresnets.readthedocs.io/default).",
+            f"Kept: {kept}{average}.{given} by the default, rule {RULE} (kresnets.readthedocs.io/default).",
             *["`learning_rate` plays no role: no stage trains the head alone."] * idle,
         ]
 

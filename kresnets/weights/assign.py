@@ -239,7 +239,7 @@ def _listed(names):
 def _tell(slots, tensors, spec, file):
     dtypes = sorted({tensors[name].dtype for slot in slots for name in slot.tensors} - {"float32"})
     if dtypes:
-        _log.info("%s: %s of %s became float32.", spec.name, " and ".join(dtypes), file.path)
+        _log.debug("%s: %s of %s became float32.", spec.name, " and ".join(dtypes), file.path)
     for slot in slots:
         if slot.image_channels and tensors[slot.tensor].shape != slot.file_shape:
             _log.info("%s: the first convolution was made one for %d channels.", spec.name, slot.shape[2])

@@ -392,8 +392,10 @@ def test_kills_and_ctrl_c_change_no_result(finished, place, tmp_path):
 
 
 @pytest.mark.everything
-def test_twenty_kills_change_no_result(place, tmp_path):
+def test_many_kills_change_no_result(place, tmp_path):
+    began = time.monotonic()
     finish(arguments(place, tmp_path / "whole", trials=9))
+    latest = (time.monotonic() - began) / 3  # so that a search of nine trials does not end before many kills
     folder, choose = tmp_path / "search", random.Random(0)
     given, project = arguments(place, folder, trials=9), folder / "search"
     kills, process = [], None
@@ -401,7 +403,7 @@ def test_twenty_kills_change_no_result(place, tmp_path):
         process = process or start(given, start_new_session=True)
         # At any moment from the import of TensorFlow on; but a trial under which it dies three times is given up.
         with contextlib.suppress(TimeoutError):
-            wait_for(lambda: search_folder.ended(project) == 9, process, choose.uniform(0, 25))
+            wait_for(lambda: search_folder.ended(project) == 9, process, choose.uniform(0, latest))
         wait_for(lambda: most_handed_out(project) < 3 or search_folder.ended(project) == 9, process)
         if search_folder.ended(project) == 9:
             break
@@ -423,7 +425,7 @@ def test_twenty_kills_change_no_result(place, tmp_path):
         process.communicate()
     finish(given)
     print(f"{len(kills)} kills: {kills}")
-    assert len(kills) == 20
+    assert len(kills) >= 5
     assert_same(results(folder), results(tmp_path / "whole"))
 
 
@@ -444,17 +446,18 @@ def test_memory_ends_with_the_process_that_trains(place, tmp_path):
     )
     folder = tmp_path / "search"
     process = start(arguments(place, folder, "--epochs", 2, space="many.toml", trials=100), stdout=subprocess.DEVNULL)
-    children, began, first = {}, None, resident(process.pid)
+    children, began, first = {}, None, None
     while process.poll() is None:
         ids = pathlib.Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         for child in ids:
+            first = first or resident(process.pid)  # by then it has imported what it needs
             if child not in children:
                 children[child], began = [0, None], time.time()
             children[child][0] = max(children[child][0], resident(int(child)))
             oracle = folder / "search/oracle.json"
             if children[child][1] is None and oracle.exists() and oracle.stat().st_mtime > began:
                 children[child][1] = time.time() - began
-        grown = resident(process.pid) - first
+        grown = max(0, resident(process.pid) - (first or 0))
         time.sleep(0.2)
     assert process.returncode == 0, process.communicate()
     processes = ", ".join(f"{most >> 20} MB, {begin:.1f} s to its first trial" for most, begin in children.values())

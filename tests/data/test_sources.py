@@ -198,7 +198,10 @@ def test_duplicates(folder):
 
 def test_half_a_csv_header_is_told(tmp_path):
     (tmp_path / "list.csv").write_text("path,foo\na.png,x\n")
-    with pytest.raises(ValueError, match=r"looks like a header \('path', 'foo'\), and not both .*`columns`"):
+    with pytest.raises(
+        ValueError,
+        match=r"looks like a header \('path', 'foo'\), in which the column of labels is not known by name: .*`columns`",
+    ):
         load_data(tmp_path / "list.csv", progress=False)
 
 

@@ -132,7 +132,19 @@ def test_thresholds_are_the_best_of_all():
     ):
         assert measure(scores >= found[why]) == pytest.approx(max(measure(scores >= cut) for cut in every)), why
     dear, cheap = (found[f"least cost, a miss {miss} : 1 a false alarm"] for miss in (10, 1))
-    assert dear <= cheap
+    assert dear <= cheap <= found["least cost, a miss 1 : 10 a false alarm"]
+
+
+def test_costs_are_said_of_either_class():
+    """Which of the two is dear to miss depends on what they are, not on which name comes first in the alphabet."""
+    truth = np.arange(40) % 2 == 1
+    scores = np.clip(truth * 0.3 + RNG.random(40) * 0.7, 0, 1)
+    found, turned = choices(truth, scores), choices(~truth, 1 - scores)
+    for miss, alarm in ((5, 1), (1, 5), (10, 1)):
+        cut = found[f"least cost, a miss {miss} : {alarm} a false alarm"]
+        other = turned[f"least cost, a miss {alarm} : {miss} a false alarm"]
+        cost = lambda said, a=miss, b=alarm: a * (truth & ~said).sum() + b * (said & ~truth).sum()
+        assert cost(scores >= cut) == cost(1 - scores < other)
 
 
 def test_neighbours_and_the_map_keep_who_is_near():
@@ -171,6 +183,7 @@ def test_a_run_answers_in_order(weights, tmp_path):
         (run / "augmented.png").is_file()
         and (run / "threshold.png").is_file()
         and "Kept: epoch 2 of 2, the last." in page
+        and "least cost, functional missed costs 5 times defective missed" in page
     )
     if weights == "none":
         return

@@ -99,7 +99,7 @@ def test_a_run_says_it(tiles, tmp_path, capsys):
             image.convert("RGB").save(path)
     options = "--model CifarResNet8 --weights none --size 32 --batch-size 8 --epochs 1 --dtype float32".split()
     assert ask("finetune", "--data", tmp_path / "photos", "--out", tmp_path / "run", *options) == 0
-    assert "5 of them are nearly the same as a training image: without them accuracy " in capsys.readouterr().out
+    assert "Nearly the same as a training image: 5 of them; without these accuracy " in capsys.readouterr().out
     with open(tmp_path / "run" / "near_duplicates.csv", newline="") as file:
         pairs = {(row["test_file"], row["training_file"]) for row in csv.DictReader(file)}
     assert pairs == {(f"test/{'ab'[n % 2]}/{n}.png", f"train/{'ab'[n % 2]}/{n}.png") for n in range(5)}

@@ -36,7 +36,7 @@ def forbids(recipe):
         )
     if recipe.augment != "none" and recipe.views == 1:
         return (
-            f"augment={recipe.augment_told!r} changes the images in each epoch; Recipe(views=k) keeps k "
+            f"augment={recipe.augment_told!r} changes the images in each epoch; views=k keeps k "
             "changed copies of each, augment='none' leaves them as they are."
         )
     return None
