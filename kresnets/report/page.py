@@ -36,7 +36,11 @@ h2 { font-size: 1.15rem; margin: 2.5rem 0 .6rem }
 .numbers div { flex: 1 1 9rem; padding: .7rem 1rem; background: var(--box); border-radius: .5rem }
 .numbers b { display: block; font-size: 1.7rem; line-height: 1.2 }
 .numbers small, .soft { color: var(--soft) }
-.wide { overflow-x: auto }
+/* A shadow at the edge behind which there is more: it lies still, and covers that scroll with the content hide it. */
+.wide { overflow-x: auto; background:
+        linear-gradient(90deg, var(--back) 1rem, transparent 2rem) local,
+        linear-gradient(-90deg, var(--back) 1rem, transparent 2rem) right local,
+        linear-gradient(90deg, #0006, transparent .6rem), linear-gradient(-90deg, #0006, transparent .6rem) right }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; overflow-wrap: normal }
 th, td { padding: .3rem 1.2rem .3rem 0; text-align: left; vertical-align: top; border-bottom: 1px solid var(--line) }
 th { font-weight: 600 }
