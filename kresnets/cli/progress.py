@@ -82,7 +82,9 @@ class ProgressLines(keras.callbacks.Callback):
     def _left(self, epoch, took):
         """Return the seconds that the epochs after this one will take."""
         if self._begins:
-            usual = sorted(self._steps)[len(self._steps) // 2] if self._steps else 0.0
+            usual = (
+                sorted(self._steps)[len(self._steps) // 2] if self._steps else math.inf
+            )  # of one step nothing is known
             self._traced = max(0.0, sum(self._firsts) - usual * len(self._firsts))
             took = max(took - self._traced, 0.0)
         now, left = self._costs[self._stage], 0.0

@@ -25,6 +25,7 @@ from kresnets.decoding import LARGE, Decoding
 
 MAX_PIXELS = LARGE  # of a decoded image; a few kB of PNG can claim 10,000 times that
 DEPTHS = (10, 12, 14, 16)  # bits that cameras fill of the 16 in a file
+_KEPT = 5000  # verdicts that are kept at a time
 WORKERS = min(16, os.cpu_count() or 1)  # threads that decode
 
 
@@ -120,8 +121,9 @@ def _seen(decoding):
     data ask for another orientation; a concrete one, as small images take less time than to find it among traces."""
 
     def seen(image_bytes):
-        image = decode_image(image_bytes, decoding=decoding)
-        return tf.reduce_all(image == image[:1, :1]), headers.orientation(image_bytes) > 1
+        with tf.device("CPU:0"):  # where the pixels are
+            image = decode_image(image_bytes, decoding=decoding)
+            return tf.reduce_all(image == image[:1, :1]), headers.orientation(image_bytes) > 1
 
     return tf.function(seen, autograph=False).get_concrete_function(tf.TensorSpec((), tf.string))
 
@@ -227,6 +229,7 @@ def check_images(
     progress: bool = True,
     decoding: Decoding = Decoding(),
     known: Callable[[bytes], Verdict | None] = lambda digest: None,
+    keep: Callable[[int, list[Verdict]], None] = lambda begin, verdicts: None,
 ) -> Any:
     """Check many images in parallel, with a progress bar on stderr.
 
@@ -236,6 +239,8 @@ def check_images(
         decoding: as of `check_image`. Defaults to `Decoding()`.
         known: function from the SHA-256 of a file's bytes to its `Verdict`, where it has one. Defaults to one that
             knows none.
+        keep: function that is given verdicts as they come, some thousands at a time, with the place of the first of
+            them: a process that is killed has not looked in vain. Defaults to one that keeps none.
 
     Returns:
         List of `Verdict`, in the order of `items`.
@@ -249,8 +254,17 @@ def check_images(
 
     with warnings.catch_warnings(), multiprocessing.pool.ThreadPool(WORKERS) as pool:
         warnings.filterwarnings("ignore", module="PIL")  # what matters of it becomes a verdict
+        if items and decoding.from_bytes:
+            _seen(decoding)  # once, not by each thread at the same time
         verdicts = pool.imap(functools.partial(_check, decoding=decoding, known=known), items, chunksize=8)
-        return list(tqdm(verdicts, "checking images", len(items), disable=None if progress else True, unit=" images"))
+        bar = tqdm(verdicts, "checking images", len(items), disable=None if progress else True, unit=" images")
+        found: list[Verdict] = []
+        for verdict in bar:
+            found.append(verdict)
+            if len(found) % _KEPT == 0 or len(found) == len(items):
+                begin = (len(found) - 1) // _KEPT * _KEPT
+                keep(begin, found[begin:])
+        return found
 
 
 def _check(item, decoding, known):

@@ -21,6 +21,7 @@ class Stamp(NamedTuple):
     """By what bytes on a disk are known to be the same still; `ctime_ns` tells of what was written with its time set
     back too, but changes by a chmod as well."""
 
+    device: int
     inode: int
     offset: int
     bytes: int
@@ -37,10 +38,8 @@ def stamp_of(content: str | bytes | Piece) -> Stamp | None:
         found = os.stat(piece.path)
     except (OSError, ValueError):
         return None
-    # SQLite's integers have a sign.
-    inode = found.st_ino - (found.st_ino >> 63 << 64)
     size = found.st_size if piece.length < 0 else piece.length
-    return Stamp(inode, piece.offset, size, found.st_mtime_ns, found.st_ctime_ns)
+    return Stamp(found.st_dev, found.st_ino, piece.offset, size, found.st_mtime_ns, found.st_ctime_ns)
 
 
 def read(content: str | bytes | Piece) -> bytes:

@@ -1,6 +1,6 @@
 """What was found of images, kept between runs: whoever trains on a million files again does not open them again.
 
-An SQLite file in Keras's folder (`$KERAS_HOME/kresnets/images.sqlite`), which any tool reads and anybody may delete.
+An SQLite file in Keras's folder (`$KERAS_HOME/kresnets/images-1.sqlite`), which any tool reads and anybody may delete.
 What `check_image` says is a function of an image's bytes, and kept by their hash (table `looked`); which bytes a file
 has is kept by its inode, size and times (table `files`). So a folder that was moved is known at once, one that was
 copied is hashed but not decoded, and a file that was changed is another one.
@@ -8,9 +8,12 @@ copied is hashed but not decoded, and a file that was changed is another one.
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
+import importlib.metadata
 import json
 import logging
+import os
 import pathlib
 import sqlite3
 import threading
@@ -28,13 +31,15 @@ from kresnets.version import __version__
 
 Use = Literal["auto", "rehash", "off"]
 USES = ("auto", "rehash", "off")
+_FORMAT = 1  # of the tables; another one is another file
+_RULES = 1  # another number where `check_image` says something else of the same bytes, or a listing of the same files
 LEAST = 1000  # images from which it is worth while: fewer are looked at within seconds
 # The times of files have steps: one that was written this short a time ago may be written once more within the same.
 _SETTLED_NS = 2_000_000_000
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
-    inode INTEGER, offset INTEGER, bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER, sha256 BLOB, path BLOB,
-    PRIMARY KEY (inode, offset, bytes, mtime_ns, ctime_ns)) WITHOUT ROWID;
+    device INTEGER, inode INTEGER, offset INTEGER, bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
+    sha256 BLOB, path BLOB, PRIMARY KEY (device, inode, offset, bytes, mtime_ns, ctime_ns)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS looked (sha256 BLOB, way TEXT, found TEXT, PRIMARY KEY (sha256, way)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listed (key TEXT PRIMARY KEY, rows TEXT) WITHOUT ROWID;
 """
@@ -44,7 +49,7 @@ _LOG = logging.getLogger("kresnets")
 
 def index_path() -> pathlib.Path:
     """Return where the index is."""
-    return pathlib.Path(keras_home(), "kresnets", "images.sqlite").expanduser()
+    return pathlib.Path(os.path.expanduser(keras_home()), "kresnets", f"images-{_FORMAT}.sqlite")
 
 
 class Index:
@@ -59,10 +64,8 @@ class Index:
 
     def __init__(self, decoding: Decoding = Decoding(), use: Use = "auto") -> None:
         self._use, self._lock, self._began = use, threading.Lock(), time.time_ns()
-        # Another decoder may refuse what this one reads, and other versions look at other things; how what was decoded
-        # is resized plays no part.
-        self._versions = f"kresnets {__version__}, tensorflow {tf.__version__}"
-        self._way = f"{self._versions}, {dataclasses.replace(decoding, resize='crop', padding=None)}"
+        # How what was decoded is resized plays no part.
+        self._way = f"{_versions()}, {dataclasses.replace(decoding, resize='crop', padding=None)}"
         self._open: sqlite3.Connection | None = None
         if use != "off":
             with self._unharmed():
@@ -77,11 +80,11 @@ class Index:
             return found
         ask = (
             "SELECT sha256, found FROM files JOIN looked USING (sha256) "
-            "WHERE inode = ? AND offset = ? AND bytes = ? AND mtime_ns = ? AND ctime_ns = ? AND way = ?"
+            "WHERE device = ? AND inode = ? AND offset = ? AND bytes = ? AND mtime_ns = ? AND ctime_ns = ? AND way = ?"
         )
         with self._unharmed():
             for place, stamp in enumerate(stamps):
-                row = stamp and self._open.execute(ask, (*stamp, self._way)).fetchone()
+                row = stamp and self._open.execute(ask, (*_key(stamp), self._way)).fetchone()
                 found[place] = _verdict(*row) if row else None
         return found
 
@@ -98,17 +101,17 @@ class Index:
         """Note what was found of images. Bad ones are looked at again, as what was lacking may be installed by then."""
         settled = self._began - _SETTLED_NS  # the stamps were taken since
         good = [row for row in zip(contents, stamps, verdicts) if row[2].reason is None]
-        files = ((*s, v.digest, packed(c)) for c, s, v in good if s is not None and s.ctime_ns < settled)
+        files = ((*_key(s), v.digest, packed(c)) for c, s, v in good if s is not None and s.ctime_ns < settled)
         looked = ((verdict.digest, self._way, _said(verdict)) for _, _, verdict in good)
         with self._unharmed():
             if self._open is not None:
                 with self._open as once:
-                    once.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?)", files)
+                    once.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", files)
                     once.executemany("INSERT OR IGNORE INTO looked VALUES (?, ?, ?)", looked)
 
     def listed(self, key: object, make: Callable[[], Any]) -> Any:
         """Return the listing of a key; what `make()` gives, as JSON has it, where there is none."""
-        name = hashlib.sha256(repr((self._versions, key)).encode()).hexdigest()
+        name = hashlib.sha256(repr((_versions(), key)).encode()).hexdigest()
         if self._open is not None and self._use != "rehash":
             with self._unharmed():
                 row = self._open.execute("SELECT rows FROM listed WHERE key = ?", (name,)).fetchone()
@@ -140,13 +143,29 @@ class Index:
             if damaged:
                 index_path().unlink(missing_ok=True)
             told = "is damaged, and begun anew next time" if damaged else "cannot be used"
-            _LOG.info("The index of images %s %s (%s): all images are looked at.", index_path(), told, error)
+            _LOG.info("The index of images %s %s (%s).", index_path(), told, error)
 
 
 def remembered(key: object, make: Callable[[], Any], use: Use = "auto") -> Any:
     """Return what an `Index` has listed by a key, else what `make()` gives, which it then has where it is long."""
     with Index(use=use) as index:
         return index.listed(key, make)
+
+
+def _key(stamp):
+    """Return the numbers of a `Stamp` as SQLite has them, of 64 bits with a sign."""
+    return [(number + (1 << 63)) % (1 << 64) - (1 << 63) for number in stamp]
+
+
+@functools.cache
+def _versions():
+    """Return what else decides on what is found of an image: other versions refuse what these read, and look at other
+    things."""
+    told = [f"rules {_RULES}", f"kresnets {__version__}", f"tensorflow {tf.__version__}"]
+    for name in ("pillow", "pillow-heif", "tifffile"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            told.append(f"{name} {importlib.metadata.version(name)}")
+    return ", ".join(told)
 
 
 def _said(verdict):
@@ -156,8 +175,4 @@ def _said(verdict):
 
 
 def _verdict(digest, found):
-    return (
-        Verdict(None, digest=digest)
-        if found == "{}"
-        else Verdict(**{"reason": None, "digest": digest} | json.loads(found))
-    )
+    return Verdict(**{"reason": None, "digest": digest} | (json.loads(found) if found != "{}" else {}))

@@ -2,7 +2,6 @@
 
 import math
 import re
-import warnings
 
 _YES_NO = {"0": 0.0, "1": 1.0, "0.0": 0.0, "1.0": 1.0, "false": 0.0, "true": 1.0, "no": 0.0, "yes": 1.0}
 _DECIMAL_COMMA = re.compile(r"[-+]?\d+,\d+")
@@ -62,11 +61,6 @@ def read_labels(file, cells, names, task="auto", separator=None):
                 f"{file}: cells such as {every[0]!r} look like numbers with a decimal comma: write a point, or say "
                 "task='classes' where each is a class of its own."
             )
-    elif task == "classes" and not several and None not in numeric and any(number != int(number) for number in numeric):
-        warnings.warn(
-            f"{file}: classes such as {every[0]!r} are numbers with fractions; task='numbers' learns them as numbers.",
-            stacklevel=3,
-        )
     if task == "classes":
         if several:
             raise ValueError(f"{file}: task='classes' takes one column of classes. Received: {', '.join(names)}")

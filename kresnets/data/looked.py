@@ -41,10 +41,14 @@ def _verdicts(contents, decoding, progress, use):
         stamps = [stamp_of(content) for content in contents]  # before they are read: what changes meanwhile is seen
         found = known.of_files(stamps)
         new = [place for place, verdict in enumerate(found) if verdict is None]
-        looked = check_images([contents[place] for place in new], progress, decoding, known.of_bytes)
-        for place, verdict in zip(new, looked):
-            found[place] = verdict
-        known.note([contents[place] for place in new], [stamps[place] for place in new], looked)
+
+        def keep(begin, verdicts):
+            places = new[begin : begin + len(verdicts)]
+            for place, verdict in zip(places, verdicts):
+                found[place] = verdict
+            known.note([contents[place] for place in places], [stamps[place] for place in places], verdicts)
+
+        check_images([contents[place] for place in new], progress, decoding, known.of_bytes, keep)
     return found, stamps
 
 

@@ -63,8 +63,12 @@ def changes(noted, listing):
     now = {item.id: item for items in listing.parts.values() for item in items}
     added, gone = [name for name in now if name not in noted], [name for name in noted if name not in now]
     # A label that is corrected in a folder of classes is a file that is moved.
-    was = {noted[name].sha256: name for name in gone}
-    moved = {name: was[sha] for name in added if gone and (sha := _sha256(now[name].content)) in was}
+    was, moved = {}, {}
+    for name in gone:
+        was.setdefault(noted[name].sha256, []).append(name)
+    for name in added if gone else ():
+        if before := was.get(_sha256(now[name].content)):
+            moved[name] = before.pop()
     kinds = {
         "moved": [f"{before} to {name}" for name, before in moved.items()],
         "added": [name for name in added if name not in moved],
@@ -88,8 +92,8 @@ def _touched(content, noted):
 
 
 def _sha256(content):
-    """Return the SHA-256 of an image, nothing where it cannot be read."""
+    """Return the SHA-256 of an image, None where it cannot be read."""
     try:
         return hashlib.sha256(read_content(content)).hexdigest()
     except OSError:
-        return ""
+        return None

@@ -9,7 +9,7 @@ import tarfile
 import warnings
 
 from kresnets._util.checks import refuse
-from kresnets.data.content import Piece, read, stamp_of
+from kresnets.data.content import Piece, stamp_of
 from kresnets.data.index import remembered
 from kresnets.data.listing import Item, Listing, part_within, plain_name, roles_of, subfolders
 
@@ -30,7 +30,7 @@ def shards_in(source):
     folders = [source, source / "data"] if source.is_dir() else []
     for folder in folders[: 1 + (folders != [] and folders[1].is_dir())]:
         found = sorted(one for one in folder.iterdir() if one.suffix in SUFFIXES and one.is_file())
-        if found and set(subfolders(folder)) <= {"data"}:
+        if found and {*subfolders(source), *subfolders(folder)} <= {"data"}:
             return found
     return []
 
@@ -61,6 +61,8 @@ def list_shards(source, columns=None, task="auto", use="auto"):
     roles = roles_of(columns, [])
     if columns is not None and not roles or set(roles) - {"path", "label"}:
         raise ValueError(f"`columns` of {suffix} files must be such as label=species. Received: {columns}")
+    if suffix == ".tar" and ("path" in roles or len(roles.get("label", ())) > 1):
+        raise ValueError(f"`columns` of .tar files names one field, such as label=species. Received: {columns}")
     rows = _of_tars(shards, roles, use) if suffix == ".tar" else _of_parquet(shards, roles)
     if not rows:
         raise ValueError(f"{source} has no image: {', '.join(shard.name for shard in shards[:3])} hold none.")
@@ -97,7 +99,14 @@ def _of_tars(shards, roles, use):
     rows = remembered(
         key, lambda: [row for number, path in enumerate(paths) for row in _of_tar(number, path, roles)], use
     )
-    return [(number, name, label, Piece(paths[number], *where)) for number, name, label, where in rows]
+    if left_out := [(number, name) for number, name, _, where in rows if where is None]:
+        warnings.warn(
+            f"{len(left_out)} images of {len(paths)} tar files are left out, such as {left_out[0][1]} in "
+            f"{paths[left_out[0][0]]}: links, or of a name in which what is behind the first dot, the kind by "
+            "WebDataset's rule, is none that is read.",
+            stacklevel=2,
+        )
+    return [(number, name, label, Piece(paths[number], *where)) for number, name, label, where in rows if where]
 
 
 def _of_tar(number, path, roles):
@@ -107,6 +116,7 @@ def _of_tar(number, path, roles):
     try:
         with tarfile.open(path, "r:") as file:
             for member in file:
+                file.members = []  # which would keep all of them
                 end = member.offset_data + -(-member.size // _BLOCK) * _BLOCK * member.isreg()
                 found = _KEY.fullmatch(member.name)
                 name, kind = (found[1], found[2].lower()) if found else (member.name, "")
@@ -115,7 +125,7 @@ def _of_tar(number, path, roles):
                     continue
                 piece = Piece(path, member.offset_data, member.size)
                 if kind == told:
-                    labels[name] = _label(path, member.name, read(piece), field, obstacles)
+                    labels[name] = _label(path, member.name, file.extractfile(member).read(), field, obstacles)
                 elif name in images:
                     obstacles.append(f"{path}: {name} has two images.")
                 else:
@@ -123,19 +133,14 @@ def _of_tar(number, path, roles):
         _check_end(path, end)
     except (tarfile.TarError, EOFError, OSError) as error:
         raise ValueError(f"{path} is no tar file, or compressed or damaged ({error}): unpack it.") from None
-    if left_out:
-        warnings.warn(
-            f"{path}: {len(left_out)} images are left out, such as {left_out[0]}: links, or of a name in which what is "
-            "behind the first dot, the kind by WebDataset's rule, is none that is read.",
-            stacklevel=2,
-        )
     what = ".cls beside it, its class; of a .json give its field, as label=species" if field is None else ""
     what = what or f"field {field!r} in a .json beside it"
     obstacles += [f"{path}: {name} has no {what} (`columns`)." for name in images if name not in labels]
     if len(obstacles) > _MOST_TOLD:
         obstacles[_MOST_TOLD:] = [f"{path}: {len(obstacles) - _MOST_TOLD} more that cannot be used."]
     refuse(obstacles)
-    return [(number, name, labels[key], piece[1:]) for key, (name, piece) in images.items()]
+    rows = [(number, name, labels[key], piece[1:]) for key, (name, piece) in images.items()]
+    return rows + [(number, name, None, None) for name in left_out]
 
 
 def _check_end(path, end):
@@ -153,7 +158,7 @@ def _check_end(path, end):
 def _label(path, name, content, field, obstacles):
     try:
         label = (
-            content.decode()
+            content.decode("utf-8-sig")
             if field is None
             else {plain_name(key): value for key, value in json.loads(content).items()}[field]
         )
@@ -172,18 +177,19 @@ def _of_parquet(shards, roles):
 
     rows = []
     try:
-        files = [pyarrow.parquet.ParquetFile(shard) for shard in shards]
-        known = [_columns(shard, file.schema_arrow, roles) for shard, file in zip(shards, files)]
-        size = sum(_bytes_of(file.metadata, image) for file, (image, *_) in zip(files, known))
+        heads = [(pyarrow.parquet.read_schema(shard), pyarrow.parquet.read_metadata(shard)) for shard in shards]
+        known = [_columns(shard, schema, roles) for shard, (schema, _) in zip(shards, heads)]
+        size = sum(_bytes_of(metadata, image) for (_, metadata), (image, *_) in zip(heads, known))
         if size > MAX_ENCODED:
             raise ValueError(
                 f"The images of {shards[0].parent} have {size / 1024**3:.1f} GiB, and {MAX_ENCODED // 1024**3} GiB of "
                 "Parquet are read into memory: write them out as a folder of class folders, or as tar files."
             )
-        for number, (shard, file, (image, label, names)) in enumerate(zip(shards, files, known)):
-            for place, row in enumerate(file.read([image, label]).to_pylist()):
+        for number, (shard, (image, label, names)) in enumerate(zip(shards, known)):
+            table = pyarrow.parquet.read_table(shard, columns=[image, label], partitioning=None)
+            for place, row in enumerate(table.to_pylist()):
                 one = row[image] if isinstance(row[image], dict) else {"bytes": row[image]}
-                if one.get("bytes") is None:
+                if not isinstance(one.get("bytes"), bytes):
                     raise ValueError(f"{shard}, row {place}: there are no bytes of an image, only what names one.")
                 said = row[label]
                 if names and isinstance(said, int):

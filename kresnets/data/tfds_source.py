@@ -12,7 +12,8 @@ from kresnets.data.content import Piece, read, stamp_of
 from kresnets.data.index import remembered
 from kresnets.data.listing import PART_NAMES, Item, Listing, roles_of
 
-MAX_ENCODED = 2 * 1024**3  # bytes of encoded images that are read into memory; more are read as they are drawn
+IN_MEMORY = 2 * 1024**3  # bytes of encoded images that are read into memory where they can be read as they are drawn
+MAX_ENCODED = 8 * 1024**3  # likewise where they cannot
 _NAME_FEATURES = ("filename", "file_name", "image/filename")
 
 
@@ -41,7 +42,15 @@ def list_tfds(name, data_dir=None, columns=None, task="auto", use="auto"):
     elif "train" not in given:
         raise ValueError(f"TFDS dataset {name!r} has no split named train, only {', '.join(builder.info.splits)}.")
     size = sum(builder.info.splits[split].num_bytes for split in given.values())
-    read = _read if size <= MAX_ENCODED else functools.partial(_listed, use=use)
+    in_place = builder.info.file_format.name == "TFRECORD" and all(
+        os.path.isfile(path) for split in given.values() for path in builder.info.splits[split].filepaths
+    )
+    if size > MAX_ENCODED and not in_place:
+        raise ValueError(
+            f"TFDS dataset {name!r} has {size / 1024**3:.0f} GiB, and at most {MAX_ENCODED // 1024**3} GiB are read "
+            "into memory: of more, images are read from tfrecord files on this machine, TFDS's default."
+        )
+    read = functools.partial(_listed, use=use, kind=(task, names)) if in_place and size > IN_MEMORY else _read
     rows = {part: read(builder, split, image, keys, said) for part, split in given.items()}
     if task != "classes":
         _check_values(name, keys, task, rows)
@@ -190,19 +199,13 @@ def _read(builder, split, image, keys, said, place=lambda identity, data: data):
     return [(told[best], label, where) for told, label, where in rows]
 
 
-def _listed(builder, split, image, keys, said, use):
+def _listed(builder, split, image, keys, said, use, kind):
     """Return what `_read` does with each image as a `Piece` of a shard: too many for memory; listed once, as it takes
     to read all of them."""
     info = builder.info.splits[split]
-    kind = builder.info.file_format.name.lower()
-    if kind != "tfrecord":
-        raise ValueError(
-            f"{builder.info.full_name} has {info.num_bytes / 1024**3:.0f} GiB as {kind}, of which images are not read "
-            "one by one: prepare it as tfrecord, TFDS's default."
-        )
     shards = [os.fspath(path) for path in info.filepaths]
     numbers = {os.path.basename(path): number for number, path in enumerate(shards)}
-    key = ("tfds", list(map(stamp_of, shards)), image, [(one, builder.info.features[one]) for one in keys])
+    key = ("tfds", list(map(stamp_of, shards)), image, keys, kind)
 
     def make():
         records = [list(_records(path)) for path in shards]

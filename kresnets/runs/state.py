@@ -49,7 +49,7 @@ class RunState(keras.callbacks.Callback):
         return initial_epoch, (self.folder / "done").exists(), rows, stopped
 
     def on_train_begin(self, logs=None):
-        if not self.initial_epoch and is_first():
+        if not self.initial_epoch:
             self._check_room()
         if self.initial_epoch:
             with first_file(self.folder / f"epoch-{self.initial_epoch - 1:04d}.weights.h5") as path:
@@ -58,8 +58,10 @@ class RunState(keras.callbacks.Callback):
     def _check_room(self):
         """Raise an OSError where the disk is too full for the run, before it has trained for an hour."""
         _, most = disk_needed(self.model)
-        free = shutil.disk_usage(self.folder).free
-        if free < 3 * _bytes(self.model):  # an epoch's weights, the best one's and the model's: no run needs less
+        total, _, free = agreed(lambda: tuple(shutil.disk_usage(self.folder)))  # all processes end, or none
+        if total and free < 3 * _bytes(
+            self.model
+        ):  # an epoch's weights, the best one's and the model's: no run needs less
             raise OSError(
                 f"{self.folder} lies on a disk with {as_text(free)} free, and the run takes up to {as_text(most)}: "
                 "make room, or give another folder."

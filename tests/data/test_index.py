@@ -6,6 +6,7 @@ import logging
 import os
 import shutil
 import sqlite3
+import threading
 
 import numpy as np
 import pytest
@@ -201,15 +202,48 @@ def test_fewer_images_than_it_is_worth_leave_no_file(folder, seen, monkeypatch):
     assert not index.index_path().exists()
 
 
-def test_two_processes_at_once(folder, seen, monkeypatch):
+def test_two_processes_at_once(folder, seen):
     """Another one writes: it is waited for, and nothing is lost."""
     load_data(folder)
-    other = sqlite3.connect(index.index_path())
+    _write(folder / "cat" / "new.jpg", 100)
+    other = sqlite3.connect(index.index_path(), check_same_thread=False)
     other.execute("BEGIN IMMEDIATE")
     seen()
-    assert load_data(folder).rotated == 5 and seen() == (0, 0)  # to read needs no waiting
-    other.rollback()
+    release = threading.Timer(1.0, other.rollback)
+    release.start()
+    load_data(folder)
+    release.join()
     other.close()
+    assert seen() == (1, 1)
+    load_data(folder)
+    assert seen() == (0, 0)
+
+
+def test_a_kill_keeps_what_was_looked_at_before(folder, seen, monkeypatch):
+    monkeypatch.setattr(check, "_KEPT", 8)
+
+    def look(content, *rest, really=check._look):
+        if looked_at["count"] == 20:
+            raise RuntimeError("killed")
+        looked_at["count"] += 1
+        return really(content, *rest)
+
+    looked_at = {"count": 0}
+    monkeypatch.setattr(check, "WORKERS", 1)
+    monkeypatch.setattr(check, "_look", look)
+    with pytest.raises(RuntimeError, match="killed"):
+        load_data(folder)
+    looked_at["count"] = -COUNT
+    seen()
+    load_data(folder)
+    assert seen()[0] == COUNT - 16  # two times eight were kept
+
+
+def test_numbers_beyond_what_sqlite_has(seen):
+    stamp = stamp_of(__file__)._replace(device=2**64 - 1, inode=2**63, mtime_ns=2**63 + 5, ctime_ns=-(2**40))
+    with index.Index() as known:
+        known.note([__file__], [stamp], [Verdict(None, digest=b"1" * 32)])
+        assert known.of_files([stamp, stamp._replace(inode=3)]) == [Verdict(None, digest=b"1" * 32), None]
 
 
 def test_verdicts_come_back_as_they_were(seen, tmp_path):

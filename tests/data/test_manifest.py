@@ -29,6 +29,16 @@ def test_a_label_that_was_corrected_is_a_file_that_moved(folder):
     )
 
 
+def test_of_equal_files_each_is_told_once(folder):
+    (folder / "cat" / "copy.png").write_bytes((folder / "cat" / "0.png").read_bytes())
+    noted = load_data(folder, progress=False).files
+    for name in ("0.png", "copy.png"):
+        (folder / "cat" / name).rename(folder / "cat" / f"new-{name}")
+    assert manifest.changes(noted, list_source(folder)).startswith("2 moved (") and "gone" not in manifest.changes(
+        noted, list_source(folder)
+    )
+
+
 def test_what_is_written_is_read_and_nothing_has_changed(folder, tmp_path):
     noted = load_data(folder, progress=False).files
     manifest.write(tmp_path / "files.csv", noted)

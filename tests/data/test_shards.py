@@ -127,8 +127,15 @@ def test_what_is_wrong_with_shards_is_said(tmp_path):
     shutil.copy(SHARDS / "birds.parquet", tmp_path / "b.parquet")
     with pytest.raises(ValueError, match="files of two kinds, a.tar and b.parquet"):
         list_source(tmp_path)
+    (tmp_path / "pets" / "data").mkdir(parents=True)
+    shutil.copy(path, tmp_path / "pets" / "data" / "old.tar")
+    for name in ("cat", "dog"):
+        (tmp_path / "pets" / name).mkdir()
+    assert shards.shards_in(tmp_path / "pets") == []
     with pytest.raises(ValueError, match="its columns are image, label: name them"):
         list_source(tmp_path / "b.parquet", columns=["label=species"])
+    with pytest.raises(ValueError, match="of .tar files names one field, such as label=species"):
+        list_source(tmp_path / "a.tar", columns=["label=species,colour"])
     with pytest.raises(ValueError, match="have one class each, and task='numbers'"):
         list_source(tmp_path / "b.parquet", task="numbers")
     (tmp_path / "c.parquet").write_bytes(b"PAR1" * 9)
@@ -163,7 +170,7 @@ def test_large_tfds_data_is_read_from_its_shards(monkeypatch):
     """The same images, labels and batches as from memory."""
     pytest.importorskip("elpv_dataset", reason="kresnets[elpv] is an extra")
     memory = load_data("elpv/mono")
-    monkeypatch.setattr(tfds_source, "MAX_ENCODED", 0)
+    monkeypatch.setattr(tfds_source, "IN_MEMORY", 0)
     for _ in range(2):  # listed, and known
         pieces = load_data("elpv/mono")
         assert isinstance(unpacked(pieces.train._kind, pieces.train._contents[0].numpy()), Piece)
@@ -203,12 +210,14 @@ def test_a_tar_file_that_broke_off_and_one_with_more_behind_its_end_are_refused(
         list_source(path)
 
 
-def test_images_that_are_left_out_of_a_tar_file_are_said(tmp_path):
+def test_images_that_are_left_out_of_a_tar_file_are_said(tmp_path, monkeypatch):
     members = {"a.jpg": b"x", "a.cls": b"0", "b_1.5x.jpg": b"y", "b_1.5x.cls": b"1"}
     _tar(tmp_path / "a.tar", members)
-    with pytest.warns(UserWarning, match="1 images are left out, such as b_1.5x.jpg"):
-        [items] = list_source(tmp_path / "a.tar").parts.values()
-    assert [item.id for item in items] == ["a.tar/a.jpg"]
+    monkeypatch.setattr(index, "LEAST", 1)
+    for _ in range(2):  # listed, and known
+        with pytest.warns(UserWarning, match="1 images of 1 tar files are left out, such as b_1.5x.jpg in .*a.tar"):
+            [items] = list_source(tmp_path / "a.tar").parts.values()
+        assert [item.id for item in items] == ["a.tar/a.jpg"]
 
 
 @pytest.mark.parametrize("odd", ["heldout-000.tar", "train_test-000.tar"])

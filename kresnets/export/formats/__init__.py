@@ -35,7 +35,7 @@ FORMATS = {
     "openvino": openvino.FORMAT,
 }
 _ALLOWED = 1e-4
-_ALLOWED_LOG, _LEAST = 0.05, 1e-30  # of the logarithms of probabilities, but for what float32 hardly has
+_ALLOWED_LOG, _LEAST = 0.05, 1e-12  # of the logarithms of probabilities, but for the smallest
 _BATCH = 32
 _DOUBTFUL = 0.9  # share of labels that int8 should keep, or it is said
 
