@@ -40,6 +40,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS files (
     device INTEGER, inode INTEGER, offset INTEGER, bytes INTEGER, mtime_ns INTEGER, ctime_ns INTEGER,
     sha256 BLOB, path BLOB, PRIMARY KEY (device, inode, offset, bytes, mtime_ns, ctime_ns)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS ways (way TEXT PRIMARY KEY, said TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS looked (sha256 BLOB, way TEXT, found TEXT, PRIMARY KEY (sha256, way)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS listed (key TEXT PRIMARY KEY, rows TEXT) WITHOUT ROWID;
 """
@@ -65,7 +66,8 @@ class Index:
     def __init__(self, decoding: Decoding = Decoding(), use: Use = "auto") -> None:
         self._use, self._lock, self._began = use, threading.Lock(), time.time_ns()
         # How what was decoded is resized plays no part.
-        self._way = f"{_versions()}, {dataclasses.replace(decoding, resize='crop', padding=None)}"
+        self._said = f"{_versions()}, {dataclasses.replace(decoding, resize='crop', padding=None)}"
+        self._way = hashlib.sha256(self._said.encode()).hexdigest()[:12]  # short, as each image has it
         self._open: sqlite3.Connection | None = None
         if use != "off":
             with self._unharmed():
@@ -106,6 +108,7 @@ class Index:
         with self._unharmed():
             if self._open is not None:
                 with self._open as once:
+                    once.execute("INSERT OR IGNORE INTO ways VALUES (?, ?)", (self._way, self._said))
                     once.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?)", files)
                     once.executemany("INSERT OR IGNORE INTO looked VALUES (?, ?, ?)", looked)
 
