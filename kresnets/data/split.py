@@ -149,7 +149,9 @@ def _groups_by_class(ids, labels, digests, classes, seed, groups):
     names = ids if groups is None else [group or name for group, name in zip(groups, ids)]
     keys = digests if groups is None else together(digests, groups)
     found = collections.defaultdict(list)
-    for index in sorted(range(len(ids)), key=lambda i: (order_key(seed, names[i]), order_key(seed, ids[i]))):
+    own = [order_key(seed, name) for name in ids]
+    order = own.__getitem__ if groups is None else lambda i: (order_key(seed, names[i]), own[i])
+    for index in sorted(range(len(ids)), key=order):
         found[keys[index]].append(index)
     by_class, frequent = [[] for _ in range(classes)], collections.Counter(labels)
     for group in found.values():
