@@ -105,7 +105,7 @@ class Index:
         good = [row for row in zip(contents, stamps, verdicts) if row[2].reason is None]
         files = ((*_key(s), v.digest, packed(c)) for c, s, v in good if s is not None and s.ctime_ns < settled)
         looked = ((verdict.digest, self._way, _said(verdict)) for _, _, verdict in good)
-        with self._unharmed():
+        with self._lock, self._unharmed():  # threads go on asking meanwhile
             if self._open is not None:
                 with self._open as once:
                     once.execute("INSERT OR IGNORE INTO ways VALUES (?, ?)", (self._way, self._said))
