@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import logging
 import math
+import pathlib
 
 import keras
 import numpy as np
@@ -239,7 +240,9 @@ def _listed(names):
 def _tell(slots, tensors, spec, file):
     dtypes = sorted({tensors[name].dtype for slot in slots for name in slot.tensors} - {"float32"})
     if dtypes:
-        _log.debug("%s: %s of %s became float32.", spec.name, " and ".join(dtypes), file.path)
+        shipped = pathlib.Path(__file__).parent.parent in pathlib.Path(file.path).parents  # of which nobody has to know
+        level = logging.DEBUG if shipped else logging.INFO
+        _log.log(level, "%s: %s of %s became float32.", spec.name, " and ".join(dtypes), file.path)
     for slot in slots:
         if slot.image_channels and tensors[slot.tensor].shape != slot.file_shape:
             _log.info("%s: the first convolution was made one for %d channels.", spec.name, slot.shape[2])

@@ -255,8 +255,8 @@ def test_a_finished_run_says_what_has_changed_among_its_images(finished, folder,
     before = snapshot(copy)
     assert ask(*given) == 0 and snapshot(copy) == before
     assert (
-        f"But the images in {data} are not those that it learned from: 1 added (defective/new, one.png), 1 gone "
-        f"(functional/{one.name}), 1 changed (functional/{two.name}). To train anew, give another --out, or --overwrite"
+        f"But the images in {data} are not those that it learned from: 1 moved (functional/{one.name} to "
+        f"defective/new, one.png), 1 changed (functional/{two.name}). To train anew, give another --out, or --overwrite"
     ) in capsys.readouterr().out
     two.unlink()
     assert ask(*given, "--overwrite", "--dry-run") == 0 and snapshot(copy) == before
