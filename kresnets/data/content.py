@@ -10,7 +10,7 @@ from kresnets._util.types import Tensor
 
 
 class Piece(NamedTuple):
-    """Bytes within a file, such as an image in a shard of many."""
+    """Bytes within a file, such as an image in a shard of many: its path, and offset and length in bytes."""
 
     path: str
     offset: int
@@ -19,7 +19,9 @@ class Piece(NamedTuple):
 
 class Stamp(NamedTuple):
     """By what bytes on a disk are known to be the same still; `ctime_ns` tells of what was written with its time set
-    back too, but changes by a chmod as well."""
+    back too, but changes by a chmod as well. Offset and size in bytes, times in nanoseconds since 1970, as `os.stat`
+    says.
+    """
 
     device: int
     inode: int

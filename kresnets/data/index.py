@@ -2,8 +2,8 @@
 
 An SQLite file in Keras's folder (`$KERAS_HOME/kresnets/images-1.sqlite`), which any tool reads and anybody may delete.
 What `check_image` says is a function of an image's bytes, and kept by their hash (table `looked`); which bytes a file
-has is kept by its inode, size and times (table `files`). So a folder that was moved is known at once, one that was
-copied is hashed but not decoded, and a file that was changed is another one.
+has is kept by its device, inode, size and times (table `files`). So a folder that was moved on its disk is known at
+once, one that was copied is hashed but not decoded, and a file that was changed is another one.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import tensorflow as tf
 
@@ -30,7 +30,7 @@ from kresnets.decoding import Decoding
 from kresnets.version import __version__
 
 Use = Literal["auto", "rehash", "off"]
-USES = ("auto", "rehash", "off")
+USES = get_args(Use)
 _FORMAT = 1  # of the tables; another one is another file
 _RULES = 1  # another number where `check_image` says something else of the same bytes, or a listing of the same files
 LEAST = 1000  # images from which it is worth while: fewer are looked at within seconds
@@ -178,4 +178,4 @@ def _said(verdict):
 
 
 def _verdict(digest, found):
-    return Verdict(**{"reason": None, "digest": digest} | (json.loads(found) if found != "{}" else {}))
+    return Verdict(**{"reason": None, "digest": digest} | json.loads(found))

@@ -27,10 +27,10 @@ def shards_in(source):
     source = pathlib.Path(os.path.expanduser(source))
     if source.is_file():
         return [source] if source.suffix in SUFFIXES else []
-    folders = [source, source / "data"] if source.is_dir() else []
-    for folder in folders[: 1 + (folders != [] and folders[1].is_dir())]:
-        found = sorted(one for one in folder.iterdir() if one.suffix in SUFFIXES and one.is_file())
-        if found and {*subfolders(source), *subfolders(folder)} <= {"data"}:
+    for folder in (source, source / "data"):
+        if not folder.is_dir() or not {*subfolders(source), *subfolders(folder)} <= {"data"}:
+            return []
+        if found := sorted(one for one in folder.iterdir() if one.suffix in SUFFIXES and one.is_file()):
             return found
     return []
 

@@ -104,9 +104,9 @@ def load_data(
         channels: how many numbers a pixel has, 1 to 8; see `kresnets.Decoding`. An image of others is a bad one; grey
             images are read as three channels too, and colours as one. Defaults to 3.
         index: where there are a thousand images or more, what was found of them is kept (in Keras's folder, see
-            `kresnets.data.index`), and unchanged files are not opened again: such as have the inode, size and times
-            that they had. `"rehash"`: all are read, and known by their bytes; `"off"`: all are looked at, and nothing
-            is kept. Defaults to `"auto"`.
+            `kresnets.data.index`), and unchanged files are not opened again: such as have the device, inode, size
+            and times that they had. `"rehash"`: all are read, and known by their bytes; `"off"`: all are looked at,
+            and nothing is kept. Defaults to `"auto"`.
 
     Returns:
         A `Data`.
@@ -192,11 +192,12 @@ def list_source(source, data_dir=None, columns=None, task="auto", label_separato
     source = os.path.expanduser(os.fspath(source))
     if source.lower().endswith(_ARCHIVES) and os.path.isfile(source):
         raise ValueError(f"{source} is an archive: unpack it, and give the folder.")
-    if is_file_source(source) and os.path.isfile(source) and not shards_in(source):
+    shards = is_file_source(source) and shards_in(source)
+    if is_file_source(source) and os.path.isfile(source) and not shards:
         return list_csv(source, columns, task, label_separator)
     if label_separator is not None:
         raise ValueError(f"`label_separator` is for cells of a CSV file, and {source} is none: leave it out.")
-    if is_file_source(source) and shards_in(source):
+    if shards:
         return list_shards(source, columns, task, use)
     if is_file_source(source):
         if task not in ("auto", "classes") or columns is not None:
@@ -226,9 +227,8 @@ def _one_class(source, listing):
 
 def _may_be_numbers(source, listing, task):
     """Whether classes are numbers that nobody said to be classes; in folders they can be nothing else."""
-    if task != "auto" or listing.task != "classes" or os.path.isdir(os.path.expanduser(source)):
-        return False
-    if shards_in(source):
+    folder = os.path.isdir(os.path.expanduser(source)) or shards_in(source)
+    if task != "auto" or listing.task != "classes" or folder:
         return False
     try:
         return all(math.isfinite(float(name)) for name in listing.class_names)

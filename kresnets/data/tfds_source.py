@@ -50,8 +50,8 @@ def list_tfds(name, data_dir=None, columns=None, task="auto", use="auto"):
             f"TFDS dataset {name!r} has {size / 1024**3:.0f} GiB, and at most {MAX_ENCODED // 1024**3} GiB are read "
             "into memory: of more, images are read from tfrecord files on this machine, TFDS's default."
         )
-    read = functools.partial(_listed, use=use, kind=(task, names)) if in_place and size > IN_MEMORY else _read
-    rows = {part: read(builder, split, image, keys, said) for part, split in given.items()}
+    rows_of = functools.partial(_listed, use=use, kind=(task, names)) if in_place and size > IN_MEMORY else _read
+    rows = {part: rows_of(builder, split, image, keys, said) for part, split in given.items()}
     if task != "classes":
         _check_values(name, keys, task, rows)
         return Listing(name, names, {part: [Item(*row) for row in found] for part, found in rows.items()}, task=task)

@@ -1,7 +1,5 @@
 """Which threshold: at two classes, what each probability from which on the second one is said would find and cost."""
 
-import re
-
 import numpy as np
 
 from kresnets.report import figures
@@ -38,7 +36,7 @@ def choices(truth, scores):
         "highest recall + specificity": hits / max(1, positives) - alarms / max(1, (~truth).sum()),
     }
     for miss, alarm in _COSTS:
-        worth[f"least cost, a miss {miss} : {alarm} a false alarm"] = -(miss * misses + alarm * alarms)
+        worth[_costs(miss, alarm)] = -(miss * misses + alarm * alarms)
     found = {}
     for why, values in worth.items():
         best = np.flatnonzero(values == values.max())
@@ -58,10 +56,11 @@ def answer(run, said):
     if not known or len(set(validation.labels.tolist())) < 2 or len(set(test.labels.tolist())) < 2:
         return ["Not told: it takes finite answers and images of both classes in validation and test."], {}
     other = validation.class_names[0]
-    rows = [("threshold by", f"say {name} from", f"{name} found", f"{other} found", f"{name} rightly said", "accuracy")]
+    rows = [("threshold by", "from", f"{name} found", f"{other} found", "rightly said", "accuracy")]
+    words = {_costs(miss, alarm): _in_words(miss, alarm, name, other) for miss, alarm in _COSTS}
     found = choices(validation.labels == 1, before[:, 1])
     for why, cut in {"as it is": 0.5, **found}.items():
-        rows.append((_told(why, name, other), cut, *_judged(test.labels == 1, after[:, 1] >= cut)))
+        rows.append((words.get(why, why), cut, *_judged(test.labels == 1, after[:, 1] >= cut)))
     _draw(test.labels == 1, after[:, 1], found, name, run / "threshold.png")
     told = (
         f"The {len(validation)} validation images choose from which probability on an image is called {name!r}; the "
@@ -70,12 +69,12 @@ def answer(run, said):
     return [told, run / "threshold.png", rows], {"thresholds": found}
 
 
-def _told(why, name, other):
-    """Return a reason in the words of these classes: which of them is missed says nobody but the user."""
-    costs = re.search(r"a miss (\d+) : (\d+)", why)
-    if costs is None:
-        return why
-    miss, alarm = map(int, costs.groups())
+def _costs(miss, alarm):
+    return f"least cost, a miss {miss} : {alarm} a false alarm"
+
+
+def _in_words(miss, alarm, name, other):
+    """Say costs of these two classes: a miss is one of the second, a false alarm is one of the first that is missed."""
     if miss == alarm:
         return "least cost, either missed costs the same"
     dear, cheap = (name, other) if miss > alarm else (other, name)
